@@ -1,0 +1,41 @@
+# Every target makes its environment by itself, inside this checkout (.venv and .mindstream); nothing else is changed.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+PADDLE ?= cpu
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast check bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "  demo takes DATA=path/to/clicks (AmazonBook train format); PYTHON=python3.12 picks the interpreter."
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else "Mindstream needs Python 3.10 to 3.13, this is %d.%d: make PYTHON=python3.12" % v)'
+	@echo "Installing into $(VENV) (once, some minutes) …"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[$(PADDLE),embedded,dev]'
+	@touch $@
+
+demo: $(STAMP) ## run the whole path on real, embedded servers and print a summary
+	@$(PY) -m embedded demo $(if $(DATA),--data '$(DATA)')
+
+test: $(STAMP) ## run all tests, on the embedded servers
+	@$(PY) -m pytest $(ARGS)
+
+test-fast: $(STAMP) ## run the tests that need no server
+	@$(PY) -m pytest -m 'not integration' $(ARGS)
+
+check: $(STAMP) ## lint and type-check
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+
+bench: $(STAMP) ## measure, on the embedded servers
+	@$(PY) -m benchmarks
+
+clean: ## stop the embedded servers and remove everything that make created
+	@if [ -x $(PY) ]; then $(PY) -m embedded down || true; fi
+	rm -rf $(VENV) .mindstream artifacts runs .mypy_cache .ruff_cache .pytest_cache .hypothesis

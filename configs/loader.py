@@ -1,0 +1,152 @@
+"""Reads the YAML files of this folder, the only place with defaults, into typed, frozen settings.
+
+Layers, later ones win: the shipped files of this folder, the file given with ``-c`` (it needs only the keys that it
+changes), ``--set key=value``, environment variables. Every layer is checked: an unknown or wrong key raises
+`ConfigError`, which names the layer, the key and the remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from configs.schema import ReplayConfig, TrainConfig, WorkerConfig
+
+FOLDER = Path(__file__).parent
+
+#: Environment variable → key. Addresses and secrets only; everything else belongs in a file.
+ENVIRONMENT = {
+    "MINDSTREAM_KAFKA": "kafka.bootstrap_servers",
+    "MINDSTREAM_KAFKA_SECURITY_PROTOCOL": "kafka.security_protocol",
+    "MINDSTREAM_KAFKA_USERNAME": "kafka.username",
+    "MINDSTREAM_KAFKA_PASSWORD": "kafka.password",
+    "MINDSTREAM_KAFKA_CA_FILE": "kafka.ca_file",
+    "MINDSTREAM_MILVUS": "milvus.uri",
+    "MINDSTREAM_MILVUS_TOKEN": "milvus.token",
+    "MINDSTREAM_ARTIFACT": "model.artifact",
+    "MINDSTREAM_DATA_DIR": "worker.data_dir",
+}
+
+Tree = dict[str, Any]
+Config = TypeVar("Config", bound=BaseModel)
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used. The message names the source, the key and the remedy."""
+
+
+def load_worker(
+    path: Path | None = None, overrides: Iterable[str] = (), environ: Mapping[str, str] = os.environ
+) -> WorkerConfig:
+    """Settings of the streaming worker and of the tools around it."""
+    return _load(WorkerConfig, ("kafka.yaml", "worker.yaml"), path, overrides, environ)
+
+
+def load_replay(
+    path: Path | None = None, overrides: Iterable[str] = (), environ: Mapping[str, str] = os.environ
+) -> ReplayConfig:
+    """Settings of the producers."""
+    return _load(ReplayConfig, ("kafka.yaml", "replay.yaml"), path, overrides, environ)
+
+
+def load_train(
+    path: Path | None = None, overrides: Iterable[str] = (), environ: Mapping[str, str] = os.environ
+) -> TrainConfig:
+    """Settings of training."""
+    return _load(TrainConfig, ("train.yaml",), path, overrides, environ)
+
+
+def _load(
+    schema: type[Config],
+    shipped: Iterable[str],
+    path: Path | None,
+    overrides: Iterable[str],
+    environ: Mapping[str, str],
+) -> Config:
+    layers = [(str(FOLDER / name), _read(FOLDER / name)) for name in shipped]
+    if path is not None:
+        layers.append((str(path), _read(path)))
+    layers.extend((f"--set {item}", _parse_override(item)) for item in overrides)
+    for variable, key in ENVIRONMENT.items():
+        # Programs read only the part that their schema has: MINDSTREAM_MILVUS is no error for a producer.
+        if variable in environ and key.split(".")[0] in schema.model_fields:
+            layers.append((f"environment variable {variable}", _nested(key, environ[variable])))
+
+    merged: Tree = {}
+    origin: dict[str, str] = {}
+    for source, tree in layers:
+        _check_keys(schema, tree, source)
+        _merge(merged, tree, source, origin)
+    try:
+        return schema.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, origin)) from None
+
+
+def _read(path: Path) -> Tree:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path given with -c") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected sections such as 'recall:' at the top level, found {type(tree).__name__}")
+    return tree
+
+
+def _parse_override(item: str) -> Tree:
+    key, separator, text = item.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"--set {item}: expected key=value, for example --set recall.top_k=20")
+    try:
+        return _nested(key, yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {item}: the value is not valid YAML: {error}") from None
+
+
+def _nested(dotted: str, value: Any) -> Tree:
+    for part in reversed(dotted.split(".")):
+        value = {part: value}
+    return value  # type: ignore[no-any-return]  # at least one part: a dict
+
+
+def _check_keys(schema: type[BaseModel], tree: Tree, source: str, prefix: str = "") -> None:
+    for key, value in tree.items():
+        field = schema.model_fields.get(str(key))
+        if field is None:
+            close = difflib.get_close_matches(str(key), schema.model_fields, n=1)
+            hint = f"did you mean '{prefix}{close[0]}'?" if close else f"known: {', '.join(schema.model_fields)}"
+            raise ConfigError(f"{source}: unknown key '{prefix}{key}'; {hint}")
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            if not isinstance(value, dict):
+                keys = ", ".join(section.model_fields)
+                raise ConfigError(f"{source}: '{prefix}{key}' is a section; write its keys ({keys}) below it")
+            _check_keys(section, value, source, f"{prefix}{key}.")
+
+
+def _merge(into: Tree, tree: Tree, source: str, origin: dict[str, str], prefix: str = "") -> None:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            _merge(into.setdefault(key, {}), value, source, origin, f"{prefix}{key}.")
+        else:
+            into[key] = value
+            origin[f"{prefix}{key}"] = source
+
+
+def _explain(error: ValidationError, origin: dict[str, str]) -> str:
+    lines = []
+    for fault in error.errors(include_url=False, include_input=False, include_context=False):
+        key = ".".join(str(part) for part in fault["loc"])
+        source = origin.get(key) or origin.get(key.rpartition(".")[0]) or "configuration"
+        lines.append(f"{source}: '{key}': {fault['msg']}; see the comment of this key in {FOLDER}")
+    return "\n".join(lines)

@@ -1,0 +1,155 @@
+"""Types of the settings. Values, units and reasons stand in the YAML files beside this module, and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Kafka(Section):
+    bootstrap_servers: Annotated[str, Field(pattern=r"^[^:,\s]+:\d+(,[^:,\s]+:\d+)*$")]
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+    username: str | None
+    password: SecretStr | None
+    ca_file: Path | None
+
+    @model_validator(mode="after")
+    def _credentials(self) -> Kafka:
+        if self.uses_sasl and (self.username is None or self.password is None):
+            raise ValueError(
+                f"security_protocol {self.security_protocol} needs username and password "
+                "(environment: MINDSTREAM_KAFKA_USERNAME, MINDSTREAM_KAFKA_PASSWORD)"
+            )
+        return self
+
+    @property
+    def uses_sasl(self) -> bool:
+        return self.security_protocol.startswith("SASL")
+
+    @property
+    def uses_tls(self) -> bool:
+        return self.security_protocol.endswith("SSL")
+
+    def client(self, **settings: Any) -> dict[str, Any]:
+        """Settings for a confluent-kafka client, with `settings` added. Holds the password: never log it."""
+        conf: dict[str, Any] = {
+            "bootstrap.servers": self.bootstrap_servers,
+            "security.protocol": self.security_protocol,
+        }
+        if self.uses_sasl:
+            assert self.username is not None and self.password is not None  # noqa: S101 - checked on construction
+            conf |= {
+                "sasl.mechanism": self.sasl_mechanism,
+                "sasl.username": self.username,
+                "sasl.password": self.password.get_secret_value(),
+            }
+        if self.uses_tls and self.ca_file is not None:
+            conf["ssl.ca.location"] = str(self.ca_file)
+        return conf | settings
+
+
+class Topics(Section):
+    clicks: Topic
+    items: Topic
+    recommendations: Topic
+    dead_letters: Topic
+    partitions: Count
+    item_partitions: Count
+    replication: Count
+    retention_days: Annotated[float, Field(gt=0)]
+    max_message_bytes: Annotated[int, Field(ge=65536, le=64 * 2**20)]
+
+
+class Milvus(Section):
+    uri: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+    token: SecretStr | None
+    ca_file: Path | None
+    timeout: PositiveSeconds
+    hnsw_m: Annotated[int, Field(ge=2, le=2048)]
+    hnsw_ef_construction: Count
+    hnsw_ef: Count
+
+
+class Model(Section):
+    artifact: Path
+
+
+class History(Section):
+    length: Annotated[int, Field(ge=1, le=1000)]
+
+
+class Recall(Section):
+    top_k: Annotated[int, Field(ge=1, le=1000)]
+    interests: Count | None
+    filter_seen: bool
+    new_item_cache: Count
+    new_item_ttl: Seconds
+
+
+class Batch(Section):
+    #: Milvus takes at most 16,384 queries a request: 4,000 users with four interests each.
+    size: Annotated[int, Field(ge=1, le=4000)]
+    wait: Seconds
+
+
+class Items(Section):
+    batch_size: Annotated[int, Field(ge=1, le=16384)]
+    batch_wait: Seconds
+
+
+class Worker(Section):
+    group: Topic
+    data_dir: Path
+    session_timeout: Annotated[float, Field(ge=6)]
+    commit_interval: PositiveSeconds
+    retry_first: PositiveSeconds
+    retry_longest: PositiveSeconds
+    retry_budget: PositiveSeconds
+    metrics_port: Annotated[int, Field(ge=0, le=65535)]
+    metrics_host: str
+
+
+class Replay(Section):
+    rate: Annotated[float, Field(gt=0)] | None
+    speedup: Annotated[float, Field(gt=0)] | None
+    limit: Count | None
+    loop: bool
+    malformed: Literal["fail", "skip"]
+
+
+class WorkerConfig(Section):
+    kafka: Kafka
+    topics: Topics
+    milvus: Milvus
+    model: Model
+    history: History
+    recall: Recall
+    batch: Batch
+    items: Items
+    worker: Worker
+
+
+class ReplayConfig(Section):
+    kafka: Kafka
+    topics: Topics
+    replay: Replay
+
+
+class TrainConfig(Section):
+    """Sections of training are added with `model/`."""
+
+
+class TrainConfig(Section):
+    pass

@@ -1,0 +1,53 @@
+"""Faults, sorted by what must happen next.
+
+    MindstreamError
+    ├── BadMessage      permanent, this message only  → dead letter with its reason; the stream goes on
+    ├── TransientError  Milvus or Kafka is away       → retried with back-off; the partition waits, nothing is committed
+    └── FatalError      the configuration cannot work → the start is refused; the message names the remedy
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Reason = Literal[
+    "null_value",  # a click without a value
+    "too_large",  # more bytes than a message of its kind can have
+    "not_json",  # not UTF-8, not JSON (NaN and Infinity are not JSON), or not a JSON object
+    "missing_field",
+    "wrong_type",
+    "out_of_range",  # item id 0 (padding) or beyond int64, time that is no number of seconds, an overlong user id
+    "bad_key",  # missing, or not the text of the user or item id
+    "bad_embedding",  # not a list of finite numbers, or all zero
+    "wrong_dimension",  # an embedding of another length than the model's
+]
+
+
+class MindstreamError(Exception):
+    """Base of all faults that this project raises on purpose."""
+
+
+class BadMessage(MindstreamError):  # noqa: N818 - a value with a destination, not a failure of ours
+    """One message that can never be processed.
+
+    Attributes:
+        reason: one of `Reason`, for headers, counters and filters.
+        detail: for a person: what was found, what was expected.
+    """
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class TransientError(MindstreamError):
+    """An outside system did not answer properly; the same call may succeed later."""
+
+    def __init__(self, system: str, detail: str) -> None:
+        super().__init__(f"{system}: {detail}")
+        self.system = system
+
+
+class FatalError(MindstreamError):
+    """The process cannot work as configured. The message says which command or setting mends it."""
