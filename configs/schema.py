@@ -49,7 +49,7 @@ class Kafka(Section):
             "security.protocol": self.security_protocol,
         }
         if self.uses_sasl:
-            assert self.username is not None and self.password is not None  # noqa: S101 - checked on construction
+            assert self.username is not None and self.password is not None  # checked on construction
             conf |= {
                 "sasl.mechanism": self.sasl_mechanism,
                 "sasl.username": self.username,
@@ -95,7 +95,8 @@ class Recall(Section):
     interests: Count | None
     filter_seen: bool
     new_item_cache: Count
-    new_item_ttl: Seconds
+    new_item_refresh: Seconds
+    unknown_item_ttl: Seconds
 
 
 class Batch(Section):
@@ -121,12 +122,35 @@ class Worker(Section):
     metrics_host: str
 
 
+class Producer(Section):
+    linger: Seconds
+    compression: Literal["none", "gzip"]
+    connect_timeout: PositiveSeconds
+    delivery_timeout: PositiveSeconds
+    stop_timeout: PositiveSeconds
+
+    @model_validator(mode="after")
+    def _delivery(self) -> Producer:
+        if self.delivery_timeout <= self.linger:
+            raise ValueError("delivery_timeout must be longer than linger")
+        return self
+
+
 class Replay(Section):
-    rate: Annotated[float, Field(gt=0)] | None
-    speedup: Annotated[float, Field(gt=0)] | None
+    order: Literal["auto", "rank", "time"]
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    speedup: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     limit: Count | None
     loop: bool
+    original_ts: bool
     malformed: Literal["fail", "skip"]
+    seed: Annotated[int, Field(ge=0)]
+
+    @model_validator(mode="after")
+    def _one_pace(self) -> Replay:
+        if self.rate is not None and self.speedup is not None:
+            raise ValueError("rate and speedup exclude each other; set one of them to null")
+        return self
 
 
 class WorkerConfig(Section):
@@ -144,12 +168,55 @@ class WorkerConfig(Section):
 class ReplayConfig(Section):
     kafka: Kafka
     topics: Topics
+    producer: Producer
     replay: Replay
 
 
-class TrainConfig(Section):
-    """Sections of training are added with `model/`."""
+class TrainingData(Section):
+    paths: tuple[Path, ...]
+    malformed: Literal["fail", "skip"]
+    valid_paths: tuple[Path, ...]
+    valid_fraction: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Network(Section):
+    dim: Annotated[int, Field(ge=1, le=4096)]
+    interests: Annotated[int, Field(ge=1, le=64)]
+    history_length: Annotated[int, Field(ge=1, le=1000)]
+    normalise: bool
+    iterations: Annotated[int, Field(ge=1, le=10)]
+    routing_temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    start: Literal["fixed", "learned"]
+    recency: bool
+    residual: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Loss(Section):
+    readout: Literal["max", "hard", "soft"]
+    power: Count
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    negatives: Count
+    distribution: Literal["uniform", "log_uniform"]
+
+
+class Training(Section):
+    steps: Count
+    max_seconds: PositiveSeconds | None
+    batch_size: Count
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    decay: Literal["linear", "none"]
+    shortest_history: Count
+    user_power: Annotated[float, Field(ge=0, le=1)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class Output(Section):
+    folder: Path
 
 
 class TrainConfig(Section):
-    pass
+    data: TrainingData
+    network: Network
+    loss: Loss
+    training: Training
+    output: Output

@@ -1,9 +1,9 @@
 """Faults, sorted by what must happen next.
 
-    MindstreamError
-    ├── BadMessage      permanent, this message only  → dead letter with its reason; the stream goes on
-    ├── TransientError  Milvus or Kafka is away       → retried with back-off; the partition waits, nothing is committed
-    └── FatalError      the configuration cannot work → the start is refused; the message names the remedy
+MindstreamError
+├── BadMessage      permanent, this message only  → dead letter with its reason; the stream goes on
+├── TransientError  Milvus or Kafka is away       → retried with back-off; the partition waits, nothing is committed
+└── FatalError      the configuration cannot work → the start is refused; the message names the remedy
 """
 
 from __future__ import annotations

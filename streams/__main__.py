@@ -1,0 +1,169 @@
+"""Command line of the streaming side: worker, topics, tail, audit."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from configs.loader import ConfigError, load_worker
+from configs.schema import WorkerConfig
+from streams.errors import FatalError, TransientError
+
+_LOG_FORMAT = "%(asctime)s %(levelname)-8s %(name)s: %(message)s"
+
+
+def _configured(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds -c and --set, and passes the settings as `config`."""
+
+    @click.option(
+        "-c",
+        "--config",
+        "path",
+        type=click.Path(path_type=Path),
+        help="YAML file with the keys that differ from configs/kafka.yaml and configs/worker.yaml.",
+    )
+    @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override one key; repeatable.")
+    @wraps(command)
+    def wrapped(path: Path | None, overrides: tuple[str, ...], **kwargs: Any) -> Any:
+        with _reported():
+            return command(config=load_worker(path, overrides), **kwargs)
+
+    return wrapped
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Turns our errors into one line and an exit status: 78 = mend the configuration, 75 = try again later."""
+    try:
+        yield
+    except (ConfigError, FatalError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(78)
+    except TransientError as error:
+        click.echo(f"error: {error}; is it running? (python -m embedded status)", err=True)
+        sys.exit(75)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Mindstream's streaming side: clicks in, recommendations out.
+
+    \b
+    Examples:
+      python -m streams topics create
+      python -m streams worker -c configs/worker.yaml
+      python -m streams tail
+      python -m streams audit
+    """
+
+
+@main.command(
+    epilog="""\b
+Examples:
+  python -m streams worker -c configs/worker.yaml
+  python -m streams worker --agents clicks --set worker.data_dir=/var/lib/mindstream/1
+  python -m streams worker --agents items
+
+\b
+Exit status: 0 stopped by a signal; 70 defect; 75 Kafka or Milvus away for too long, restart the process;
+78 the configuration cannot work."""
+)
+@_configured
+@click.option(
+    "--agents",
+    default="clicks,items",
+    show_default=True,
+    help="What this process does: clicks, items, or both. Run them apart to scale click workers alone.",
+)
+@click.option("--log-level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
+def worker(config: WorkerConfig, agents: str, log_level: str) -> None:
+    """Run the streaming worker until SIGTERM or SIGINT.
+
+    The click agent answers clicks with recommendations; the item agent writes published items into Milvus. Start
+    as many processes as there are partitions; each needs a worker.data_dir of its own.
+    """
+    from streams.worker import run  # Faust takes a second to import: `--help` and the other commands do without
+
+    names = tuple(dict.fromkeys(name.strip() for name in agents.split(",")))
+    unknown = [name for name in names if name not in ("clicks", "items")]
+    if unknown:
+        raise click.BadParameter(f"unknown agent {unknown[0]!r}; known: clicks, items", param_hint="--agents")
+    logging.basicConfig(level=log_level.upper(), format=_LOG_FORMAT, stream=sys.stderr)
+    status = run(config, names)
+    logging.shutdown()
+    # Not sys.exit: a thread that still waits for an answer of Milvus would hold the process back, and nothing of its
+    # batch was acknowledged.
+    os._exit(status)
+
+
+@main.group()
+def topics() -> None:
+    """Create and check the Kafka topics."""
+
+
+@topics.command("create", epilog="\b\nExample:\n  python -m streams topics create --set topics.replication=3")
+@_configured
+def topics_create(config: WorkerConfig) -> None:
+    """Create the topics that do not exist, and check those that do."""
+    from streams.kafka import check_topics, create_topics, topic_specs
+
+    specs = topic_specs(config.topics, config.worker.group)
+    created = create_topics(config.kafka, specs, config.topics.replication)
+    for spec in specs:
+        policy = spec.config["cleanup.policy"]
+        state = "created" if created[spec.name] else "exists"
+        click.echo(f"{state:8} {spec.name} ({spec.partitions} partitions, {policy})")
+    check_topics(config.kafka, specs)
+
+
+@topics.command("check", epilog="\b\nExample:\n  python -m streams topics check -c configs/worker.yaml")
+@_configured
+def topics_check(config: WorkerConfig) -> None:
+    """Check that all topics exist with the configured number of partitions."""
+    from streams.kafka import check_topics, topic_specs
+
+    check_topics(config.kafka, topic_specs(config.topics, config.worker.group))
+    click.echo("all topics are as configured")
+
+
+@main.command(epilog="\b\nExamples:\n  python -m streams tail\n  python -m streams tail --json --user 42 | head -3")
+@_configured
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, as on the topic.")
+@click.option("--user", "users", multiple=True, help="Only this user's recommendations; repeatable.")
+@click.option("--from-beginning", is_flag=True, help="Start with the oldest recommendation that Kafka holds.")
+@click.option("--limit", type=click.IntRange(min=1), help="End after this many.")
+def tail(config: WorkerConfig, as_json: bool, users: tuple[str, ...], from_beginning: bool, limit: int | None) -> None:
+    """Show recommendations as they are written."""
+    from streams.tail import tail as show
+
+    show(config, as_json=as_json, users=users, from_beginning=from_beginning, limit=limit)
+
+
+@main.command(epilog="\b\nExamples:\n  python -m streams audit\n  python -m streams audit --json")
+@_configured
+@click.option("--json", "as_json", is_flag=True, help="The figures as one JSON object.")
+def audit(config: WorkerConfig, as_json: bool) -> None:
+    """Recompute every history from the clicks and compare it with what the worker wrote.
+
+    Reads clicks, dead letters, the changelog and recommendations from their beginning, so it needs clicks that
+    Kafka still holds, and a worker that has caught up. Exits with status 1 on any difference.
+    """
+    from streams.audit import audit_kafka
+
+    report = audit_kafka(config)
+    click.echo(report.to_json() if as_json else report.to_text())
+    sys.exit(0 if report.ok else 1)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m streams")

@@ -1,0 +1,182 @@
+"""The audit: recompute every history from the clicks alone, and compare it with what the worker wrote.
+
+Independent of the worker's own bookkeeping: it reads the input topic in order, applies each readable click once, and
+expects (1) every unreadable message in `dead-letters`, (2) every history in the changelog equal to its own, and
+(3) for every user a recommendation whose source is the user's newest click.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from configs.schema import WorkerConfig
+from streams.errors import BadMessage
+from streams.history import History, IdVector
+from streams.kafka import changelog_topic, read_to_end
+from streams.merge import PADDING
+from streams.messages import decode_click, decode_recommendation
+from streams.ports import Message
+
+Place = tuple[int, int]  # partition, offset
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """Counts; every count below `unaccounted` must be 0.
+
+    Attributes:
+        clicks: messages on the click topic.
+        dead_letters: of them, those found among the dead letters.
+        users: users with at least one readable click.
+        recommendations: messages on the recommendation topic.
+        repeats: recommendations whose source was recommended for already (at-least-once delivery).
+        without_candidates: users who rightly have no recommendation, because no item of their history is known.
+        unaccounted: clicks neither in a history nor among the dead letters.
+        histories_missing, histories_different: users whose changelog record is absent or not the recomputed one.
+        users_stale: users without a recommendation for their newest click.
+    """
+
+    clicks: int
+    dead_letters: int
+    users: int
+    recommendations: int
+    repeats: int
+    without_candidates: int
+    unaccounted: int
+    histories_missing: int
+    histories_different: int
+    users_stale: int
+
+    @property
+    def ok(self) -> bool:
+        return not (self.unaccounted or self.histories_missing or self.histories_different or self.users_stale)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self) | {"ok": self.ok})
+
+    def to_text(self) -> str:
+        names = {name: name.replace("_", " ") for name in dataclasses.asdict(self)}
+        lines = [f"{names[name]:22} {count:>10,}" for name, count in dataclasses.asdict(self).items()]
+        return "\n".join([*lines, "the books balance" if self.ok else "THE BOOKS DO NOT BALANCE"])
+
+
+def audit_kafka(config: WorkerConfig, known: Callable[[IdVector], IdVector] | None = None) -> AuditReport:
+    """Audit the topics of a configuration.
+
+    Args:
+        config: names the cluster and the topics.
+        known: (n,) item ids → (n,) rows, -1 for unknown; None = the rows of the configured artifact.
+
+    Raises:
+        TransientError: Kafka is away.
+        FatalError: a topic or the artifact is missing.
+    """
+    if known is None:
+        from streams.artifacts import load_artifact
+
+        known = load_artifact(config).rows
+    topics = config.topics
+
+    def messages(topic: str) -> Iterable[Message]:
+        return (message for message, _ in read_to_end(config.kafka, topic))
+
+    dead: set[Place] = set()
+    for _, raw in read_to_end(config.kafka, topics.dead_letters):
+        headers = dict(raw.headers() or [])
+        if headers.get("topic") == topics.clicks.encode():
+            dead.add((int(headers["partition"] or b"-1"), int(headers["offset"] or b"-1")))
+    return audit(
+        clicks=messages(topics.clicks),
+        dead_letters=dead,
+        changelog=messages(changelog_topic(config.worker.group)),
+        recommendations=messages(topics.recommendations),
+        length=config.history.length,
+        known=known,
+    )
+
+
+def audit(
+    *,
+    clicks: Iterable[Message],
+    dead_letters: set[Place],
+    changelog: Iterable[Message],
+    recommendations: Iterable[Message],
+    length: int,
+    known: Callable[[IdVector], IdVector],
+) -> AuditReport:
+    """Audit messages; each iterable is in order within its partitions.
+
+    Args:
+        clicks: the click topic.
+        dead_letters: (partition, offset) of the clicks found among the dead letters.
+        changelog: the histories' changelog.
+        recommendations: the output topic.
+        length: clicks kept for each user.
+        known: as in `audit_kafka`.
+    """
+    total = unaccounted = 0
+    expected: dict[tuple[int, bytes], tuple[int, list[int]]] = {}  # user → newest offset, items
+    for message in clicks:
+        total += 1
+        try:
+            click = decode_click(message.key, message.value)
+        except BadMessage:
+            unaccounted += (message.partition, message.offset) not in dead_letters
+            continue
+        assert message.key is not None  # the codec has compared it with the user id
+        _, items = expected.get((message.partition, message.key), (-1, []))
+        expected[message.partition, message.key] = (message.offset, [*items, click.item_id][-length:])
+
+    actual: dict[tuple[int, bytes], History] = {}
+    for message in changelog:
+        if message.key is not None and message.value is not None:
+            actual[message.partition, message.key] = History.from_bytes(message.value)
+    answered, sent, repeats = _newest_answers(recommendations)
+
+    missing = different = stale = without = 0
+    for user, (offset, items) in expected.items():
+        history = actual.get(user)
+        ids = np.array(items, dtype=np.int64)
+        if history is None:
+            missing += 1
+        elif history != History(user[0], offset, ids):
+            different += 1
+        if answered.get(user, -1) < offset:
+            if (known(ids[ids != PADDING]) >= 0).any():
+                stale += 1
+            else:
+                without += 1
+    different += sum(user not in expected for user in actual)
+    return AuditReport(
+        clicks=total,
+        dead_letters=len(dead_letters),
+        users=len(expected),
+        recommendations=sent,
+        repeats=repeats,
+        without_candidates=without,
+        unaccounted=unaccounted,
+        histories_missing=missing,
+        histories_different=different,
+        users_stale=stale,
+    )
+
+
+def _newest_answers(recommendations: Iterable[Message]) -> tuple[dict[tuple[int, bytes], int], int, int]:
+    """User → newest source offset that was answered; recommendations; repeats among them."""
+    answered: dict[tuple[int, bytes], int] = {}
+    seen: set[tuple[Place, bytes]] = set()
+    sent = 0
+    for message in recommendations:
+        assert message.key is not None  # only this project writes the topic
+        assert message.value is not None
+        sent += 1
+        r = decode_recommendation(message.value)
+        user = (r.source_partition, message.key)
+        answered[user] = max(r.source_offset, answered.get(user, -1))
+        seen.add(((r.source_partition, r.source_offset), message.key))
+    return answered, sent, sent - len(seen)

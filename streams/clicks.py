@@ -1,0 +1,196 @@
+"""What happens to a batch of clicks, and the delivery guarantee.
+
+The guarantee: every readable click ends in its user's history exactly once; every user's newest history has its
+recommendation on the output topic, at least once; every unreadable message ends in `dead-letters`, at least once.
+The steps are taken in this order, for one batch at a time:
+
+    1. decode       unreadable messages become dead letters
+    2. read         the users' histories from the local store; clicks at or below a fence are not applied again
+    3. recall       one encoding and one search for all users of the batch; nothing has been changed so far
+    4. send         dead letters, history records and recommendations; wait until all in-sync replicas have all of them
+    5. store        write the records to the local store, with their offset in the changelog
+    6. acknowledge  the caller (`streams.agents`) marks the input offsets as done; Faust commits them later
+
+Where the process dies, and why the result is right:
+
+    before 4        nothing was changed: the batch is delivered again.
+    during 4        some records may be in the changelog. The next owner restores them before it reads clicks; the
+                    fence in a restored record stops its clicks, the others are applied. All recommendations and dead
+                    letters of the batch are sent again: each names its source, so repeats can be dropped.
+    between 4 and 5 the store is behind the changelog, never ahead of it: recovery reads the rest.
+    between 5 and 6, or before the commit: as during 4, with all records in place.
+
+A click that the fence stops still gets its user's recommendation again, because nobody can know whether it went out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from streams.deadletters import dead_letter_output
+from streams.engine import RecallEngine
+from streams.errors import BadMessage
+from streams.history import History, apply_clicks
+from streams.merge import Candidates
+from streams.messages import Click, Recommendation, decode_click, encode_recommendation
+from streams.metrics import ClickMetrics
+from streams.ports import DeadLetter, HistoryStore, Message, Outbox, Output
+
+
+@dataclass(slots=True)
+class _User:
+    """One user's part of a batch."""
+
+    partition: int
+    key: bytes
+    clicks: list[tuple[int, int]] = field(default_factory=list)  # (offset, item id)
+    newest: Click | None = None
+
+
+class ClickProcessor:
+    """Runs steps 1 to 5 for one batch. Not thread-safe: one batch at a time.
+
+    Args:
+        engine: recalls candidates.
+        store: local histories.
+        outbox: sends to Kafka.
+        recommendations, changelog, dead_letters: topic names.
+        model_version: stands in every recommendation.
+        history_length: clicks kept for each user.
+        metrics: counters.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        engine: RecallEngine,
+        store: HistoryStore,
+        outbox: Outbox,
+        *,
+        recommendations: str,
+        changelog: str,
+        dead_letters: str,
+        model_version: str,
+        history_length: int,
+        metrics: ClickMetrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._engine = engine
+        self._store = store
+        self._outbox = outbox
+        self._recommendations = recommendations
+        self._changelog = changelog
+        self._dead_letters = dead_letters
+        self._model_version = model_version
+        self._history_length = history_length
+        self._metrics = metrics
+        self._clock = clock
+
+    def process(self, messages: Sequence[Message]) -> None:
+        """Steps 1 to 5.
+
+        Raises:
+            TransientError: Milvus or Kafka did not answer; call again with the same messages.
+        """
+        users, dead = self._decode(messages)  # 1
+        old = self._read(users)  # 2
+        updates = [
+            apply_clicks(history, user.partition, user.clicks, self._history_length)
+            for user, history in zip(users, old, strict=True)
+        ]
+        histories = [history for history, _ in updates]
+        candidates = self._engine.recall([h.items for h in histories])  # 3
+
+        changed = [(user, history) for user, (history, applied) in zip(users, updates, strict=True) if applied]
+        records = [Output(self._changelog, u.key, h.to_bytes(), u.partition) for u, h in changed]
+        answers = self._answers(users, histories, candidates)
+        letters = [dead_letter_output(self._dead_letters, letter, self._clock()) for letter in dead]
+        offsets = self._outbox.send([*records, *answers, *letters])  # 4
+        self._write(records, offsets[: len(records)])  # 5
+        self._count(dead, updates, users, candidates)
+
+    def _decode(self, messages: Sequence[Message]) -> tuple[list[_User], list[DeadLetter]]:
+        users: dict[tuple[int, bytes], _User] = {}
+        dead: list[DeadLetter] = []
+        for message in messages:
+            try:
+                click = decode_click(message.key, message.value)
+            except BadMessage as error:
+                dead.append(DeadLetter(message, error.reason, error.detail))
+                continue
+            assert message.key is not None  # the codec has compared it with the user id
+            place = (message.partition, message.key)
+            user = users.setdefault(place, _User(*place))
+            user.clicks.append((message.offset, click.item_id))
+            user.newest = click
+        return list(users.values()), dead
+
+    def _read(self, users: Sequence[_User]) -> list[History | None]:
+        by_partition: dict[int, list[bytes]] = {}
+        for user in users:
+            by_partition.setdefault(user.partition, []).append(user.key)
+        found: dict[tuple[int, bytes], bytes | None] = {}
+        for partition, keys in by_partition.items():
+            records = self._store.read(partition, keys)
+            found.update({(partition, key): record for key, record in zip(keys, records, strict=True)})
+        records = [found[user.partition, user.key] for user in users]
+        return [None if record is None else History.from_bytes(record) for record in records]
+
+    def _answers(
+        self, users: Sequence[_User], histories: Sequence[History], candidates: Sequence[Candidates | None]
+    ) -> list[Output]:
+        now = self._clock()
+        outputs = []
+        for user, history, found in zip(users, histories, candidates, strict=True):
+            if found is None:
+                continue
+            assert user.newest is not None  # a user of the batch has at least one click
+            value = encode_recommendation(
+                Recommendation(
+                    user_id=user.newest.user_id,
+                    item_ids=found.item_ids.tolist(),
+                    scores=found.scores.tolist(),
+                    interests=found.interests.tolist(),
+                    model_version=self._model_version,
+                    history_length=len(history.items),
+                    source_partition=history.partition,
+                    source_offset=history.offset,
+                    click_ts=user.newest.ts,
+                    ts=now,
+                )
+            )
+            outputs.append(Output(self._recommendations, user.key, value))
+        return outputs
+
+    def _write(self, records: Sequence[Output], offsets: Sequence[int]) -> None:
+        by_partition: dict[int, tuple[dict[bytes, bytes], list[int]]] = {}
+        for record, offset in zip(records, offsets, strict=True):
+            assert record.partition is not None and record.key is not None and record.value is not None
+            new, sent_at = by_partition.setdefault(record.partition, ({}, []))
+            new[record.key] = record.value
+            sent_at.append(offset)
+        for partition, (new, sent_at) in by_partition.items():
+            self._store.write(partition, new, max(sent_at))
+
+    def _count(
+        self,
+        dead: Sequence[DeadLetter],
+        updates: Sequence[tuple[History, int]],
+        users: Sequence[_User],
+        candidates: Sequence[Candidates | None],
+    ) -> None:
+        received = sum(len(user.clicks) for user in users)
+        applied = sum(n for _, n in updates)
+        now = self._clock()
+        self._metrics.clicks.inc(received)
+        self._metrics.repeats.inc(received - applied)
+        for letter in dead:
+            self._metrics.dead_letters.labels(letter.reason).inc()
+        for user, found in zip(users, candidates, strict=True):
+            if found is None:
+                self._metrics.unusable.inc()
+            elif user.newest is not None:
+                self._metrics.recommendations.inc()
+                self._metrics.latency.observe(max(0.0, now - user.newest.ts))

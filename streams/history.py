@@ -1,0 +1,86 @@
+"""Users' click histories: the record, its bytes, and the fence that counts every click once.
+
+Kafka delivers at least once. Each record keeps the (partition, offset) of the last click applied to it, the *fence*;
+a click of that partition at or below that offset has been counted already and is not applied again. Offsets of
+another partition cannot be compared with the fence: there the click is applied and the fence moves.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IdVector = npt.NDArray[np.int64]
+
+#: format (1 byte), partition (int32), offset (int64) of the fence; then the item ids, oldest first, 8 bytes each.
+#: A full window of 20 clicks takes 173 bytes.
+_HEADER = struct.Struct("<Biq")
+_FORMAT = 1
+
+
+class CorruptHistoryError(Exception):
+    """Bytes in the history store or its changelog that this version did not write."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class History:
+    """One user's newest clicks, oldest first: `items` has shape (n,), n ≤ the configured length, dtype int64."""
+
+    partition: int
+    offset: int
+    items: IdVector
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, History)
+            and (self.partition, self.offset) == (other.partition, other.offset)
+            and np.array_equal(self.items, other.items)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # an array has no hash
+
+    def to_bytes(self) -> bytes:
+        return _HEADER.pack(_FORMAT, self.partition, self.offset) + self.items.astype("<i8").tobytes()
+
+    @classmethod
+    def from_bytes(cls, record: bytes) -> History:
+        """The inverse of `to_bytes`.
+
+        Raises:
+            CorruptHistoryError: the bytes are no record of this format.
+        """
+        if len(record) < _HEADER.size or (len(record) - _HEADER.size) % 8:
+            raise CorruptHistoryError(f"a history record cannot have {len(record)} bytes")
+        version, partition, offset = _HEADER.unpack_from(record)
+        if version != _FORMAT:
+            raise CorruptHistoryError(f"history record of format {version}; this version reads format {_FORMAT}")
+        return cls(partition, offset, np.frombuffer(record, dtype="<i8", offset=_HEADER.size).astype(np.int64))
+
+
+def apply_clicks(
+    history: History | None, partition: int, clicks: Iterable[tuple[int, int]], length: int
+) -> tuple[History, int]:
+    """Append clicks of one partition to a user's history.
+
+    Args:
+        history: what is known of the user; None for a new user.
+        partition: partition that the clicks came from.
+        clicks: (offset, item id), in order of offset; at least one.
+        length: clicks to keep.
+
+    Returns:
+        The new history and the number of clicks applied; 0 of them means that the fence stopped all of them and the
+        history is the old one.
+    """
+    fence = history.offset if history is not None and history.partition == partition else -1
+    fresh = [(offset, item_id) for offset, item_id in clicks if offset > fence]
+    if not fresh:
+        assert history is not None  # without a history the fence is -1 and lets every offset pass
+        return history, 0
+    older = history.items if history is not None else np.empty(0, dtype=np.int64)
+    items = np.concatenate([older, np.array([item_id for _, item_id in fresh], dtype=np.int64)])[-length:]
+    return History(partition, fresh[-1][0], items), len(fresh)

@@ -1,0 +1,98 @@
+"""What happens to a batch of item messages: validated, then upserted into or deleted from the index, then acknowledged.
+
+Upserts and deletes are idempotent, so a batch that is delivered again after a crash changes nothing. Messages of one
+item stay in order: the last one in the batch wins. Items of another model version are passed over and counted: their
+vectors cannot be compared with this version's, and the item worker of that version reads the topic itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from streams.deadletters import dead_letter_output
+from streams.errors import BadMessage
+from streams.messages import FloatVector, Item, ItemRemoval, decode_item
+from streams.metrics import ItemMetrics
+from streams.ports import DeadLetter, ItemIndex, Message, Outbox
+
+
+class ItemProcessor:
+    """Processes one batch of item messages at a time.
+
+    Args:
+        index: the index of `model_version`.
+        outbox: sends dead letters.
+        dead_letters: topic name.
+        model_version: whose vectors the index holds.
+        dim: dimension of the vectors.
+        metrics: counters.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        index: ItemIndex,
+        outbox: Outbox,
+        *,
+        dead_letters: str,
+        model_version: str,
+        dim: int,
+        metrics: ItemMetrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._index = index
+        self._outbox = outbox
+        self._dead_letters = dead_letters
+        self._model_version = model_version
+        self._dim = dim
+        self._metrics = metrics
+        self._clock = clock
+
+    def process(self, messages: Sequence[Message]) -> None:
+        """Bring the index to the state after the last of the messages.
+
+        Raises:
+            TransientError: Milvus or Kafka did not answer; call again with the same messages.
+        """
+        newest: dict[int, FloatVector | None] = {}  # item id → vector, None = removed; the last message wins
+        dead: list[DeadLetter] = []
+        others = 0
+        for message in messages:
+            try:
+                item = self._decode(message)
+            except BadMessage as error:
+                dead.append(DeadLetter(message, error.reason, error.detail))
+                continue
+            if isinstance(item, Item) and item.model_version != self._model_version:
+                others += 1
+                continue
+            newest[item.item_id] = item.embedding if isinstance(item, Item) else None
+
+        upserts = [(item_id, vector) for item_id, vector in newest.items() if vector is not None]
+        removals = [item_id for item_id, vector in newest.items() if vector is None]
+        if upserts:
+            ids = np.array([item_id for item_id, _ in upserts], dtype=np.int64)
+            self._index.upsert(ids, np.stack([vector for _, vector in upserts]))
+        if removals:
+            self._index.delete(np.array(removals, dtype=np.int64))
+        if dead:
+            now = self._clock()
+            self._outbox.send([dead_letter_output(self._dead_letters, letter, now) for letter in dead])
+
+        self._metrics.upserts.inc(len(upserts))
+        self._metrics.removals.inc(len(removals))
+        self._metrics.other_versions.inc(others)
+        for letter in dead:
+            self._metrics.dead_letters.labels(letter.reason).inc()
+
+    def _decode(self, message: Message) -> Item | ItemRemoval:
+        item = decode_item(message.key, message.value)
+        if isinstance(item, Item) and item.model_version == self._model_version and len(item.embedding) != self._dim:
+            raise BadMessage(
+                "wrong_dimension",
+                f"the embedding has {len(item.embedding)} numbers, model {self._model_version} has {self._dim}",
+            )
+        return item

@@ -1,0 +1,203 @@
+"""The item index in Milvus, one collection for each model version. The only module that imports pymilvus."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+import numpy as np
+from pymilvus import DataType, MilvusClient, MilvusException
+
+from configs.schema import Milvus
+from streams.errors import FatalError, TransientError
+from streams.merge import PADDING
+from streams.ports import FloatArray, IdArray, IndexInfo
+
+METRIC = "IP"
+_ID, _VECTOR = "item_id", "embedding"
+#: Milvus accepts 64 MB a request: 16,384 rows of 64 dimensions take 4 MB, of 768 dimensions 50 MB.
+_MAX_ROWS = 16_384
+#: gRPC codes after which the same call cannot succeed later.
+_REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
+
+
+def collection_name(model_version: str) -> str:
+    """Milvus collection of one model version: vectors of different versions cannot be compared."""
+    return f"items_{model_version}"
+
+
+class MilvusIndex:
+    """`ItemIndex` over a Milvus server; safe to use from several threads.
+
+    Searches and `get` use Eventually consistency: they answer at once and may miss writes of the last moments. The
+    count of `describe` uses Strong, which waits about 200 ms for Milvus' time tick: it is not for the hot path.
+
+    Args:
+        settings: server and index parameters.
+        model_version: names the collection.
+        dim: dimension of the vectors.
+        create: create the collection if it is missing; otherwise that is an error.
+
+    Raises:
+        TransientError: Milvus is away.
+        FatalError: the collection is missing or holds something else; the message says what mends it.
+    """
+
+    def __init__(self, settings: Milvus, model_version: str, dim: int, *, create: bool) -> None:
+        self._settings = settings
+        self._version = model_version
+        self._dim = dim
+        self._name = collection_name(model_version)
+        with _translated(settings):
+            self._client = _connect(settings)
+            if not self._client.has_collection(self._name, timeout=settings.timeout):
+                if not create:
+                    raise FatalError(
+                        f"Milvus at {settings.uri} has no collection {self._name} for model {model_version}; start an "
+                        "item worker, which creates it (python -m streams worker --agents items), and publish the "
+                        "model's items (python -m producers.items --artifact DIR)"
+                    )
+                self._create()
+            self._client.load_collection(self._name, timeout=max(60.0, settings.timeout))
+        self._check()
+
+    def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
+        """See `streams.ports.ItemIndex.search`."""
+        Q = len(queries)
+        ids = np.full((Q, limit), PADDING, dtype=np.int64)
+        scores = np.full((Q, limit), -np.inf, dtype=np.float32)
+        parameters = {"metric_type": METRIC, "params": {"ef": max(self._settings.hnsw_ef, limit)}}
+        for start in range(0, Q, _MAX_ROWS):
+            with _translated(self._settings):
+                found = self._client.search(
+                    self._name,
+                    data=list(queries[start : start + _MAX_ROWS]),
+                    anns_field=_VECTOR,
+                    limit=limit,
+                    search_params=parameters,
+                    consistency_level="Eventually",
+                    timeout=self._settings.timeout,
+                )
+            for row, hits in enumerate(found, start):
+                # Columns of the answer, not one object for each hit: 4 interests × 70 hits × 256 users is a batch.
+                ids[row, : len(hits.ids)] = hits.ids
+                scores[row, : len(hits.ids)] = hits.distances
+        return ids, scores
+
+    def upsert(self, ids: IdArray, vectors: FloatArray) -> None:
+        """See `streams.ports.ItemIndex.upsert`."""
+        for start in range(0, len(ids), _MAX_ROWS):
+            chunk = slice(start, start + _MAX_ROWS)
+            rows = [{_ID: i, _VECTOR: v} for i, v in zip(ids[chunk].tolist(), vectors[chunk], strict=True)]
+            with _translated(self._settings):
+                self._client.upsert(self._name, rows, timeout=self._settings.timeout)
+
+    def delete(self, ids: IdArray) -> None:
+        """See `streams.ports.ItemIndex.delete`."""
+        for start in range(0, len(ids), _MAX_ROWS):
+            with _translated(self._settings):
+                self._client.delete(
+                    self._name, ids=ids[start : start + _MAX_ROWS].tolist(), timeout=self._settings.timeout
+                )
+
+    def get(self, ids: IdArray) -> Mapping[int, FloatArray]:
+        """See `streams.ports.ItemIndex.get`."""
+        found: dict[int, FloatArray] = {}
+        for start in range(0, len(ids), _MAX_ROWS):
+            with _translated(self._settings):
+                rows = self._client.query(
+                    self._name,
+                    filter=f"{_ID} in {ids[start : start + _MAX_ROWS].tolist()}",
+                    output_fields=[_ID, _VECTOR],
+                    consistency_level="Eventually",
+                    timeout=self._settings.timeout,
+                )
+            found.update({row[_ID]: np.asarray(row[_VECTOR], dtype=np.float32) for row in rows})
+        return found
+
+    def describe(self) -> IndexInfo:
+        """See `streams.ports.ItemIndex.describe`."""
+        with _translated(self._settings):
+            description = self._client.describe_collection(self._name, timeout=self._settings.timeout)
+            index = self._client.describe_index(self._name, _VECTOR, timeout=self._settings.timeout)
+            count = self._client.query(
+                self._name,
+                filter="",
+                output_fields=["count(*)"],
+                consistency_level="Strong",
+                timeout=self._settings.timeout,
+            )
+        dim = next(f["params"]["dim"] for f in description["fields"] if f["name"] == _VECTOR)
+        return IndexInfo(_version_of(description), int(dim), index["metric_type"], int(count[0]["count(*)"]))
+
+    def drop(self) -> None:
+        """Remove the collection of this model version with all its vectors."""
+        with _translated(self._settings):
+            self._client.drop_collection(self._name, timeout=self._settings.timeout)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _create(self) -> None:
+        schema = self._client.create_schema(
+            auto_id=False, enable_dynamic_field=False, description=json.dumps({"model_version": self._version})
+        )
+        schema.add_field(_ID, DataType.INT64, is_primary=True)
+        schema.add_field(_VECTOR, DataType.FLOAT_VECTOR, dim=self._dim)
+        index = self._client.prepare_index_params()
+        index.add_index(
+            _VECTOR,
+            index_type="HNSW",
+            metric_type=METRIC,
+            params={"M": self._settings.hnsw_m, "efConstruction": self._settings.hnsw_ef_construction},
+        )
+        timeout = max(60.0, self._settings.timeout)  # once in the life of a collection, and several requests in one
+        self._client.create_collection(self._name, schema=schema, index_params=index, timeout=timeout)
+
+    def _check(self) -> None:
+        info = self.describe()
+        if (info.model_version, info.dim, info.metric) != (self._version, self._dim, METRIC):
+            raise FatalError(
+                f"Milvus collection {self._name} holds model {info.model_version}, {info.dim} dimensions, metric "
+                f"{info.metric}; the artifact is model {self._version}, {self._dim} dimensions, metric {METRIC}. Drop "
+                "the collection and publish the items again (python -m producers.items --artifact DIR)"
+            )
+
+
+def _connect(settings: Milvus) -> MilvusClient:
+    options: dict[str, Any] = {}
+    if settings.token is not None:
+        options["token"] = settings.token.get_secret_value()
+    if settings.ca_file is not None:
+        options["server_pem_path"] = str(settings.ca_file)
+    return MilvusClient(uri=settings.uri, timeout=settings.timeout, **options)
+
+
+def _version_of(description: Mapping[str, Any]) -> str:
+    try:
+        return str(json.loads(description["description"])["model_version"])
+    except (ValueError, KeyError, TypeError):
+        return "unknown"
+
+
+@contextmanager
+def _translated(settings: Milvus) -> Iterator[None]:
+    """Turns pymilvus' and gRPC's errors into ours."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        code = error.code() if isinstance(error, grpc.Call) else None
+        if code in _REFUSED:
+            raise FatalError(f"Milvus at {settings.uri} refuses: {code.name}; check milvus.token") from None
+        raise TransientError("Milvus", f"{settings.uri}: {code.name if code else error}") from None
+    except MilvusException as error:
+        # Everything else may pass: servers start, load collections, elect coordinators, run out of memory.
+        raise TransientError("Milvus", f"{settings.uri}: {error.message}") from None
+
+
+# pymilvus reports each failed call at level ERROR before it raises; the fault is reported once, by whoever handles it.
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)

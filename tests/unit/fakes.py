@@ -1,0 +1,129 @@
+"""Small worlds for unit tests: a model of a few items, and outside systems that fail on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import orjson
+from prometheus_client import CollectorRegistry
+
+from streams.clicks import ClickProcessor
+from streams.embeddings import HistoryEmbeddings
+from streams.engine import RecallEngine
+from streams.errors import TransientError
+from streams.memory import MemoryHistoryStore, MemoryIndex, MemoryOutbox
+from streams.metrics import ClickMetrics
+from streams.ports import FloatArray, IdArray, IndexInfo, Message, Output
+
+VERSION = "m1"
+
+
+class FewItems:
+    """Items 1..n, the vector of item i being the i-th unit vector."""
+
+    def __init__(self, n: int) -> None:
+        self.item_vectors: FloatArray = np.eye(n, dtype=np.float32)
+
+    def rows(self, ids: IdArray) -> IdArray:
+        known = (ids >= 1) & (ids <= len(self.item_vectors))
+        return np.where(known, ids - 1, -1)
+
+
+class MeanEncoder:
+    """One interest: the mean of the history. Enough to see which embeddings arrived."""
+
+    interests = 1
+
+    def __init__(self, dim: int, history_length: int = 4) -> None:
+        self.dim = dim
+        self.history_length = history_length
+
+    def encode(self, embeddings: FloatArray, lengths: IdArray) -> FloatArray:
+        mean = embeddings.sum(axis=1) / np.maximum(lengths, 1)[:, None]  # (B, D)
+        return mean[:, None, :].astype(np.float32)  # (B, 1, D)
+
+
+class FailingIndex:
+    """A memory index that is away for the first `failures` calls."""
+
+    def __init__(self, inner: MemoryIndex, failures: int) -> None:
+        self._inner = inner
+        self.failures = failures
+
+    def _maybe_fail(self) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise TransientError("Milvus", "away, for the test")
+
+    def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
+        self._maybe_fail()
+        return self._inner.search(queries, limit)
+
+    def upsert(self, ids: IdArray, vectors: FloatArray) -> None:
+        self._maybe_fail()
+        self._inner.upsert(ids, vectors)
+
+    def delete(self, ids: IdArray) -> None:
+        self._maybe_fail()
+        self._inner.delete(ids)
+
+    def get(self, ids: IdArray) -> Mapping[int, FloatArray]:
+        self._maybe_fail()
+        return self._inner.get(ids)
+
+    def describe(self) -> IndexInfo:
+        return self._inner.describe()
+
+
+class CrashingOutbox(MemoryOutbox):
+    """Writes the first `survivors` messages of its first call, then is cut off; works afterwards."""
+
+    def __init__(self, survivors: int) -> None:
+        super().__init__()
+        self._survivors: int | None = survivors
+
+    def send(self, outputs: Sequence[Output]) -> Sequence[int]:
+        if self._survivors is not None:
+            survivors, self._survivors = self._survivors, None
+            super().send(outputs[:survivors])
+            raise TransientError("Kafka", "cut off, for the test")
+        return super().send(outputs)
+
+
+class ClickWorld:
+    """A click processor over memory, with its parts in reach."""
+
+    def __init__(self, items: int = 6, length: int = 4, outbox: MemoryOutbox | None = None, failures: int = 0) -> None:
+        self.known = FewItems(items)
+        self.memory = MemoryIndex(VERSION, items)
+        self.memory.upsert(np.arange(1, items + 1), self.known.item_vectors)
+        self.index = FailingIndex(self.memory, failures)
+        self.now = 1000.0
+        self.store = MemoryHistoryStore()
+        self.outbox = outbox or MemoryOutbox()
+        self.metrics = ClickMetrics(CollectorRegistry())
+        self.embeddings = HistoryEmbeddings(
+            self.known, self.index, capacity=10, refresh=60.0, unknown_ttl=1.0, clock=lambda: self.now
+        )
+        self.engine = RecallEngine(MeanEncoder(items), self.embeddings, self.index, top_k=3)
+        self.processor = ClickProcessor(
+            self.engine,
+            self.store,
+            self.outbox,
+            recommendations="recommendations",
+            changelog="changelog",
+            dead_letters="dead-letters",
+            model_version=VERSION,
+            history_length=length,
+            metrics=self.metrics,
+            clock=lambda: self.now,
+        )
+
+    def sent(self, topic: str) -> list[Output]:
+        return [output for output in self.outbox.sent if output.topic == topic]
+
+
+def click_message(offset: int, user: int | str, item: int, partition: int = 0) -> Message:
+    value = orjson.dumps({"user_id": user, "item_id": item, "ts": 990.0 + offset})
+    return Message("clicks", partition, offset, str(user).encode(), value)

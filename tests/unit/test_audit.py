@@ -1,0 +1,106 @@
+"""The audit finds each kind of loss. Every test breaks one thing and sees it reported."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from streams.audit import AuditReport, Place, audit
+from streams.history import History
+from streams.messages import decode_recommendation, encode_recommendation
+from streams.ports import Message, Output
+from tests.unit.fakes import ClickWorld, click_message
+
+
+class Books:
+    """Topics after a worker answered a few clicks, one of them unreadable, one user unknown to the model."""
+
+    def __init__(self) -> None:
+        self.world = ClickWorld()
+        self.clicks = [
+            click_message(0, 7, 1),
+            click_message(1, 8, 2),
+            Message("clicks", 0, 2, b"9", b"not json"),
+            click_message(3, 7, 3),
+            click_message(4, 9, 999),
+        ]
+        self.world.processor.process(self.clicks[:2])
+        self.world.processor.process(self.clicks[2:])
+        self.dead: set[Place] = {(0, 2)}
+        self.changelog = self._messages("changelog")
+        self.recommendations = self._messages("recommendations")
+
+    def _messages(self, topic: str) -> list[Message]:
+        def message(offset: int, output: Output) -> Message:
+            return Message(topic, 0, offset, output.key, output.value)
+
+        return [message(i, output) for i, output in enumerate(self.world.sent(topic))]
+
+    def audit(self) -> AuditReport:
+        return audit(
+            clicks=self.clicks,
+            dead_letters=self.dead,
+            changelog=self.changelog,
+            recommendations=self.recommendations,
+            length=4,
+            known=self.world.known.rows,
+        )
+
+
+@pytest.fixture
+def books() -> Books:
+    return Books()
+
+
+def test_true_books_balance(books: Books) -> None:
+    report = books.audit()
+    assert report.ok
+    assert (report.clicks, report.dead_letters, report.users, report.without_candidates) == (5, 1, 3, 1)
+    assert report.recommendations == 3
+    assert "the books balance" in report.to_text()
+
+
+def test_a_missing_dead_letter_is_an_unaccounted_click(books: Books) -> None:
+    books.dead = set()
+    assert books.audit().unaccounted == 1
+    assert not books.audit().ok
+
+
+def test_a_lost_click_makes_a_history_different(books: Books) -> None:
+    books.clicks.insert(4, replace(click_message(4, 8, 5), offset=4))
+    report = books.audit()
+    assert (report.histories_different, report.users_stale) == (1, 1)
+
+
+def test_a_click_counted_twice_makes_a_history_different(books: Books) -> None:
+    record = History(0, 1, np.array([2, 2])).to_bytes()
+    books.changelog.append(Message("changelog", 0, 99, b"8", record))
+    assert books.audit().histories_different == 1
+
+
+def test_a_missing_history_is_found(books: Books) -> None:
+    books.changelog = [m for m in books.changelog if m.key != b"8"]
+    assert books.audit().histories_missing == 1
+
+
+def test_a_history_without_clicks_is_found(books: Books) -> None:
+    books.changelog.append(Message("changelog", 0, 99, b"77", History(0, 1, np.array([2])).to_bytes()))
+    assert books.audit().histories_different == 1
+
+
+def test_a_stale_recommendation_is_found(books: Books) -> None:
+    newest = books.recommendations[-1]
+    old = replace(decode_recommendation(newest.value or b""), source_offset=0)
+    books.recommendations[-1] = replace(newest, value=encode_recommendation(old))
+    report = books.audit()
+    assert report.users_stale == 1
+    assert not report.ok
+
+
+def test_repeats_are_counted_and_allowed(books: Books) -> None:
+    books.recommendations.append(books.recommendations[0])
+    report = books.audit()
+    assert report.repeats == 1
+    assert report.ok

@@ -1,0 +1,83 @@
+"""Histories: the record and the fence."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.history import CorruptHistoryError, History, apply_clicks
+
+int64 = st.integers(-(2**63), 2**63 - 1)
+histories = st.builds(
+    History,
+    st.integers(0, 2**31 - 1),
+    st.integers(0, 2**62),
+    st.lists(int64, max_size=30).map(lambda ids: np.array(ids, dtype=np.int64)),
+)
+
+
+@given(histories)
+def test_record_round_trip(history: History) -> None:
+    assert History.from_bytes(history.to_bytes()) == history
+
+
+def test_a_full_window_takes_less_than_200_bytes() -> None:
+    assert len(History(7, 2**40, np.arange(20, dtype=np.int64)).to_bytes()) == 173
+
+
+@given(st.binary(max_size=60))
+def test_foreign_bytes_are_refused_or_read_but_nothing_else(record: bytes) -> None:
+    try:
+        History.from_bytes(record)
+    except CorruptHistoryError:
+        return
+    assert record[0] == 1
+
+
+@given(
+    items=st.lists(st.integers(1, 50), min_size=1, max_size=60),
+    length=st.integers(1, 25),
+    cuts=st.lists(st.integers(0, 59), max_size=8),
+)
+def test_batches_give_the_same_history_as_single_clicks(items: list[int], length: int, cuts: list[int]) -> None:
+    clicks = list(enumerate(items))
+    edges = sorted({0, len(clicks), *(c for c in cuts if c < len(clicks))})
+    history: History | None = None
+    for start, end in itertools.pairwise(edges):
+        history, applied = apply_clicks(history, 3, clicks[start:end], length)
+        assert applied == end - start
+    assert history is not None
+    assert history.items.tolist() == items[-length:]
+    assert (history.partition, history.offset) == (3, len(items) - 1)
+
+
+@given(
+    items=st.lists(st.integers(1, 50), min_size=1, max_size=40),
+    restarts=st.lists(st.integers(0, 39), max_size=6),
+)
+def test_redelivery_from_any_offset_changes_nothing(items: list[int], restarts: list[int]) -> None:
+    """At-least-once delivery: after a crash Kafka delivers again from an earlier offset."""
+    clicks = list(enumerate(items))
+    history, _ = apply_clicks(None, 0, clicks, 20)
+    for start in restarts:
+        again = clicks[start:] or clicks
+        history, applied = apply_clicks(history, 0, again, 20)
+        assert applied == 0
+    assert history.items.tolist() == items[-20:]
+
+
+def test_offsets_of_another_partition_do_not_count_as_seen() -> None:
+    history, _ = apply_clicks(None, 0, [(900, 5)], 20)
+    moved, applied = apply_clicks(history, 1, [(3, 6)], 20)
+    assert applied == 1
+    assert (moved.partition, moved.offset, moved.items.tolist()) == (1, 3, [5, 6])
+
+
+@pytest.mark.parametrize("record", [b"", b"\x01", b"\x02" + bytes(12), b"\x01" + bytes(13)])
+def test_broken_records_name_the_fault(record: bytes) -> None:
+    with pytest.raises(CorruptHistoryError, match="history record"):
+        History.from_bytes(record)

@@ -1,0 +1,93 @@
+"""A batch of item messages, over a memory index."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from streams.errors import TransientError
+from streams.items import ItemProcessor
+from streams.memory import MemoryIndex, MemoryOutbox
+from streams.messages import Item, encode_item
+from streams.metrics import ItemMetrics
+from streams.ports import Message
+from tests.unit.fakes import FailingIndex
+
+
+class ItemWorld:
+    def __init__(self, failures: int = 0) -> None:
+        self.memory = MemoryIndex("m1", 2)
+        self.outbox = MemoryOutbox()
+        self.metrics = ItemMetrics(CollectorRegistry())
+        self.processor = ItemProcessor(
+            FailingIndex(self.memory, failures),
+            self.outbox,
+            dead_letters="dead-letters",
+            model_version="m1",
+            dim=2,
+            metrics=self.metrics,
+        )
+        self._offset = 0
+
+    def message(self, item_id: int, vector: list[float] | None, version: str = "m1") -> Message:
+        self._offset += 1
+        value = None
+        if vector is not None:
+            value = encode_item(Item(item_id, np.array(vector, dtype=np.float32), version))
+        return Message("items", 0, self._offset, str(item_id).encode(), value)
+
+    def ids(self) -> set[int]:
+        return set(self.memory.get(np.arange(20)))
+
+
+def test_the_last_message_of_an_item_wins() -> None:
+    world = ItemWorld()
+    world.processor.process(
+        [
+            world.message(1, [1, 0]),
+            world.message(2, [0, 1]),
+            world.message(1, [0, 2]),
+            world.message(2, None),
+            world.message(3, None),
+            world.message(3, [1, 1]),
+        ]
+    )
+    assert world.ids() == {1, 3}
+    np.testing.assert_array_equal(world.memory.get(np.array([1]))[1], [0, 2])
+
+
+def test_repeating_a_batch_changes_nothing() -> None:
+    world = ItemWorld()
+    batch = [world.message(1, [1, 0]), world.message(2, [0, 1]), world.message(2, None)]
+    world.processor.process(batch)
+    world.processor.process(batch)
+    assert world.ids() == {1}
+
+
+def test_a_wrong_dimension_is_a_dead_letter_and_the_rest_goes_on() -> None:
+    world = ItemWorld()
+    world.processor.process([world.message(1, [1, 0, 0]), world.message(2, [0, 1])])
+    assert world.ids() == {2}
+    (letter,) = world.outbox.sent
+    assert dict(letter.headers)["reason"] == b"wrong_dimension"
+    assert b"3 numbers" in dict(letter.headers)["error"]
+
+
+def test_items_of_another_model_are_passed_over_and_counted() -> None:
+    world = ItemWorld()
+    world.processor.process([world.message(1, [1, 0, 0], version="m2")])
+    assert world.ids() == set()
+    assert world.outbox.sent == []
+    assert world.metrics.other_versions._value.get() == 1
+
+
+def test_a_transient_fault_is_passed_on_before_any_dead_letter_is_sent() -> None:
+    world = ItemWorld(failures=1)
+    batch = [world.message(1, [1, 0]), world.message(2, [1])]
+    with pytest.raises(TransientError):
+        world.processor.process(batch)
+    assert world.outbox.sent == []
+    world.processor.process(batch)
+    assert world.ids() == {1}
+    assert len(world.outbox.sent) == 1
