@@ -186,6 +186,7 @@ class Network(Section):
     normalise: bool
     iterations: Annotated[int, Field(ge=1, le=10)]
     routing_temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    routing_map: Literal["identity", "learned"]
     start: Literal["fixed", "learned"]
     recency: bool
     residual: Annotated[float, Field(ge=0, allow_inf_nan=False)]

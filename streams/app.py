@@ -19,6 +19,7 @@ from streams.artifacts import load_artifact
 from streams.clicks import ClickProcessor
 from streams.embeddings import HistoryEmbeddings
 from streams.engine import RecallEngine
+from streams.errors import FatalError
 from streams.items import ItemProcessor
 from streams.kafka import HEADER_BYTES, KafkaOutbox, changelog_topic, check_topics, topic_specs
 from streams.metrics import ClickMetrics, ItemMetrics
@@ -51,6 +52,7 @@ def build(config: WorkerConfig, agents: Collection[str]) -> list[WorkerApp]:
         TransientError: Kafka or Milvus is away.
     """
     artifact = load_artifact(config)
+    _make_folder(config.worker.data_dir)
     check_topics(config.kafka, topic_specs(config.topics, config.worker.group))
     # The item agent owns the collection; a click worker alone must find it.
     index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create="items" in agents)
@@ -70,6 +72,15 @@ def build(config: WorkerConfig, agents: Collection[str]) -> list[WorkerApp]:
             config.model.artifact,
         )
     return apps
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        (folder / "faust").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FatalError(
+            f"worker.data_dir {folder} cannot be used ({error.strerror}); name a folder that this user may write"
+        ) from None
 
 
 def _click_app(config: WorkerConfig, artifact: Artifact, index: MilvusIndex, registry: CollectorRegistry) -> WorkerApp:

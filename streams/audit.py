@@ -83,13 +83,12 @@ def audit_kafka(config: WorkerConfig, known: Callable[[IdVector], IdVector] | No
     topics = config.topics
 
     def messages(topic: str) -> Iterable[Message]:
-        return (message for message, _ in read_to_end(config.kafka, topic))
+        return (record.message for record in read_to_end(config.kafka, topic))
 
     dead: set[Place] = set()
-    for _, raw in read_to_end(config.kafka, topics.dead_letters):
-        headers = dict(raw.headers() or [])
-        if headers.get("topic") == topics.clicks.encode():
-            dead.add((int(headers["partition"] or b"-1"), int(headers["offset"] or b"-1")))
+    for record in read_to_end(config.kafka, topics.dead_letters):
+        if record.headers.get("topic") == topics.clicks.encode():
+            dead.add((int(record.headers["partition"]), int(record.headers["offset"])))
     return audit(
         clicks=messages(topics.clicks),
         dead_letters=dead,

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as RawMessage
@@ -101,6 +101,14 @@ class TopicSpec:
     config: dict[str, str]
 
 
+class Record(NamedTuple):
+    """A message as the tools read it: with headers, and when it was written, in seconds since 1970."""
+
+    message: Message
+    headers: dict[str, bytes]
+    written: float
+
+
 def changelog_topic(group: str) -> str:
     """Name of the histories' changelog, as Faust derives it from application and table."""
     return f"{group}-clicks-history-changelog"
@@ -137,7 +145,8 @@ def create_topics(kafka: Kafka, specs: Sequence[TopicSpec], replication: int) ->
     ]
     metadata(kafka)  # one clear error when Kafka is away, instead of one for each topic
     created: dict[str, bool] = {}
-    futures = _admin(kafka).create_topics(wanted, operation_timeout=ADMIN_TIMEOUT, request_timeout=ADMIN_TIMEOUT)
+    admin = _admin(kafka)  # kept until the futures are done: they end with it
+    futures = admin.create_topics(wanted, operation_timeout=ADMIN_TIMEOUT, request_timeout=ADMIN_TIMEOUT)
     for name, future in futures.items():
         try:
             future.result()
@@ -185,7 +194,7 @@ def metadata(kafka: Kafka) -> Any:
         raise TransientError("Kafka", f"{kafka.bootstrap_servers}: {error.args[0].str()}") from None
 
 
-def read_to_end(kafka: Kafka, topic: str) -> Iterator[tuple[Message, RawMessage]]:
+def read_to_end(kafka: Kafka, topic: str) -> Iterator[Record]:
     """Every message that the topic holds now, partition by partition as they come; needs no consumer group.
 
     Raises:
@@ -208,7 +217,7 @@ def read_to_end(kafka: Kafka, topic: str) -> Iterator[tuple[Message, RawMessage]
                 quiet_since = time.monotonic()
                 error = raw.error()
                 if error is None:
-                    yield _message(raw), raw
+                    yield _record(raw)
                 elif error.code() != KafkaError._PARTITION_EOF:
                     raise _fault(error)
             positions = {tp.partition: tp.offset for tp in consumer.position(starts)}
@@ -222,9 +231,7 @@ def read_to_end(kafka: Kafka, topic: str) -> Iterator[tuple[Message, RawMessage]
         consumer.close()
 
 
-def follow(
-    kafka: Kafka, topics: Sequence[str], from_beginning: bool = False
-) -> Iterator[tuple[Message, RawMessage] | None]:
+def follow(kafka: Kafka, topics: Sequence[str], from_beginning: bool = False) -> Iterator[Record | None]:
     """Messages as they arrive, for ever; None whenever none arrived for 0.2 s, so that a caller can look around."""
     consumer = Consumer(_reader(kafka), logger=_LOG)
     try:
@@ -241,7 +248,7 @@ def follow(
             for raw in arrived:
                 error = raw.error()
                 if error is None:
-                    yield _message(raw), raw
+                    yield _record(raw)
                 elif error.fatal() or (not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN):
                     raise _fault(error)
     finally:
@@ -276,10 +283,12 @@ def _await_topics(kafka: Kafka, names: Sequence[str]) -> None:
     raise TransientError("Kafka", "the topics were created but do not appear")
 
 
-def _message(raw: RawMessage) -> Message:
+def _record(raw: RawMessage) -> Record:
     topic, partition, offset = raw.topic(), raw.partition(), raw.offset()
     assert topic is not None and partition is not None and offset is not None  # set on consumed messages
-    return Message(topic, partition, offset, _bytes(raw.key()), _bytes(raw.value()))
+    message = Message(topic, partition, offset, _bytes(raw.key()), _bytes(raw.value()))
+    headers = cast("list[tuple[str, bytes | None]]", raw.headers() or [])
+    return Record(message, {name: value or b"" for name, value in headers}, raw.timestamp()[1] / 1000)
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:

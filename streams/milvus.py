@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -21,6 +20,8 @@ METRIC = "IP"
 _ID, _VECTOR = "item_id", "embedding"
 #: Milvus accepts 64 MB a request: 16,384 rows of 64 dimensions take 4 MB, of 768 dimensions 50 MB.
 _MAX_ROWS = 16_384
+#: Milvus' error code for a request to a collection that is not loaded.
+_NOT_LOADED = 101
 #: gRPC codes after which the same call cannot succeed later.
 _REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
 
@@ -52,7 +53,7 @@ class MilvusIndex:
         self._version = model_version
         self._dim = dim
         self._name = collection_name(model_version)
-        with _translated(settings):
+        with self._translated():
             self._client = _connect(settings)
             if not self._client.has_collection(self._name, timeout=settings.timeout):
                 if not create:
@@ -72,7 +73,7 @@ class MilvusIndex:
         scores = np.full((Q, limit), -np.inf, dtype=np.float32)
         parameters = {"metric_type": METRIC, "params": {"ef": max(self._settings.hnsw_ef, limit)}}
         for start in range(0, Q, _MAX_ROWS):
-            with _translated(self._settings):
+            with self._translated():
                 found = self._client.search(
                     self._name,
                     data=list(queries[start : start + _MAX_ROWS]),
@@ -93,13 +94,13 @@ class MilvusIndex:
         for start in range(0, len(ids), _MAX_ROWS):
             chunk = slice(start, start + _MAX_ROWS)
             rows = [{_ID: i, _VECTOR: v} for i, v in zip(ids[chunk].tolist(), vectors[chunk], strict=True)]
-            with _translated(self._settings):
+            with self._translated():
                 self._client.upsert(self._name, rows, timeout=self._settings.timeout)
 
     def delete(self, ids: IdArray) -> None:
         """See `streams.ports.ItemIndex.delete`."""
         for start in range(0, len(ids), _MAX_ROWS):
-            with _translated(self._settings):
+            with self._translated():
                 self._client.delete(
                     self._name, ids=ids[start : start + _MAX_ROWS].tolist(), timeout=self._settings.timeout
                 )
@@ -108,7 +109,7 @@ class MilvusIndex:
         """See `streams.ports.ItemIndex.get`."""
         found: dict[int, FloatArray] = {}
         for start in range(0, len(ids), _MAX_ROWS):
-            with _translated(self._settings):
+            with self._translated():
                 rows = self._client.query(
                     self._name,
                     filter=f"{_ID} in {ids[start : start + _MAX_ROWS].tolist()}",
@@ -121,7 +122,7 @@ class MilvusIndex:
 
     def describe(self) -> IndexInfo:
         """See `streams.ports.ItemIndex.describe`."""
-        with _translated(self._settings):
+        with self._translated():
             description = self._client.describe_collection(self._name, timeout=self._settings.timeout)
             index = self._client.describe_index(self._name, _VECTOR, timeout=self._settings.timeout)
             count = self._client.query(
@@ -132,20 +133,18 @@ class MilvusIndex:
                 timeout=self._settings.timeout,
             )
         dim = next(f["params"]["dim"] for f in description["fields"] if f["name"] == _VECTOR)
-        return IndexInfo(_version_of(description), int(dim), index["metric_type"], int(count[0]["count(*)"]))
+        return IndexInfo(self._version, int(dim), index["metric_type"], int(count[0]["count(*)"]))
 
     def drop(self) -> None:
         """Remove the collection of this model version with all its vectors."""
-        with _translated(self._settings):
+        with self._translated():
             self._client.drop_collection(self._name, timeout=self._settings.timeout)
 
     def close(self) -> None:
         self._client.close()
 
     def _create(self) -> None:
-        schema = self._client.create_schema(
-            auto_id=False, enable_dynamic_field=False, description=json.dumps({"model_version": self._version})
-        )
+        schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field(_ID, DataType.INT64, is_primary=True)
         schema.add_field(_VECTOR, DataType.FLOAT_VECTOR, dim=self._dim)
         index = self._client.prepare_index_params()
@@ -158,13 +157,31 @@ class MilvusIndex:
         timeout = max(60.0, self._settings.timeout)  # once in the life of a collection, and several requests in one
         self._client.create_collection(self._name, schema=schema, index_params=index, timeout=timeout)
 
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turns pymilvus' and gRPC's errors into ours."""
+        uri = self._settings.uri
+        try:
+            yield
+        except grpc.RpcError as error:
+            code = error.code() if isinstance(error, grpc.Call) else None
+            if code in _REFUSED:
+                raise FatalError(f"Milvus at {uri} refuses: {code.name}; check milvus.token") from None
+            raise TransientError("Milvus", f"{uri}: {code.name if code else error}") from None
+        except MilvusException as error:
+            if error.code == _NOT_LOADED:  # a restarted milvus-lite forgets that the collection was loaded
+                with suppress(MilvusException, grpc.RpcError):
+                    self._client.load_collection(self._name, timeout=self._settings.timeout)
+            # Everything else may pass, too: servers start, elect coordinators, run out of memory.
+            raise TransientError("Milvus", f"{uri}: {error.message}") from None
+
     def _check(self) -> None:
         info = self.describe()
-        if (info.model_version, info.dim, info.metric) != (self._version, self._dim, METRIC):
+        if (info.dim, info.metric) != (self._dim, METRIC):
             raise FatalError(
-                f"Milvus collection {self._name} holds model {info.model_version}, {info.dim} dimensions, metric "
-                f"{info.metric}; the artifact is model {self._version}, {self._dim} dimensions, metric {METRIC}. Drop "
-                "the collection and publish the items again (python -m producers.items --artifact DIR)"
+                f"Milvus collection {self._name} has {info.dim} dimensions and metric {info.metric}; model "
+                f"{self._version} has {self._dim} dimensions and metric {METRIC}. Something else made the collection: "
+                "drop it, start an item worker and publish the items (python -m producers.items --artifact DIR)"
             )
 
 
@@ -175,28 +192,6 @@ def _connect(settings: Milvus) -> MilvusClient:
     if settings.ca_file is not None:
         options["server_pem_path"] = str(settings.ca_file)
     return MilvusClient(uri=settings.uri, timeout=settings.timeout, **options)
-
-
-def _version_of(description: Mapping[str, Any]) -> str:
-    try:
-        return str(json.loads(description["description"])["model_version"])
-    except (ValueError, KeyError, TypeError):
-        return "unknown"
-
-
-@contextmanager
-def _translated(settings: Milvus) -> Iterator[None]:
-    """Turns pymilvus' and gRPC's errors into ours."""
-    try:
-        yield
-    except grpc.RpcError as error:
-        code = error.code() if isinstance(error, grpc.Call) else None
-        if code in _REFUSED:
-            raise FatalError(f"Milvus at {settings.uri} refuses: {code.name}; check milvus.token") from None
-        raise TransientError("Milvus", f"{settings.uri}: {code.name if code else error}") from None
-    except MilvusException as error:
-        # Everything else may pass: servers start, load collections, elect coordinators, run out of memory.
-        raise TransientError("Milvus", f"{settings.uri}: {error.message}") from None
 
 
 # pymilvus reports each failed call at level ERROR before it raises; the fault is reported once, by whoever handles it.

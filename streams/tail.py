@@ -23,7 +23,7 @@ def tail(
     for arrived in follow(config.kafka, [config.topics.recommendations], from_beginning):
         if arrived is None:
             continue
-        message, _ = arrived
+        message = arrived.message
         if message.value is None or message.key is None or (users and message.key.decode() not in users):
             continue
         click.echo(message.value.decode() if as_json else _line(message.value))

@@ -41,7 +41,8 @@ class MeanEncoder:
 
     def encode(self, embeddings: FloatArray, lengths: IdArray) -> FloatArray:
         mean = embeddings.sum(axis=1) / np.maximum(lengths, 1)[:, None]  # (B, D)
-        return mean[:, None, :].astype(np.float32)  # (B, 1, D)
+        interests: FloatArray = mean[:, None, :].astype(np.float32)  # (B, 1, D)
+        return interests
 
 
 class FailingIndex:

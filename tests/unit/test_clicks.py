@@ -16,7 +16,8 @@ from tests.unit.fakes import ClickWorld, CrashingOutbox, click_message
 
 
 def _history(world: ClickWorld, user: str, partition: int = 0) -> list[int]:
-    return History.from_bytes(world.store.records[partition][user.encode()]).items.tolist()
+    items: list[int] = History.from_bytes(world.store.records[partition][user.encode()]).items.tolist()
+    return items
 
 
 def test_clicks_become_histories_and_one_recommendation_per_user() -> None:
@@ -151,7 +152,7 @@ def test_batch_equals_single_clicks() -> None:
         alone.processor.process([message])
     assert together.store.records == alone.store.records
 
-    def last(world: ClickWorld) -> dict[object, bytes]:
+    def last(world: ClickWorld) -> dict[bytes | None, bytes]:
         answers = {}
         for output in world.sent("recommendations"):
             answers[output.key] = orjson.dumps(orjson.loads(output.value or b"")["item_ids"])

@@ -122,4 +122,4 @@ def test_every_key_is_in_the_shipped_files_with_a_comment(schema: type[BaseModel
 def test_settings_cannot_be_changed_after_loading() -> None:
     config = load_worker(None, (), {})
     with pytest.raises(ValueError, match="frozen"):
-        config.recall.top_k = 1  # type: ignore[misc]
+        config.recall.top_k = 1

@@ -1,0 +1,173 @@
+"""The command line: `python -m embedded up | status | down`. What the commands do is in `embedded.stack`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from embedded.errors import EmbeddedError
+from embedded.stack import FOLDER, Flavour, ServerStatus, Stack
+
+#: Exit status of `status` when nothing runs; 1 is an error, 2 a wrong command line.
+NOTHING_RUNS = 3
+
+# Standard output carries the export lines alone, so that `eval "$(python -m embedded up)"` works.
+_console = Console(stderr=True, highlight=False)
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EmbeddedError as error:
+            raise click.ClickException(str(error)) from error
+
+
+def _folder(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option(
+        "--dir",
+        "folder",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=FOLDER,
+        show_default=".mindstream/embedded in the checkout",
+        help="Instance folder: data, logs, state.",
+    )(command)
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+    Examples:
+      python -m embedded up                       Kafka and the small Milvus
+      python -m embedded up --milvus standalone   … and the real Milvus (Linux x86-64)
+      eval "$(python -m embedded up)"             … and point this shell at them
+      python -m embedded status
+      python -m embedded down --wipe              stop, and delete the data
+    """,
+)
+def main() -> None:
+    """Real Kafka and Milvus servers on this machine, for the demo and the tests.
+
+    Servers that MINDSTREAM_KAFKA or MINDSTREAM_MILVUS name are used as they are.
+    """
+
+
+@main.command(
+    epilog="""\b
+    Examples:
+      python -m embedded up
+      python -m embedded up --milvus none --kafka-port 9092
+      python -m embedded up --milvus standalone --dir /tmp/mindstream
+    """
+)
+@click.option(
+    "--milvus",
+    type=click.Choice(["lite", "standalone", "none"]),
+    default="lite",
+    show_default=True,
+    help="Which Milvus.",
+)
+@click.option("--kafka-port", type=click.IntRange(1, 65_535), help="Kafka's port; any free one by default.")
+@click.option("--milvus-port", type=click.IntRange(1, 65_535), help="Milvus's port; any free one by default.")
+@_folder
+def up(milvus: Flavour, kafka_port: int | None, milvus_port: int | None, folder: Path) -> None:
+    """Start what doesn't run yet and print the addresses.
+
+    The first time, Kafka's jars are downloaded (43 MB) and, for --milvus standalone, the server (58 MB).
+    """
+    # A terminated `up` tidies up as an interrupted one does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    stack = Stack(folder, milvus, kafka_port or 0, milvus_port or 0)
+    with _console.status("Looking for running servers …") as spinner:
+
+        def report(line: str) -> None:
+            _console.print(line, markup=False, soft_wrap=True)
+            spinner.update("Waiting for the servers …")
+
+        addresses = stack.up(report)
+    for variable, address in addresses.exports().items():
+        click.echo(f"export {variable}={address}")
+
+
+@main.command(
+    epilog="""\b
+    Examples:
+      python -m embedded status
+      python -m embedded status || python -m embedded up
+    """
+)
+@_folder
+def status(folder: Path) -> None:
+    """Show what runs. The exit status is 3 if nothing does."""
+    servers = Stack(folder).status()
+    if servers:
+        Console(highlight=False).print(_table(servers))
+        click.echo(f"Data and logs: {folder}")
+    else:
+        click.echo("Nothing runs. Start the servers: python -m embedded up")
+    if not any(server.serves for server in servers):
+        sys.exit(NOTHING_RUNS)
+
+
+@main.command(
+    epilog="""\b
+    Examples:
+      python -m embedded down
+      python -m embedded down --wipe
+    """
+)
+@click.option("--wipe", is_flag=True, help="Delete the servers' data and logs, too. Downloads are kept.")
+@_folder
+def down(wipe: bool, folder: Path) -> None:
+    """Stop the servers. Their data is kept for the next `up`."""
+    with _console.status("Stopping the servers …"):
+        Stack(folder).down(wipe, report=lambda line: _console.print(line, markup=False, soft_wrap=True))
+    _console.print("Nothing runs any more." + (" The data is deleted." if wipe else ""))
+
+
+@main.command(
+    epilog="""\b
+    Examples:
+      python -m embedded demo
+      python -m embedded demo --data clicks.csv --replay-seconds 30
+      python -m embedded demo --milvus lite
+    """
+)
+@click.option(
+    "--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Click file; else generated."
+)
+@click.option("--milvus", type=click.Choice(["lite", "standalone"]), help="The real server where the platform has it.")
+@click.option("--train-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True)
+@click.option("--replay-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True)
+@click.option("--rate", type=click.FloatRange(min=0.1), help="Clicks a second; else what the platform's Milvus takes.")
+def demo(
+    data: Path | None, milvus: Flavour | None, train_seconds: float, replay_seconds: float, rate: float | None
+) -> None:
+    """Run the whole path on real servers: train, publish items, replay clicks, watch, audit.
+
+    Ends by itself; exits with status 1 if any click is unaccounted for.
+    """
+    from embedded.demo import DemoOptions, run  # the other commands do without Faust, Milvus and the model
+
+    sys.exit(run(DemoOptions(data, milvus, train_seconds, replay_seconds, rate), FOLDER.parent / "demo"))
+
+
+def _table(servers: list[ServerStatus]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for title in ("server", "flavour", "state", "address", "process"):
+        table.add_column(title, no_wrap=True)
+    for server in servers:
+        table.add_row(server.name, server.flavour, server.state, server.address, str(server.pid or ""))
+    return table
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m embedded")

@@ -1,0 +1,252 @@
+"""The trained model as a folder that describes itself; the server believes it and nothing else.
+
+    manifest.json      what follows, with dimensions, counts, the resolved configuration and a checksum of each file
+    weights.npz        of the encoder
+    item_ids.npy       (N,) int64, ascending
+    item_vectors.npy   (N, D) float32, row i belongs to item_ids[i]; memory-mapped by readers
+    item_counts.npy    (N,) int64, clicks of each item in training
+
+The item vectors are exactly what the network reads as history and scores as targets, so a vector found in the index
+may stand in for one of these, and the inner product is the score: higher = nearer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+IdVector = npt.NDArray[np.int64]
+
+#: Number of this layout; a reader refuses every other one.
+FORMAT = 1
+MANIFEST = "manifest.json"
+FILES = ("weights.npz", "item_ids.npy", "item_vectors.npy", "item_counts.npy")
+METRIC = "IP"
+#: Manifest keys that decide how the files are used. With the files' checksums they make up the model's version.
+IDENTITY = ("format", "metric", "dim", "interests", "history_length", "items", "encoder", "sha256")
+_RETRAIN = "train again: python -m model.train -c configs/train.yaml"
+
+
+class ArtifactError(Exception):
+    """An artifact that cannot be loaded or written. The message says what mends it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """A loaded artifact.
+
+    Attributes:
+        model_version: "m" and 12 hexadecimal digits, a hash of the content.
+        dim: D, numbers in a vector. interests: K, vectors of a user. history_length: L, clicks that the model reads.
+        metric: "IP", the inner product.
+        encoder: description of the encoder's computation (`model.encoder.Routing`).
+        manifest: the whole manifest.
+        item_ids: (N,) int64. item_vectors: (N, D) float32, read-only memory map. item_counts: (N,) int64.
+        weights: arrays of the encoder by name, float32.
+    """
+
+    path: Path
+    model_version: str
+    dim: int
+    interests: int
+    history_length: int
+    metric: str
+    encoder: dict[str, Any]
+    manifest: dict[str, Any]
+    item_ids: IdVector
+    item_vectors: FloatArray
+    item_counts: IdVector
+    weights: dict[str, FloatArray]
+
+    @classmethod
+    def load(cls, path: Path | str, *, verify: bool = True) -> Artifact:
+        """Reads an artifact; `verify` reads every byte and compares the checksums.
+
+        Raises:
+            ArtifactError: it is missing, damaged, of another format, or its parts don't fit together.
+        """
+        folder = Path(path).resolve()
+        manifest = _read_manifest(folder)
+        if verify:
+            _verify(folder, manifest)
+        try:
+            ids = np.load(folder / "item_ids.npy", allow_pickle=False)
+            vectors = np.load(folder / "item_vectors.npy", mmap_mode="r", allow_pickle=False)
+            counts = np.load(folder / "item_counts.npy", allow_pickle=False)
+            with (folder / "weights.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                weights = dict(stored)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ArtifactError(f"{folder}: damaged ({error}); copy it again, or {_RETRAIN}") from None
+        artifact = cls(
+            folder,
+            manifest["model_version"],
+            manifest["dim"],
+            manifest["interests"],
+            manifest["history_length"],
+            manifest["metric"],
+            manifest["encoder"],
+            manifest,
+            ids,
+            vectors,
+            counts,
+            weights,
+        )
+        _check_arrays(folder, ids, vectors, counts, (manifest["items"], artifact.dim))
+        return artifact
+
+    def rows(self, ids: IdVector) -> IdVector:
+        """Rows of `item_vectors` for (n,) item ids, int64; -1 for ids that the model does not know."""
+        places = np.minimum(np.searchsorted(self.item_ids, ids), len(self.item_ids) - 1)
+        return np.where(self.item_ids[places] == ids, places, -1).astype(np.int64)
+
+
+def save_artifact(
+    path: Path | str,
+    *,
+    weights: Mapping[str, FloatArray],
+    interests: int,
+    history_length: int,
+    encoder: Mapping[str, Any],
+    item_ids: IdVector,
+    item_vectors: FloatArray,
+    item_counts: IdVector,
+    users: int,
+    clicks: int,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+) -> Artifact:
+    """Writes an artifact under a temporary name, then renames it; an older artifact at `path` is replaced.
+
+    Args:
+        weights, interests, …, item_counts: as in `Artifact`.
+        users, clicks: counts trained on.
+        config: resolved configuration, for the record; metrics: measured quality, likewise.
+
+    Raises:
+        ArtifactError: `path` holds something else, arrays don't fit together, or numbers are not finite.
+    """
+    folder = Path(path).resolve()
+    check_target(folder)
+    _check_arrays(folder, item_ids, item_vectors, item_counts, (len(item_ids), item_vectors.shape[-1]))
+    if not all(np.isfinite(array).all() for array in (item_vectors, *weights.values())):
+        raise ArtifactError(f"{folder}: not written, the training diverged (NaN or infinity); lower the learning rate")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary(folder) as draft:
+        np.savez(draft / "weights.npz", **{name: weights[name] for name in sorted(weights)})  # type: ignore[arg-type]
+        np.save(draft / "item_ids.npy", item_ids)
+        np.save(draft / "item_vectors.npy", item_vectors)
+        np.save(draft / "item_counts.npy", item_counts)
+        manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "metric": METRIC,
+            "dim": item_vectors.shape[1],
+            "interests": interests,
+            "history_length": history_length,
+            "items": len(item_ids),
+            "encoder": dict(encoder),
+            "sha256": {name: _sha256(draft / name) for name in FILES},
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "users": users,
+            "clicks": clicks,
+            "config": dict(config),
+            "metrics": dict(metrics or {}),
+        }
+        manifest["model_version"] = _version(manifest)
+        (draft / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        _move(draft, folder)
+    return Artifact.load(folder, verify=False)
+
+
+def check_target(path: Path | str) -> None:
+    """Raises ArtifactError when `path` holds anything but an artifact or an empty folder."""
+    folder = Path(path).resolve()
+    if not folder.exists() or (folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))):
+        return
+    raise ArtifactError(f"{folder}: exists and is no artifact, so it is not replaced; choose another folder (--out)")
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    if not (folder / MANIFEST).is_file():
+        raise ArtifactError(f"{folder}: no artifact here ({MANIFEST} is missing); check the path, or {_RETRAIN}")
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        found = manifest["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{folder}: {MANIFEST} is damaged ({error!r}); copy it again, or {_RETRAIN}") from None
+    if found != FORMAT:
+        raise ArtifactError(f"{folder}: format {found}, this version reads format {FORMAT}; {_RETRAIN}")
+    if not {*IDENTITY, "model_version"} <= manifest.keys() or manifest["model_version"] != _version(manifest):
+        raise ArtifactError(f"{folder}: {MANIFEST} was changed after training; copy it again, or {_RETRAIN}")
+    return dict(manifest)
+
+
+def _verify(folder: Path, manifest: Mapping[str, Any]) -> None:
+    for name in FILES:
+        try:
+            intact = _sha256(folder / name) == manifest["sha256"].get(name)
+        except OSError as error:
+            raise ArtifactError(f"{folder}: {name} cannot be read ({error.strerror}); copy it again") from None
+        if not intact:
+            raise ArtifactError(f"{folder}: {name} does not match its checksum; copy it again, or {_RETRAIN}")
+
+
+def _check_arrays(folder: Path, ids: IdVector, vectors: FloatArray, counts: IdVector, shape: tuple[int, int]) -> None:
+    fits = (
+        (ids.shape, vectors.shape, counts.shape) == (shape[:1], shape, shape[:1])
+        and [array.dtype.str for array in (ids, vectors, counts)] == ["<i8", "<f4", "<i8"]
+        and min(shape) > 0
+        and bool((ids[1:] > ids[:-1]).all())
+        and bool(ids.all())
+    )
+    if not fits:
+        expected = "ids (N,) int64 ascending and not 0, vectors (N, D) float32, counts (N,) int64, N and D at least 1"
+        raise ArtifactError(f"{folder}: item arrays don't fit together; expected {expected}; {_RETRAIN}")
+
+
+def _version(manifest: Mapping[str, Any]) -> str:
+    content = json.dumps({key: manifest[key] for key in IDENTITY}, sort_keys=True)
+    return "m" + hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _temporary(folder: Path) -> Iterator[Path]:
+    """A draft beside the target, so that the rename stays on one file system; nothing is left of it afterwards."""
+    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        (work / "draft").mkdir()  # mkdtemp's own folder is closed to other users; the artifact follows the umask
+        yield work / "draft"
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _move(draft: Path, folder: Path) -> None:
+    old = draft.parent / "old"
+    try:
+        if folder.exists():
+            folder.replace(old)
+        draft.replace(folder)
+    except BaseException:  # Ctrl-C too
+        if old.exists() and not folder.exists():
+            old.replace(folder)
+        raise

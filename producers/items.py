@@ -1,0 +1,195 @@
+"""Publishes item vectors to Kafka, from which the item worker fills the index: python -m producers.items --help"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import click
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from configs.loader import load_replay
+from configs.schema import ReplayConfig
+from model.artifact import Artifact, ArtifactError
+from producers.cli import conclude, config_options, errors_for_people, progress_bar, stop_on_signals
+from producers.kafka import Sender, send_all
+from streams.errors import BadMessage, FatalError
+from streams.messages import Item, decode_item, encode_item
+
+EPILOG = """\b
+Examples:
+  python -m producers.items --artifact artifacts/latest
+  python -m producers.items --artifact artifacts/latest --limit 1000 --rate 500
+  python -m producers.items --artifact artifacts/latest --id 367990 --embedding-file new.npy --title "A new book"
+  python -m producers.items --delete --id 17 --id 18
+
+\b
+An embedding file holds one vector of the artifact's dimension: a NumPy array (.npy) or a JSON list (.json).
+Exit status: 0 all delivered; 1 a fault, a delivery failure included; 130, 143 stopped by SIGINT, SIGTERM.
+"""
+
+FloatMatrix = npt.NDArray[np.float32]
+
+#: Rows that are read from the memory map at once.
+CHUNK = 4096
+
+Message = tuple[bytes, bytes | None]
+
+
+class ItemSource(Protocol):
+    """What is published: the part of an artifact that this program reads."""
+
+    @property
+    def model_version(self) -> str: ...
+    @property
+    def item_ids(self) -> npt.NDArray[np.int64]: ...
+    @property
+    def item_vectors(self) -> FloatMatrix: ...
+
+
+def item_messages(source: ItemSource, limit: int | None = None) -> Iterator[Message]:
+    """One message for each item, in the order of the artifact."""
+    count = len(source.item_ids) if limit is None else min(limit, len(source.item_ids))
+    version = source.model_version
+    for begin in range(0, count, CHUNK):
+        end = min(begin + CHUNK, count)
+        vectors = np.asarray(source.item_vectors[begin:end], dtype=np.float32)
+        for item_id, vector in zip(source.item_ids[begin:end].tolist(), vectors, strict=True):
+            yield item_key(item_id), encode_item(Item(item_id, vector, version))
+
+
+def removal_messages(item_ids: Iterable[int]) -> Iterator[Message]:
+    """A tombstone for each item."""
+    for item_id in item_ids:
+        decode_item(item_key(item_id), None)  # refuses ids that the worker would refuse
+        yield item_key(item_id), None
+
+
+def item_message(item: Item, dim: int) -> Message:
+    """The message of one item.
+
+    Raises:
+        BadMessage: the worker could not use it: not `dim` finite numbers, all zero, or a bad id.
+    """
+    if item.embedding.shape != (dim,):
+        found = f"shape {item.embedding.shape}"
+        raise BadMessage("wrong_dimension", f"the model's vectors have shape ({dim},), the embedding has {found}")
+    key, value = item_key(item.item_id), encode_item(item)
+    decode_item(key, value)
+    return key, value
+
+
+def item_key(item_id: int) -> bytes:
+    return str(item_id).encode()
+
+
+def read_embedding(path: Path) -> npt.NDArray[np.float32]:
+    """The array in a .npy or .json file, as float32.
+
+    Raises:
+        FatalError: it cannot be read or holds no numbers.
+    """
+    try:
+        array = (
+            np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.array(orjson.loads(path.read_bytes()))
+        )
+        with np.errstate(over="ignore"):  # an infinity is reported with the other unusable numbers
+            return np.asarray(array, dtype=np.float32)
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise FatalError(f"{path}: not a vector in NumPy's .npy format or a JSON list of numbers: {error}") from None
+
+
+def paced(messages: Iterable[Message], sender: Sender, rate: float | None) -> Iterator[Message]:
+    """The messages, at most `rate` a second; ends early when the sender is stopped."""
+    if rate is None:
+        yield from messages
+        return
+    start = time.monotonic()
+    for number, message in enumerate(messages):
+        if not sender.wait_until(start + number / rate):
+            return
+        yield message
+
+
+def items_sender(config: ReplayConfig) -> Sender:
+    """A sender to the topic of the items."""
+    return Sender(config.kafka, config.producer, config.topics, config.topics.items)
+
+
+@click.command(epilog=EPILOG)
+@config_options
+@click.option(
+    "--artifact",
+    type=click.Path(path_type=Path),
+    envvar="MINDSTREAM_ARTIFACT",
+    show_envvar=True,
+    help="Folder that python -m model.train wrote: its items, or the model version of a single item.",
+)
+@click.option("--id", "item_ids", type=int, multiple=True, help="A single item; repeatable with --delete.")
+@click.option("--embedding-file", type=click.Path(path_type=Path), help="Vector of the single item, .npy or .json.")
+@click.option("--title", help="Title of the single item.")
+@click.option("--category", help="Category of the single item.")
+@click.option("--delete", is_flag=True, help="Remove the items given with --id.")
+@click.option("--limit", type=click.IntRange(min=1), help="Publish only the artifact's first items.")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Items a second; unset: as fast as possible.")
+def main(
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+    artifact: Path | None,
+    item_ids: tuple[int, ...],
+    embedding_file: Path | None,
+    title: str | None,
+    category: str | None,
+    delete: bool,
+    limit: int | None,
+    rate: float | None,
+) -> None:
+    """Publish the item vectors of an artifact, publish one item, or remove items."""
+    single = embedding_file is not None or title is not None or category is not None
+    _check_usage(artifact, item_ids, single, delete)
+    with errors_for_people():
+        config = load_replay(config_path, overrides)
+        messages: Iterable[Message]
+        if delete:
+            messages = list(removal_messages(item_ids))
+            total = len(messages)
+        else:
+            assert artifact is not None  # by _check_usage
+            source = _load(artifact)
+            if item_ids:
+                assert embedding_file is not None  # by _check_usage
+                item = Item(item_ids[0], read_embedding(embedding_file), source.model_version, category, title)
+                messages, total = [item_message(item, source.dim)], 1
+            else:
+                messages, total = item_messages(source, limit), min(limit or len(source.item_ids), len(source.item_ids))
+        sender = items_sender(config)
+        with stop_on_signals(sender) as signals, progress_bar(total, "items") as show:
+            sender.connect()
+            report = send_all(sender, paced(messages, sender, rate), lambda report: show(report.delivered))
+    conclude(report, "items", signals)
+
+
+def _check_usage(artifact: Path | None, item_ids: tuple[int, ...], single: bool, delete: bool) -> None:
+    if delete:
+        if not item_ids or single:
+            raise click.UsageError("--delete takes --id and nothing else about an item: --delete --id 17 --id 18")
+        return
+    if artifact is None:
+        raise click.UsageError("give the folder that python -m model.train wrote: --artifact artifacts/latest")
+    if single != (len(item_ids) == 1) or len(item_ids) > 1:
+        raise click.UsageError("a single item needs one --id and one --embedding-file; without both, all are published")
+
+
+def _load(path: Path) -> Artifact:
+    try:
+        return Artifact.load(path, verify=True)
+    except ArtifactError as error:
+        raise FatalError(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Replays clicks from files into Kafka: python -m producers.replay --help"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+
+from configs.loader import load_replay
+from configs.schema import Replay, ReplayConfig
+from producers.cli import conclude, config_options, errors_for_people, progress_bar, stop_on_signals
+from producers.clicks import ClickFileError, ClickLog, Malformed, in_time_order, read_clicks
+from producers.kafka import Report, Sender, send_all
+from streams.messages import Click, encode_click, user_key
+
+EPILOG = """\b
+Examples:
+  python -m producers.replay clicks.csv                       as fast as Kafka takes them
+  python -m producers.replay train.csv.xz --rate 2000         2,000 clicks a second
+  python -m producers.replay stamped.csv.gz --speedup 3600    an hour in a second
+  python -m producers.replay clicks.csv --loop --limit 1000000
+  python -m producers.generate --clicks 1000 --out - | python -m producers.replay -
+
+\b
+Exit status: 0 all clicks delivered; 1 a fault, a delivery failure included; 130, 143 stopped by SIGINT, SIGTERM.
+"""
+
+#: Clicks whose columns become Python objects at once.
+CHUNK = 10_000
+
+
+def messages(log: ClickLog, settings: Replay, sender: Sender) -> Iterator[tuple[bytes, bytes]]:
+    """The click messages of `log`, in its order, each when its time has come; ends early when the sender is stopped.
+
+    With `settings.loop` and time stamps, each pass starts one second after the last click of the pass before.
+
+    Raises:
+        ClickFileError: `speedup` or `original_ts` without time stamps.
+    """
+    if not log.timed and (settings.speedup is not None or settings.original_ts):
+        wanted = "--speedup" if settings.speedup is not None else "--original-ts"
+        raise ClickFileError(f"{wanted} follows time stamps, and these files have ranks; use --rate")
+    if not len(log):
+        return
+    first, span = float(log.order[0]), float(log.order[-1] - log.order[0]) + 1.0
+    start = time.monotonic()
+    sent = passes = 0
+    while passes == 0 or settings.loop:
+        for user_id, item_id, order in _rows(log):
+            if sent == settings.limit:
+                return
+            stamp = order + passes * span
+            due: float | None
+            if settings.rate is not None:
+                due = start + sent / settings.rate
+            elif settings.speedup is not None:
+                due = start + (stamp - first) / settings.speedup
+            else:
+                due = None
+            if due is not None and not sender.wait_until(due):
+                return
+            ts = stamp if settings.original_ts else time.time()
+            yield user_key(user_id), encode_click(Click(user_id, item_id, ts))
+            sent += 1
+        passes += 1
+
+
+def replay(
+    log: ClickLog, config: ReplayConfig, sender: Sender, on_progress: Callable[[Report], None] = lambda _report: None
+) -> Report:
+    """Sends the clicks of `log` in time order and waits for the acknowledgements.
+
+    Raises:
+        ClickFileError: the settings need time stamps that the files lack.
+        TransientError, FatalError: no broker, no topic.
+    """
+    in_order = in_time_order(log, config.replay.seed)
+    sender.connect()
+    report = send_all(sender, messages(in_order, config.replay, sender), on_progress)
+    report.malformed = log.malformed
+    return report
+
+
+def clicks_sender(config: ReplayConfig) -> Sender:
+    """A sender to the topic of the clicks."""
+    return Sender(config.kafka, config.producer, config.topics, config.topics.clicks)
+
+
+def _rows(log: ClickLog) -> Iterator[tuple[int | str, int, float]]:
+    ids = log.user_ids
+    for begin in range(0, len(log), CHUNK):
+        part = log.take(np.arange(begin, min(begin + CHUNK, len(log))))
+        for user, item, order in zip(part.user.tolist(), part.item.tolist(), part.order.tolist(), strict=True):
+            yield ids[user], item, order
+
+
+def _read(files: tuple[str, ...], settings: Replay) -> ClickLog:
+    def report(malformed: Malformed) -> None:
+        click.echo(f"skipped {malformed}", err=True)
+
+    return read_clicks(
+        files,
+        order=settings.order,
+        on_malformed=report if settings.malformed == "skip" else None,
+        on_file=lambda path: click.echo(f"reading {path}", err=True),
+    )
+
+
+@click.command(epilog=EPILOG)
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@config_options
+@click.option("--rate", type=float, help="Clicks a second.")
+@click.option("--speedup", type=float, help="Follow the files' time stamps, this many times faster.")
+@click.option("--limit", type=int, help="Clicks to send in all.")
+@click.option("--loop/--no-loop", default=None, help="Start again at the end of the files.")
+@click.option("--order", type=click.Choice(["auto", "rank", "time"]), help="What the third column is.")
+@click.option("--original-ts/--send-ts", default=None, help="Time of a click: the file's, or that of sending.")
+@click.option("--malformed", type=click.Choice(["fail", "skip"]), help="What a malformed line does.")
+def main(files: tuple[str, ...], config_path: Path | None, overrides: tuple[str, ...], **flags: object) -> None:
+    """Send the clicks of FILES to Kafka in time order, keyed by user. `-` is standard input.
+
+    FILES have lines `uid,item_id,order` (order: a rank within the user, or seconds since 1970) or lines
+    `user_id:… hist_item:… eval_item:…`; names may end in .gz or .xz. Files with ranks: users are interleaved, each
+    user's order is kept. The options below override the section `replay` of the configuration.
+    """
+    with errors_for_people():
+        config = load_replay(config_path, (*overrides, *_as_overrides(flags)))
+        sender = clicks_sender(config)
+        sender.connect()  # before the files are read, which can take a minute
+        log = _read(files, config.replay)
+        total = config.replay.limit or (None if config.replay.loop else len(log))
+        with stop_on_signals(sender) as signals, progress_bar(total, "clicks") as show:
+            report = replay(log, config, sender, lambda report: show(report.delivered))
+    conclude(report, "clicks", signals, malformed=report.malformed)
+
+
+def _as_overrides(flags: dict[str, object]) -> list[str]:
+    """The flags as overrides of the section `replay`, so that one place checks both."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    # A pace on the command line replaces the other one of the configuration.
+    for pace, other in (("rate", "speedup"), ("speedup", "rate")):
+        if pace in given and other not in given:
+            given[other] = "null"
+    return [f"replay.{name}={str(value).lower()}" for name, value in given.items()]
+
+
+if __name__ == "__main__":
+    main()

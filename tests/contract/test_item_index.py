@@ -1,0 +1,162 @@
+"""One suite for every `ItemIndex`: in memory, milvus-lite, Milvus standalone."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from configs.loader import load_worker
+from streams.errors import FatalError, TransientError
+from streams.memory import MemoryIndex
+from streams.milvus import MilvusIndex
+from streams.ports import FloatArray, ItemIndex
+
+DIM = 8
+
+BACKENDS = [
+    "memory",
+    pytest.param("lite", marks=pytest.mark.integration),
+    pytest.param("standalone", marks=[pytest.mark.integration, pytest.mark.standalone]),
+]
+
+
+def _uri(backend: str, request: pytest.FixtureRequest) -> str:
+    uri: str = request.getfixturevalue(f"milvus_{backend}")
+    return uri
+
+
+def _milvus(uri: str, version: str, *, create: bool = True, dim: int = DIM) -> MilvusIndex:
+    settings = load_worker(None, [f"milvus.uri={uri}", "milvus.timeout=20"], {}).milvus
+    return MilvusIndex(settings, version, dim, create=create)
+
+
+@pytest.fixture(params=BACKENDS)
+def index(request: pytest.FixtureRequest) -> Iterator[ItemIndex]:
+    version = f"v{uuid.uuid4().hex[:8]}"
+    if request.param == "memory":
+        yield MemoryIndex(version, DIM)
+        return
+    made = _milvus(_uri(request.param, request), version)
+    yield made
+    made.drop()
+    made.close()
+
+
+def _vectors(n: int, seed: int = 0) -> FloatArray:
+    vectors = np.random.default_rng(seed).normal(size=(n, DIM)).astype(np.float32)
+    unit: FloatArray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit
+
+
+def _eventually(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "not visible within 10 s"
+        time.sleep(0.02)
+
+
+def _fill(index: ItemIndex, n: int) -> FloatArray:
+    vectors = _vectors(n)
+    index.upsert(np.arange(1, n + 1), vectors)
+    _eventually(lambda: bool(index.search(vectors[-1:], 1)[0][0, 0] == n))
+    return vectors
+
+
+def test_search_is_by_inner_product_best_first(index: ItemIndex) -> None:
+    vectors = _fill(index, 200)
+    queries = _vectors(12, seed=1)
+    ids, scores = index.search(queries, 20)
+    assert ids.shape == scores.shape == (12, 20)
+    assert ids.dtype == np.int64
+    assert scores.dtype == np.float32
+    exact = queries @ vectors.T
+    np.testing.assert_allclose(scores, -np.sort(-exact, axis=1)[:, :20], atol=1e-4)
+    np.testing.assert_allclose(np.take_along_axis(exact, ids - 1, axis=1), scores, atol=1e-4)
+
+
+def test_fewer_items_than_asked_for_are_padded(index: ItemIndex) -> None:
+    _fill(index, 3)
+    ids, scores = index.search(_vectors(2, seed=1), 5)
+    assert sorted(ids[0, :3].tolist()) == [1, 2, 3]
+    assert ids[:, 3:].tolist() == [[0, 0], [0, 0]]
+    assert np.isneginf(scores[:, 3:]).all()
+
+
+def test_an_empty_index_answers_with_padding(index: ItemIndex) -> None:
+    ids, scores = index.search(_vectors(2), 4)
+    assert ids.tolist() == [[0] * 4] * 2
+    assert np.isneginf(scores).all()
+
+
+def test_upsert_replaces_and_counts_once(index: ItemIndex) -> None:
+    vectors = _fill(index, 10)
+    index.upsert(np.array([4]), -vectors[3:4])
+    _eventually(lambda: bool(index.search(-vectors[3:4], 1)[0][0, 0] == 4))
+    assert 4 not in index.search(vectors[3:4], 5)[0]
+    assert index.describe().count == 10
+
+
+def test_delete_removes_and_ignores_the_unknown(index: ItemIndex) -> None:
+    vectors = _fill(index, 10)
+    index.delete(np.array([2, 777]))
+    _eventually(lambda: 2 not in index.search(vectors[1:2], 10)[0])
+    assert index.describe().count == 9
+    assert index.get(np.array([2])) == {}
+
+
+def test_get_returns_the_vectors_that_it_has(index: ItemIndex) -> None:
+    vectors = _fill(index, 5)
+    _eventually(lambda: set(index.get(np.array([5, 1, 99]))) == {1, 5})
+    found = index.get(np.array([5, 1, 99]))
+    np.testing.assert_allclose(found[5], vectors[4], atol=1e-6)
+    assert found[1].dtype == np.float32
+    assert index.get(np.array([], dtype=np.int64)) == {}
+
+
+def test_ids_use_all_64_bits(index: ItemIndex) -> None:
+    ids = np.array([-(2**63), -1, 2**63 - 1], dtype=np.int64)
+    vectors = _vectors(3)
+    index.upsert(ids, vectors)
+    for item_id, vector in zip(ids, vectors, strict=True):
+        _eventually(lambda v=vector, i=item_id: bool(index.search(v[None], 1)[0][0, 0] == i))  # type: ignore[misc]
+
+
+def test_describe_tells_version_dimension_metric(index: ItemIndex) -> None:
+    info = index.describe()
+    assert (info.dim, info.metric, info.count) == (DIM, "IP", 0)
+    assert info.model_version.startswith("v")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("backend", BACKENDS[1:])
+class TestMilvusOnly:
+    def test_an_existing_collection_is_opened_with_its_items(
+        self, backend: str, request: pytest.FixtureRequest
+    ) -> None:
+        uri, version = _uri(backend, request), f"v{uuid.uuid4().hex[:8]}"
+        first = _milvus(uri, version)
+        _fill(first, 5)
+        again = _milvus(uri, version, create=False)
+        assert again.describe().count == 5
+        first.drop()
+
+    def test_a_missing_collection_names_the_remedy(self, backend: str, request: pytest.FixtureRequest) -> None:
+        with pytest.raises(FatalError, match=r"--agents items(.|\n)*producers\.items --artifact"):
+            _milvus(_uri(backend, request), "vmissing", create=False)
+
+    def test_another_dimension_is_refused(self, backend: str, request: pytest.FixtureRequest) -> None:
+        uri, version = _uri(backend, request), f"v{uuid.uuid4().hex[:8]}"
+        first = _milvus(uri, version)
+        with pytest.raises(FatalError, match="has 8 dimensions"):
+            _milvus(uri, version, dim=DIM + 1)
+        first.drop()
+
+
+def test_a_server_that_is_away_is_a_transient_fault() -> None:
+    settings = load_worker(None, ["milvus.uri=http://127.0.0.1:9", "milvus.timeout=0.5"], {}).milvus
+    with pytest.raises(TransientError, match=r"127\.0\.0\.1:9"):
+        MilvusIndex(settings, "v1", DIM, create=False)

@@ -1,0 +1,114 @@
+"""20,000 clicks in the AmazonBook format through two worker processes, checked against an independent computation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model.encoder import Encoder
+from model.inputs import model_input
+from producers.synthetic import Shape, generate
+from streams.audit import audit_kafka
+from streams.history import History
+from streams.kafka import changelog_topic
+from streams.messages import Recommendation, decode_click, decode_recommendation
+from tests.site import Site, wait_for
+
+pytestmark = [pytest.mark.integration, pytest.mark.standalone]
+
+CLICKS, USERS, ITEMS, LENGTH = 20_000, 1_500, 1_000, 20
+#: Scores are float32 sums of 16 products, computed by different code on each side.
+TOLERANCE = 1e-4
+
+
+@pytest.fixture
+def site(tmp_path: Path, kafka: str, milvus_standalone: str) -> Iterator[Site]:
+    made = Site(tmp_path, kafka, milvus_standalone, items=ITEMS)
+    made.create_topics()
+    made.fill_index()
+    yield made
+    index = made.index()
+    index.drop()
+    index.close()
+
+
+def _click_file(folder: Path) -> Path:
+    """Some items are unknown to the model, as in real traffic."""
+    shape = Shape(users=USERS, items=ITEMS + 50, clicks=CLICKS, tastes=10, tastes_per_user=3, drift=0.02)
+    made = generate(shape, seed=5)
+    path = folder / "clicks.csv"
+    rows = zip(made.user.tolist(), made.item.tolist(), made.order.tolist(), strict=True)
+    path.write_text("".join(f"{user},{item},{order}\n" for user, item, order in rows))
+    return path
+
+
+def _expected_histories(path: Path) -> dict[str, list[int]]:
+    """From the file alone: the newest clicks of each user, in order of the third column."""
+    clicks: dict[str, list[tuple[int, int]]] = {}
+    for line in path.read_text().splitlines():
+        user, item, order = line.split(",")
+        clicks.setdefault(user, []).append((int(order), int(item)))
+    return {user: [item for _, item in sorted(rows)][-LENGTH:] for user, rows in clicks.items()}
+
+
+def _offline(site: Site, history: list[int], top_k: int) -> dict[int, float] | None:
+    """Best score of every unseen item by exact search, best first; one user, no batches, no Milvus."""
+    artifact = site.artifact
+    known = [item for item in history if 1 <= item <= ITEMS]
+    if not known:
+        return None
+    (ids,), lengths = model_input([np.array(known)], artifact.history_length)
+    embeddings = np.zeros((1, artifact.history_length, artifact.dim), dtype=np.float32)
+    embeddings[0, : lengths[0]] = artifact.item_vectors[ids[: lengths[0]] - 1]
+    interests = Encoder.from_artifact(artifact).encode(embeddings, lengths)[0]  # (K, D)
+    best = (interests @ artifact.item_vectors.T).max(axis=0)  # (N,)
+    best[[item - 1 for item in set(known)]] = -np.inf
+    order = np.argsort(-best)[: top_k + 10]
+    return {int(i) + 1: float(best[i]) for i in order}
+
+
+def test_every_history_and_every_last_recommendation_is_right(site: Site) -> None:
+    path = _click_file(site.folder)
+    expected = _expected_histories(path)
+    with site.worker(name="one"), site.worker(name="two"):
+        sent = site.run("producers.replay", str(path), sets=("kafka", "topics"))
+        assert sent.returncode == 0, sent.stderr
+        wait_for(lambda: audit_kafka(site.config).ok, "the workers to answer every click", patience=240)
+    report = audit_kafka(site.config)
+    assert (report.clicks, report.users, report.dead_letters) == (CLICKS, len(expected), 0)
+    for name in ("one", "two"):
+        assert "partitions [" in (site.folder / f"{name}.log").read_text()
+
+    changelog = site.messages(changelog_topic(site.config.worker.group))
+    histories = {(m.key or b"").decode(): History.from_bytes(m.value or b"").items.tolist() for m in changelog}
+    assert histories == expected
+
+    newest: dict[str, Recommendation] = {}
+    for message in site.messages(site.config.topics.recommendations):
+        newest[(message.key or b"").decode()] = decode_recommendation(message.value or b"")
+    answered_by_nobody = 0
+    for user, history in expected.items():
+        offline = _offline(site, history, site.config.recall.top_k)
+        if offline is None:
+            assert user not in newest
+            answered_by_nobody += 1
+            continue
+        _assert_same(newest[user], offline, site.config.recall.top_k)
+    assert report.without_candidates == answered_by_nobody
+
+    partitions = {m.partition for m in site.messages(site.config.topics.clicks)}
+    assert len(partitions) == site.config.topics.partitions
+    keys = {m.key: decode_click(m.key, m.value).user_id for m in site.messages(site.config.topics.clicks)}
+    assert len(keys) == len(expected)
+
+
+def _assert_same(found: Recommendation, offline: dict[int, float], top_k: int) -> None:
+    """Equal scores place by place, and equal items but where scores are equal."""
+    assert len(found.item_ids) == len(set(found.item_ids)) == top_k
+    wanted = list(offline.values())[:top_k]
+    np.testing.assert_allclose(found.scores, wanted, atol=TOLERANCE)
+    for item, score in zip(found.item_ids, found.scores, strict=True):
+        assert offline[item] == pytest.approx(score, abs=TOLERANCE)

@@ -1,0 +1,153 @@
+"""docker-compose.yml, Dockerfile and .env.example: the specification's schema, and what we promise beyond it.
+
+Docker itself is not needed. The first command in docker-compose.yml and `docker compose config` check the same by hand.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from configs.loader import ENVIRONMENT
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = ROOT / "docker-compose.yml"
+TEXT = COMPOSE.read_text(encoding="utf-8")
+SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
+ONE_SHOT = {"topics", "folders", "train", "publish", "replay"}
+LASTING = sorted(set(SERVICES) - ONE_SHOT)
+OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
+#: ${NAME}, ${NAME:-default}, ${NAME:?message}
+VARIABLE = re.compile(r"\$\{([A-Z_]+)(:[-?][^}]*)?\}")
+
+
+def validate(path: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_follows_the_compose_specification() -> None:
+    result = validate(COMPOSE)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [("    restart: unless-stopped", "    restrat: unless-stopped"), ("replicas: 2", "replicas: [2]")],
+)
+def test_the_schema_finds_faults(tmp_path: Path, right: str, wrong: str) -> None:
+    assert right in TEXT
+    broken = tmp_path / "docker-compose.yml"
+    broken.write_text(TEXT.replace(right, wrong, 1), encoding="utf-8")
+    assert validate(broken).returncode != 0
+
+
+def test_the_services_that_the_system_consists_of() -> None:
+    assert set(LASTING) == {"kafka", "etcd", "minio", "milvus", "item-worker", "click-worker"}
+    assert {name for name, service in SERVICES.items() if "training" in service.get("profiles", ())} == {
+        "train",
+        "publish",
+    }
+    assert SERVICES["replay"]["profiles"] == ["replay"]
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_images_are_pinned(name: str) -> None:
+    image, _, tag = SERVICES[name]["image"].rpartition(":")
+    assert image
+    assert re.search(r"\d+\.\d+|RELEASE\.\d{4}-", tag), f"{name}: {tag} names no version"
+
+
+def test_base_images_are_pinned() -> None:
+    bases = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert bases[0].startswith("python:3.11-slim")
+    assert set(bases[1:]) == {"base"}
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_ports_are_published_to_this_machine_only(name: str) -> None:
+    assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in SERVICES[name].get("ports", ()))
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_lasting_services_are_watched_and_restarted(name: str) -> None:
+    service = SERVICES[name]
+    assert service["restart"] == "unless-stopped"
+    assert service["healthcheck"]["test"][0] == "CMD"
+
+
+@pytest.mark.parametrize("name", sorted(ONE_SHOT))
+def test_one_shot_services_are_not_restarted(name: str) -> None:
+    assert SERVICES[name]["restart"] == "no"
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_nothing_runs_as_root_or_gains_rights(name: str) -> None:
+    service = SERVICES[name]
+    if name != "kafka":  # its image has a user of its own
+        assert re.fullmatch(r"10001:(10001|0)", service["user"])
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges:true" in service["security_opt"]
+    assert "privileged" not in service
+    assert "cap_add" not in service
+
+
+def test_both_images_end_with_the_user_that_compose_names() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    for stage in re.split(r"^FROM ", dockerfile, flags=re.MULTILINE)[2:]:
+        assert re.findall(r"^USER (\S+)", stage, re.MULTILINE)[-1] == "10001:10001"
+
+
+def test_passwords_come_from_the_environment() -> None:
+    for name, service in SERVICES.items():
+        for key, value in service.get("environment", {}).items():
+            if re.search("PASSWORD|TOKEN|SECRET|ACCESS_KEY|ROOT_USER", key):
+                assert re.search(r"\$\{[A-Z_]+:\?", value), f"{name}: {key} must be required from the environment"
+    assert not re.search("minioadmin|Milvus@|root:Milvus", TEXT)
+
+
+def test_variables_are_documented_and_secrets_left_empty() -> None:
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^([A-Z_]+)=(.*)$", example, re.MULTILINE))
+    used = dict(VARIABLE.findall(TEXT))
+    assert set(used) == set(documented)
+    for name, default in used.items():
+        assert documented[name] == (default[2:] if default.startswith(":-") else ""), name
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_settings_in_the_environment_are_read(name: str) -> None:
+    ours = {key for key in SERVICES[name].get("environment", {}) if key.startswith("MINDSTREAM_")}
+    assert ours <= set(ENVIRONMENT)
+
+
+@pytest.mark.parametrize("name", sorted(set(OURS) - {"folders"}))
+def test_commands_name_modules_and_files_that_exist(name: str) -> None:
+    command = SERVICES[name]["command"]
+    assert command[:2] == ["python", "-m"]
+    assert importlib.util.find_spec(command[2]) is not None
+    for file in (part for part in command if part.startswith("configs/")):
+        assert (ROOT / file).is_file()
+
+
+def test_the_build_context_holds_what_the_commands_need() -> None:
+    rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert "*" in rules
+    rooms = {SERVICES[name]["command"][2].split(".")[0] for name in OURS if name != "folders"}
+    assert {f"!{room}" for room in rooms | {"configs"}} <= set(rules)
+
+
+def test_named_volumes_are_declared_and_workers_share_no_folder() -> None:
+    declared = set(yaml.safe_load(TEXT)["volumes"])
+    for service in SERVICES.values():
+        for volume in service.get("volumes", ()):
+            source, colon, _ = volume.partition(":")
+            assert not colon or source in declared or source.startswith("${CLICKS_DIR")
+    assert SERVICES["click-worker"]["environment"]["MINDSTREAM_DATA_DIR"] in SERVICES["click-worker"]["volumes"]
