@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -40,7 +41,7 @@ from streams.milvus import MilvusIndex
 from streams.ports import Output
 
 #: Clicks a second. milvus-lite is Python: it answers some hundred queries a second, four of them a user.
-RATES: dict[Flavour, float] = {"standalone": 250.0, "lite": 15.0, "none": 250.0}
+RATES: dict[Flavour, float] = {"standalone": 100.0, "lite": 10.0, "none": 100.0}
 #: Seconds to wait for the worker to own its partitions, the index to fill, the last answers to arrive.
 PATIENCE = 90.0
 #: Seconds between two newly published items.
@@ -82,6 +83,8 @@ class Demo:
         """
         stack = Stack(self._folder / "servers", milvus=self._flavour)
         stack.down(wipe=True)  # what an interrupted demo may have left
+        for part in ("worker", "logs", "artifact"):
+            shutil.rmtree(self._folder / part, ignore_errors=True)
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             self._step("Starting Kafka and Milvus")

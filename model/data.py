@@ -89,7 +89,7 @@ def read_clicks(paths: Iterable[PathName], *, malformed: Malformed = "fail") -> 
     """
     columns = [_read_file(Path(path), malformed) for path in paths]
     if not columns:
-        raise DataError("no click files given; name at least one file in the train format `uid,item_id,order`")
+        raise DataError("no click files given; name at least one in the train format `uid,item_id,order` (--data FILE)")
     users = _join_users([column.users for column in columns])
     items = np.concatenate([column.items for column in columns])
     order = np.concatenate([column.order for column in columns])  # int64, or float64 as soon as one file has fractions

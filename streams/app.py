@@ -21,7 +21,7 @@ from streams.embeddings import HistoryEmbeddings
 from streams.engine import RecallEngine
 from streams.errors import FatalError
 from streams.items import ItemProcessor
-from streams.kafka import HEADER_BYTES, KafkaOutbox, changelog_topic, check_topics, topic_specs
+from streams.kafka import HEADER_BYTES, KafkaOutbox, changelog_topic, check_topics, topic_id, topic_specs
 from streams.metrics import ClickMetrics, ItemMetrics
 from streams.milvus import MilvusIndex
 from streams.store import HistoryTable, PartitionStores
@@ -86,6 +86,7 @@ def _make_folder(folder: Path) -> None:
 def _click_app(config: WorkerConfig, artifact: Artifact, index: MilvusIndex, registry: CollectorRegistry) -> WorkerApp:
     app = _faust_app(config, "clicks")
     stores = PartitionStores(config.worker.data_dir / "history")
+    stores.bind(topic_id(config.kafka, changelog_topic(config.worker.group)))
     table = HistoryTable(
         app,
         name="history",

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicCollection, TopicPartition
 from confluent_kafka import Message as RawMessage
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
@@ -180,6 +180,21 @@ def check_topics(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
                 "topics.partitions and topics.item_partitions to what Kafka has (histories lie in the partition of "
                 "their clicks, so partitions cannot be added later)"
             )
+
+
+def topic_id(kafka: Kafka, topic: str) -> str:
+    """The identity of a topic: another one of the same name, created later, has another id.
+
+    Raises:
+        TransientError: Kafka is away.
+        FatalError: there is no such topic.
+    """
+    admin = _admin(kafka)
+    future = admin.describe_topics(TopicCollection([topic]), request_timeout=ADMIN_TIMEOUT)[topic]
+    try:
+        return str(future.result().topic_id)
+    except KafkaException as error:
+        raise _fault(error.args[0]) from None
 
 
 def metadata(kafka: Kafka) -> Any:

@@ -21,6 +21,8 @@ import rocksdict
 from faust.stores.base import Store as FaustStore
 from faust.types import TP
 
+from streams.errors import FatalError
+
 _LOG = logging.getLogger(__name__)
 
 #: Key of the offset up to which a partition's database reflects the changelog. User ids are UTF-8: none holds 0xff.
@@ -39,6 +41,23 @@ class PartitionStores:
         self._open: dict[int, rocksdict.Rdict] = {}
         self._lock = threading.Lock()
         self._cache = rocksdict.Cache(_BLOCK_CACHE)
+
+    def bind(self, topic_id: str) -> None:
+        """Take the store to be a copy of this changelog topic, now and later.
+
+        Raises:
+            FatalError: it is a copy of another one; the message says what mends it.
+        """
+        file = self._folder / "changelog-topic-id"
+        if not file.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            file.write_text(topic_id)
+        elif file.read_text() != topic_id:
+            raise FatalError(
+                f"{self._folder} holds histories of another changelog topic (Kafka's topic was deleted and created "
+                "again, or it is another cluster). Name another worker.data_dir, or delete this folder: histories are "
+                "restored from the changelog"
+            )
 
     def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         return cast("list[bytes | None]", self._database(partition).get(list(keys)))

@@ -16,6 +16,7 @@ from streams.audit import audit_kafka
 from streams.kafka import topic_specs
 from streams.messages import Recommendation, decode_recommendation
 from streams.ports import Output
+from streams.store import PartitionStores
 from tests.site import Site, wait_for
 
 pytestmark = pytest.mark.integration
@@ -146,6 +147,10 @@ def test_the_start_is_refused_with_a_remedy(tmp_path: Path, kafka: str, milvus_l
     assert "history.length" in _refused(site, "--set", "history.length=3")
     assert "recall.interests" in _refused(site, "--set", "recall.interests=9")
     assert "did you mean 'recall.top_k'" in _refused(site, "--set", "recall.topk=9")
+    site.fill_index()
+    stores = PartitionStores(tmp_path / "other" / "history")
+    stores.bind("the id of another topic")
+    assert "another changelog topic" in _refused(site, "--set", f"worker.data_dir={tmp_path / 'other'}")
     (tmp_path / "file").write_text("")
     assert "worker.data_dir" in _refused(site, "--set", f"worker.data_dir={tmp_path / 'file'}")
     assert (
