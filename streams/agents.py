@@ -29,7 +29,7 @@ from typing import Any
 import faust
 from faust.types import TP
 
-from streams.errors import FatalError, TransientError
+from streams.errors import FatalError, PartitionLost, TransientError
 from streams.metrics import BatchMetrics
 from streams.ports import Message
 
@@ -61,6 +61,14 @@ class RetryPolicy:
         while True:
             yield wait * rng.uniform(0.5, 1.0)
             wait = min(self.longest, 2 * wait)
+
+
+@dataclass(frozen=True, slots=True)
+class _Received:
+    """A message and the generation of the consumer group in which it was fetched."""
+
+    generation: int | None
+    message: Message
 
 
 class BatchAgent:
@@ -104,10 +112,10 @@ class BatchAgent:
         self._revoke_patience = revoke_patience
         self._metrics = metrics
         self._leave = leave
-        self._queue: asyncio.Queue[Message] | None = None  # made in the event loop
+        self._queue: asyncio.Queue[_Received] | None = None  # made in the event loop
         self._idle = asyncio.Event()
         self._give_up = asyncio.Event()
-        self._accepting = False
+        self._generation: int | None = None  # of the consumer group; None = no partitions, or stopping
         self._done: dict[TP, int] = {}  # offset to commit: one behind the last processed message
         self._committed: dict[TP, int] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{topic}-batch")
@@ -128,11 +136,11 @@ class BatchAgent:
 
     async def _receive(self, stream: Any) -> None:
         async for event in stream.noack().events():
-            if self._accepting:
-                m = event.message
-                await self._messages().put(Message(m.topic, m.partition, m.offset, m.key, m.value))
+            m = event.message
+            received = _Received(m.generation_id, Message(m.topic, m.partition, m.offset, m.key, m.value))
+            await self._messages().put(received)
 
-    def _messages(self) -> asyncio.Queue[Message]:
+    def _messages(self) -> asyncio.Queue[_Received]:
         if self._queue is None:
             self._queue = asyncio.Queue(maxsize=_QUEUED_BATCHES * self._size)
         return self._queue
@@ -140,21 +148,22 @@ class BatchAgent:
     async def _work(self) -> None:
         try:
             while True:
-                batch = await self._next_batch()
-                if not self._accepting:
-                    continue
-                self._idle.clear()
-                try:
-                    await self._run(batch)
-                finally:
-                    self._idle.set()
+                received = await self._next_batch()
+                # What was fetched before the partitions moved is forgotten: it comes again from the committed offset.
+                batch = [r.message for r in received if r.generation == self._generation]
+                if batch and not self._give_up.is_set():
+                    self._idle.clear()
+                    try:
+                        await self._run(batch)
+                    finally:
+                        self._idle.set()
         except asyncio.CancelledError:
             raise
         except Exception:  # noqa: BLE001 - a defect: whatever it is, nothing may be committed past it
             _LOG.exception("the agent failed; leaving without commit")
             self._leave(EXIT_DEFECT)
 
-    async def _next_batch(self) -> list[Message]:
+    async def _next_batch(self) -> list[_Received]:
         queue = self._messages()
         batch = [await queue.get()]
         deadline = time.monotonic() + self._wait
@@ -174,6 +183,7 @@ class BatchAgent:
     async def _run(self, batch: Sequence[Message]) -> None:
         """Process one batch until it is done, given up, or the process leaves."""
         loop = asyncio.get_running_loop()
+        generation = self._generation
         started = time.monotonic()
         waits = self._retry.waits(random.Random())
         while True:
@@ -186,14 +196,21 @@ class BatchAgent:
                 if tried > self._retry.budget:
                     _LOG.critical("%s; tried for %.0f s, leaving without commit", error, tried)
                     self._leave(EXIT_TRANSIENT)
+                    return
                 wait = next(waits)
                 _LOG.warning("%s; %d messages wait, trying again in %.1f s", error, len(batch), wait)
                 if await self._given_up_within(wait):
                     _LOG.warning("gave up a batch of %d messages; its next owner reads it again", len(batch))
                     return
+            except PartitionLost as error:
+                _LOG.warning("%s; gave up a batch of %d messages, its next owner reads it again", error, len(batch))
+                return
             except FatalError as error:
                 _LOG.critical("%s; leaving without commit", error)
                 self._leave(EXIT_CONFIG)
+                return
+        if generation != self._generation:
+            return  # done, but too late: its offsets are no longer ours to commit
         for message in batch:
             self._done[TP(message.topic, message.partition)] = message.offset + 1
         self._metrics.batch_size.observe(len(batch))
@@ -223,13 +240,13 @@ class BatchAgent:
         return self._app.consumer
 
     async def _drain(self, patience: float) -> None:
-        """Take nothing more, let the batch in hand finish, commit."""
-        self._accepting = False
+        """Let the batch in hand finish, commit, and take nothing more until partitions are assigned again."""
         self._give_up.set()
         try:
             await asyncio.wait_for(self._idle.wait(), patience)
         except asyncio.TimeoutError:
             _LOG.warning("the batch in hand was not finished within %.1f s; it will be repeated", patience)
+        self._generation = None
         try:
             await asyncio.wait_for(self._commit(), patience)
         except asyncio.TimeoutError:
@@ -242,10 +259,7 @@ class BatchAgent:
         _app, assigned = args
         owned = sorted(tp.partition for tp in assigned if tp.topic == self._topic)
         _LOG.info("%s: partitions %s", self._topic, owned or "none")
-        queue = self._messages()
-        while not queue.empty():
-            queue.get_nowait()
         self._done.clear()
         self._committed.clear()
         self._give_up.clear()
-        self._accepting = True
+        self._generation = self._app.consumer_generation_id

@@ -16,7 +16,7 @@ import numpy as np
 
 from configs.schema import WorkerConfig
 from streams.errors import BadMessage
-from streams.history import History, IdVector
+from streams.history import History, IdVector, newer_record
 from streams.kafka import changelog_topic, read_to_end
 from streams.merge import PADDING
 from streams.messages import decode_click, decode_recommendation
@@ -131,10 +131,12 @@ def audit(
         _, items = expected.get((message.partition, message.key), (-1, []))
         expected[message.partition, message.key] = (message.offset, [*items, click.item_id][-length:])
 
-    actual: dict[tuple[int, bytes], History] = {}
+    records: dict[tuple[int, bytes], bytes] = {}
     for message in changelog:
         if message.key is not None and message.value is not None:
-            actual[message.partition, message.key] = History.from_bytes(message.value)
+            user = (message.partition, message.key)
+            records[user] = newer_record(records.get(user, message.value), message.value)
+    actual = {user: History.from_bytes(record) for user, record in records.items()}
     answered, sent, repeats = _newest_answers(recommendations)
 
     missing = different = stale = without = 0

@@ -49,5 +49,9 @@ class TransientError(MindstreamError):
         self.system = system
 
 
+class PartitionLost(MindstreamError):  # noqa: N818 - an event, not a failure
+    """The partition was taken away from this process while its batch was in work."""
+
+
 class FatalError(MindstreamError):
     """The process cannot work as configured. The message says which command or setting mends it."""

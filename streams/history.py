@@ -53,12 +53,30 @@ class History:
         Raises:
             CorruptHistoryError: the bytes are no record of this format.
         """
-        if len(record) < _HEADER.size or (len(record) - _HEADER.size) % 8:
-            raise CorruptHistoryError(f"a history record cannot have {len(record)} bytes")
-        version, partition, offset = _HEADER.unpack_from(record)
-        if version != _FORMAT:
-            raise CorruptHistoryError(f"history record of format {version}; this version reads format {_FORMAT}")
+        _, partition, offset = _header(record)
         return cls(partition, offset, np.frombuffer(record, dtype="<i8", offset=_HEADER.size).astype(np.int64))
+
+
+def newer_record(a: bytes, b: bytes) -> bytes:
+    """The record that is further on: the one with the higher fence, or `b` where fences cannot be compared.
+
+    In a changelog the last record of a user is normally the newest. It is not when a worker that was paused past its
+    session wakes up and still sends what it had in hand, after the partition's new owner has written.
+
+    Raises:
+        CorruptHistoryError: the bytes are no records of this format.
+    """
+    (_, partition_a, offset_a), (_, partition_b, offset_b) = _header(a), _header(b)
+    return a if partition_a == partition_b and offset_a > offset_b else b
+
+
+def _header(record: bytes) -> tuple[int, int, int]:
+    if len(record) < _HEADER.size or (len(record) - _HEADER.size) % 8:
+        raise CorruptHistoryError(f"a history record cannot have {len(record)} bytes")
+    version, partition, offset = _HEADER.unpack_from(record)
+    if version != _FORMAT:
+        raise CorruptHistoryError(f"history record of format {version}; this version reads format {_FORMAT}")
+    return version, partition, offset
 
 
 def apply_clicks(

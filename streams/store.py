@@ -21,7 +21,8 @@ import rocksdict
 from faust.stores.base import Store as FaustStore
 from faust.types import TP
 
-from streams.errors import FatalError
+from streams.errors import FatalError, PartitionLost
+from streams.history import newer_record
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,10 +35,15 @@ _BLOCK_CACHE = 64 * 2**20
 
 
 class PartitionStores:
-    """`HistoryStore` over one RocksDB for each partition, below a folder of this process's own. Thread-safe."""
+    """`HistoryStore` over one RocksDB for each partition, below a folder of this process's own. Thread-safe.
+
+    Only partitions that this process owns can be read and written; others raise `PartitionLost`. Otherwise a batch
+    that outlasts its partition would leave a store that has skipped what the new owner wrote.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._owned: frozenset[int] = frozenset()
         self._open: dict[int, rocksdict.Rdict] = {}
         self._lock = threading.Lock()
         self._cache = rocksdict.Cache(_BLOCK_CACHE)
@@ -78,13 +84,25 @@ class PartitionStores:
         found = self._database(partition).get(_OFFSET_KEY)
         return None if found is None else int(found)
 
-    def close(self, partitions: Iterable[int] | None = None) -> None:
-        """Close the databases of some partitions, or all of them."""
+    def restore(self, partition: int, records: Sequence[tuple[bytes, bytes | None]], offset: int) -> None:
+        """Apply records of the changelog, in its order, None = remove; of two records the newer one stays."""
+        old = self.read(partition, [key for key, _ in records])
+        merged: dict[bytes, bytes | None] = {}
+        for (key, record), stored in zip(records, old, strict=True):
+            known = merged.get(key, stored)
+            merged[key] = record if record is None or known is None else newer_record(known, record)
+        self.write(partition, merged, max(offset, self.offset(partition) or 0))
+
+    def own(self, partitions: Iterable[int]) -> None:
+        """From now on these partitions belong to this process, and no others."""
         with self._lock:
-            for partition in list(self._open if partitions is None else partitions):
-                database = self._open.pop(partition, None)
-                if database is not None:
-                    database.close()
+            self._owned = frozenset(partitions)
+            for partition in self._open.keys() - self._owned:
+                self._open.pop(partition).close()
+
+    def close(self) -> None:
+        """Close all databases."""
+        self.own([])
 
     def wipe(self) -> None:
         """Forget everything: the next recovery reads the changelog from its beginning."""
@@ -93,6 +111,8 @@ class PartitionStores:
 
     def _database(self, partition: int) -> rocksdict.Rdict:
         with self._lock:
+            if partition not in self._owned:
+                raise PartitionLost(f"partition {partition} belongs to another worker now")
             database = self._open.get(partition)
             if database is None:
                 path = self._folder / str(partition)
@@ -123,19 +143,19 @@ class _RestoredStore(FaustStore[Any, Any]):
         return self._stores.offset(tp.partition)
 
     def apply_changelog_batch(self, batch: Iterable[Any], *_: Any, **__: Any) -> None:
-        records: dict[int, dict[bytes, bytes | None]] = {}
+        records: dict[int, list[tuple[bytes, bytes | None]]] = {}
         offsets: dict[int, int] = {}
         for event in batch:
             message = event.message
-            records.setdefault(message.partition, {})[message.key] = message.value
-            offsets[message.partition] = max(message.offset, offsets.get(message.partition, -1))
+            records.setdefault(message.partition, []).append((message.key, message.value))
+            offsets[message.partition] = message.offset
         for partition, changes in records.items():
-            self._stores.write(partition, changes, offsets[partition])
+            self._stores.restore(partition, changes, offsets[partition])
 
     async def on_rebalance(self, *args: Any, **_: Any) -> None:
-        _assigned, revoked, *_rest = args
+        assigned, *_rest = args
         changelog = self.table.changelog_topic.get_topic_name()
-        self._stores.close(tp.partition for tp in revoked if tp.topic == changelog)
+        self._stores.own(tp.partition for tp in assigned if tp.topic == changelog)
 
     async def on_stop(self) -> None:
         self._stores.close()

@@ -1,0 +1,320 @@
+"""Batching, retries and commits of an agent, with Faust's part played by a small fake."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.types import TP
+from prometheus_client import CollectorRegistry
+
+from streams.agents import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, BatchAgent, RetryPolicy
+from streams.errors import FatalError, PartitionLost, TransientError
+from streams.metrics import BatchMetrics
+from streams.ports import Message
+
+TOPIC = "clicks"
+
+
+class FakeFaust:
+    """As much of a Faust app as an agent touches: it delivers events, moves partitions and records commits."""
+
+    def __init__(self) -> None:
+        self.consumer_generation_id = 1
+        self.commits: list[dict[int, int]] = []
+        self.consumer = SimpleNamespace(_commit=self._commit)
+        self.on_partitions_revoked = SimpleNamespace(connect=self._on("revoked"))
+        self.on_partitions_assigned = SimpleNamespace(connect=self._on("assigned"))
+        self._callbacks: dict[str, Any] = {}
+        self._tasks: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self._receive: Any = None
+        self.events: asyncio.Queue[Any] = asyncio.Queue()
+
+    def topic(self, name: str, **options: Any) -> str:
+        assert options["acks"] is False, "Faust must not commit by itself"
+        return name
+
+    def agent(self, channel: str, name: str) -> Callable[[Any], None]:
+        return lambda receive: setattr(self, "_receive", receive)
+
+    def task(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._tasks.append(task)
+
+    def _on(self, name: str) -> Callable[..., None]:
+        return lambda callback, weak: self._callbacks.__setitem__(name, callback)
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        self.commits.append({tp.partition: offset for tp, offset in offsets.items()})
+        return True
+
+    def noack(self) -> FakeFaust:
+        return self
+
+    async def _stream(self) -> AsyncIterator[Any]:
+        while True:
+            yield await self.events.get()
+
+    def start(self) -> list[asyncio.Task[None]]:
+        stream = SimpleNamespace(noack=lambda: SimpleNamespace(events=self._stream))
+        coroutines = [self._receive(stream), *(task() for task in self._tasks)]
+        return [asyncio.get_running_loop().create_task(c) for c in coroutines]
+
+    def deliver(self, offset: int, partition: int = 0, generation: int | None = None) -> None:
+        message = SimpleNamespace(
+            topic=TOPIC,
+            partition=partition,
+            offset=offset,
+            key=b"k",
+            value=b"v",
+            generation_id=self.consumer_generation_id if generation is None else generation,
+        )
+        self.events.put_nowait(SimpleNamespace(message=message))
+
+    async def assign(self, *partitions: int) -> None:
+        await self._callbacks["assigned"](self, {TP(TOPIC, p) for p in partitions})
+
+    async def revoke(self) -> None:
+        await self._callbacks["revoked"](self, set())
+
+
+class Recorder:
+    """The processing: records batches, fails as told, can be held in the middle of a batch."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.faults: list[Exception] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+
+    def __call__(self, messages: Sequence[Message]) -> None:
+        self.entered.set()
+        assert self.gate.wait(10)
+        if self.faults:
+            raise self.faults.pop(0)
+        self.batches.append([m.offset for m in messages])
+
+    @property
+    def offsets(self) -> list[int]:
+        return [offset for batch in self.batches for offset in batch]
+
+
+class World:
+    def __init__(self, **options: Any) -> None:
+        self.faust = FakeFaust()
+        self.work = Recorder()
+        self.exits: list[int] = []
+        settings: dict[str, Any] = {
+            "size": 4,
+            "wait": 0.0,
+            "retry": RetryPolicy(first=0.001, longest=0.01, budget=60.0),
+            "commit_interval": 0.01,
+            "revoke_patience": 0.2,
+            "metrics": BatchMetrics(CollectorRegistry(), "clicks"),
+        }
+        app: Any = self.faust
+        self.agent = BatchAgent(app, TOPIC, self.work, leave=self.exits.append, **settings | options)
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> World:
+        self.tasks = self.faust.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.work.gate.set()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.agent.stop()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "waited 10 s in vain"
+        await asyncio.sleep(0.002)
+
+
+def run(scenario: Callable[[World], Coroutine[Any, Any, None]], **options: Any) -> World:
+    async def main() -> World:
+        async with World(**options) as world:
+            await scenario(world)
+            return world
+
+    return asyncio.run(main())
+
+
+def test_messages_are_processed_in_order_in_batches_and_then_committed() -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0, 1)
+        for offset in range(10):
+            world.faust.deliver(offset)
+        world.faust.deliver(7, partition=1)
+        await until(lambda: len(world.work.offsets) == 11)
+        await until(lambda: {0: 10, 1: 8}.items() <= {k: v for c in world.faust.commits for k, v in c.items()}.items())
+
+    world = run(scenario)
+    assert world.work.offsets == [*range(10), 7]
+    assert max(map(len, world.work.batches)) <= 4
+
+
+def test_nothing_is_committed_before_it_is_processed() -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        world.work.gate.clear()
+        world.faust.deliver(0)
+        await asyncio.to_thread(world.work.entered.wait, 10)
+        await asyncio.sleep(0.05)  # several commit intervals
+        assert world.faust.commits == []
+        world.work.gate.set()
+        await until(lambda: world.faust.commits == [{0: 1}])
+
+    run(scenario)
+
+
+def test_a_transient_fault_is_retried_with_the_same_messages() -> None:
+    async def scenario(world: World) -> None:
+        world.work.faults = [TransientError("Milvus", "away")] * 3
+        await world.faust.assign(0)
+        world.faust.deliver(0)
+        await until(lambda: world.faust.commits == [{0: 1}])
+
+    world = run(scenario)
+    assert world.work.batches == [[0]]
+    assert world.exits == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        (TransientError("Milvus", "away"), EXIT_TRANSIENT),
+        (FatalError("no"), EXIT_CONFIG),
+        (ValueError("a defect"), EXIT_DEFECT),
+    ],
+)
+def test_what_cannot_go_on_leaves_the_process_without_commit(fault: Exception, status: int) -> None:
+    async def scenario(world: World) -> None:
+        world.work.faults = [fault] * 1000
+        await world.faust.assign(0)
+        world.faust.deliver(0)
+        await until(lambda: world.exits)
+        await asyncio.sleep(0.03)
+
+    world = run(scenario, retry=RetryPolicy(first=0.001, longest=0.002, budget=0.02))
+    assert world.exits[0] == status
+    assert world.faust.commits == []
+
+
+def test_revocation_waits_for_the_batch_in_hand_and_commits_it() -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        world.work.gate.clear()
+        for offset in range(8):
+            world.faust.deliver(offset)
+        await asyncio.to_thread(world.work.entered.wait, 10)
+        revoking = asyncio.ensure_future(world.faust.revoke())
+        await asyncio.sleep(0.01)
+        world.work.gate.set()
+        await revoking
+        assert world.faust.commits[-1] == {0: len(world.work.offsets)}
+        done = len(world.work.offsets)
+        assert done < 8, "the queue is not worked off"
+        await asyncio.sleep(0.03)
+        assert len(world.work.offsets) == done, "and nothing more is taken"
+
+    run(scenario)
+
+
+def test_messages_of_an_older_generation_are_forgotten_and_never_committed() -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        world.faust.deliver(0)
+        await until(lambda: world.work.offsets == [0])
+        await world.faust.revoke()
+        world.faust.deliver(1)  # fetched before the move
+        world.faust.consumer_generation_id = 2
+        world.faust.deliver(1)  # fetched after it, before the agent was told
+        await world.faust.assign(0)
+        world.faust.deliver(2, generation=1)
+        world.faust.deliver(2)
+        await until(lambda: len(world.work.offsets) == 3)
+        await until(lambda: world.faust.commits[-1] == {0: 3})
+
+    assert run(scenario).work.offsets == [0, 1, 2]
+
+
+def test_a_batch_that_outlasts_its_partition_is_not_committed() -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        world.work.gate.clear()
+        world.faust.deliver(5)
+        await asyncio.to_thread(world.work.entered.wait, 10)
+        await world.faust.revoke()  # gives up waiting after its patience
+        world.faust.consumer_generation_id = 2
+        await world.faust.assign(0)
+        world.work.gate.set()
+        await until(lambda: world.work.offsets == [5])
+        await asyncio.sleep(0.05)
+        assert world.faust.commits == []
+        world.faust.deliver(5)
+        await until(lambda: world.faust.commits == [{0: 6}])
+
+    run(scenario)
+
+
+def test_a_batch_that_waits_for_milvus_is_given_up_when_partitions_move() -> None:
+    async def scenario(world: World) -> None:
+        world.work.faults = [TransientError("Milvus", "away")] * 1000
+        await world.faust.assign(0)
+        world.faust.deliver(0)
+        await asyncio.to_thread(world.work.entered.wait, 10)
+        started = time.monotonic()
+        await world.faust.revoke()
+        assert time.monotonic() - started < 1.0
+        world.work.faults.clear()
+        world.faust.consumer_generation_id = 2
+        await world.faust.assign(0)
+        world.faust.deliver(0)
+        await until(lambda: world.faust.commits == [{0: 1}])
+
+    run(scenario, retry=RetryPolicy(first=30.0, longest=30.0, budget=60.0), revoke_patience=5.0)
+
+
+def test_a_lost_partition_gives_the_batch_up_quietly() -> None:
+    async def scenario(world: World) -> None:
+        world.work.faults = [PartitionLost("gone")]
+        await world.faust.assign(0)
+        world.faust.deliver(0)
+        await until(lambda: not world.work.faults)
+        await asyncio.sleep(0.03)
+
+    world = run(scenario)
+    assert world.faust.commits == []
+    assert world.exits == []
+
+
+def test_a_batch_waits_to_fill_only_if_told_to() -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        for offset in range(3):
+            world.faust.deliver(offset)
+            await asyncio.sleep(0.01)
+        await until(lambda: len(world.work.offsets) == 3)
+
+    assert run(scenario, wait=5.0, size=3).work.batches == [[0, 1, 2]]
+    assert len(run(scenario, wait=0.0, size=3).work.batches) >= 2
+
+
+def test_waits_grow_with_jitter_up_to_the_longest() -> None:
+    import random
+
+    waits = RetryPolicy(first=1.0, longest=8.0, budget=60.0).waits(random.Random(0))
+    drawn = [next(waits) for _ in range(8)]
+    for wait, most in zip(drawn, [1, 2, 4, 8, 8, 8, 8, 8], strict=True):
+        assert most / 2 <= wait <= most
+    assert len(set(drawn)) == 8
