@@ -21,7 +21,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -44,7 +44,7 @@ EXIT_CONFIG = 78
 #: Batches that may wait in memory while one is processed; beyond that, Faust stops fetching.
 _QUEUED_BATCHES = 4
 #: Seconds that the batch in hand gets when the process stops, well inside the 5 s until it must be gone.
-_STOP_PATIENCE = 3.0
+_STOP_PATIENCE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,10 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class _Received:
-    """A message and the generation of the consumer group in which it was fetched."""
+    """A message and the generation of the consumer group in which it was fetched; None = the partitions have come."""
 
     generation: int | None
-    message: Message
+    message: Message | None
 
 
 class BatchAgent:
@@ -79,6 +79,8 @@ class BatchAgent:
         topic: topic to read.
         process: processes a batch; called in one thread, one batch at a time. It may be called again with the same
             messages, so it must be idempotent.
+        take_over: called in that thread with the partitions that were assigned, before their first batch.
+        let_go: called when partitions are taken away, after the batch in hand; from the event loop.
         size: most messages in a batch.
         wait: seconds to wait for a batch to fill; 0 = take what is there.
         retry: what to do about transient faults.
@@ -94,6 +96,8 @@ class BatchAgent:
         topic: str,
         process: Callable[[Sequence[Message]], None],
         *,
+        take_over: Callable[[Collection[int]], Any] = lambda _partitions: None,
+        let_go: Callable[[], Any] = lambda: None,
         size: int,
         wait: float,
         retry: RetryPolicy,
@@ -105,6 +109,8 @@ class BatchAgent:
         self._app = app
         self._topic = topic
         self._process = process
+        self._take_over = take_over
+        self._let_go = let_go
         self._size = size
         self._wait = wait
         self._retry = retry
@@ -116,6 +122,9 @@ class BatchAgent:
         self._idle = asyncio.Event()
         self._give_up = asyncio.Event()
         self._generation: int | None = None  # of the consumer group; None = no partitions, or stopping
+        self._owned: list[int] = []
+        self._taken_over: int | None = None  # generation whose partitions are ready
+        self._newest: dict[tuple[int | None, int], int] = {}  # generation, partition → newest offset received
         self._done: dict[TP, int] = {}  # offset to commit: one behind the last processed message
         self._committed: dict[TP, int] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{topic}-batch")
@@ -137,8 +146,11 @@ class BatchAgent:
     async def _receive(self, stream: Any) -> None:
         async for event in stream.noack().events():
             m = event.message
-            received = _Received(m.generation_id, Message(m.topic, m.partition, m.offset, m.key, m.value))
-            await self._messages().put(received)
+            place = (m.generation_id, m.partition)
+            if m.offset > self._newest.get(place, -1):  # Faust may deliver the newest message twice
+                self._newest[place] = m.offset
+                message = Message(m.topic, m.partition, m.offset, m.key, m.value)
+                await self._messages().put(_Received(m.generation_id, message))
 
     def _messages(self) -> asyncio.Queue[_Received]:
         if self._queue is None:
@@ -150,11 +162,11 @@ class BatchAgent:
             while True:
                 received = await self._next_batch()
                 # What was fetched before the partitions moved is forgotten: it comes again from the committed offset.
-                batch = [r.message for r in received if r.generation == self._generation]
-                if batch and not self._give_up.is_set():
+                current = [r.message for r in received if r.generation == self._generation]
+                if current and not self._give_up.is_set():
                     self._idle.clear()
                     try:
-                        await self._run(batch)
+                        await self._run([message for message in current if message is not None])
                     finally:
                         self._idle.set()
         except asyncio.CancelledError:
@@ -167,7 +179,7 @@ class BatchAgent:
         queue = self._messages()
         batch = [await queue.get()]
         deadline = time.monotonic() + self._wait
-        while len(batch) < self._size:
+        while len(batch) < self._size and batch[-1].message is not None:
             try:
                 batch.append(queue.get_nowait())
             except asyncio.QueueEmpty:
@@ -181,34 +193,15 @@ class BatchAgent:
         return batch
 
     async def _run(self, batch: Sequence[Message]) -> None:
-        """Process one batch until it is done, given up, or the process leaves."""
-        loop = asyncio.get_running_loop()
+        """Take over new partitions if need be, then process one batch, until it is done or given up."""
         generation = self._generation
         started = time.monotonic()
-        waits = self._retry.waits(random.Random())
-        while True:
-            try:
-                await loop.run_in_executor(self._thread, self._process, batch)
-                break
-            except TransientError as error:
-                self._metrics.retries.inc()
-                tried = time.monotonic() - started
-                if tried > self._retry.budget:
-                    _LOG.critical("%s; tried for %.0f s, leaving without commit", error, tried)
-                    self._leave(EXIT_TRANSIENT)
-                    return
-                wait = next(waits)
-                _LOG.warning("%s; %d messages wait, trying again in %.1f s", error, len(batch), wait)
-                if await self._given_up_within(wait):
-                    _LOG.warning("gave up a batch of %d messages; its next owner reads it again", len(batch))
-                    return
-            except PartitionLost as error:
-                _LOG.warning("%s; gave up a batch of %d messages, its next owner reads it again", error, len(batch))
+        if self._taken_over != generation:
+            if not await self._attempt(self._take_over, list(self._owned), "taking over partitions"):
                 return
-            except FatalError as error:
-                _LOG.critical("%s; leaving without commit", error)
-                self._leave(EXIT_CONFIG)
-                return
+            self._taken_over = generation
+        if not batch or not await self._attempt(self._process, batch, f"a batch of {len(batch)} messages"):
+            return
         if generation != self._generation:
             return  # done, but too late: its offsets are no longer ours to commit
         for message in batch:
@@ -216,6 +209,35 @@ class BatchAgent:
         self._metrics.batch_size.observe(len(batch))
         self._metrics.batch_seconds.observe(time.monotonic() - started)
         self._metrics.last_progress.set_to_current_time()
+
+    async def _attempt(self, call: Callable[[Any], Any], argument: Any, what: str) -> bool:
+        """Call in the batch thread until it succeeds: True, or False when the partitions are gone."""
+        loop = asyncio.get_running_loop()
+        started = time.monotonic()
+        waits = self._retry.waits(random.Random())
+        while True:
+            try:
+                await loop.run_in_executor(self._thread, call, argument)
+                return True
+            except TransientError as error:
+                self._metrics.retries.inc()
+                tried = time.monotonic() - started
+                if tried > self._retry.budget:
+                    _LOG.critical("%s; tried for %.0f s, leaving without commit", error, tried)
+                    self._leave(EXIT_TRANSIENT)
+                    return False
+                wait = next(waits)
+                _LOG.warning("%s; %s waits, trying again in %.1f s", error, what, wait)
+                if await self._given_up_within(wait):
+                    _LOG.warning("gave up %s; the next owner of the partitions does it", what)
+                    return False
+            except PartitionLost as error:
+                _LOG.warning("%s; gave up %s", error, what)
+                return False
+            except FatalError as error:
+                _LOG.critical("%s; leaving without commit", error)
+                self._leave(EXIT_CONFIG)
+                return False
 
     async def _given_up_within(self, seconds: float) -> bool:
         try:
@@ -241,25 +263,32 @@ class BatchAgent:
 
     async def _drain(self, patience: float) -> None:
         """Let the batch in hand finish, commit, and take nothing more until partitions are assigned again."""
+        deadline = time.monotonic() + patience
         self._give_up.set()
         try:
             await asyncio.wait_for(self._idle.wait(), patience)
         except asyncio.TimeoutError:
             _LOG.warning("the batch in hand was not finished within %.1f s; it will be repeated", patience)
         self._generation = None
+        self._let_go()
         try:
-            await asyncio.wait_for(self._commit(), patience)
+            await asyncio.wait_for(self._commit(), max(0.5, deadline - time.monotonic()))
         except asyncio.TimeoutError:
             _LOG.warning("Kafka did not take the commit within %.1f s; some messages will be repeated", patience)
+        self._done.clear()
+        self._committed.clear()
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
         await self._drain(self._revoke_patience)
 
     async def _on_assigned(self, *args: Any, **_: Any) -> None:
         _app, assigned = args
-        owned = sorted(tp.partition for tp in assigned if tp.topic == self._topic)
-        _LOG.info("%s: partitions %s", self._topic, owned or "none")
-        self._done.clear()
-        self._committed.clear()
-        self._give_up.clear()
+        self._owned = sorted(tp.partition for tp in assigned if tp.topic == self._topic)
+        _LOG.info("%s: partitions %s", self._topic, self._owned or "none")
         self._generation = self._app.consumer_generation_id
+        self._newest.clear()
+        self._give_up.clear()
+        queue = self._messages()
+        while not queue.empty():  # nothing of the new generation has arrived yet
+            queue.get_nowait()
+        queue.put_nowait(_Received(self._generation, None))  # take over at once, not with the first message

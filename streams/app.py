@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Collection
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import faust
+from faust.transport.drivers.aiokafka import Consumer, Transport
 from prometheus_client import CollectorRegistry, start_http_server
 
 from configs.schema import Kafka, WorkerConfig
@@ -24,17 +26,38 @@ from streams.items import ItemProcessor
 from streams.kafka import HEADER_BYTES, KafkaOutbox, changelog_topic, check_topics, topic_id, topic_specs
 from streams.metrics import ClickMetrics, ItemMetrics
 from streams.milvus import MilvusIndex
-from streams.store import HistoryTable, PartitionStores
+from streams.restore import restore_histories
+from streams.store import PartitionStores
 
 _LOG = logging.getLogger("mindstream.worker")
 
 AGENTS = ("clicks", "items")
 
 
+class _Consumer(Consumer):
+    """Faust's consumer, mended where it would let messages through before it is back at the committed offset."""
+
+    async def perform_seek(self) -> None:
+        self.stop_flow()  # both callers resume it afterwards
+        await super().perform_seek()
+        # Partitions without a commit are left where they are: whatever was fetched and thrown away while the
+        # partitions moved would be gone.
+        fresh = [tp for tp in self.assignment() if not self._committed_offset.get(tp)]
+        if fresh:
+            await self._thread.seek_to_beginning(*[self._new_topicpartition(t.topic, t.partition) for t in fresh])
+
+
+class _Transport(Transport):
+    Consumer = _Consumer
+
+
 class WorkerApp(faust.App):
-    """A Faust app that lets its agent finish before the consumer goes."""
+    """A Faust app over the mended consumer, which lets its agent finish before the consumer goes."""
 
     batches: BatchAgent | None = None
+
+    def _new_transport(self) -> Any:
+        return _Transport(self.conf.broker_consumer[0], self)
 
     async def on_stop(self) -> None:
         if self.batches is not None:
@@ -86,17 +109,8 @@ def _make_folder(folder: Path) -> None:
 def _click_app(config: WorkerConfig, artifact: Artifact, index: MilvusIndex, registry: CollectorRegistry) -> WorkerApp:
     app = _faust_app(config, "clicks")
     stores = PartitionStores(config.worker.data_dir / "history")
-    stores.bind(topic_id(config.kafka, changelog_topic(config.worker.group)))
-    table = HistoryTable(
-        app,
-        name="history",
-        partitions=config.topics.partitions,
-        key_type=bytes,
-        value_type=bytes,
-        help="Histories of users, by the text of the user id.",
-    )
-    table.stores = stores
-    app.tables.add(table)
+    changelog = changelog_topic(config.worker.group)
+    stores.bind(topic_id(config.kafka, changelog))
     encoder = Encoder.from_artifact(artifact)
     embeddings = HistoryEmbeddings(
         artifact,
@@ -119,7 +133,7 @@ def _click_app(config: WorkerConfig, artifact: Artifact, index: MilvusIndex, reg
         stores,
         KafkaOutbox(config.kafka, config.topics.max_message_bytes + HEADER_BYTES),
         recommendations=config.topics.recommendations,
-        changelog=changelog_topic(config.worker.group),
+        changelog=changelog,
         dead_letters=config.topics.dead_letters,
         model_version=artifact.model_version,
         history_length=config.history.length,
@@ -129,6 +143,8 @@ def _click_app(config: WorkerConfig, artifact: Artifact, index: MilvusIndex, reg
         app,
         config.topics.clicks,
         processor.process,
+        take_over=partial(restore_histories, config.kafka, changelog, stores),
+        let_go=stores.disown,
         size=config.batch.size,
         wait=config.batch.wait,
         metrics=metrics,
@@ -182,7 +198,9 @@ def _faust_app(config: WorkerConfig, agent: str) -> WorkerApp:
         consumer_max_fetch_size=max(2**20, config.topics.max_message_bytes),
         broker_session_timeout=worker.session_timeout,
         broker_heartbeat_interval=worker.session_timeout / 5,
-        broker_max_poll_interval=300,
+        # Beyond the retry budget: while a batch waits for Milvus, nothing is fetched, and a worker that leaves the
+        # group for that never comes back.
+        broker_max_poll_interval=2 * worker.retry_budget + 600,
         # Offsets are committed by streams.agents; this only paces Faust's own bookkeeping.
         broker_commit_interval=worker.commit_interval,
         stream_wait_empty=False,
@@ -190,8 +208,6 @@ def _faust_app(config: WorkerConfig, agent: str) -> WorkerApp:
         topic_disable_leader=True,
         topic_allow_declare=False,
         topic_replication_factor=config.topics.replication,
-        table_standby_replicas=0,
-        store="memory://",  # unused: streams.store keeps the histories
         web_enabled=False,
         worker_redirect_stdouts=False,
         autodiscover=False,

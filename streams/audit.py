@@ -1,28 +1,31 @@
 """The audit: recompute every history from the clicks alone, and compare it with what the worker wrote.
 
 Independent of the worker's own bookkeeping: it reads the input topic in order, applies each readable click once, and
-expects (1) every unreadable message in `dead-letters`, (2) every history in the changelog equal to its own, and
-(3) for every user a recommendation whose source is the user's newest click.
+expects (1) every unreadable message in `dead-letters`, (2) every history record in the changelog, older ones included,
+equal to its own at that click, and the newest one to be of the user's newest click, and (3) for every user a
+recommendation whose source is the user's newest click. Older records count because a lost click leaves the window
+after `history.length` more: the newest record alone would not show it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from configs.schema import WorkerConfig
-from streams.errors import BadMessage
+from streams.errors import BadMessage, FatalError
 from streams.history import History, IdVector, newer_record
 from streams.kafka import changelog_topic, read_to_end
-from streams.merge import PADDING
 from streams.messages import decode_click, decode_recommendation
 from streams.ports import Message
 
 Place = tuple[int, int]  # partition, offset
+User = tuple[int, bytes]  # partition, key
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,8 @@ class AuditReport:
         repeats: recommendations whose source was recommended for already (at-least-once delivery).
         without_candidates: users who rightly have no recommendation, because no item of their history is known.
         unaccounted: clicks neither in a history nor among the dead letters.
-        histories_missing, histories_different: users whose changelog record is absent or not the recomputed one.
+        histories_missing, histories_different: users without a changelog record, or with one that is not the
+            recomputed one.
         users_stale: users without a recommendation for their newest click.
     """
 
@@ -117,42 +121,52 @@ def audit(
         recommendations: the output topic.
         length: clicks kept for each user.
         known: as in `audit_kafka`.
+
+    Raises:
+        FatalError: the oldest clicks are gone.
     """
     total = unaccounted = 0
-    expected: dict[tuple[int, bytes], tuple[int, list[int]]] = {}  # user → newest offset, items
+    expected: dict[User, list[tuple[int, int]]] = {}  # every click: offset, item
+    begun: set[int] = set()
     for message in clicks:
         total += 1
+        if message.partition not in begun and message.offset > 0:
+            raise FatalError(
+                f"{message.topic} [{message.partition}] begins at offset {message.offset}: Kafka has deleted older "
+                "clicks (topics.retention_days), so histories cannot be recomputed any more"
+            )
+        begun.add(message.partition)
         try:
             click = decode_click(message.key, message.value)
         except BadMessage:
             unaccounted += (message.partition, message.offset) not in dead_letters
             continue
         assert message.key is not None  # the codec has compared it with the user id
-        _, items = expected.get((message.partition, message.key), (-1, []))
-        expected[message.partition, message.key] = (message.offset, [*items, click.item_id][-length:])
+        expected.setdefault((message.partition, message.key), []).append((message.offset, click.item_id))
 
-    records: dict[tuple[int, bytes], bytes] = {}
+    newest: dict[User, bytes] = {}
+    wrong: set[User] = set()
     for message in changelog:
         if message.key is not None and message.value is not None:
             user = (message.partition, message.key)
-            records[user] = newer_record(records.get(user, message.value), message.value)
-    actual = {user: History.from_bytes(record) for user, record in records.items()}
+            newest[user] = newer_record(newest.get(user, message.value), message.value)
+            if not _is_right(History.from_bytes(message.value), expected.get(user, []), length):
+                wrong.add(user)
     answered, sent, repeats = _newest_answers(recommendations)
 
-    missing = different = stale = without = 0
-    for user, (offset, items) in expected.items():
-        history = actual.get(user)
-        ids = np.array(items, dtype=np.int64)
-        if history is None:
+    missing = stale = without = 0
+    for user, history in expected.items():
+        offset = history[-1][0]
+        if user not in newest:
             missing += 1
-        elif history != History(user[0], offset, ids):
-            different += 1
+        elif History.from_bytes(newest[user]).offset != offset:
+            wrong.add(user)
         if answered.get(user, -1) < offset:
-            if (known(ids[ids != PADDING]) >= 0).any():
+            ids = np.array([item for _, item in history[-length:]], dtype=np.int64)
+            if (known(ids) >= 0).any():
                 stale += 1
             else:
                 without += 1
-    different += sum(user not in expected for user in actual)
     return AuditReport(
         clicks=total,
         dead_letters=len(dead_letters),
@@ -162,8 +176,18 @@ def audit(
         without_candidates=without,
         unaccounted=unaccounted,
         histories_missing=missing,
-        histories_different=different,
+        histories_different=len(wrong),
         users_stale=stale,
+    )
+
+
+def _is_right(history: History, clicks: Sequence[tuple[int, int]], length: int) -> bool:
+    """Whether a record is what the user's clicks, (offset, item) in order, make up to its fence."""
+    upto = bisect_right(clicks, history.offset, key=lambda click: click[0])
+    return (
+        upto > 0
+        and clicks[upto - 1][0] == history.offset
+        and [item for _, item in clicks[max(0, upto - length) : upto]] == history.items.tolist()
     )
 
 

@@ -93,6 +93,7 @@ class ClickProcessor:
 
         Raises:
             TransientError: Milvus or Kafka did not answer; call again with the same messages.
+            PartitionLost: another worker owns a partition of the batch now; forget the batch.
         """
         users, dead = self._decode(messages)  # 1
         old = self._read(users)  # 2
@@ -107,6 +108,7 @@ class ClickProcessor:
         records = [Output(self._changelog, u.key, h.to_bytes(), u.partition) for u, h in changed]
         answers = self._answers(users, histories, candidates)
         letters = [dead_letter_output(self._dead_letters, letter, self._clock()) for letter in dead]
+        self._store.check({user.partition for user in users})  # the search may have taken long
         offsets = self._outbox.send([*records, *answers, *letters])  # 4
         self._write(records, offsets[: len(records)])  # 5
         self._count(dead, updates, users, candidates)
@@ -172,7 +174,7 @@ class ClickProcessor:
             new[record.key] = record.value
             sent_at.append(offset)
         for partition, (new, sent_at) in by_partition.items():
-            self._store.write(partition, new, max(sent_at))
+            self._store.write(partition, new, sent_at)
 
     def _count(
         self,

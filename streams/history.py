@@ -87,7 +87,7 @@ def apply_clicks(
     Args:
         history: what is known of the user; None for a new user.
         partition: partition that the clicks came from.
-        clicks: (offset, item id), in order of offset; at least one.
+        clicks: (offset, item id), at least one, in the order of delivery.
         length: clicks to keep.
 
     Returns:
@@ -95,10 +95,14 @@ def apply_clicks(
         history is the old one.
     """
     fence = history.offset if history is not None and history.partition == partition else -1
-    fresh = [(offset, item_id) for offset, item_id in clicks if offset > fence]
+    fresh: list[int] = []
+    for offset, item_id in clicks:
+        if offset > fence:
+            fresh.append(item_id)
+            fence = offset  # within a batch, too: Kafka's client may deliver a message twice in a row
     if not fresh:
         assert history is not None  # without a history the fence is -1 and lets every offset pass
         return history, 0
     older = history.items if history is not None else np.empty(0, dtype=np.int64)
-    items = np.concatenate([older, np.array([item_id for _, item_id in fresh], dtype=np.int64)])[-length:]
-    return History(partition, fresh[-1][0], items), len(fresh)
+    items = np.concatenate([older, np.array(fresh, dtype=np.int64)])[-length:]
+    return History(partition, fence, items), len(fresh)

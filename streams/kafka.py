@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -36,8 +36,13 @@ class KafkaOutbox:
     """
 
     def __init__(self, kafka: Kafka, max_message_bytes: int) -> None:
-        self._producer = Producer(
-            kafka.client(
+        self._kafka = kafka
+        self._max_message_bytes = max_message_bytes
+        self._producer = self._new_producer()
+
+    def _new_producer(self) -> Producer:
+        return Producer(
+            self._kafka.client(
                 **{
                     "enable.idempotence": True,
                     "acks": "all",
@@ -46,7 +51,7 @@ class KafkaOutbox:
                     # As Kafka's Java clients do, so that other producers put a user into the same partition.
                     "partitioner": "murmur2_random",
                     "delivery.timeout.ms": int(DELIVERY_TIMEOUT * 1000),
-                    "message.max.bytes": max_message_bytes,
+                    "message.max.bytes": self._max_message_bytes,
                 }
             ),
             logger=_LOG,
@@ -68,8 +73,11 @@ class KafkaOutbox:
 
             self._produce(output, delivered)
         self._producer.flush()  # ends at the latest after the delivery timeout of the last message
-        for error in errors:
-            raise _fault(error)
+        if errors:
+            if any(error.fatal() for error in errors):
+                # An idempotent producer that lost its place in the sequence never recovers; the batch is sent again.
+                self._producer = self._new_producer()
+            raise _fault(errors[0])
         return offsets
 
     def _produce(self, output: Output, delivered: Any) -> None:
@@ -209,23 +217,42 @@ def metadata(kafka: Kafka) -> Any:
         raise TransientError("Kafka", f"{kafka.bootstrap_servers}: {error.args[0].str()}") from None
 
 
-def read_to_end(kafka: Kafka, topic: str) -> Iterator[Record]:
-    """Every message that the topic holds now, partition by partition as they come; needs no consumer group.
+def watermarks(kafka: Kafka, topic: str, partitions: Collection[int] | None = None) -> dict[int, tuple[int, int]]:
+    """Partition → offset of its oldest message and the offset after its newest; None = all partitions.
+
+    Raises:
+        TransientError: Kafka is away.
+        FatalError: there is no such topic.
+    """
+    consumer = Consumer(_reader(kafka), logger=_LOG)
+    try:
+        wanted = _partitions(kafka, topic) if partitions is None else partitions
+        return {p: _watermarks(consumer, topic, p) for p in sorted(wanted)}
+    except KafkaException as error:
+        raise _fault(error.args[0]) from None
+    finally:
+        consumer.close()
+
+
+def read_to_end(kafka: Kafka, topic: str, starts: Mapping[int, int] | None = None) -> Iterator[Record]:
+    """Every message that the topic holds now, as they come; in order within a partition. Joins no consumer group.
+
+    Args:
+        kafka: the cluster.
+        topic: to read.
+        starts: partition → first offset to read; None = all partitions from their oldest message.
 
     Raises:
         TransientError: Kafka is away or does not answer for 30 seconds.
         FatalError: there is no such topic.
     """
+    marks = watermarks(kafka, topic, None if starts is None else starts.keys())
+    begin = {p: low if starts is None else max(low, starts[p]) for p, (low, _) in marks.items()}
+    ends = {p: end for p, (_, end) in marks.items() if end > begin[p]}
     consumer = Consumer(_reader(kafka), logger=_LOG)
     try:
-        ends: dict[int, int] = {}
-        starts: list[TopicPartition] = []
-        for partition in _partitions(kafka, topic):
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ADMIN_TIMEOUT)
-            if high > low:
-                ends[partition] = high
-                starts.append(TopicPartition(topic, partition, low))
-        consumer.assign(starts)
+        assigned = [TopicPartition(topic, p, begin[p]) for p in ends]
+        consumer.assign(assigned)
         quiet_since = time.monotonic()
         while ends:
             for raw in consumer.consume(1000, timeout=0.2):
@@ -235,7 +262,7 @@ def read_to_end(kafka: Kafka, topic: str) -> Iterator[Record]:
                     yield _record(raw)
                 elif error.code() != KafkaError._PARTITION_EOF:
                     raise _fault(error)
-            positions = {tp.partition: tp.offset for tp in consumer.position(starts)}
+            positions = {tp.partition: tp.offset for tp in consumer.position(assigned)}
             # By position, not by the last offset seen: markers and compaction leave gaps at the end.
             ends = {p: end for p, end in ends.items() if positions[p] < end}
             if time.monotonic() - quiet_since > 3 * ADMIN_TIMEOUT:
@@ -253,7 +280,7 @@ def follow(kafka: Kafka, topics: Sequence[str], from_beginning: bool = False) ->
         starts = []
         for topic in topics:
             for partition in _partitions(kafka, topic):
-                low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ADMIN_TIMEOUT)
+                low, high = _watermarks(consumer, topic, partition)
                 starts.append(TopicPartition(topic, partition, low if from_beginning else high))
         consumer.assign(starts)
         while True:
@@ -268,6 +295,14 @@ def follow(kafka: Kafka, topics: Sequence[str], from_beginning: bool = False) ->
                     raise _fault(error)
     finally:
         consumer.close()
+
+
+def _watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    found = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ADMIN_TIMEOUT)
+    if found is None:
+        raise TransientError("Kafka", f"{topic} [{partition}]: no answer within {ADMIN_TIMEOUT:.0f} s")
+    low, high = found
+    return int(low), int(high)
 
 
 def _reader(kafka: Kafka) -> dict[str, Any]:
@@ -324,9 +359,6 @@ _FATAL = frozenset(
         KafkaError.GROUP_AUTHORIZATION_FAILED,
         KafkaError.SASL_AUTHENTICATION_FAILED,
         KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_TOPIC,
-        KafkaError._UNKNOWN_PARTITION,
     }
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -45,18 +45,21 @@ class MemoryIndex:
 
 
 class MemoryHistoryStore:
-    """Records in dicts; remembers the changelog offset of each partition in `offsets`."""
+    """Records in dicts; remembers the changelog offset of each partition in `offsets`, owns every partition."""
 
     def __init__(self) -> None:
         self.records: dict[int, dict[bytes, bytes]] = {}
         self.offsets: dict[int, int] = {}
 
+    def check(self, partitions: Collection[int]) -> None:
+        pass
+
     def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         return [self.records.get(partition, {}).get(key) for key in keys]
 
-    def write(self, partition: int, records: Mapping[bytes, bytes], offset: int) -> None:
+    def write(self, partition: int, records: Mapping[bytes, bytes], offsets: Sequence[int]) -> None:
         self.records.setdefault(partition, {}).update(records)
-        self.offsets[partition] = offset
+        self.offsets[partition] = max(offsets)
 
 
 class MemoryOutbox:

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus.exceptions import ParamError
 
 from configs.schema import Milvus
 from streams.errors import FatalError, TransientError
@@ -22,8 +23,17 @@ _ID, _VECTOR = "item_id", "embedding"
 _MAX_ROWS = 16_384
 #: Milvus' error code for a request to a collection that is not loaded.
 _NOT_LOADED = 101
+#: Milvus' error code for a request to a collection that does not exist.
+_NO_COLLECTION = 100
+#: Most hits in the answer of one search request: about 20 MB, below gRPC's usual limit of 64 MB.
+_MAX_HITS = 1_000_000
 #: gRPC codes after which the same call cannot succeed later.
-_REFUSED = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNIMPLEMENTED)
+_REFUSED = (
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+)
 
 
 def collection_name(model_version: str) -> str:
@@ -72,11 +82,12 @@ class MilvusIndex:
         ids = np.full((Q, limit), PADDING, dtype=np.int64)
         scores = np.full((Q, limit), -np.inf, dtype=np.float32)
         parameters = {"metric_type": METRIC, "params": {"ef": max(self._settings.hnsw_ef, limit)}}
-        for start in range(0, Q, _MAX_ROWS):
+        step = max(1, min(_MAX_ROWS, _MAX_HITS // limit))
+        for start in range(0, Q, step):
             with self._translated():
                 found = self._client.search(
                     self._name,
-                    data=list(queries[start : start + _MAX_ROWS]),
+                    data=list(queries[start : start + step]),
                     anns_field=_VECTOR,
                     limit=limit,
                     search_params=parameters,
@@ -166,9 +177,16 @@ class MilvusIndex:
         except grpc.RpcError as error:
             code = error.code() if isinstance(error, grpc.Call) else None
             if code in _REFUSED:
-                raise FatalError(f"Milvus at {uri} refuses: {code.name}; check milvus.token") from None
+                raise FatalError(f"Milvus at {uri} refuses: {code.name}; check milvus.* (token, version)") from None
             raise TransientError("Milvus", f"{uri}: {code.name if code else error}") from None
+        except ParamError:
+            raise  # a defect of ours: no server was asked
         except MilvusException as error:
+            if error.code == _NO_COLLECTION:
+                raise FatalError(
+                    f"Milvus at {uri} has no collection {self._name} any more; start an item worker and publish the "
+                    "items again (python -m producers.items --artifact DIR)"
+                ) from None
             if error.code == _NOT_LOADED:  # a restarted milvus-lite forgets that the collection was loaded
                 with suppress(MilvusException, grpc.RpcError):
                     self._client.load_collection(self._name, timeout=self._settings.timeout)

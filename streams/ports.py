@@ -5,7 +5,7 @@ will; a vendor's own errors stop at its adapter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -126,9 +126,16 @@ class Outbox(Protocol):
 
 
 class HistoryStore(Protocol):
-    """Local copy of the changelog of histories, by partition. Keys and records are bytes."""
+    """Local copy of the changelog of histories, by partition. Keys and records are bytes.
 
-    def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]: ...
-    def write(self, partition: int, records: Mapping[bytes, bytes], offset: int) -> None:
-        """Store records that the changelog holds, `offset` being the largest of theirs in the changelog."""
+    All methods raise `PartitionLost` for a partition that this process does not own.
+    """
+
+    def check(self, partitions: Collection[int]) -> None: ...
+    def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
+        """One record, or None, for each key."""
+        ...
+
+    def write(self, partition: int, records: Mapping[bytes, bytes], offsets: Sequence[int]) -> None:
+        """Store records that the changelog holds at these offsets."""
         ...

