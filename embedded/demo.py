@@ -31,7 +31,7 @@ from embedded.errors import EmbeddedError
 from embedded.freshness import FreshnessProbe
 from embedded.scoreboard import CUT, Scoreboard, percentile
 from embedded.stack import Addresses, Flavour, Stack
-from embedded.standalone import require_platform
+from embedded.standalone import best_flavour
 from model.artifact import Artifact
 from streams.audit import AuditReport, audit_kafka
 from streams.errors import MindstreamError
@@ -70,7 +70,7 @@ class Demo:
         self._folder = folder
         self._options = options
         self._console = console
-        self._flavour: Flavour = options.milvus or _best_milvus()
+        self._flavour: Flavour = options.milvus or best_flavour()
         self._rate = options.rate or RATES[self._flavour]
         self._processes: list[subprocess.Popen[bytes]] = []
         self._settings: list[str] = []
@@ -333,16 +333,6 @@ def _index(config: WorkerConfig) -> MilvusIndex | None:
     with contextlib.suppress(MindstreamError):
         return MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create=False)
     return None
-
-
-def _best_milvus() -> Flavour:
-    if "MINDSTREAM_MILVUS" in os.environ:
-        return "standalone"
-    try:
-        require_platform()
-    except EmbeddedError:
-        return "lite"
-    return "standalone"
 
 
 def _log_hint(log: Path, shown: bool) -> str:

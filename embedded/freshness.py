@@ -1,9 +1,10 @@
-"""Publishes new items while clicks flow, and measures until a search finds them."""
+"""Publishes new items and measures until a search finds them."""
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 import numpy as np
@@ -17,38 +18,95 @@ from streams.messages import FloatVector, Item, encode_item
 from streams.milvus import MilvusIndex
 from streams.ports import Output
 
-#: Seconds between two looks whether the new item is found.
+#: Seconds between two looks whether the new item is found: the resolution of the measurement.
 _POLL = 0.01
 #: Seconds after which an item counts as not searchable; it is recorded with that time.
-_GIVE_UP = 10.0
+GIVE_UP = 10.0
+#: New items resemble one of this many most clicked items.
+_POPULAR = 200
 
 
-class FreshnessProbe:
-    """A thread that publishes an item every few seconds and searches for it until it is found.
+class NewItems:
+    """Publishes items, one at a time, each of which it then searches for until it is found.
 
-    Each new item has the vector of a popular item with a little noise, as a new edition would have.
+    Each new item has the vector of a popular item with a little noise, as a new edition would have. The search is the
+    one that recommendations come from, Eventually consistent, so that what is found is what users would get.
 
     Args:
         config: names the servers and topics.
         artifact: the model whose space the items live in.
+        seed: of the choice of items.
+        on_published: told the id of each item and when it was sent, in seconds since 1970.
+
+    Raises:
+        TransientError, FatalError: Milvus is away, or has no collection of this model.
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        artifact: Artifact,
+        *,
+        seed: int = 0,
+        on_published: Callable[[int, float], None] = lambda _item, _at: None,
+    ) -> None:
+        self._topic = config.topics.items
+        self._artifact = artifact
+        self._popular = np.argsort(-artifact.item_counts, kind="stable")[:_POPULAR]
+        self._rng = np.random.default_rng(seed)
+        self._on_published = on_published
+        self._index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create=False)
+        self._outbox = KafkaOutbox(config.kafka, config.topics.max_message_bytes)
+        self._next_id = int(artifact.item_ids.max()) + 1
+
+    def publish_one(self) -> float:
+        """Publish one new item; seconds from the moment before sending until a search finds it, at most `GIVE_UP`."""
+        item_id, vector = self._next_id, self._vector()
+        self._next_id += 1
+        message = Output(
+            self._topic, str(item_id).encode(), encode_item(Item(item_id, vector, self._artifact.model_version))
+        )
+        self._on_published(item_id, time.time())
+        published = time.monotonic()
+        self._outbox.send([message])
+        while (waited := time.monotonic() - published) < GIVE_UP:
+            try:
+                ids, _ = self._index.search(vector[None, :], 10)
+            except TransientError:
+                time.sleep(_POLL)
+                continue
+            if item_id in ids[0]:
+                return time.monotonic() - published
+            time.sleep(_POLL)
+        return min(waited, GIVE_UP)
+
+    def close(self) -> None:
+        self._index.close()
+
+    def _vector(self) -> FloatVector:  # (D,)
+        near = self._artifact.item_vectors[self._rng.choice(self._popular)]
+        noisy = near + self._rng.normal(0, 0.02, near.shape) * np.linalg.norm(near)
+        vector: FloatVector = (noisy * (np.linalg.norm(near) / np.linalg.norm(noisy))).astype(np.float32)
+        return vector
+
+
+class FreshnessProbe:
+    """A thread that measures a new item every few seconds, while clicks flow.
+
+    Args:
+        config, artifact, seed: as for `NewItems`.
         board: where the times go.
         every: seconds between two items.
-        seed: of the choice of items.
     """
 
     def __init__(
         self, config: WorkerConfig, artifact: Artifact, board: Scoreboard, *, every: float, seed: int = 0
     ) -> None:
-        self._config = config
-        self._artifact = artifact
+        self._items = NewItems(config, artifact, seed=seed, on_published=board.published)
         self._board = board
         self._every = every
-        self._rng = np.random.default_rng(seed)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="freshness", daemon=True)
-        self._index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create=False)
-        self._outbox = KafkaOutbox(config.kafka, config.topics.max_message_bytes)
-        self._next_id = int(artifact.item_ids.max()) + 1
 
     def __enter__(self) -> FreshnessProbe:
         self._thread.start()
@@ -58,33 +116,8 @@ class FreshnessProbe:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(timeout=_GIVE_UP)
+        self._thread.join(timeout=GIVE_UP)
 
     def _run(self) -> None:
         while not self._stop.wait(self._every):
-            self._board.searchable.append(self.publish_one())
-
-    def publish_one(self) -> float:
-        """Publish one new item; seconds from the moment before sending until a search finds it."""
-        item_id, vector = self._next_id, self._vector()
-        self._next_id += 1
-        item = Item(item_id, vector, self._artifact.model_version)
-        published = time.time()
-        self._board.published(item_id, published)
-        self._outbox.send([Output(self._config.topics.items, str(item_id).encode(), encode_item(item))])
-        while time.time() - published < _GIVE_UP:
-            try:
-                ids, _ = self._index.search(vector[None, :], 10)
-            except TransientError:
-                continue
-            if item_id in ids[0]:
-                return time.time() - published
-            time.sleep(_POLL)
-        return _GIVE_UP
-
-    def _vector(self) -> FloatVector:  # (D,)
-        best = np.argsort(-self._artifact.item_counts, kind="stable")[:200]
-        near = self._artifact.item_vectors[self._rng.choice(best)]
-        noisy = near + self._rng.normal(0, 0.02, near.shape) * np.linalg.norm(near)
-        vector: FloatVector = (noisy * (np.linalg.norm(near) / np.linalg.norm(noisy))).astype(np.float32)
-        return vector
+            self._board.searchable.append(self._items.publish_one())

@@ -17,8 +17,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import yaml
 from filelock import FileLock
@@ -93,6 +95,17 @@ class Standalone(Milvus):
         if entry is not None:
             # Each start leaves one there, wherever TMPDIR points.
             Path(f"/tmp/milvus/server_id_{entry.pid}").unlink(missing_ok=True)  # noqa: S108 - the server's own choice
+
+
+def best_flavour(environ: Mapping[str, str] = os.environ) -> Literal["standalone", "lite"]:
+    """The real server where this platform runs it or the user has one, else the small one."""
+    if "MINDSTREAM_MILVUS" in environ:
+        return "standalone"
+    try:
+        require_platform()
+    except EmbeddedError:
+        return "lite"
+    return "standalone"
 
 
 def require_platform() -> None:

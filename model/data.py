@@ -1,40 +1,22 @@
-"""Click files to compact arrays: the AmazonBook formats as ComiRec and PaddleRec publish them.
-
-Train format: `uid,item_id,order` on each line, no header; `order` is a time stamp or a rank. Valid format: one user on
-each line, `user_id:7 target_item:0 hist_item:3 … eval_item:9 …`, where `target_item` may be missing. Files that end in
-.gz or .xz are decompressed. Item ids are any int64 except 0, which is padding.
-"""
+"""Click files to compact arrays, for training and measuring; the formats are those of `model.clickfile`."""
 
 from __future__ import annotations
 
-import gzip
-import lzma
-import math
-import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from model.clickfile import DataError, PathName, holds_user, int64, lines, opened, parse_click, parse_user
 
 IdVector = npt.NDArray[np.int64]
 #: User ids: int64 when every one is a whole number, text otherwise.
 UserVector = npt.NDArray[Any]
 Malformed = Literal["fail", "skip"]
-PathName = str | PathLike[str]
-
-INT64 = range(-(2**63), 2**63)
-#: Characters of a malformed line that an error message shows.
-SHOWN = 80
-_WHOLE = re.compile(r"[+-]?[0-9]+", re.ASCII)
-
-
-class DataError(Exception):
-    """A click file that cannot be used. The message names the file, the line and what was expected."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,16 +87,18 @@ def read_holdout(paths: Iterable[PathName], *, malformed: Malformed = "fail") ->
     Raises:
         DataError: as in `read_clicks`.
     """
-    users: list[int | str] = []
+    users: list[str] = []
     history: list[list[int]] = []
     targets: list[list[int]] = []
     skipped = 0
     for path in map(Path, paths):
-        for number, line in _lines(path):
+        for number, line in lines(path):
             try:
-                user, past, future = _parse_holdout(line)
+                user, past, future = parse_user(line)
+                if not future:
+                    raise ValueError("expected an eval_item:, found none")
             except ValueError as error:
-                _report(path, number, line, error, malformed)
+                _report(path, number, error, malformed)
                 skipped += 1
                 continue
             users.append(user)
@@ -126,7 +110,7 @@ def read_holdout(paths: Iterable[PathName], *, malformed: Malformed = "fail") ->
 
 def is_valid_format(path: PathName) -> bool:
     """Whether the file's first line is in the valid format (otherwise it should be in the train format)."""
-    return next(_lines(Path(path)), (0, ""))[1].startswith("user_id:")
+    return holds_user(next(lines(Path(path)), (0, ""))[1])
 
 
 def hold_out(clicks: Clicks) -> Holdout:
@@ -162,12 +146,10 @@ def _read_file(path: Path, malformed: Malformed) -> _Columns:
     for order in (np.int64, np.float64):
         dtype = np.dtype([("user", np.int64), ("item", np.int64), ("order", order)])
         try:
-            with warnings.catch_warnings(), _open(path) as file:
+            with warnings.catch_warnings(), opened(path) as file:
                 warnings.simplefilter("error")  # an empty file, or "1.5" cut down to a whole number
                 table = np.loadtxt(file, dtype=dtype, delimiter=",", comments=None, ndmin=1)
-        except OSError as error:
-            raise _unreadable(path, error) from None
-        except (ValueError, Warning, EOFError, lzma.LZMAError):
+        except (ValueError, Warning):
             continue
         if table["item"].all() and np.isfinite(table["order"]).all():
             return _Columns(table["user"].copy(), table["item"].copy(), table["order"].copy(), 0)
@@ -175,15 +157,15 @@ def _read_file(path: Path, malformed: Malformed) -> _Columns:
 
 
 def _read_slowly(path: Path, malformed: Malformed) -> _Columns:
-    users: list[int | str] = []
+    users: list[str] = []
     items: list[int] = []
     order: list[int | float] = []
     skipped = 0
-    for number, line in _lines(path):
+    for number, line in lines(path):
         try:
-            user, item, place = _parse_click(line)
+            user, item, place = parse_click(line)
         except ValueError as error:
-            _report(path, number, line, error, malformed)
+            _report(path, number, error, malformed)
             skipped += 1
             continue
         users.append(user)
@@ -194,99 +176,17 @@ def _read_slowly(path: Path, malformed: Malformed) -> _Columns:
     return _Columns(_user_array(users), np.array(items, dtype=np.int64), places, skipped)
 
 
-def _parse_click(line: str) -> tuple[int | str, int, int | float]:
-    fields = line.split(",")
-    if len(fields) != 3:
-        raise ValueError("expected three fields, `uid,item_id,order`, and no header")
-    order = _int64(fields[2])
-    if order is None:
-        try:
-            place = float(fields[2])
-        except ValueError:
-            place = math.nan
-        if not math.isfinite(place):
-            raise ValueError("order must be a number, such as a time stamp or a rank")
-        return _user(fields[0]), _item(fields[1]), place
-    return _user(fields[0]), _item(fields[1]), order
-
-
-def _parse_holdout(line: str) -> tuple[int | str, list[int], list[int]]:
-    user: int | str | None = None
-    lists: dict[str, list[int]] = {"hist_item": [], "eval_item": []}
-    for field in line.split():
-        name, separator, text = field.partition(":")
-        if name == "user_id" and separator and user is None:
-            user = _user(text)
-        elif name in lists:
-            lists[name].append(_item(text))
-        elif name != "target_item":
-            raise ValueError("expected one user_id: and fields target_item:, hist_item: and eval_item:")
-    if user is None or not lists["eval_item"]:
-        raise ValueError("user_id: or eval_item: is missing")
-    return user, lists["hist_item"], lists["eval_item"]
-
-
-def _user(text: str) -> int | str:
-    text = text.strip()
-    if not text:
-        raise ValueError("the user id is empty")
-    number = _int64(text)
-    return text if number is None else number
-
-
-def _item(text: str) -> int:
-    item = _int64(text)
-    if item is None:
-        raise ValueError("item_id must be a whole number of 64 bits")
-    if item == 0:
-        raise ValueError("item_id 0 is reserved for padding")
-    return item
-
-
-def _int64(text: str) -> int | None:
-    text = text.strip()
-    if len(text) < 19 and text.isascii() and text.isdecimal():  # nearly always
-        return int(text)
-    if len(text) > 40 or not _WHOLE.fullmatch(text) or int(text) not in INT64:
-        return None
-    return int(text)
-
-
-def _open(path: Path) -> IO[str]:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines with their numbers, from 1; blank ones are left out."""
-    try:
-        with _open(path) as file:
-            for number, line in enumerate(file, 1):
-                if stripped := line.strip():
-                    yield number, stripped
-    except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-    return DataError(f"{path}: cannot be read ({reason}); check the path, and that the file is UTF-8 text, .gz or .xz")
-
-
-def _report(path: Path, number: int, line: str, error: ValueError, malformed: Malformed) -> None:
+def _report(path: Path, number: int, error: ValueError, malformed: Malformed) -> None:
     if malformed == "fail":
-        shown = line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
         remedy = "mend the line, or set data.malformed to skip"
-        raise DataError(f"{path}, line {number}: {error}; found {shown!r} ({remedy})") from None
+        raise DataError(f"{path}, line {number}: {error} ({remedy})") from None
 
 
-def _user_array(users: Sequence[int | str]) -> UserVector:
-    if all(isinstance(user, int) for user in users):
-        return np.array(users, dtype=np.int64)
-    return np.array([str(user) for user in users])
+def _user_array(users: Sequence[str]) -> UserVector:
+    numbers = [int64(user) for user in users]
+    if None not in numbers:
+        return np.array(numbers, dtype=np.int64)
+    return np.array([user if number is None else str(number) for user, number in zip(users, numbers, strict=True)])
 
 
 def _join_users(parts: list[UserVector]) -> UserVector:

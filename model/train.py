@@ -17,7 +17,8 @@ from rich.console import Console
 from configs.loader import ConfigError, load_train
 from configs.schema import TrainConfig, TrainingData
 from model.artifact import Artifact, ArtifactError, check_target, save_artifact
-from model.data import Clicks, DataError, Holdout, hold_out, is_valid_format, read_clicks, read_holdout, split_users
+from model.clickfile import DataError
+from model.data import Clicks, Holdout, hold_out, is_valid_format, read_clicks, read_holdout, split_users
 from model.encoder import Encoder
 from model.evaluate import evaluate
 from model.net import Mind, corrections, initial_weights, paddle, routing_of, sampled_softmax

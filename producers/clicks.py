@@ -1,30 +1,23 @@
-"""Reads click files of the AmazonBook formats and puts their clicks in the order in which they are replayed.
+"""Reads click files and puts their clicks in the order in which they are replayed.
 
-Formats, recognised line by line; plain, ``.gz`` and ``.xz`` files, ``-`` = standard input:
-
-- train: ``uid,item_id,order``, no header. `order` is a rank within the user or a unix time stamp in seconds.
-- valid: ``user_id:7 target_item:0 hist_item:5 … eval_item:9 …``: one user a line, history first, then the targets, in
-  their order. ``target_item`` is not a click and is left out.
+The formats are those of `model.clickfile`, recognised line by line. Of the train format, `order` is a rank within the
+user or a unix time stamp in seconds; of the valid format, a user's history and then the targets are clicks in their
+order.
 """
 
 from __future__ import annotations
 
-import gzip
-import lzma
-import math
-import sys
-import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from model.clickfile import DataError, holds_user, int64, lines, parse_click, parse_user
 from streams.errors import FatalError
-from streams.messages import INT64_MAX, MAX_USER_ID_BYTES
 
 Order = Literal["auto", "rank", "time"]
 IntVector = npt.NDArray[np.int64]
@@ -149,77 +142,21 @@ def in_time_order(log: ClickLog, seed: int = 0) -> ClickLog:
 
 
 def parse_line(line: str) -> list[tuple[str, int, float]]:
-    """(user id, item id, order) of each click on a line of either format; none on a blank line.
+    """(user id, item id, order) of each click on a line of either format.
 
     Raises:
         ValueError: what is wrong with the line.
     """
-    if "\ufffd" in line:
-        raise ValueError(f"not UTF-8: {_show(line)}")
-    if line.startswith("user_id:"):
-        return _parse_valid(line)
-    fields = line.split(",")
-    if len(fields) == 3:
-        user, item, order = fields
-        return [(_user(user), _item(item), _order(order))]
-    if not line.strip():
-        return []
-    raise ValueError(f"expected uid,item_id,order or user_id:… hist_item:…, found {_show(line)}")
-
-
-def _parse_valid(line: str) -> list[tuple[str, int, float]]:
-    user = ""
-    history: list[int] = []
-    targets: list[int] = []
-    for field in line.split():
-        name, colon, value = field.partition(":")
-        if name == "hist_item" and colon:
-            history.append(_item(value))
-        elif name == "eval_item" and colon:
-            targets.append(_item(value))
-        elif name == "user_id" and not user:
-            user = _user(value)
-        elif name != "target_item":
-            raise ValueError(f"expected user_id:, target_item:, hist_item: or eval_item:, found {_show(field)}")
-    if not user:
-        raise ValueError(f"expected a user after user_id:, found {_show(line)}")
-    return [(user, item, float(rank)) for rank, item in enumerate(history + targets)]
-
-
-def _user(text: str) -> str:
-    text = text.strip()
-    if not 0 < len(text.encode()) <= MAX_USER_ID_BYTES:
-        raise ValueError(f"a user id has 1 to {MAX_USER_ID_BYTES} bytes, found {_show(text)}")
-    return text
-
-
-def _item(text: str) -> int:
-    try:
-        item = int(text) if "_" not in text else 0
-    except ValueError:
-        item = 0
-    if item == 0 or not -INT64_MAX - 1 <= item <= INT64_MAX:
-        raise ValueError(f"an item id is a 64-bit integer other than 0, found {_show(text.strip())}")
-    return item
-
-
-def _order(text: str) -> float:
-    try:
-        order = float(text) if "_" not in text else math.nan
-    except ValueError:
-        order = math.nan
-    if not math.isfinite(order):
-        raise ValueError(f"the order is a rank or a unix time stamp in seconds, found {_show(text.strip())}")
-    return order
+    if holds_user(line):
+        user, history, targets = parse_user(line)
+        return [(user, item, float(rank)) for rank, item in enumerate(history + targets)]
+    return [parse_click(line)]
 
 
 def _user_id(text: str) -> int | str:
     # Only the canonical form: "007" and 7 are two users, because the text of an id is its key.
-    try:
-        number = int(text)
-    except ValueError:
-        return text
-    return number if str(number) == text and -INT64_MAX - 1 <= number <= INT64_MAX else text
+    number = int64(text)
+    return number if number is not None and str(number) == text else text
 
 
 def _is_timed(orders: FloatVector, file_ends: list[tuple[str, int]], order: Order) -> bool:
@@ -252,26 +189,7 @@ def _ranks(user: IntVector, order: FloatVector, file_ends: list[tuple[str, int]]
 
 
 def _lines(path: str) -> Iterator[tuple[int, str]]:
-    """(line number from 1, text) of each line."""
     try:
-        with _open(path) as file:
-            for number, line in enumerate(file, start=1):
-                # Bytes that are no UTF-8 make their own line malformed, not the whole file.
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8", errors="replace")
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise ClickFileError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _open(path: str) -> IO[bytes] | gzip.GzipFile | lzma.LZMAFile:
-    if path == "-":
-        return sys.stdin.buffer
-    if path.endswith(".gz"):
-        return gzip.open(path, "rb")
-    if path.endswith(".xz"):
-        return lzma.open(path, "rb")
-    return Path(path).open("rb")
-
-
-def _show(text: str) -> str:
-    text = text.rstrip("\r\n")
-    return repr(text if len(text) <= 60 else text[:59] + "…")
+        yield from lines(path, "replace")  # one torn line is left out, or named, like any other malformed one
+    except DataError as error:
+        raise ClickFileError(str(error)) from None

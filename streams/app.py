@@ -57,7 +57,7 @@ class WorkerApp(faust.App):
     batches: BatchAgent | None = None
 
     def _new_transport(self) -> Any:
-        return _Transport(self.conf.broker_consumer[0], self)
+        return _Transport(self.conf.broker_consumer, self)
 
     async def on_stop(self) -> None:
         if self.batches is not None:
@@ -162,6 +162,7 @@ def _item_app(config: WorkerConfig, artifact: Artifact, index: MilvusIndex, regi
         dead_letters=config.topics.dead_letters,
         model_version=artifact.model_version,
         dim=artifact.dim,
+        batch_size=config.items.batch_size,
         metrics=metrics,
     )
     app.batches = BatchAgent(

@@ -7,16 +7,23 @@ vectors cannot be compared with this version's, and the item worker of that vers
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from streams.deadletters import dead_letter_output
-from streams.errors import BadMessage
+from streams.errors import BadMessage, TransientError
 from streams.messages import FloatVector, Item, ItemRemoval, decode_item
 from streams.metrics import ItemMetrics
 from streams.ports import DeadLetter, ItemIndex, Message, Outbox
+
+_LOG = logging.getLogger("mindstream.items")
+
+#: Upserts after which the index is settled, once the topic is quiet. Comparing so many rows one by one costs a search
+#: about as much as the graph does; and each settling leaves a segment, of which there should be few.
+SETTLE_AFTER = 2_000
 
 
 class ItemProcessor:
@@ -28,6 +35,7 @@ class ItemProcessor:
         dead_letters: topic name.
         model_version: whose vectors the index holds.
         dim: dimension of the vectors.
+        batch_size: messages in a full batch; a smaller one means that the topic is quiet for now.
         metrics: counters.
         clock: seconds since 1970.
     """
@@ -40,6 +48,7 @@ class ItemProcessor:
         dead_letters: str,
         model_version: str,
         dim: int,
+        batch_size: int,
         metrics: ItemMetrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -48,6 +57,8 @@ class ItemProcessor:
         self._dead_letters = dead_letters
         self._model_version = model_version
         self._dim = dim
+        self._batch_size = batch_size
+        self._unsettled = 0
         self._metrics = metrics
         self._clock = clock
 
@@ -82,11 +93,25 @@ class ItemProcessor:
             now = self._clock()
             self._outbox.send([dead_letter_output(self._dead_letters, letter, now) for letter in dead])
 
+        self._unsettled += len(upserts)
+        if self._unsettled >= SETTLE_AFTER and len(messages) < self._batch_size:
+            self._settle()
+
         self._metrics.upserts.inc(len(upserts))
         self._metrics.removals.inc(len(removals))
         self._metrics.other_versions.inc(others)
         for letter in dead:
             self._metrics.dead_letters.labels(letter.reason).inc()
+
+    def _settle(self) -> None:
+        """The items are in the index already: a failure costs speed, and the next batch tries again."""
+        try:
+            self._index.settle()
+        except TransientError as error:
+            _LOG.warning("the index was not settled, searches stay slower: %s", error)
+        else:
+            _LOG.info("settled the index after %d upserts", self._unsettled)
+            self._unsettled = 0
 
     def _decode(self, message: Message) -> Item | ItemRemoval:
         item = decode_item(message.key, message.value)

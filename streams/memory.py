@@ -40,6 +40,9 @@ class MemoryIndex:
     def get(self, ids: IdArray) -> Mapping[int, FloatArray]:
         return {item_id: self._vectors[item_id] for item_id in ids.tolist() if item_id in self._vectors}
 
+    def settle(self) -> None:
+        pass
+
     def describe(self) -> IndexInfo:
         return IndexInfo(self._version, self._dim, "IP", len(self._vectors))
 

@@ -21,6 +21,8 @@ METRIC = "IP"
 _ID, _VECTOR = "item_id", "embedding"
 #: Milvus accepts 64 MB a request: 16,384 rows of 64 dimensions take 4 MB, of 768 dimensions 50 MB.
 _MAX_ROWS = 16_384
+#: Seconds for requests that wait for Milvus' disk and its coordinators: create, load, flush.
+_SLOW = 60.0
 #: Milvus' error code for a request to a collection that is not loaded.
 _NOT_LOADED = 101
 #: Milvus' error code for a request to a collection that does not exist.
@@ -73,7 +75,7 @@ class MilvusIndex:
                         "model's items (python -m producers.items --artifact DIR)"
                     )
                 self._create()
-            self._client.load_collection(self._name, timeout=max(60.0, settings.timeout))
+            self._client.load_collection(self._name, timeout=_SLOW)
         self._check()
 
     def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
@@ -131,6 +133,15 @@ class MilvusIndex:
             found.update({row[_ID]: np.asarray(row[_VECTOR], dtype=np.float32) for row in rows})
         return found
 
+    def settle(self) -> None:
+        """See `streams.ports.ItemIndex.settle`.
+
+        Milvus builds the graph only over sealed segments; until then every search compares all new rows. It seals them
+        when they are full or were idle for minutes, or when it is told to flush.
+        """
+        with self._translated():
+            self._client.flush(self._name, timeout=_SLOW)
+
     def describe(self) -> IndexInfo:
         """See `streams.ports.ItemIndex.describe`."""
         with self._translated():
@@ -165,8 +176,7 @@ class MilvusIndex:
             metric_type=METRIC,
             params={"M": self._settings.hnsw_m, "efConstruction": self._settings.hnsw_ef_construction},
         )
-        timeout = max(60.0, self._settings.timeout)  # once in the life of a collection, and several requests in one
-        self._client.create_collection(self._name, schema=schema, index_params=index, timeout=timeout)
+        self._client.create_collection(self._name, schema=schema, index_params=index, timeout=_SLOW)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -77,6 +77,10 @@ class ItemIndex(Protocol):
         """Vectors, (D,) each, of those ids that the index holds. May miss writes of the last moments."""
         ...
 
+    def settle(self) -> None:
+        """Make what was written fast to search. Slow; for the end of a bulk load, not for single items."""
+        ...
+
     def describe(self) -> IndexInfo:
         """What the index holds; the count sees every acknowledged write."""
         ...

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.data import random_artifact
 from configs.loader import load_worker
 from configs.schema import WorkerConfig
-from model.artifact import Artifact, save_artifact
-from model.encoder import Routing
 from streams.kafka import HEADER_BYTES, KafkaOutbox, create_topics, read_to_end, topic_specs
 from streams.messages import Click, Item, encode_click, encode_item, user_key
 from streams.milvus import MilvusIndex
@@ -26,34 +25,6 @@ from streams.ports import Message, Output
 ROOT = Path(__file__).parents[1]
 #: Seconds that a condition gets on a busy machine.
 PATIENCE = 90.0
-
-
-def random_artifact(folder: Path, items: int, dim: int = 16, seed: int = 0) -> Artifact:
-    """An artifact of the published kind with random weights: as good as a trained one for everything but taste."""
-    rng = np.random.default_rng(seed)
-    K, L, eye = 4, 20, np.eye(dim, dtype=np.float32)
-    weights = {
-        "bilinear": eye,
-        "start": rng.normal(size=(K, L)).astype(np.float32),
-        "recency": np.zeros(L, dtype=np.float32),
-        "output": eye,
-        "bias": np.zeros(dim, dtype=np.float32),
-    }
-    vectors = rng.normal(size=(items, dim)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    return save_artifact(
-        folder,
-        weights=weights,
-        interests=K,
-        history_length=L,
-        encoder=Routing(iterations=3, temperature=0.2, output="unit", residual=0.0).to_dict(),
-        item_ids=np.arange(1, items + 1, dtype=np.int64),
-        item_vectors=vectors,
-        item_counts=np.ones(items, dtype=np.int64),
-        users=1,
-        clicks=items,
-        config={},
-    )
 
 
 def wait_for(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
@@ -68,7 +39,7 @@ class Site:
 
     def __init__(self, folder: Path, kafka: str, milvus: str, items: int = 300, partitions: int = 4) -> None:
         self.folder = folder
-        self.artifact = random_artifact(folder / "artifact", items)
+        self.artifact = random_artifact(folder / "artifact", items, dim=16)
         name = f"t{uuid.uuid4().hex[:8]}"
         settings = {
             "kafka.bootstrap_servers": kafka,

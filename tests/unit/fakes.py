@@ -51,6 +51,7 @@ class FailingIndex:
     def __init__(self, inner: MemoryIndex, failures: int) -> None:
         self._inner = inner
         self.failures = failures
+        self.settled = 0
 
     def _maybe_fail(self) -> None:
         if self.failures:
@@ -72,6 +73,10 @@ class FailingIndex:
     def get(self, ids: IdArray) -> Mapping[int, FloatArray]:
         self._maybe_fail()
         return self._inner.get(ids)
+
+    def settle(self) -> None:
+        self._maybe_fail()
+        self.settled += 1
 
     def describe(self) -> IndexInfo:
         return self._inner.describe()

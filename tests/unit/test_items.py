@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from streams.errors import TransientError
-from streams.items import ItemProcessor
+from streams.items import SETTLE_AFTER, ItemProcessor
 from streams.memory import MemoryIndex, MemoryOutbox
 from streams.messages import Item, encode_item
 from streams.metrics import ItemMetrics
@@ -16,16 +16,18 @@ from tests.unit.fakes import FailingIndex
 
 
 class ItemWorld:
-    def __init__(self, failures: int = 0) -> None:
+    def __init__(self, failures: int = 0, batch_size: int = 100) -> None:
         self.memory = MemoryIndex("m1", 2)
         self.outbox = MemoryOutbox()
         self.metrics = ItemMetrics(CollectorRegistry())
+        self.index = FailingIndex(self.memory, failures)
         self.processor = ItemProcessor(
-            FailingIndex(self.memory, failures),
+            self.index,
             self.outbox,
             dead_letters="dead-letters",
             model_version="m1",
             dim=2,
+            batch_size=batch_size,
             metrics=self.metrics,
         )
         self._offset = 0
@@ -91,3 +93,25 @@ def test_a_transient_fault_is_passed_on_before_any_dead_letter_is_sent() -> None
     world.processor.process(batch)
     assert world.ids() == {1}
     assert len(world.outbox.sent) == 1
+
+
+def test_the_index_is_settled_once_after_a_bulk_load() -> None:
+    world = ItemWorld(batch_size=SETTLE_AFTER)
+    world.processor.process([world.message(i + 1, [1, 0]) for i in range(SETTLE_AFTER)])
+    assert world.index.settled == 0, "a full batch: more is coming"
+    world.processor.process([world.message(1, [1, 0])])
+    assert world.index.settled == 1
+    world.processor.process([world.message(2, [1, 0])])
+    assert world.index.settled == 1, "single items do not settle it again"
+
+
+def test_a_failure_to_settle_loses_nothing_and_is_tried_again() -> None:
+    world = ItemWorld(batch_size=SETTLE_AFTER)
+    world.processor.process([world.message(i + 1, [1, 0]) for i in range(SETTLE_AFTER)])
+    batch = [world.message(1, [0, 3])]
+    world.memory.upsert(np.array([1]), np.array([[0, 3]], dtype=np.float32))
+    world.index.upsert = lambda ids, vectors: setattr(world.index, "failures", 1)  # type: ignore[method-assign]
+    world.processor.process(batch)
+    assert world.index.settled == 0
+    world.processor.process(batch[:0])
+    assert world.index.settled == 1

@@ -1,0 +1,140 @@
+"""The command line: `python -m benchmarks`. Each benchmark is a file of its own; this one runs and reports them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from benchmarks.report import ROOT, Result, Run, to_json
+
+if TYPE_CHECKING:
+    from benchmarks.benchmark import Benchmark
+    from benchmarks.stage import MilvusKind
+
+#: Ignored by git.
+FOLDER = ROOT / ".mindstream" / "bench"
+#: Name → what it measures. Their modules load Milvus' client, which takes a second: `--help` does without.
+NAMES = {
+    "freshness": "published item → found by a search",
+    "clicks": "clicks a second of one worker; latency click → recommendation at a steady pace",
+    "producers": "items and clicks a second into Kafka",
+    "encoder": "histories → interest vectors, for a batch, on one thread",
+}
+EPILOG = """\b
+Benchmarks:
+{names}
+
+\b
+Examples:
+  python -m benchmarks
+  python -m benchmarks freshness clicks --milvus standalone
+  python -m benchmarks encoder --json encoder.json
+  python -m benchmarks clicks --set clicks.clicks=100000 --set clicks.users=10000
+
+\b
+The servers are embedded ones (python -m embedded --help), unless MINDSTREAM_KAFKA or MINDSTREAM_MILVUS name others.
+Exit status: 0 all measured; 1 a benchmark could not be finished; 130 interrupted.
+""".format(names="\n".join(f"  {name:10} {title}" for name, title in NAMES.items()))
+
+
+@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("names", nargs=-1, type=click.Choice(list(NAMES)), metavar="[NAME]...")
+@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there, too.")
+@click.option("--milvus", type=click.Choice(["lite", "standalone"]), help="The real server where the platform has it.")
+@click.option("--set", "overrides", multiple=True, metavar="NAME.SIZE=N", help="Another size; repeatable.")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=FOLDER,
+    show_default=".mindstream/bench in the checkout",
+    help="Folder for servers, models and logs while it runs.",
+)
+def main(
+    names: tuple[str, ...], path: Path | None, milvus: MilvusKind | None, overrides: tuple[str, ...], folder: Path
+) -> None:
+    """Measure the benchmarks with these names, or all, and print machine, commit, command and figures.
+
+    Figures go to standard output, progress to standard error. Sizes differ between the real Milvus and milvus-lite;
+    each result names its own.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the same clean-up as for Ctrl-C
+    chosen = tuple(dict.fromkeys(names)) or tuple(NAMES)
+    try:
+        measure(chosen, path, milvus, overrides, folder)
+    except KeyboardInterrupt:
+        click.echo("Interrupted; the servers are stopped.", err=True)
+        sys.exit(130)
+
+
+def measure(
+    names: Sequence[str], path: Path | None, milvus: MilvusKind | None, overrides: Sequence[str], folder: Path
+) -> None:
+    """Run benchmarks one after the other; what is finished is printed and written at once.
+
+    Raises:
+        click.ClickException: a benchmark could not be finished.
+    """
+    from benchmarks.stage import BenchmarkError, Stage
+    from embedded.errors import EmbeddedError
+    from embedded.standalone import best_flavour
+    from streams.errors import MindstreamError
+
+    run = Run.of_now(shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    kind = milvus or best_flavour()
+    benchmarks = {name: load(name) for name in names}
+    sizes = {name: dict(benchmark.sizes[kind]) for name, benchmark in benchmarks.items()}
+    for override in overrides:
+        _override(sizes, override)
+    click.echo(run.to_text())
+    results: list[Result] = []
+    try:
+        _write(path, run, results)  # a path that cannot be written is found now, not after minutes
+        with Stage(folder, kind, lambda text: click.echo(f"  {text}", err=True)) as stage:
+            for name, benchmark in benchmarks.items():
+                click.echo(f"▸ {name}: {NAMES[name]}", err=True)
+                before = os.getloadavg()[0]
+                figures = benchmark.run(stage, sizes[name])
+                servers = benchmark.servers(kind)
+                results.append(Result(name, servers, sizes[name], figures, before, os.getloadavg()[0]))
+                click.echo(f"\n{results[-1].to_text()}")
+                _write(path, run, results)
+    except (BenchmarkError, EmbeddedError, MindstreamError) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def load(name: str) -> Benchmark:
+    """The benchmark of a name in `NAMES`."""
+    return cast("Benchmark", import_module(f"benchmarks.{name}").BENCHMARK)
+
+
+def _write(path: Path | None, run: Run, results: Sequence[Result]) -> None:
+    if path is None:
+        return
+    try:
+        path.write_text(to_json(run, results), encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _override(sizes: dict[str, dict[str, int]], override: str) -> None:
+    key, _, value = override.partition("=")
+    name, _, size = key.partition(".")
+    if size not in sizes.get(name, {}):
+        known = ", ".join(f"{name}.{size}" for name, its in sizes.items() for size in its)
+        raise click.BadParameter(f"there is no size {key!r} here; known: {known}", param_hint="--set")
+    if not value.isascii() or not value.isdigit() or int(value) < 1:
+        raise click.BadParameter(f"{key} is a whole number from 1, found {value!r}", param_hint="--set")
+    sizes[name][size] = int(value)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks")

@@ -1,0 +1,31 @@
+"""What a benchmark is to the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.report import Figure
+from benchmarks.stage import MilvusKind, Stage
+
+Sizes = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One benchmark; its module holds it as `BENCHMARK`.
+
+    Attributes:
+        run: does it and returns what was measured. It asks the stage for the servers that it needs.
+        sizes: how much it does with each Milvus; every size can be set on the command line.
+        kafka, milvus: whether it needs them.
+    """
+
+    run: Callable[[Stage, Sizes], Sequence[Figure]]
+    sizes: Mapping[MilvusKind, Sizes]
+    kafka: bool
+    milvus: bool
+
+    def servers(self, kind: MilvusKind) -> str:
+        """For the report."""
+        return ", ".join(["Kafka"] * self.kafka + [f"Milvus {kind}"] * self.milvus)

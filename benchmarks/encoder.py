@@ -1,0 +1,90 @@
+"""Cost of turning a batch of histories into interest vectors, on one thread, with nothing else in the process.
+
+    lookup        item ids → embeddings in the memory-mapped matrix of the model
+    model input   which clicks the encoder reads, padding
+    encoding      MIND's dynamic routing in NumPy
+    all           what the worker does for a batch before it asks Milvus: the three, and putting them together
+
+It runs in a process of its own: the number of threads of NumPy's linear algebra is fixed when NumPy is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from benchmarks.benchmark import Benchmark, Sizes
+from benchmarks.data import random_artifact
+from benchmarks.report import ROOT, Figure
+from benchmarks.stage import BenchmarkError, Stage
+from model.artifact import Artifact
+from model.encoder import Encoder
+from model.inputs import model_input
+from streams.embeddings import HistoryEmbeddings
+from streams.engine import RecallEngine
+from streams.memory import MemoryIndex
+
+#: Variables of the libraries that NumPy is built with: OpenBLAS, MKL, Accelerate, OpenMP.
+_ONE_THREAD = dict.fromkeys(
+    ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS"), "1"
+)
+
+
+def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
+    folder = stage.folder / "encoder"
+    random_artifact(folder, sizes["catalogue"], sizes["dim"], sizes["length"])
+    stage.report(f"Encoding {sizes['rounds']:,} batches of {sizes['users']} users")
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "benchmarks.encoder", str(folder), json.dumps(dict(sizes))],
+        cwd=ROOT,
+        env=os.environ | _ONE_THREAD,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BenchmarkError(f"the measuring process ended with status {done.returncode}\n{done.stderr}")
+    medians = cast("dict[str, float]", json.loads(done.stdout))
+    return [Figure(f"{name}, median of a batch", seconds * 1e6, "µs") for name, seconds in medians.items()]
+
+
+def measure(artifact: Artifact, sizes: Sizes) -> dict[str, float]:
+    """Median seconds of each step for a batch of B users with full histories; every round has other histories."""
+    rng = np.random.default_rng(0)
+    B, L = sizes["users"], sizes["length"]
+    encoder = Encoder.from_artifact(artifact)
+    index = MemoryIndex(artifact.model_version, artifact.dim)
+    embeddings = HistoryEmbeddings(artifact, index, capacity=1, refresh=60.0, unknown_ttl=60.0)
+    engine = RecallEngine(encoder, embeddings, index, top_k=50)
+    taken: dict[str, list[float]] = {"lookup": [], "model input": [], "encoding": [], "all": []}
+    places, lengths = list(np.arange(1, B * L + 1).reshape(B, L)), np.full(B, L, dtype=np.int64)  # B × (L,), (B,)
+    for _ in range(sizes["rounds"]):
+        # Each look-up has items of its own: rows that were read a moment ago would come from the processor's cache.
+        histories, flat = list(rng.choice(artifact.item_ids, size=(B, L))), rng.choice(artifact.item_ids, size=B * L)
+        taken["all"].append(_seconds(engine.interests, histories))
+        taken["lookup"].append(_seconds(embeddings.lookup, flat))
+        taken["model input"].append(_seconds(model_input, places, L))
+        batch = embeddings.lookup(flat)[0].reshape(B, L, -1)
+        taken["encoding"].append(_seconds(encoder.encode, batch, lengths))
+    return {name: float(np.median(times)) for name, times in taken.items()}
+
+
+def _seconds(call: Callable[..., object], *arguments: object) -> float:
+    begin = time.perf_counter()
+    call(*arguments)
+    return time.perf_counter() - begin
+
+
+_SIZES = {"users": 64, "length": 20, "dim": 64, "catalogue": 368_000, "rounds": 500}
+BENCHMARK = Benchmark(run, {"standalone": _SIZES, "lite": _SIZES}, kafka=False, milvus=False)
+
+if __name__ == "__main__":
+    print(json.dumps(measure(Artifact.load(Path(sys.argv[1])), json.loads(sys.argv[2]))))

@@ -1,0 +1,55 @@
+"""How fast the producers write to Kafka, each message acknowledged: a catalogue's item vectors, and replayed clicks.
+
+Nothing reads the topics meanwhile. The rate runs from the connection to the last acknowledgement, encoding included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.benchmark import Benchmark, Sizes
+from benchmarks.data import click_log, random_artifact
+from benchmarks.report import Figure
+from benchmarks.stage import BenchmarkError, Site, Stage
+from producers.cli import progress_bar
+from producers.items import item_messages, items_sender
+from producers.kafka import Report, send_all
+from producers.replay import clicks_sender, replay
+
+
+def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
+    with stage.site("producers") as site:
+        items = _publish(stage, site, sizes)
+        clicks = _replay(stage, site, sizes)
+    return [
+        Figure(f"publishing items of {sizes['dim']} dimensions", items.rate, "items/s"),
+        Figure("replaying clicks", clicks.rate, "clicks/s"),
+    ]
+
+
+def _publish(stage: Stage, site: Site, sizes: Sizes) -> Report:
+    artifact = random_artifact(stage.folder / "producers", sizes["items"], sizes["dim"])
+    stage.report(f"Publishing {sizes['items']:,} items")
+    sender = items_sender(site.replay)
+    sender.connect()
+    with progress_bar(sizes["items"], "items") as show:
+        report = send_all(sender, item_messages(artifact), lambda report: show(report.delivered))
+    return _whole(report)
+
+
+def _replay(stage: Stage, site: Site, sizes: Sizes) -> Report:
+    log = click_log(sizes["clicks"], sizes["users"], items=min(5_000, sizes["items"]))
+    stage.report(f"Replaying {sizes['clicks']:,} clicks")
+    with progress_bar(sizes["clicks"], "clicks") as show:
+        report = replay(log, site.replay, clicks_sender(site.replay), lambda report: show(report.delivered))
+    return _whole(report)
+
+
+def _whole(report: Report) -> Report:
+    if report.failed:
+        raise BenchmarkError(f"Kafka did not take {report.failed} messages: {report.reasons.most_common(1)}")
+    return report
+
+
+_SIZES = {"items": 368_000, "dim": 64, "clicks": 200_000, "users": 20_000}
+BENCHMARK = Benchmark(run, {"standalone": _SIZES, "lite": _SIZES}, kafka=True, milvus=False)

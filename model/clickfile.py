@@ -1,0 +1,163 @@
+"""Click files in the AmazonBook formats, as ComiRec and PaddleRec publish them: opened, decoded and parsed here alone.
+
+Train format: `uid,item_id,order` on each line, no header; `order` is a time stamp or a rank within the user. Valid
+format: one user on each line, `user_id:7 target_item:0 hist_item:3 … eval_item:9 …`, history first, then the targets;
+`target_item` is no click and may be missing. Text is UTF-8, with or without a byte order mark; names that end in .gz
+or .xz are decompressed. Item ids are any int64 except 0, which is padding; user ids are text of 1 to 256 bytes.
+
+Parsers raise ValueError and nothing else, whatever the line; the message says what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import math
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
+from os import PathLike
+from pathlib import Path
+from typing import IO, Literal
+
+PathName = str | PathLike[str]
+#: What bytes that are no UTF-8 make unusable: "strict" the whole file, "replace" their own line.
+Decoding = Literal["strict", "replace"]
+#: What stands in a line for bytes that are no UTF-8, after "replace".
+UNDECODED = "\ufffd"
+
+INT64 = range(-(2**63), 2**63)
+#: Bytes of a user id in UTF-8: the limit of the click messages, so that whoever is trained on can also be served.
+MAX_USER_BYTES = 256
+#: Characters of a line or field that a message shows: enough to find it, and the message stays on a line or two.
+SHOWN = 60
+_WHOLE = re.compile(r"[+-]?[0-9]+", re.ASCII)
+
+
+class DataError(Exception):
+    """A click file that cannot be used. The message names the file, the line and what was expected."""
+
+
+@contextmanager
+def opened(path: PathName, decoding: Decoding = "strict") -> Iterator[IO[str]]:
+    """The text of a file; the text `-` (no Path) is standard input.
+
+    Raises:
+        DataError: it cannot be opened, or, while it is read here, decompressed or decoded.
+    """
+    try:
+        with _open(path, decoding) as file:
+            yield file
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        remedy = "check the path, and that the file is UTF-8 text, .gz or .xz"
+        raise DataError(f"{path}: cannot be read ({reason}); {remedy}") from None
+
+
+def lines(path: PathName, decoding: Decoding = "strict") -> Iterator[tuple[int, str]]:
+    """Stripped lines with their numbers, from 1; blank ones are left out.
+
+    Raises:
+        DataError: as `opened`.
+    """
+    with opened(path, decoding) as file:
+        for number, line in enumerate(file, 1):
+            if stripped := line.strip():
+                yield number, stripped
+
+
+def holds_user(line: str) -> bool:
+    """Whether the line is in the valid format (otherwise it should be in the train format)."""
+    return line.startswith("user_id:")
+
+
+def parse_click(line: str) -> tuple[str, int, int | float]:
+    """User id, item id and order of a line in the train format; order is int where it is an int64, else finite.
+
+    Raises:
+        ValueError: the line is malformed.
+    """
+    if UNDECODED in line:
+        raise ValueError(f"not UTF-8, found {_show(line)}")
+    fields = line.split(",")
+    if len(fields) != 3:
+        raise ValueError(f"expected uid,item_id,order and no header, or user_id:… hist_item:…, found {_show(line)}")
+    return _user(fields[0]), _item(fields[1]), _order(fields[2])
+
+
+def parse_user(line: str) -> tuple[str, list[int], list[int]]:
+    """User id, history and targets of a line in the valid format; either list may be empty.
+
+    Raises:
+        ValueError: the line is malformed.
+    """
+    if UNDECODED in line:
+        raise ValueError(f"not UTF-8, found {_show(line)}")
+    user = ""
+    items: dict[str, list[int]] = {"hist_item": [], "eval_item": []}
+    for field in line.split():
+        name, _, text = field.partition(":")
+        if name in items:
+            items[name].append(_item(text))
+        elif name == "user_id" and not user:
+            user = _user(text)
+        elif name != "target_item":
+            raise ValueError(f"expected user_id: once, target_item:, hist_item: or eval_item:, found {_show(field)}")
+    if not user:
+        raise ValueError(f"expected a user_id:, found {_show(line)}")
+    return user, items["hist_item"], items["eval_item"]
+
+
+def int64(text: str) -> int | None:
+    """The whole number that the text is in ASCII digits, with or without a sign; None if none or beyond int64."""
+    if len(text) < 19 and text.isdecimal() and text.isascii():  # nearly always
+        return int(text)
+    text = text.strip()
+    if len(text) > 40 or not _WHOLE.fullmatch(text) or int(text) not in INT64:
+        return None
+    return int(text)
+
+
+def _open(path: PathName, decoding: Decoding) -> IO[str]:
+    if path == "-":
+        return TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors=decoding)
+    path = Path(path)
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", errors=decoding)
+    if path.suffix == ".xz":
+        return lzma.open(path, "rt", encoding="utf-8-sig", errors=decoding)
+    return path.open(encoding="utf-8-sig", errors=decoding)
+
+
+def _user(text: str) -> str:
+    text = text.strip()
+    if not 0 < len(text.encode()) <= MAX_USER_BYTES:
+        raise ValueError(f"a user id has 1 to {MAX_USER_BYTES} bytes, found {_show(text)}")
+    return text
+
+
+def _item(text: str) -> int:
+    item = int64(text)
+    if not item:
+        raise ValueError(f"an item id is a 64-bit integer other than 0 (padding), found {_show(text)}")
+    return item
+
+
+def _order(text: str) -> int | float:
+    whole = int64(text)
+    if whole is not None:
+        return whole
+    try:
+        order = float(text) if "_" not in text else math.nan
+    except ValueError:
+        order = math.nan
+    if not math.isfinite(order):
+        raise ValueError(f"the order is a number, a rank or a time stamp, found {_show(text)}")
+    return order
+
+
+def _show(text: str) -> str:
+    return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")

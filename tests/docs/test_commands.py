@@ -1,0 +1,198 @@
+"""The documents hold true: every command, option, make target, configuration key, variable and link in them exists.
+
+And every command explains itself: `--help` works, says what the command does, and gives an example.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import re
+import runpy
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+from pydantic import BaseModel
+
+from configs.loader import ENVIRONMENT
+from configs.schema import ReplayConfig, TrainConfig, WorkerConfig
+from tests.docs.documents import ROOT, Command, anchors, commands, documents, links, module_of, spans, split
+
+#: Every command line of the project, as in `python -m NAME`. `python -m producers` only names its parts.
+PROGRAMS = (
+    "streams",
+    "embedded",
+    "producers.generate",
+    "producers.replay",
+    "producers.items",
+    "model.train",
+    "benchmarks",
+)
+ROOMS = {"configs", "model", "streams", "producers", "embedded", "benchmarks", "tests"}
+#: Variables of ours that are no configuration keys.
+OTHER_VARIABLES = {"MINDSTREAM_DATA"}
+LINKING = [path for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md") if (path := ROOT / name).exists()]
+#: Suffixes by which `name.suffix` is a file, not a configuration key.
+FILES = {"yaml", "yml", "md", "py", "json", "toml", "csv", "npy", "npz", "txt", "gz", "xz", "db", "log"}
+
+ALL_COMMANDS = [command for path in documents() for command in commands(path)]
+
+
+@cache
+def _program(module: str) -> click.Command | None:
+    """The command behind `python -m MODULE`; None if it is no program of ours with options."""
+    if module not in PROGRAMS:
+        return None
+    is_package = (ROOT / module.replace(".", "/")).is_dir()
+    command = import_module(f"{module}.__main__" if is_package else module).main
+    assert isinstance(command, click.Command)
+    return command
+
+
+@cache
+def _help(module: str, *path: str) -> str:
+    program = _program(module)
+    assert program is not None
+    done = CliRunner().invoke(program, [*path, "--help"], prog_name=f"python -m {module}")
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def _paths(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    """A command and everything below it."""
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, part in command.commands.items():
+            yield from _paths(part, *path, name)
+
+
+def _keys() -> dict[str, set[str]]:
+    """Section → keys, of all configurations."""
+    found: dict[str, set[str]] = {}
+    for config in (WorkerConfig, ReplayConfig, TrainConfig):
+        for section, field in config.model_fields.items():
+            assert isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+            found.setdefault(section, set()).update(field.annotation.model_fields)
+    return found
+
+
+KEYS = _keys()
+TARGETS = set(re.findall(r"^([A-Za-z][\w-]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
+MAKE_VARIABLES = set(re.findall(r"\$\((?:if \$\()?([A-Z]+)\)", (ROOT / "Makefile").read_text()))
+
+
+def test_the_readme_has_commands() -> None:
+    assert any(command.words[0] == "make" for command in ALL_COMMANDS)
+    assert {module_of(command) for command in ALL_COMMANDS} >= {"streams", "producers.replay", "producers.items"}
+
+
+@pytest.mark.parametrize("command", [c for c in ALL_COMMANDS if c.words[0] == "make"], ids=str)
+def test_make_commands(command: Command) -> None:
+    words = [word for word in command.words[1:] if not word.startswith("-")]
+    assert {word for word in words if "=" not in word} <= TARGETS
+    assert {word.split("=")[0] for word in words if "=" in word} <= MAKE_VARIABLES
+
+
+@pytest.mark.parametrize("command", [c for c in ALL_COMMANDS if c.words[0] != "make"], ids=str)
+def test_python_commands(command: Command) -> None:
+    module = module_of(command)
+    assert module is not None
+    assert importlib.util.find_spec(module) is not None, f"there is no module {module}"
+    if module.split(".")[0] in ROOMS and module != "producers":
+        assert module in PROGRAMS, f"{module} is no program: add it to PROGRAMS"
+        _check_arguments(module, list(command.words[3:]))
+
+
+def _check_arguments(module: str, words: list[str]) -> None:
+    """Sub-commands exist, options stand in their help, keys given with --set exist."""
+    part = _program(module)
+    path: list[str] = []
+    while isinstance(part, click.Group) and words and not words[0].startswith("-"):
+        assert words[0] in part.commands, f"{module} has no command {words[0]!r}"
+        path.append(words.pop(0))
+        part = part.commands[path[-1]]
+    shown = _help(module, *path)
+    for place, word in enumerate(words):
+        option, _, value = word.partition("=")
+        if not option.startswith("-") or option == "-":
+            continue
+        assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", shown), f"no option {option} in the help"
+        if option == "--set":
+            key = (value or words[place + 1]).split("=")[0]
+            assert _is_known(key) or module == "benchmarks", f"there is no configuration key {key}"
+
+
+def _is_known(key: str) -> bool:
+    section, _, name = key.partition(".")
+    return section == "section" or name in KEYS.get(section, set())  # `section.key` stands for any
+
+
+def test_configuration_keys_exist() -> None:
+    for path in documents():
+        for span in spans(path):
+            match = re.fullmatch(r"(?:--set )?([a-z_]+)\.([a-z_]+)(?:=\S*)?", span)
+            if match is None or match[2] in FILES or _is_module(*match.groups()):
+                continue
+            # A name that nearly is that of a section is a slip of the pen, not something else.
+            if difflib.get_close_matches(match[1], KEYS, n=1, cutoff=0.8):
+                assert _is_known(f"{match[1]}.{match[2]}"), f"{path.name}: there is no configuration key {span}"
+
+
+def _is_module(room: str, name: str) -> bool:
+    return any((ROOT / room / part).exists() for part in (f"{name}.py", name))
+
+
+def test_environment_variables_exist() -> None:
+    known = ENVIRONMENT.keys() | OTHER_VARIABLES
+    for path in {*documents(), *LINKING}:
+        for name in set(re.findall(r"MINDSTREAM_[A-Z_]+\*?", path.read_text())):
+            prefix = name.rstrip("*")
+            found = [n for n in known if n == name or (name != n and prefix.endswith("_") and n.startswith(prefix))]
+            assert found, f"{path.name}: there is no environment variable {name}"
+
+
+@pytest.mark.parametrize("path", LINKING, ids=lambda path: path.name)
+def test_local_links_lead_somewhere(path: Path) -> None:
+    for link in links(path):
+        if re.match(r"[a-z]+:", link):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file) if file else path
+        assert target.exists(), f"{path.name} links to {file}, which does not exist"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), f"{path.name} links to {link}; headings there: {sorted(anchors(target))}"
+
+
+@pytest.mark.parametrize("module", PROGRAMS)
+def test_every_command_explains_itself(module: str) -> None:
+    program = _program(module)
+    assert program is not None
+    for path, command in _paths(program):
+        shown = _help(module, *path)
+        assert (command.help or "").strip(), f"{module} {path}: no description"
+        # A group within a group lists its commands, which have the examples.
+        if not path or not isinstance(command, click.Group):
+            assert "Example" in shown and f"python -m {module}" in shown, f"{module} {path}: no example"
+            for line in shown.splitlines():
+                _check_example(module, line)
+
+
+def _check_example(module: str, line: str) -> None:
+    """The examples of the help are true, too."""
+    line = re.sub(r"\s{3,}.*", "", line.strip().removeprefix("Example: "))  # what it does stands behind it
+    if not line.startswith("python -m "):
+        return
+    for words in split(line):
+        if words[:2] == ("python", "-m") and words[2] in PROGRAMS:
+            _check_arguments(words[2], list(words[3:]))
+
+
+def test_the_overview_of_the_producers_names_all(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_module("producers", run_name="__main__")
+    named = set(re.findall(r"python -m (producers\.\w+)", capsys.readouterr().out))
+    assert named == {program for program in PROGRAMS if program.startswith("producers.")}
