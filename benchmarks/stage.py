@@ -27,7 +27,6 @@ import numpy as np
 from confluent_kafka.admin import AdminClient
 from filelock import FileLock, Timeout
 
-from benchmarks.milvus import build_index
 from benchmarks.report import ROOT
 from configs.loader import load_replay, load_worker
 from configs.schema import ReplayConfig, WorkerConfig
@@ -170,10 +169,14 @@ class Site:
             if time.monotonic() > deadline:
                 raise BenchmarkError(f"Milvus does not show all items after {PATIENCE:.0f} s")
             time.sleep(_POLL)
-        index.close()
         if self._stage.milvus == "standalone":  # milvus-lite indexes as it goes
             self._stage.report("Waiting for Milvus to index them")
-            build_index(self.config.milvus, artifact.model_version, len(artifact.item_ids), PATIENCE)
+            index.settle()
+            while index.searchable_by_graph() < len(artifact.item_ids):
+                if time.monotonic() > deadline:
+                    raise BenchmarkError(f"Milvus has not indexed all items after {PATIENCE:.0f} s")
+                time.sleep(_POLL)
+        index.close()
 
     @contextmanager
     def worker(self, agents: str) -> Iterator[Worker]:

@@ -35,6 +35,7 @@ from embedded.standalone import best_flavour
 from model.artifact import Artifact
 from streams.audit import AuditReport, audit_kafka
 from streams.errors import MindstreamError
+from streams.items import SETTLE_AFTER
 from streams.kafka import KafkaOutbox, Record, follow
 from streams.messages import decode_click, decode_recommendation
 from streams.milvus import MilvusIndex
@@ -147,6 +148,8 @@ class Demo:
         index = _index(config)
         assert index is not None
         self._wait(f"{expected:,} items in Milvus", lambda: index.describe().count >= expected)
+        if self._flavour == "standalone" and expected >= SETTLE_AFTER:
+            self._wait("Milvus to index them", lambda: index.searchable_by_graph() >= expected)
 
     def _replay(self, config: WorkerConfig, data: DemoData) -> Scoreboard:
         artifact = Artifact.load(config.model.artifact)

@@ -142,6 +142,12 @@ class MilvusIndex:
         with self._translated():
             self._client.flush(self._name, timeout=_SLOW)
 
+    def searchable_by_graph(self) -> int:
+        """Rows that searches find through the graph; the others are compared one by one. Standalone server only."""
+        with self._translated():
+            segments = self._client.list_loaded_segments(self._name, timeout=self._settings.timeout)
+        return sum(segment.num_rows for segment in segments if segment.index_name)
+
     def describe(self) -> IndexInfo:
         """See `streams.ports.ItemIndex.describe`."""
         with self._translated():

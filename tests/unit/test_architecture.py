@@ -30,7 +30,7 @@ PURE_MAY = {"numpy", "orjson", "prometheus_client"}
 ONLY_IN = {
     "faust": {"streams/agents.py", "streams/app.py", "streams/worker.py"},
     "rocksdict": {"streams/store.py"},
-    "pymilvus": {"streams/milvus.py", "embedded/milvus.py", "benchmarks/milvus.py"},
+    "pymilvus": {"streams/milvus.py", "embedded/milvus.py"},
     "paddle": {"model/net.py", "model/train.py"},
 }
 
