@@ -33,8 +33,8 @@ from configs.schema import ReplayConfig, WorkerConfig
 from embedded.stack import Stack
 from model.artifact import Artifact
 from streams.errors import MindstreamError
-from streams.kafka import create_topics, topic_specs
 from streams.milvus import MilvusIndex
+from streams.topics import create_topics, topic_specs
 
 MilvusKind = Literal["lite", "standalone"]
 

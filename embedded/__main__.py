@@ -145,11 +145,24 @@ def down(wipe: bool, folder: Path) -> None:
     "--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Click file; else generated."
 )
 @click.option("--milvus", type=click.Choice(["lite", "standalone"]), help="The real server where the platform has it.")
-@click.option("--train-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True)
-@click.option("--replay-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True)
+@click.option("--train-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Training time.")
+@click.option("--replay-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Replay time.")
 @click.option("--rate", type=click.FloatRange(min=0.1), help="Clicks a second; else what the platform's Milvus takes.")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=FOLDER.parent / "demo",
+    show_default=".mindstream/demo in the checkout",
+    help="Folder of the run: servers, model, logs. What an earlier demo left there is deleted.",
+)
 def demo(
-    data: Path | None, milvus: Flavour | None, train_seconds: float, replay_seconds: float, rate: float | None
+    data: Path | None,
+    milvus: Flavour | None,
+    train_seconds: float,
+    replay_seconds: float,
+    rate: float | None,
+    folder: Path,
 ) -> None:
     """Run the whole path on real servers: train, publish items, replay clicks, watch, audit.
 
@@ -157,7 +170,7 @@ def demo(
     """
     from embedded.demo import DemoOptions, run  # the other commands do without Faust, Milvus and the model
 
-    sys.exit(run(DemoOptions(data, milvus, train_seconds, replay_seconds, rate), FOLDER.parent / "demo"))
+    sys.exit(run(DemoOptions(data, milvus, train_seconds, replay_seconds, rate), folder))
 
 
 def _table(servers: list[ServerStatus]) -> Table:

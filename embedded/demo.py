@@ -36,9 +36,10 @@ from model.artifact import Artifact
 from streams.audit import AuditReport, audit_kafka
 from streams.errors import MindstreamError
 from streams.items import SETTLE_AFTER
-from streams.kafka import KafkaOutbox, Record, follow
+from streams.kafka import Record, follow
 from streams.messages import decode_click, decode_recommendation
 from streams.milvus import MilvusIndex
+from streams.outbox import KafkaOutbox
 from streams.ports import Output
 
 #: Clicks a second. milvus-lite is Python: it answers some hundred queries a second, four of them a user.

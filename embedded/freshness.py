@@ -13,9 +13,9 @@ from configs.schema import WorkerConfig
 from embedded.scoreboard import Scoreboard
 from model.artifact import Artifact
 from streams.errors import TransientError
-from streams.kafka import KafkaOutbox
 from streams.messages import FloatVector, Item, encode_item
 from streams.milvus import MilvusIndex
+from streams.outbox import KafkaOutbox
 from streams.ports import Output
 
 #: Seconds between two looks whether the new item is found: the resolution of the measurement.

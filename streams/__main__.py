@@ -115,7 +115,7 @@ def topics() -> None:
 @_configured
 def topics_create(config: WorkerConfig) -> None:
     """Create the topics that do not exist, and check those that do."""
-    from streams.kafka import check_topics, create_topics, topic_specs
+    from streams.topics import check_topics, create_topics, topic_specs
 
     specs = topic_specs(config.topics, config.worker.group)
     created = create_topics(config.kafka, specs, config.topics.replication)
@@ -130,7 +130,7 @@ def topics_create(config: WorkerConfig) -> None:
 @_configured
 def topics_check(config: WorkerConfig) -> None:
     """Check that all topics exist with the configured number of partitions."""
-    from streams.kafka import check_topics, topic_specs
+    from streams.topics import check_topics, topic_specs
 
     check_topics(config.kafka, topic_specs(config.topics, config.worker.group))
     click.echo("all topics are as configured")

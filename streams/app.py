@@ -23,11 +23,12 @@ from streams.embeddings import HistoryEmbeddings
 from streams.engine import RecallEngine
 from streams.errors import FatalError
 from streams.items import ItemProcessor
-from streams.kafka import HEADER_BYTES, KafkaOutbox, changelog_topic, check_topics, topic_id, topic_specs
 from streams.metrics import ClickMetrics, ItemMetrics
 from streams.milvus import MilvusIndex
+from streams.outbox import KafkaOutbox
 from streams.restore import restore_histories
 from streams.store import PartitionStores
+from streams.topics import HEADER_BYTES, changelog_topic, check_topics, topic_id, topic_specs
 
 _LOG = logging.getLogger("mindstream.worker")
 

@@ -20,9 +20,10 @@ import numpy as np
 from configs.schema import WorkerConfig
 from streams.errors import BadMessage, FatalError
 from streams.history import History, IdVector, newer_record
-from streams.kafka import changelog_topic, read_to_end
+from streams.kafka import read_to_end
 from streams.messages import decode_click, decode_recommendation
 from streams.ports import Message
+from streams.topics import changelog_topic
 
 Place = tuple[int, int]  # partition, offset
 User = tuple[int, bytes]  # partition, key
@@ -125,25 +126,7 @@ def audit(
     Raises:
         FatalError: the oldest clicks are gone.
     """
-    total = unaccounted = 0
-    expected: dict[User, list[tuple[int, int]]] = {}  # every click: offset, item
-    begun: set[int] = set()
-    for message in clicks:
-        total += 1
-        if message.partition not in begun and message.offset > 0:
-            raise FatalError(
-                f"{message.topic} [{message.partition}] begins at offset {message.offset}: Kafka has deleted older "
-                "clicks (topics.retention_days), so histories cannot be recomputed any more"
-            )
-        begun.add(message.partition)
-        try:
-            click = decode_click(message.key, message.value)
-        except BadMessage:
-            unaccounted += (message.partition, message.offset) not in dead_letters
-            continue
-        assert message.key is not None  # the codec has compared it with the user id
-        expected.setdefault((message.partition, message.key), []).append((message.offset, click.item_id))
-
+    total, unaccounted, expected = _recompute(clicks, dead_letters)
     newest: dict[User, bytes] = {}
     wrong: set[User] = set()
     for message in changelog:
@@ -179,6 +162,31 @@ def audit(
         histories_different=len(wrong),
         users_stale=stale,
     )
+
+
+def _recompute(
+    clicks: Iterable[Message], dead_letters: set[Place]
+) -> tuple[int, int, dict[User, list[tuple[int, int]]]]:
+    """Messages, those of them that are nowhere, and every user's clicks as (offset, item) in order."""
+    total = unaccounted = 0
+    expected: dict[User, list[tuple[int, int]]] = {}
+    begun: set[int] = set()
+    for message in clicks:
+        total += 1
+        if message.partition not in begun and message.offset > 0:
+            raise FatalError(
+                f"{message.topic} [{message.partition}] begins at offset {message.offset}: Kafka has deleted older "
+                "clicks (topics.retention_days), so histories cannot be recomputed any more"
+            )
+        begun.add(message.partition)
+        try:
+            click = decode_click(message.key, message.value)
+        except BadMessage:
+            unaccounted += (message.partition, message.offset) not in dead_letters
+            continue
+        assert message.key is not None  # the codec has compared it with the user id
+        expected.setdefault((message.partition, message.key), []).append((message.offset, click.item_id))
+    return total, unaccounted, expected
 
 
 def _is_right(history: History, clicks: Sequence[tuple[int, int]], length: int) -> bool:

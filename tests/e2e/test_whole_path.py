@@ -13,8 +13,8 @@ from model.inputs import model_input
 from producers.synthetic import Shape, generate
 from streams.audit import audit_kafka
 from streams.history import History
-from streams.kafka import changelog_topic
 from streams.messages import Recommendation, decode_click, decode_recommendation
+from streams.topics import changelog_topic
 from tests.site import Site, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.standalone]

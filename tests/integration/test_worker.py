@@ -13,10 +13,10 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
 from streams.audit import audit_kafka
-from streams.kafka import topic_specs
 from streams.messages import Recommendation, decode_recommendation
 from streams.ports import Output
 from streams.store import PartitionStores
+from streams.topics import topic_specs
 from tests.site import Site, wait_for
 
 pytestmark = pytest.mark.integration

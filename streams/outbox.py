@@ -1,0 +1,92 @@
+"""Sending to Kafka with acknowledgement, through confluent-kafka's idempotent producer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import Message as RawMessage
+
+from configs.schema import Kafka
+from streams.kafka import fault
+from streams.ports import Output
+
+_LOG = logging.getLogger("mindstream.kafka")
+
+#: Seconds until an unacknowledged message counts as failed. Longer than a leader election takes.
+DELIVERY_TIMEOUT = 30.0
+
+
+class KafkaOutbox:
+    """The `Outbox` over an idempotent producer. For one thread; each agent has its own.
+
+    Args:
+        kafka: the cluster.
+        max_message_bytes: of the largest topic that it writes to.
+    """
+
+    def __init__(self, kafka: Kafka, max_message_bytes: int) -> None:
+        self._kafka = kafka
+        self._max_message_bytes = max_message_bytes
+        self._producer = self._new_producer()
+
+    def _new_producer(self) -> Producer:
+        return Producer(
+            self._kafka.client(
+                **{
+                    "enable.idempotence": True,
+                    "acks": "all",
+                    # The batch is complete when it is handed over, and `send` waits for it: lingering only adds delay.
+                    "linger.ms": 0,
+                    # As Kafka's Java clients do, so that other producers put a user into the same partition.
+                    "partitioner": "murmur2_random",
+                    "delivery.timeout.ms": int(DELIVERY_TIMEOUT * 1000),
+                    "message.max.bytes": self._max_message_bytes,
+                }
+            ),
+            logger=_LOG,
+        )
+
+    def send(self, outputs: Sequence[Output]) -> Sequence[int]:
+        """See `streams.ports.Outbox.send`."""
+        offsets = [-1] * len(outputs)
+        errors: list[KafkaError] = []
+
+        for place, output in enumerate(outputs):
+
+            def delivered(error: KafkaError | None, message: RawMessage, place: int = place) -> None:
+                if error is not None:
+                    errors.append(error)
+                else:
+                    offset = message.offset()
+                    offsets[place] = -1 if offset is None else offset
+
+            self._produce(output, delivered)
+        self._producer.flush()  # ends at the latest after the delivery timeout of the last message
+        if errors:
+            if any(error.fatal() for error in errors):
+                # An idempotent producer that lost its place in the sequence never recovers; the batch is sent again.
+                self._producer = self._new_producer()
+            raise fault(errors[0])
+        return offsets
+
+    def _produce(self, output: Output, delivered: Any) -> None:
+        options: dict[str, Any] = {} if output.partition is None else {"partition": output.partition}
+        while True:
+            try:
+                self._producer.produce(
+                    output.topic,
+                    output.value,
+                    output.key,
+                    headers=list(output.headers),
+                    on_delivery=delivered,
+                    **options,
+                )
+            except BufferError:  # the local queue is full: let deliveries make room
+                self._producer.poll(0.1)
+            except KafkaException as error:
+                raise fault(error.args[0]) from None
+            else:
+                return

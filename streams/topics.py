@@ -1,0 +1,124 @@
+"""The project's topics: what they are called, how they must be, creating and checking them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.cimpl import NewTopic
+
+from configs.schema import Kafka, Topics
+from streams.errors import FatalError, TransientError
+from streams.kafka import ADMIN_TIMEOUT, admin, fault, metadata
+
+#: Bytes that a dead letter may have beyond the largest input message: its headers.
+HEADER_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic as it must exist."""
+
+    name: str
+    partitions: int
+    config: dict[str, str]
+
+
+def changelog_topic(group: str) -> str:
+    """Name of the histories' changelog, as Faust derives it from application and table."""
+    return f"{group}-clicks-history-changelog"
+
+
+def topic_specs(topics: Topics, group: str) -> list[TopicSpec]:
+    """All topics of the project."""
+    kept = {"cleanup.policy": "delete", "retention.ms": str(int(topics.retention_days * 86_400_000))}
+    compacted = {"cleanup.policy": "compact"}
+    large = {"max.message.bytes": str(topics.max_message_bytes)}
+    larger = {"max.message.bytes": str(topics.max_message_bytes + HEADER_BYTES)}
+    safe = {"min.insync.replicas": "2"} if topics.replication >= 3 else {}
+    return [
+        TopicSpec(topics.clicks, topics.partitions, kept | large | safe),
+        TopicSpec(topics.items, topics.item_partitions, compacted | large | safe),
+        TopicSpec(topics.recommendations, topics.partitions, kept | safe),
+        TopicSpec(topics.dead_letters, topics.item_partitions, kept | larger | safe),
+        TopicSpec(changelog_topic(group), topics.partitions, compacted | safe),
+    ]
+
+
+def create_topics(kafka: Kafka, specs: Sequence[TopicSpec], replication: int) -> dict[str, bool]:
+    """Create those topics that do not exist.
+
+    Returns:
+        Topic name → whether it was created now.
+
+    Raises:
+        TransientError: Kafka is away.
+        FatalError: Kafka refuses, for example for lack of rights or of brokers for the replication.
+    """
+    wanted = [
+        NewTopic(s.name, num_partitions=s.partitions, replication_factor=replication, config=s.config) for s in specs
+    ]
+    metadata(kafka)  # one clear error when Kafka is away, instead of one for each topic
+    created: dict[str, bool] = {}
+    client = admin(kafka)
+    futures = client.create_topics(wanted, operation_timeout=ADMIN_TIMEOUT, request_timeout=ADMIN_TIMEOUT)
+    for name, future in futures.items():
+        try:
+            future.result()
+            created[name] = True
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise FatalError(f"topic {name} cannot be created: {error.args[0].str()}") from None
+            created[name] = False
+    _await_topics(kafka, [s.name for s in specs])
+    return created
+
+
+def check_topics(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
+    """Check that the topics exist with the wanted number of partitions.
+
+    Raises:
+        TransientError: Kafka is away.
+        FatalError: a topic is missing or has another number of partitions; the message says what mends it.
+    """
+    found = metadata(kafka).topics
+    missing = [s.name for s in specs if s.name not in found]
+    if missing:
+        raise FatalError(
+            f"Kafka has no topic {', '.join(missing)}; create the topics with: python -m streams topics create"
+        )
+    for spec in specs:
+        count = len(found[spec.name].partitions)
+        if count != spec.partitions:
+            raise FatalError(
+                f"topic {spec.name} has {count} partitions, the configuration says {spec.partitions}; set "
+                "topics.partitions and topics.item_partitions to what Kafka has (histories lie in the partition of "
+                "their clicks, so partitions cannot be added later)"
+            )
+
+
+def topic_id(kafka: Kafka, topic: str) -> str:
+    """The identity of a topic: another one of the same name, created later, has another id.
+
+    Raises:
+        TransientError: Kafka is away.
+        FatalError: there is no such topic.
+    """
+    client = admin(kafka)
+    future = client.describe_topics(TopicCollection([topic]), request_timeout=ADMIN_TIMEOUT)[topic]
+    try:
+        return str(future.result().topic_id)
+    except KafkaException as error:
+        raise fault(error.args[0]) from None
+
+
+def _await_topics(kafka: Kafka, names: Sequence[str]) -> None:
+    """A created topic takes a moment until every request sees it."""
+    deadline = time.monotonic() + ADMIN_TIMEOUT
+    while time.monotonic() < deadline:
+        if set(names) <= set(metadata(kafka).topics):
+            return
+        time.sleep(0.05)
+    raise TransientError("Kafka", "the topics were created but do not appear")

@@ -1,0 +1,79 @@
+"""The demo itself, small: generated clicks, the small Milvus, no terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from producers.synthetic import Shape, generate
+from tests.site import ROOT, environment
+
+pytestmark = pytest.mark.integration
+
+
+def _clicks(folder: Path) -> Path:
+    made = generate(Shape(users=600, items=300, clicks=6_000, tastes=6, tastes_per_user=2, drift=0.0), seed=1)
+    path = folder / "clicks.csv"
+    rows = zip(made.user.tolist(), made.item.tolist(), made.order.tolist(), strict=True)
+    path.write_text("".join(f"{user},{item},{order}\n" for user, item, order in rows))
+    return path
+
+
+def _command(folder: Path) -> list[str]:
+    sizes = ["--train-seconds", "5", "--replay-seconds", "8", "--milvus", "lite", "--rate", "10"]
+    return [
+        sys.executable,
+        "-m",
+        "embedded",
+        "demo",
+        "--data",
+        str(_clicks(folder)),
+        "--dir",
+        str(folder / "d"),
+        *sizes,
+    ]
+
+
+def _left_over(folder: Path) -> list[str]:
+    """Processes that name the folder on their command line."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        line = " ".join(process.info["cmdline"] or [])
+        if str(folder) in line and process.pid != os.getpid() and process.info["status"] != psutil.STATUS_ZOMBIE:
+            found.append(line)
+    return found
+
+
+def test_the_demo_ends_with_every_click_accounted_for(tmp_path: Path) -> None:
+    done = subprocess.run(
+        _command(tmp_path), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Every click is accounted for." in done.stdout
+    assert "hit@50" in done.stdout
+    assert "3 broken messages" in done.stdout
+    assert _left_over(tmp_path) == []
+
+
+def test_ctrl_c_cleans_up(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        _command(tmp_path), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Publishing the items" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    process.stdout.close()
+    deadline = time.monotonic() + 10
+    while _left_over(tmp_path):
+        assert time.monotonic() < deadline, _left_over(tmp_path)
+        time.sleep(0.1)
