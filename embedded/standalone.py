@@ -93,8 +93,15 @@ class Standalone(Milvus):
         entry = self.entry
         super()._end(grace)
         if entry is not None:
-            # Each start leaves one there, wherever TMPDIR points.
+            # Each start leaves files there, wherever TMPDIR points; the first only where it may write.
+            lock = Path("/run/milvus/standalone.pid")
+            with suppress(OSError):
+                if lock.read_text().strip() == str(entry.pid):
+                    lock.unlink()
+                    lock.parent.rmdir()
             Path(f"/tmp/milvus/server_id_{entry.pid}").unlink(missing_ok=True)  # noqa: S108 - the server's own choice
+            with suppress(OSError):
+                Path("/tmp/milvus").rmdir()  # noqa: S108 - if it is empty
 
 
 def best_flavour(environ: Mapping[str, str] = os.environ) -> Literal["standalone", "lite"]:

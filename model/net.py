@@ -6,22 +6,41 @@ Only functions that Paddle 2.6 and 3.x share.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
+import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-with warnings.catch_warnings():
+from configs.schema import Loss, Network
+from model.encoder import EPSILON, NEVER, Routing
+
+
+@contextlib.contextmanager
+def _other_home() -> Iterator[None]:
+    """Paddle makes a folder for data sets in the user's home on import; nothing of it is used here."""
+    home = os.environ.get("HOME")
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["HOME"] = folder
+        try:
+            yield
+        finally:
+            if home is None:
+                del os.environ["HOME"]
+            else:
+                os.environ["HOME"] = home
+
+
+with _other_home(), warnings.catch_warnings():
     # Paddle looks for a compiler cache on import; nothing is compiled here.
     warnings.filterwarnings("ignore", message="No ccache found")
     import paddle
     import paddle.nn.functional as F  # noqa: N812 - its name everywhere
     from paddle import Tensor
-
-from configs.schema import Loss, Network
-from model.encoder import EPSILON, NEVER, Routing
 
 __all__ = ["Mind", "corrections", "initial_weights", "paddle", "routing_of", "sampled_softmax"]
 

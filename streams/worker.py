@@ -15,6 +15,13 @@ from streams.app import build
 _LOG = logging.getLogger("mindstream.worker")
 
 
+class _Worker(faust.Worker):
+    """Faust's worker without its second of sleep at the end."""
+
+    async def _sentinel_task(self) -> None:
+        pass
+
+
 def run(config: WorkerConfig, agents: Collection[str]) -> int:
     """Run until SIGTERM or SIGINT; returns the exit status.
 
@@ -28,7 +35,8 @@ def run(config: WorkerConfig, agents: Collection[str]) -> int:
     apps = build(config, agents)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    worker = faust.Worker(apps[0], *apps[1:], loop=loop, quiet=True, override_logging=False)
+    worker = _Worker(apps[0], *apps[1:], loop=loop, quiet=True, override_logging=False)
+    worker.spinner = None  # it writes to standard output
     try:
         worker.execute_from_commandline()
     except SystemExit as leaving:
