@@ -297,7 +297,8 @@ class Demo:
 def run(options: DemoOptions, folder: Path) -> int:
     """Run the demo; returns the exit status: 0 all accounted for, 1 not, 130 interrupted."""
     console = Console(highlight=False)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the same clean-up as for Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT, too: a shell starts background commands with it ignored
+        signal.signal(number, signal.default_int_handler)
     try:
         accounted = Demo(folder, options, console).run()
     except KeyboardInterrupt:
