@@ -66,7 +66,8 @@ def main(
     Figures go to standard output, progress to standard error. Sizes differ between the real Milvus and milvus-lite;
     each result names its own.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the same clean-up as for Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT, too: a shell starts background commands with it ignored
+        signal.signal(number, signal.default_int_handler)
     chosen = tuple(dict.fromkeys(names)) or tuple(NAMES)
     try:
         measure(chosen, path, milvus, overrides, folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -38,7 +39,8 @@ def main(path: Path | None, overrides: tuple[str, ...], data: tuple[str, ...], o
     """Train MIND on click files and write an artifact: weights, item vectors, manifest."""
     given = [f"data.paths={json.dumps(data)}"] if data else []
     given += [f"output.folder={json.dumps(out)}"] if out else []
-    paddle.disable_signal_handler()  # Ctrl-C is ours
+    paddle.disable_signal_handler()  # Ctrl-C is ours …
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # … also where a shell has started us with it ignored
     try:
         train(load_train(path, (*overrides, *given)), Console(highlight=False))
     except (ConfigError, DataError, ArtifactError) as error:

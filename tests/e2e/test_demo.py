@@ -63,16 +63,16 @@ def test_the_demo_ends_with_every_click_accounted_for(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_cleans_up(tmp_path: Path) -> None:
-    process = subprocess.Popen(
+    with subprocess.Popen(
         _command(tmp_path), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "Publishing the items" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
-    process.stdout.close()
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Publishing the items" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        process.stdout.read()
+        assert process.wait(timeout=60) == 130
     deadline = time.monotonic() + 10
     while _left_over(tmp_path):
         assert time.monotonic() < deadline, _left_over(tmp_path)
