@@ -64,7 +64,11 @@ class KafkaOutbox:
                     offsets[place] = -1 if offset is None else offset
 
             self._produce(output, delivered)
-        self._producer.flush()  # ends at the latest after the delivery timeout of the last message
+        try:
+            self._producer.flush()  # ends at the latest after the delivery timeout of the last message
+        except SystemError as error:
+            # So confluent-kafka reports a signal that arrives during a callback; nothing else is raised in ours.
+            raise KeyboardInterrupt from error
         if errors:
             if any(error.fatal() for error in errors):
                 # An idempotent producer that lost its place in the sequence never recovers; the batch is sent again.
