@@ -1,7 +1,7 @@
 """Reads the YAML files of this folder, the only place with defaults, into typed, frozen settings.
 
 Layers, later ones win: the shipped files of this folder, the file given with ``-c`` (it needs only the keys that it
-changes), ``--set key=value``, environment variables. Every layer is checked: an unknown or wrong key raises
+changes), environment variables, ``--set key=value``. Every layer is checked: an unknown or wrong key raises
 `ConfigError`, which names the layer, the key and the remedy.
 """
 
@@ -72,11 +72,11 @@ def _load(
     layers = [(str(FOLDER / name), _read(FOLDER / name)) for name in shipped]
     if path is not None:
         layers.append((str(path), _read(path)))
-    layers.extend((f"--set {item}", _parse_override(item)) for item in overrides)
     for variable, key in ENVIRONMENT.items():
         # Programs read only the part that their schema has: MINDSTREAM_MILVUS is no error for a producer.
         if variable in environ and key.split(".")[0] in schema.model_fields:
             layers.append((f"environment variable {variable}", _nested(key, environ[variable])))
+    layers.extend((f"--set {item}", _parse_override(item)) for item in overrides)
 
     merged: Tree = {}
     origin: dict[str, str] = {}

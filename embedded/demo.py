@@ -98,7 +98,7 @@ class Demo:
             self._start_worker(config)
             self._publish(config)
             board = self._replay(config, data)
-            report = audit_kafka(config, known=self._known(config))
+            report = audit_kafka(config)
             self._summary(board, report)
             return report.ok and report.dead_letters == len(_BROKEN)
         finally:
@@ -157,7 +157,8 @@ class Demo:
         popular = artifact.item_ids[np.argsort(-artifact.item_counts, kind="stable")].tolist()
         board = Scoreboard(popular, data.story)
         self._step(f"Replaying clicks at {self._rate:.0f} a second")
-        arrivals = self._arrivals(config)
+        topics = config.topics
+        arrivals = follow(config.kafka, [topics.clicks, topics.recommendations, topics.dead_letters])
         next(arrivals)  # subscribed before the first click is sent
         replay = self._start(
             "replay",
@@ -197,15 +198,6 @@ class Demo:
             quiet = quiet + 1 if message is None else 0
             if message is not None:
                 _record(board, config, message)
-
-    def _arrivals(self, config: WorkerConfig) -> Iterator[Record | None]:
-        topics = config.topics
-        return follow(config.kafka, [topics.clicks, topics.recommendations, topics.dead_letters])
-
-    def _known(self, config: WorkerConfig) -> Any:
-        """Items of the model and those published during the run."""
-        artifact = Artifact.load(config.model.artifact)
-        return artifact.rows
 
     def _summary(self, board: Scoreboard, report: AuditReport) -> None:
         ours, popular = board.hit_rates()

@@ -9,14 +9,15 @@ The steps are taken in this order, for one batch at a time:
     3. recall       one encoding and one search for all users of the batch; nothing has been changed so far
     4. send         dead letters, history records and recommendations; wait until all in-sync replicas have all of them
     5. store        write the records to the local store, with their offset in the changelog
-    6. acknowledge  the caller (`streams.agents`) marks the input offsets as done; Faust commits them later
+    6. acknowledge  the caller (`streams.agents`) marks the input offsets as done, and commits them later
 
 Where the process dies, and why the result is right:
 
     before 4        nothing was changed: the batch is delivered again.
-    during 4        some records may be in the changelog. The next owner restores them before it reads clicks; the
-                    fence in a restored record stops its clicks, the others are applied. All recommendations and dead
-                    letters of the batch are sent again: each names its source, so repeats can be dropped.
+    during 4        some records may be in the changelog. The next owner restores them (`streams.restore`) before it
+                    applies clicks; the fence in a restored record stops its clicks, the others are applied. All
+                    recommendations and dead letters of the batch are sent again: each names its source, so repeats can
+                    be dropped.
     between 4 and 5 the store is behind the changelog, never ahead of it: recovery reads the rest.
     between 5 and 6, or before the commit: as during 4, with all records in place.
 

@@ -33,6 +33,9 @@ def test_layers_override_in_order(tmp_path: Path) -> None:
     assert config.recall.top_k == 20
     assert config.kafka.bootstrap_servers == "b:2,c:3"
     assert config.milvus.uri == "http://a:1"
+    assert (
+        load_worker(path, ["kafka.bootstrap_servers=d:4"], {"MINDSTREAM_KAFKA": "b:2"}).kafka.bootstrap_servers == "d:4"
+    )
     assert config.recall.filter_seen is True, "the rest comes from the shipped files"
 
 
