@@ -6,13 +6,20 @@ MINDSTREAM_KAFKA or MINDSTREAM_MILVUS are used instead, if set.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from embedded.errors import EmbeddedError
 from embedded.stack import Flavour, Stack
 from embedded.standalone import require_platform
+
+# A busy machine is no fault of the code; and what CI runs twice, it should judge alike: new examples are for developers.
+settings.register_profile("here", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "here")
 
 
 @pytest.fixture(scope="session")
