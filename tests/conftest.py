@@ -16,7 +16,7 @@ from embedded.errors import EmbeddedError
 from embedded.stack import Flavour, Stack
 from embedded.standalone import require_platform
 
-# A busy machine is no fault of the code; and what CI runs twice, it should judge alike: new examples are for developers.
+# A busy machine is no fault of the code; and what CI runs twice, it should judge alike: developers find new examples.
 settings.register_profile("here", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "here")
