@@ -86,10 +86,6 @@ class Scoreboard:
         """A new item was published at a time in seconds since 1970."""
         self._published[item] = at
 
-    @property
-    def new_items(self) -> Collection[int]:
-        return self._published.keys()
-
     def rates(self) -> tuple[float, float]:
         """Clicks and recommendations a second, over the last seconds."""
         now = self._clock()

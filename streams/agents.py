@@ -124,6 +124,7 @@ class BatchAgent:
         self._generation: int | None = None  # of the consumer group; None = no partitions, or stopping
         self._owned: list[int] = []
         self._taken_over: int | None = None  # generation whose partitions are ready
+        self._first: dict[tuple[int | None, int], int] = {}  # generation, partition → first offset received
         self._newest: dict[tuple[int | None, int], int] = {}  # generation, partition → newest offset received
         self._done: dict[TP, int] = {}  # offset to commit: one behind the last processed message
         self._committed: dict[TP, int] = {}
@@ -147,6 +148,10 @@ class BatchAgent:
         async for event in stream.noack().events():
             m = event.message
             place = (m.generation_id, m.partition)
+            if m.offset < self._first.setdefault(place, m.offset):
+                # The consumer began behind the committed offset: what lies between was passed over.
+                _LOG.critical("partition %d went back to offset %d; leaving without commit", m.partition, m.offset)
+                self._leave(EXIT_DEFECT)
             if m.offset > self._newest.get(place, -1):  # Faust may deliver the newest message twice
                 self._newest[place] = m.offset
                 message = Message(m.topic, m.partition, m.offset, m.key, m.value)
@@ -286,6 +291,7 @@ class BatchAgent:
         self._owned = sorted(tp.partition for tp in assigned if tp.topic == self._topic)
         _LOG.info("%s: partitions %s", self._topic, self._owned or "none")
         self._generation = self._app.consumer_generation_id
+        self._first.clear()
         self._newest.clear()
         self._give_up.clear()
         queue = self._messages()

@@ -341,6 +341,17 @@ def test_a_message_delivered_twice_is_processed_once() -> None:
     assert run(scenario).work.offsets == [0, 1, 2]
 
 
+def test_going_back_behind_the_first_message_is_never_silent() -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        world.faust.deliver(7)
+        await until(lambda: world.work.offsets == [7])
+        world.faust.deliver(5)
+        await until(lambda: world.exits == [EXIT_DEFECT])
+
+    run(scenario)
+
+
 def test_a_batch_waits_to_fill_only_if_told_to() -> None:
     async def scenario(world: World) -> None:
         await world.faust.assign(0)
