@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PADDLE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check bench clean
+.PHONY: help demo test test-fast check bench quality clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ check: $(STAMP) ## lint and type-check
 
 bench: $(STAMP) ## measure, on the embedded servers
 	@$(PY) -m benchmarks
+
+quality: $(STAMP) ## train and measure default, one vector and published MIND on real splits (MINDSTREAM_DATA; SEEDS=3)
+	@$(PY) -m benchmarks.quality --seeds $(or $(SEEDS),1)
 
 clean: ## stop the embedded servers and remove everything that make created
 	@if [ -x $(PY) ]; then $(PY) -m embedded down || true; fi

@@ -38,12 +38,13 @@ def random_artifact(folder: Path, items: int, dim: int, length: int = 20, seed: 
         "output": np.eye(dim, dtype=np.float32),
         "bias": np.zeros(dim, dtype=np.float32),
     }
+    routing = Routing(3, 0.2, "interests", normalise=True, relu=False, residual=0.0, by_history=False)
     return save_artifact(
         folder,
         weights=weights,
         interests=INTERESTS,
         history_length=length,
-        encoder=Routing(iterations=3, temperature=0.2, output="unit", residual=0.0).to_dict(),
+        encoder=routing.to_dict(),
         item_ids=np.arange(1, items + 1, dtype=np.int64),
         item_vectors=vectors,
         item_counts=np.arange(items, 0, -1, dtype=np.int64),

@@ -59,7 +59,7 @@ def load_train(
     path: Path | None = None, overrides: Iterable[str] = (), environ: Mapping[str, str] = os.environ
 ) -> TrainConfig:
     """Settings of training."""
-    return _load(TrainConfig, ("train.yaml",), path, overrides, environ)
+    return _load(TrainConfig, ("mind.yaml",), path, overrides, environ)
 
 
 def _load(

@@ -182,37 +182,51 @@ class TrainingData(Section):
 class Network(Section):
     dim: Annotated[int, Field(ge=1, le=4096)]
     interests: Annotated[int, Field(ge=1, le=64)]
+    interests_by_history: bool
     history_length: Annotated[int, Field(ge=1, le=1000)]
+    initial_length: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     normalise: bool
     iterations: Annotated[int, Field(ge=1, le=10)]
     routing_temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    routing_axis: Literal["interests", "clicks"]
     routing_map: Literal["identity", "learned"]
     start: Literal["fixed", "learned"]
     recency: bool
     residual: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    relu: bool
 
 
 class Loss(Section):
-    readout: Literal["max", "hard", "soft"]
+    readout: Literal["mean", "max", "hard", "soft"]
+    routing_variance: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     power: Count
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     negatives: Count
-    distribution: Literal["uniform", "log_uniform"]
+    distribution: Literal["uniform", "log_uniform", "in_batch", "mixed"]
+    hardness: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    targets: Count
+    target_window: Annotated[float, Field(gt=0, le=1)]
 
 
 class Training(Section):
-    steps: Count
+    epochs: Count
+    epoch_steps: Count
     max_seconds: PositiveSeconds | None
+    patience: Count | None
+    valid_users: Count
     batch_size: Count
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     decay: Literal["linear", "none"]
     shortest_history: Count
     user_power: Annotated[float, Field(ge=0, le=1)]
+    precision: Literal["float32", "bfloat16"]
     seed: Annotated[int, Field(ge=0)]
 
 
 class Output(Section):
     folder: Path
+    runs: Path
+    keep_epochs: bool
 
 
 class TrainConfig(Section):

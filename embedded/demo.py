@@ -85,7 +85,7 @@ class Demo:
         """
         stack = Stack(self._folder / "servers", milvus=self._flavour)
         stack.down(wipe=True)  # what an interrupted demo may have left
-        for part in ("worker", "logs", "artifact"):
+        for part in ("worker", "logs", "artifact", "run"):
             shutil.rmtree(self._folder / part, ignore_errors=True)
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -134,6 +134,7 @@ class Demo:
 
     def _train(self, data: DemoData) -> None:
         command = ["model.train", "--data", str(data.train), "--out", str(self._folder / "artifact")]
+        command += ["--run", str(self._folder / "run")]
         limits = ["--set", f"training.max_seconds={self._options.train_seconds}"]
         self._command(f"Training MIND for up to {self._options.train_seconds:.0f} s", [*command, *limits], show=True)
 

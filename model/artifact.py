@@ -37,7 +37,7 @@ FILES = ("weights.npz", "item_ids.npy", "item_vectors.npy", "item_counts.npy")
 METRIC = "IP"
 #: Manifest keys that decide how the files are used. With the files' checksums they make up the model's version.
 IDENTITY = ("format", "metric", "dim", "interests", "history_length", "items", "encoder", "sha256")
-_RETRAIN = "train again: python -m model.train -c configs/train.yaml"
+_RETRAIN = "train again: python -m model.train -c configs/mind.yaml"
 
 
 class ArtifactError(Exception):

@@ -3,7 +3,8 @@
 Train format: `uid,item_id,order` on each line, no header; `order` is a time stamp or a rank within the user. Valid
 format: one user on each line, `user_id:7 target_item:0 hist_item:3 … eval_item:9 …`, history first, then the targets;
 `target_item` is no click and may be missing. Text is UTF-8, with or without a byte order mark; names that end in .gz
-or .xz are decompressed. Item ids are any int64 except 0, which is padding; user ids are text of 1 to 256 bytes.
+or .xz are decompressed. Item ids are any int64 except 0, which is padding; user ids are text of 1 to 256 bytes, so 07
+and 7 are two users, as in the stream.
 
 Parsers raise ValueError and nothing else, whatever the line; the message says what was expected and what was found.
 """
@@ -34,6 +35,9 @@ INT64 = range(-(2**63), 2**63)
 MAX_USER_BYTES = 256
 #: Characters of a line or field that a message shows: enough to find it, and the message stays on a line or two.
 SHOWN = 60
+#: Characters read at once: some ten thousand lines. A call for each block costs nothing beside so many; and a malformed
+#: line, for whose sake its whole block is read line by line, costs a few hundredths of a second.
+BLOCK = 2**18
 _WHOLE = re.compile(r"[+-]?[0-9]+", re.ASCII)
 
 
@@ -69,6 +73,20 @@ def lines(path: PathName, decoding: Decoding = "strict") -> Iterator[tuple[int, 
                 yield number, stripped
 
 
+def blocks(path: PathName, decoding: Decoding = "strict") -> Iterator[tuple[int, str]]:
+    """Whole lines, many at once, with the number of the first, from 1; lines end in \\n, but the last line may not.
+
+    Raises:
+        DataError: as `opened`.
+    """
+    number = 1
+    with opened(path, decoding) as file:
+        while text := file.read(BLOCK):
+            text += file.readline()
+            yield number, text
+            number += text.count("\n")
+
+
 def holds_user(line: str) -> bool:
     """Whether the line is in the valid format (otherwise it should be in the train format)."""
     return line.startswith("user_id:")
@@ -85,7 +103,7 @@ def parse_click(line: str) -> tuple[str, int, int | float]:
     fields = line.split(",")
     if len(fields) != 3:
         raise ValueError(f"expected uid,item_id,order and no header, or user_id:… hist_item:…, found {_show(line)}")
-    return _user(fields[0]), _item(fields[1]), _order(fields[2])
+    return user_id(fields[0]), _item(fields[1]), _order(fields[2])
 
 
 def parse_user(line: str) -> tuple[str, list[int], list[int]]:
@@ -103,12 +121,24 @@ def parse_user(line: str) -> tuple[str, list[int], list[int]]:
         if name in items:
             items[name].append(_item(text))
         elif name == "user_id" and not user:
-            user = _user(text)
+            user = user_id(text)
         elif name != "target_item":
             raise ValueError(f"expected user_id: once, target_item:, hist_item: or eval_item:, found {_show(field)}")
     if not user:
         raise ValueError(f"expected a user_id:, found {_show(line)}")
     return user, items["hist_item"], items["eval_item"]
+
+
+def user_id(text: str) -> str:
+    """The id in a field: its text without the space around it.
+
+    Raises:
+        ValueError: it is empty or too long.
+    """
+    text = text.strip()
+    if not 0 < len(text.encode()) <= MAX_USER_BYTES:
+        raise ValueError(f"a user id has 1 to {MAX_USER_BYTES} bytes, found {_show(text)}")
+    return text
 
 
 def int64(text: str) -> int | None:
@@ -130,13 +160,6 @@ def _open(path: PathName, decoding: Decoding) -> IO[str]:
     if path.suffix == ".xz":
         return lzma.open(path, "rt", encoding="utf-8-sig", errors=decoding)
     return path.open(encoding="utf-8-sig", errors=decoding)
-
-
-def _user(text: str) -> str:
-    text = text.strip()
-    if not 0 < len(text.encode()) <= MAX_USER_BYTES:
-        raise ValueError(f"a user id has 1 to {MAX_USER_BYTES} bytes, found {_show(text)}")
-    return text
 
 
 def _item(text: str) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,10 +12,21 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from model.clickfile import DataError, PathName, holds_user, int64, lines, opened, parse_click, parse_user
+from model.clickfile import (
+    UNDECODED,
+    DataError,
+    PathName,
+    blocks,
+    holds_user,
+    lines,
+    parse_click,
+    parse_user,
+    user_id,
+)
 
 IdVector = npt.NDArray[np.int64]
-#: User ids: int64 when every one is a whole number, text otherwise.
+#: User ids: int64 when every one is written as its number is (not 07, +7 or -0), otherwise text, of dtype object: one
+#: long id does not widen all.
 UserVector = npt.NDArray[Any]
 Malformed = Literal["fail", "skip"]
 
@@ -63,22 +75,27 @@ class Holdout(NamedTuple):
 def read_clicks(paths: Iterable[PathName], *, malformed: Malformed = "fail") -> Clicks:
     """All clicks of files in the train format; clicks with equal `order` stay in file order.
 
-    User ids that are whole numbers in all files are compared as numbers (07 is 7), otherwise as text.
+    Files are read in blocks; beside one block, memory holds 20 bytes for each click (some times over while they are
+    sorted) and the text of each user id once.
 
     Raises:
         DataError: a file cannot be read, or, with `malformed="fail"`, a line is malformed. With "skip" such lines are
             counted in `Clicks.malformed`.
     """
-    columns = [_read_file(Path(path), malformed) for path in paths]
-    if not columns:
+    files = [Path(path) for path in paths]
+    if not files:
         raise DataError("no click files given; name at least one in the train format `uid,item_id,order` (--data FILE)")
-    users = _join_users([column.users for column in columns])
-    items = np.concatenate([column.items for column in columns])
-    order = np.concatenate([column.order for column in columns])  # int64, or float64 as soon as one file has fractions
-    names, user = np.unique(users, return_inverse=True)
+    codes = _Codes()
+    parts = [_NO_CLICKS, *(part for path in files for part in _read_file(path, codes, malformed))]
+    code = np.concatenate([part.users for part in parts])
+    items = np.concatenate([part.items for part in parts])
+    order = np.concatenate([part.order for part in parts])  # int64, or float64 as soon as one block has fractions
+    users = _user_array(list(codes))
+    ascending = np.argsort(users)
+    user = np.argsort(ascending)[code]  # an order's order is its inverse: code → place among the ascending ids
     by_user = np.lexsort((order, user))  # stable
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(names)))]).astype(np.int64)
-    return Clicks(names, offsets, items[by_user], sum(column.malformed for column in columns))
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=len(users)))]).astype(np.int64)
+    return Clicks(users[ascending], offsets, items[by_user], sum(part.malformed for part in parts))
 
 
 def read_holdout(paths: Iterable[PathName], *, malformed: Malformed = "fail") -> Holdout:
@@ -92,7 +109,7 @@ def read_holdout(paths: Iterable[PathName], *, malformed: Malformed = "fail") ->
     targets: list[list[int]] = []
     skipped = 0
     for path in map(Path, paths):
-        for number, line in lines(path):
+        for number, line in lines(path, "replace"):
             try:
                 user, past, future = parse_user(line)
                 if not future:
@@ -110,7 +127,7 @@ def read_holdout(paths: Iterable[PathName], *, malformed: Malformed = "fail") ->
 
 def is_valid_format(path: PathName) -> bool:
     """Whether the file's first line is in the valid format (otherwise it should be in the train format)."""
-    return holds_user(next(lines(Path(path)), (0, ""))[1])
+    return holds_user(next(lines(Path(path), "replace"), (0, ""))[1])
 
 
 def hold_out(clicks: Clicks) -> Holdout:
@@ -135,45 +152,73 @@ def split_users(clicks: Clicks, fraction: float, rng: np.random.Generator) -> tu
 
 
 class _Columns(NamedTuple):
-    users: UserVector
+    """Clicks as they stand in a file: user codes (int32), item ids (int64), orders (int64 or float64), each (C,)."""
+
+    users: npt.NDArray[np.int32]
     items: IdVector
     order: npt.NDArray[Any]
-    malformed: int
+    malformed: int = 0
 
 
-def _read_file(path: Path, malformed: Malformed) -> _Columns:
-    """NumPy's own parser for the usual file; line by line where it gives up, to allow text or to name the line."""
+#: So that there is something to join when all files are empty.
+_NO_CLICKS = _Columns(np.empty(0, np.int32), np.empty(0, np.int64), np.empty(0, np.int64))
+
+
+class _Codes(dict[str, int]):
+    """User ids in the order in which they are first asked for, with their places in it; ValueError if it is no id."""
+
+    def __missing__(self, user: str) -> int:
+        self[user_id(user)] = code = len(self)
+        return code
+
+    def of(self, fields: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        """(N,) places of the users in these fields, (N,) texts, N from 1."""
+        # Most files hold a user's clicks together: one look-up for each run of equal ids.
+        starts = np.flatnonzero(np.append(True, fields[1:] != fields[:-1]))
+        codes = np.fromiter(map(self.__getitem__, map(str.strip, fields[starts])), np.int32, len(starts))
+        return np.repeat(codes, np.diff(starts, append=len(fields)))
+
+
+def _read_file(path: Path, codes: _Codes, malformed: Malformed) -> Iterator[_Columns]:
+    """Block by block: with NumPy's own parser, or line by line where it gives up, to name or leave out the line."""
+    for number, block in blocks(path, "replace"):
+        yield _read_block(block, codes) or _read_slowly(path, number, block, codes, malformed)
+
+
+def _read_block(block: str, codes: _Codes) -> _Columns | None:
+    """None unless every line is a click."""
     for order in (np.int64, np.float64):
-        dtype = np.dtype([("user", np.int64), ("item", np.int64), ("order", order)])
+        dtype = np.dtype([("user", object), ("item", np.int64), ("order", order)])
         try:
-            with warnings.catch_warnings(), opened(path) as file:
-                warnings.simplefilter("error")  # an empty file, or "1.5" cut down to a whole number
-                table = np.loadtxt(file, dtype=dtype, delimiter=",", comments=None, ndmin=1)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # an empty block, or "1.5" cut down to a whole number
+                table = np.loadtxt(block.split("\n"), dtype=dtype, delimiter=",", comments=None, ndmin=1)
+            if UNDECODED in block or not table["item"].all() or not np.isfinite(table["order"]).all():
+                return None
+            return _Columns(codes.of(table["user"]), table["item"].copy(), table["order"].copy())
         except (ValueError, Warning):
             continue
-        if table["item"].all() and np.isfinite(table["order"]).all():
-            return _Columns(table["user"].copy(), table["item"].copy(), table["order"].copy(), 0)
-    return _read_slowly(path, malformed)
+    return None
 
 
-def _read_slowly(path: Path, malformed: Malformed) -> _Columns:
-    users: list[str] = []
-    items: list[int] = []
-    order: list[int | float] = []
+def _read_slowly(path: Path, first: int, block: str, codes: _Codes, malformed: Malformed) -> _Columns:
+    users, items, order = array("i"), array("q"), list[int | float]()
     skipped = 0
-    for number, line in lines(path):
+    for number, line in enumerate(block.split("\n"), first):
+        if not (stripped := line.strip()):
+            continue
         try:
-            user, item, place = parse_click(line)
+            user, item, place = parse_click(stripped)
         except ValueError as error:
             _report(path, number, error, malformed)
             skipped += 1
             continue
-        users.append(user)
+        users.append(codes[user])
         items.append(item)
         order.append(place)
     whole = all(isinstance(place, int) for place in order)
     places = np.array(order, dtype=np.int64 if whole else np.float64)
-    return _Columns(_user_array(users), np.array(items, dtype=np.int64), places, skipped)
+    return _Columns(np.array(users, dtype=np.int32), np.array(items, dtype=np.int64), places, skipped)
 
 
 def _report(path: Path, number: int, error: ValueError, malformed: Malformed) -> None:
@@ -183,17 +228,11 @@ def _report(path: Path, number: int, error: ValueError, malformed: Malformed) ->
 
 
 def _user_array(users: Sequence[str]) -> UserVector:
-    numbers = [int64(user) for user in users]
-    if None not in numbers:
-        return np.array(numbers, dtype=np.int64)
-    return np.array([user if number is None else str(number) for user, number in zip(users, numbers, strict=True)])
-
-
-def _join_users(parts: list[UserVector]) -> UserVector:
-    filled = [part for part in parts if len(part)] or parts[:1]
-    if all(part.dtype == np.int64 for part in filled):
-        return np.concatenate(filled)
-    return np.concatenate([part.astype(str) for part in filled])
+    try:
+        numbers = np.array([int(user) for user in users], dtype=np.int64)
+    except (ValueError, OverflowError):
+        return np.array(users, dtype=object)
+    return numbers if list(map(str, numbers.tolist())) == users else np.array(users, dtype=object)
 
 
 def _ragged(users: UserVector, rows: Sequence[Sequence[int]], malformed: int) -> Clicks:

@@ -31,15 +31,28 @@ class Routing:
     Attributes:
         iterations: of dynamic routing, at least 1.
         temperature: divides the agreement of capsule and click; smaller = harder assignment of clicks to interests.
-        output: "relu" = ReLU(squash(Σ w S e) W + b), as published; "unit" = for l2-normalised item vectors: the
-            weighted mean of S e instead of the squashed sum, at length 1 before and after W, and no bias.
-        residual: weight of the history's mean, which is added to each capsule before the output; 0 = none.
+        axis: what the routing softmax runs over, "interests" as published, or "clicks".
+        normalise: capsules are weighted means of clicks instead of squashed sums, and interests have length 1.
+        relu: whether the last layer is ReLU(x W + b), as published, or x W.
+        residual: weight of the history's mean, which is added to each capsule before the last layer; 0 = none.
+        by_history: a user has max(1, min(K, ⌊log2 clicks⌋)) interests (arXiv 1904.08030, equation 9); the others
+            repeat the first.
     """
 
     iterations: int
     temperature: float
-    output: Literal["relu", "unit"]
+    axis: Literal["interests", "clicks"]
+    normalise: bool
+    relu: bool
     residual: float
+    by_history: bool
+
+    def surplus(self, lengths: IdVector, interests: int) -> FloatArray:
+        """(B, K), 1 for interests that users with so many clicks, (B,), do not have, else 0."""
+        if not self.by_history:
+            return np.zeros((len(lengths), interests), np.float32)
+        has = np.log2(np.maximum(lengths, 2)).astype(np.int64)  # (B,)
+        return (np.arange(interests) >= has[:, None]).astype(np.float32)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Routing:
@@ -101,36 +114,63 @@ class Encoder:
         Returns:
             (B, K, D) float32.
         """
-        B, L, D = embeddings.shape
-        age = lengths[:, None] - 1 - np.arange(L)  # (B, L), 0 = newest, negative = padding
-        log_weight = np.where(age >= 0, self._recency[age], NEVER)  # (B, L)
-        logits = self._start[:, age].transpose(1, 0, 2)  # (B, K, L); a negative age reads anything, its weight is 0
-        mapped = (embeddings.reshape(-1, D) @ self._bilinear).reshape(B, L, D)
-        weight = np.exp(log_weight)[:, None, :]  # (B, 1, L)
-        for _ in range(self._routing.iterations - 1):
-            capsules = _squash((_softmax(logits, axis=1) * weight) @ mapped)  # (B, K, D)
-            logits = logits + capsules @ mapped.transpose(0, 2, 1) / np.float32(self._routing.temperature)
-        if self._routing.output == "unit":
-            # The mean of each interest's clicks: with hardly a click it still points somewhere, in a stable way.
-            share = _softmax(_log_softmax(logits, axis=1) + log_weight[:, None, :], axis=2)  # (B, K, L)
-            capsules = _unit(share @ mapped)  # (B, K, D)
-        else:
-            capsules = _squash((_softmax(logits, axis=1) * weight) @ mapped)  # (B, K, D)
+        capsules = self.route(embeddings, lengths) @ self._mapped(embeddings)  # (B, K, D)
+        if not self._routing.normalise:
+            capsules = _squash(capsules)
         if self._routing.residual:
-            capsules = capsules + np.float32(self._routing.residual) * self._mean(log_weight, embeddings)
-        interests: FloatArray = np.where((lengths > 0)[:, None, None], self._project(capsules), np.float32(0))
-        return interests
-
-    def _mean(self, log_weight: FloatArray, embeddings: FloatArray) -> FloatArray:
-        mean: FloatArray = _softmax(log_weight, axis=1)[:, None, :] @ embeddings  # (B, 1, D)
-        return mean
+            share = _softmax(self._log_weight(lengths), axis=2)  # (B, 1, L)
+            capsules = capsules + np.float32(self._routing.residual) * (share @ embeddings)
+        interests = self._project(capsules)
+        if self._routing.by_history:
+            surplus = self._routing.surplus(lengths, self.interests)[:, :, None] > 0  # (B, K, 1)
+            interests = np.where(surplus, interests[:, :1], interests)
+        known: FloatArray = np.where((lengths > 0)[:, None, None], interests, np.float32(0))
+        return known
 
     def _project(self, capsules: FloatArray) -> FloatArray:
-        projected: FloatArray = (capsules.reshape(-1, self.dim) @ self._output).reshape(capsules.shape)
-        if self._routing.output == "unit":
-            return _unit(projected)
-        positive: FloatArray = np.maximum(projected + self._bias, np.float32(0))
-        return positive
+        interests = (capsules.reshape(-1, self.dim) @ self._output).reshape(capsules.shape)
+        if self._routing.relu:
+            interests = np.maximum(interests + self._bias, np.float32(0))
+        return _unit(interests) if self._routing.normalise else np.asarray(interests)
+
+    def route(self, embeddings: FloatArray, lengths: IdVector) -> FloatArray:
+        """Routing weights, (B, K, L) float32, of what `encode` is given: how much of each click feeds each interest.
+
+        Dynamic routing; capsules enter the agreement through products of clicks alone, so these are all it needs.
+        """
+        log_weight = self._log_weight(lengths)  # (B, 1, L)
+        logits = self._start[:, self._age(lengths)].transpose(1, 0, 2)  # (B, K, L); what it holds for padding is unused
+        if self._routing.by_history:
+            logits = logits + NEVER * self._routing.surplus(lengths, self.interests)[:, :, None]
+        mapped = self._mapped(embeddings)
+        products = mapped @ mapped.transpose(0, 2, 1)  # (B, L, L)
+        for _ in range(self._routing.iterations - 1):
+            weights = self._weights(logits, log_weight)
+            agreement = weights @ products  # (B, K, L)
+            square = np.einsum("bkl,bkl->bk", agreement, weights)[:, :, None]  # squared length of the capsules
+            scale = np.sqrt(square + np.float32(EPSILON)) / (1 + square) / np.float32(self._routing.temperature)
+            logits = logits + agreement * scale
+        if not self._routing.normalise:
+            return self._weights(logits, log_weight)
+        # The mean of each interest's clicks: with hardly a click it still points somewhere, in a stable way.
+        if self._routing.axis == "interests":
+            logits = _log_softmax(logits, axis=1)
+        return _softmax(logits + log_weight, axis=2)
+
+    def _age(self, lengths: IdVector) -> IdVector:
+        return lengths[:, None] - 1 - np.arange(self.history_length)  # (B, L), 0 = newest, negative = padding
+
+    def _log_weight(self, lengths: IdVector) -> FloatArray:
+        age = self._age(lengths)
+        return np.where(age >= 0, self._recency[age], NEVER)[:, None, :]  # (B, 1, L)
+
+    def _mapped(self, embeddings: FloatArray) -> FloatArray:
+        return (embeddings.reshape(-1, self.dim) @ self._bilinear).reshape(embeddings.shape)
+
+    def _weights(self, logits: FloatArray, log_weight: FloatArray) -> FloatArray:
+        if self._routing.axis == "clicks":
+            return _softmax(logits + log_weight, axis=2)
+        return _softmax(logits, axis=1) * np.exp(log_weight)
 
 
 def _softmax(logits: FloatArray, axis: int) -> FloatArray:

@@ -1,52 +1,170 @@
-"""Quality of a model on held-out users, by the protocol that the published figures use."""
+"""Quality of a model on held-out users, by the protocol of the published figures: python -m model.evaluate --help"""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+if not __package__:  # started as `python model/evaluate.py`: import from the checkout, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import click
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
 
-from model.data import Clicks, Holdout
+from configs.loader import ConfigError, load_train, load_worker
+from configs.schema import TrainConfig
+from model.artifact import Artifact, ArtifactError
+from model.clickfile import DataError
+from model.data import Holdout
 from model.encoder import Encoder
-from model.inputs import IdVector, model_input
-from model.metrics import exact_top, interest_cosine, quality
+from model.inputs import IdVector
+from model.measure import EvaluationError, Index, Measured, measure
+from model.metrics import interest_cosine, quality
+from model.report import document, progress_bar, tables
+from model.runs import kept_epochs, parse_numbers, seconds_by_epoch
+from model.search import exact_top
+from model.users import encode_users as encode_users
+from model.users import read_users
 
 FloatArray = npt.NDArray[np.float32]
 
-#: Users encoded at once: bounds the memory, changes no figure.
-BATCH = 1024
+#: Seconds for one request to Milvus: here nobody waits for the answer, and a milvus-lite takes its time.
+MILVUS_TIMEOUT = 60
+EPILOG = """\b
+Examples:
+  python -m model.evaluate --artifact artifacts/latest --test test.csv
+  python -m model.evaluate -c configs/mind.yaml --top-n 20,50 --json
+  python -m model.evaluate --run runs/latest --epochs 5-20 --plot recall.png
+  python -m model.evaluate --test test.csv --milvus http://127.0.0.1:19530
 
-
-def rows_of(item_ids: IdVector, ids: IdVector) -> IdVector:
-    """Places of (n,) ids in the ascending `item_ids`, from 1; 0 for unknown ones."""
-    places = np.minimum(np.searchsorted(item_ids, ids), len(item_ids) - 1)
-    return np.where(item_ids[places] == ids, places + 1, 0)
+\b
+Test files are in the train format (uid,item_id,order; the first 80 % of a user's clicks are history, the others
+targets) or in the valid format (user_id:… hist_item:… eval_item:…). Figures go to standard output, progress to
+standard error. Exit status: 0 measured; 1 a fault; 130 interrupted.
+"""
 
 
 def evaluate(
     encoder: Encoder, item_ids: IdVector, item_vectors: FloatArray, users: Holdout, n: int
 ) -> dict[str, float]:
-    """Recall, hit rate and NDCG at n (see `model.metrics.quality`), and the mean cosine of a user's interests.
+    """Recall, hit rate and NDCG at n (see `model.metrics.ranking`), and the mean cosine of a user's interests.
 
     Every item is a candidate, items of the history too. Unknown items are dropped from histories and stay among the
-    targets, where they count as missed.
+    targets, where they count as missed; a user without a known item gets no recommendation, as in service.
 
     Args:
         item_ids: (N,) int64 ascending; item_vectors: (N, D) float32; users: with item ids; n: cut at N.
     """
     interests = encode_users(encoder, item_ids, item_vectors, users.history)
-    top = exact_top(interests, item_vectors, min(n, len(item_ids)))
-    some = users.history.lengths > 0
-    return quality(item_ids[top], users.targets) | {"interest_cosine": interest_cosine(interests[some])}
+    ids = item_ids[exact_top(interests, item_vectors, min(n, len(item_ids)))]
+    some = interests.any(axis=(1, 2))
+    ids[~some] = 0  # padding: no item
+    return quality(ids, users.targets) | {"interest_cosine": interest_cosine(interests[some])}
 
 
-def encode_users(encoder: Encoder, item_ids: IdVector, item_vectors: FloatArray, history: Clicks) -> FloatArray:
-    """(U, K, D) float32, interests of users from the items that the model knows."""
-    interests = np.empty((len(history), encoder.interests, encoder.dim), np.float32)
-    table = np.concatenate([np.zeros((1, item_vectors.shape[1]), np.float32), item_vectors])
-    rows = rows_of(item_ids, history.items)
-    for begin in range(0, len(history), BATCH):
-        users = range(begin, min(begin + BATCH, len(history)))
-        known = [rows[history.offsets[u] : history.offsets[u + 1]] for u in users]
-        inputs, lengths = model_input([row[row > 0] for row in known], encoder.history_length)
-        interests[users.start : users.stop] = encoder.encode(table[inputs], lengths)
-    return interests
+def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[int] | None:
+    try:
+        return None if value is None else parse_numbers(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="Training configuration (YAML).")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One of its keys; repeatable.")
+@click.option("--artifact", type=click.Path(path_type=Path), help="The model; default: output.folder.")
+@click.option("--run", type=click.Path(path_type=Path), help="Folder of a training run, instead of one model.")
+@click.option("--epochs", callback=_numbers, help="Of the run, such as 5-20; default: all kept ones.")
+@click.option("--test", "tests", multiple=True, type=click.Path(path_type=Path), help="Default: data.valid_paths.")
+@click.option("--top-n", default="20,50", show_default=True, callback=_numbers, help="Lengths of the lists.")
+@click.option("--milvus", metavar="URI", help="Measure through this Milvus, too, in a collection that is dropped.")
+@click.option("--json", "as_json", is_flag=True, help="Everything as one JSON document.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw recall against K, epochs, time.")
+def main(
+    path: Path | None,
+    overrides: tuple[str, ...],
+    artifact: Path | None,
+    run: Path | None,
+    epochs: list[int] | None,
+    tests: tuple[Path, ...],
+    top_n: list[int],
+    milvus: str | None,
+    as_json: bool,
+    plot: Path | None,
+) -> None:
+    """Measure a model, or the epochs of a training run, on test users: recall, NDCG, hit rate, coverage, diversity."""
+    if run is not None and artifact is not None:
+        raise click.UsageError("--run and --artifact exclude each other: a run holds its models")
+    if epochs is not None and run is None:
+        raise click.UsageError("--epochs are those of a training run: --run DIR --epochs 5-20")
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started us with them ignored
+        signal.signal(number, signal.default_int_handler)
+    try:
+        if path is None and run is not None and (run / "config.yaml").is_file():
+            path = run / "config.yaml"
+        config = load_train(path, overrides)
+        models = [(None, artifact or config.output.folder)] if run is None else kept_epochs(run, epochs)
+        files = tests or config.data.valid_paths
+        users = _read(files, config)
+        seconds = {} if run is None else seconds_by_epoch(run)
+        measured = [
+            dataclasses.replace(one, epoch=epoch, seconds=seconds.get(epoch or 0))
+            for epoch, one in measure_all(models, users, top_n, config.training.seed, milvus)
+        ]
+        if plot is not None:
+            from model.plots import plot_recall  # matplotlib takes a second to load
+
+            plot_recall(measured, plot)
+    except (ConfigError, DataError, ArtifactError, EvaluationError) as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        click.echo("Interrupted; no figures.", err=True)
+        sys.exit(130)  # what a shell reports for Ctrl-C
+    if as_json:
+        click.echo(json.dumps(document(measured, files, top_n, config.training.seed), indent=2))
+    else:
+        Console(highlight=False).print(*tables(measured, top_n), sep="\n")
+
+
+def measure_all(
+    models: Sequence[tuple[int | None, Path]], users: Holdout, top_n: Sequence[int], seed: int, milvus: str | None
+) -> Iterator[tuple[int | None, Measured]]:
+    """Epoch and figures of each model; every one is measured with the same random draws.
+
+    Raises:
+        ArtifactError, EvaluationError: a model cannot be measured.
+    """
+    for epoch, folder in models:
+        artifact = Artifact.load(folder)
+        with contextlib.ExitStack() as stack:
+            index = stack.enter_context(_index(artifact, milvus)) if milvus else None
+            name = artifact.model_version if epoch is None else f"epoch {epoch}"
+            advance = stack.enter_context(progress_bar(len(users.history), name))
+            yield epoch, measure(artifact, users, top_n, seed, index, advance)
+
+
+def _read(files: Sequence[Path], config: TrainConfig) -> Holdout:
+    if not files:
+        raise DataError("no test files: give --test FILE, or list them in data.valid_paths of the file given with -c")
+    users = read_users(files, config.data.malformed)
+    skipped = f", {users.history.malformed:,} malformed lines skipped" if users.history.malformed else ""
+    click.echo(f"{len(users.history):,} test users from {', '.join(map(str, files))}{skipped}", err=True)
+    return users
+
+
+def _index(artifact: Artifact, uri: str) -> AbstractContextManager[Index]:
+    from model.through_milvus import temporary_index  # its client takes a second to load
+
+    return temporary_index(artifact, load_worker(None, [f"milvus.uri={uri}", f"milvus.timeout={MILVUS_TIMEOUT}"]))
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m model.evaluate")

@@ -1,4 +1,8 @@
-"""Exact recall and its yardsticks, in NumPy: the protocol of ComiRec, with NDCG normalised by min(n, targets)."""
+"""Yardsticks of recommendation lists, one value for each user, and their confidence intervals; in NumPy.
+
+The protocol is that of ComiRec (arXiv 2005.09347), with NDCG normalised by min(n, targets); NDCG "over hits", as that
+code base and others publish it, is there to compare with them. NaN stands for what a user has no value of.
+"""
 
 from __future__ import annotations
 
@@ -6,68 +10,143 @@ import numpy as np
 import numpy.typing as npt
 
 from model.data import Clicks
+from model.search import NO_ROW
+from model.search import exact_top as exact_top
 
 FloatArray = npt.NDArray[np.float32]
 IdMatrix = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
 
-#: Bytes of scores that exact search holds at once.
-SEARCH_MEMORY = 256 * 2**20
-
-
-def exact_top(interests: FloatArray, vectors: FloatArray, n: int) -> IdMatrix:
-    """Best items by the largest inner product with any interest: what merging exact searches of each interest gives.
-
-    Args:
-        interests: (B, K, D) float32; vectors: (N, D) float32; n: at most N.
-
-    Returns:
-        (B, n) int64, rows of `vectors`, best first.
-    """
-    B, K, _ = interests.shape
-    top = np.empty((B, n), np.int64)
-    chunk = max(1, SEARCH_MEMORY // (8 * len(vectors)))  # two float32 scores of every item at once
-    for begin in range(0, B, chunk):
-        part = interests[begin : begin + chunk]  # (b, K, D)
-        scores = part[:, 0] @ vectors.T  # (b, N)
-        for k in range(1, K):
-            np.maximum(scores, part[:, k] @ vectors.T, out=scores)
-        best = np.argpartition(-scores, n - 1, axis=1)[:, :n]
-        order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
-        top[begin : begin + chunk] = np.take_along_axis(best, order, axis=1)
-    return top
+#: Resamples of a bootstrap, and the share of them that its interval holds.
+RESAMPLES, CONFIDENCE = 1000, 0.95
+#: Bytes that the resamples of one product take.
+_BOOTSTRAP_MEMORY = 32 * 2**20
 
 
 def quality(top: IdMatrix, targets: Clicks) -> dict[str, float]:
-    """Mean over users of recall, hit rate and NDCG at n, as fractions.
-
-    recall = found / targets; hit rate = 1 with anything found; NDCG = Σ 1/log2(place + 1) over what was found, places
-    from 1, divided by its largest possible value, which has min(n, targets) terms. Targets clicked twice count once.
+    """Mean over users of recall, hit rate and NDCG at n, as fractions; see `ranking`.
 
     Args:
         top: (B, n), recommended items, best first; targets: B users with at least one target each, same numbering.
+    """
+    n = top.shape[1]
+    values = ranking(*hits(top, targets))
+    return {f"{name}@{n}": float(values[name].mean()) for name in ("recall", "hit_rate", "ndcg")}
+
+
+def hits(top: IdMatrix, targets: Clicks) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+    """(B, n), which recommended items are among the user's targets, and (B,), the user's different targets.
+
+    Args:
+        top: (B, n), different items for each user; targets: B users, in the same numbering.
     """
     B, n = top.shape
     _, index = np.unique(np.concatenate([top.ravel(), targets.items]), return_inverse=True)
     size = len(index) + 1
     user = np.repeat(np.arange(B), targets.lengths)
     wanted = np.unique(user * size + index[B * n :])  # one number for each pair of user and item
-    hits = np.isin(np.arange(B)[:, None] * size + index[: B * n].reshape(B, n), wanted)  # (B, n)
-    count = np.bincount(wanted // size, minlength=B)
+    found = np.isin(np.arange(B)[:, None] * size + index[: B * n].reshape(B, n), wanted)
+    return found, np.bincount(wanted // size, minlength=B)
+
+
+def ranking(found: npt.NDArray[np.bool_], count: npt.NDArray[np.int64]) -> dict[str, Values]:
+    """Recall, hit rate and NDCG at n of each user, (B,) float64 each.
+
+    recall = found / targets; hit rate = 1 with anything found; NDCG (Järvelin and Kekäläinen 2002, with gain 0 or 1) =
+    Σ 1/log2(place + 1) over what was found, places from 1, divided by its largest possible value, which has min(n,
+    targets) terms. "Over hits" the divisor has as many terms as were found, so that one hit in the first place counts
+    1, however many targets were missed. Targets clicked twice count once.
+
+    Args:
+        found: (B, n), which recommended items are targets, best first; count: (B,), targets, at least 1.
+    """
+    n = found.shape[1]
+    number = found.sum(axis=1)
     gains = 1 / np.log2(np.arange(2, n + 2))
-    ideal = np.cumsum(gains)[np.minimum(n, count) - 1]
+    ideal = np.cumsum(gains)  # of 1 to n terms
+    gained = found @ gains
     return {
-        f"recall@{n}": float(np.mean(hits.sum(axis=1) / count)),
-        f"hit_rate@{n}": float(np.mean(hits.any(axis=1))),
-        f"ndcg@{n}": float(np.mean(hits @ gains / ideal)),
+        "recall": number / count,
+        "hit_rate": (number > 0).astype(np.float64),
+        "ndcg": gained / ideal[np.minimum(n, count) - 1],
+        "ndcg_over_hits": gained / ideal[np.maximum(number, 1) - 1],
     }
 
 
-def interest_cosine(interests: FloatArray) -> float:
-    """Mean cosine of two different interests of the same user, (B, K, D); 1 = all the same, 0 for K = 1."""
+def diversity(top: IdMatrix, units: FloatArray) -> Values:
+    """(B,) intra-list diversity: 1 − mean cosine of two different items of the list; NaN for less than two items.
+
+    Smyth and McClave 2001, "Similarity vs. diversity"; Ziegler et al. 2005, "Improving recommendation lists through
+    topic diversification".
+
+    Args:
+        top: (B, n), rows of `units` or `NO_ROW`; units: (N, D) float32, the items' vectors at length 1.
+    """
+    there = (top != NO_ROW)[:, :, None]
+    vectors = np.where(there, units[top], np.float32(0))  # (B, n, D)
+    m = there.sum(axis=(1, 2))
+    total = vectors.sum(axis=1, dtype=np.float64)  # |Σ u|² = Σ |u|² + Σ over pairs, both ways
+    pairs = np.square(total).sum(axis=1) - np.square(vectors).sum(axis=(1, 2), dtype=np.float64)
+    return np.where(m < 2, np.nan, 1 - pairs / np.maximum(m * (m - 1), 1))
+
+
+def distinct(labels: IdMatrix) -> Values:
+    """(B,) how many different labels each row of (B, n) holds, -1 not counted; NaN where there is none."""
+    ordered = np.sort(labels, axis=1)
+    first = np.concatenate([np.ones((len(labels), 1), bool), ordered[:, 1:] != ordered[:, :-1]], axis=1)
+    number = (first & (ordered >= 0)).sum(axis=1)
+    return np.where(number == 0, np.nan, number)
+
+
+def shares(labels: IdMatrix, size: int) -> Values:
+    """(B, size), the share of each label from 0 to size - 1 in each row of (B, n); -1 not counted, NaN for none."""
+    number = np.stack([(labels == label).sum(axis=1) for label in range(size)], axis=1)
+    total = number.sum(axis=1, keepdims=True)
+    return np.where(total == 0, np.nan, number / np.maximum(total, 1))
+
+
+def interest_cosines(interests: FloatArray) -> Values:
+    """(B,) mean cosine of two different interests of a user, (B, K, D); 1 = all the same, 0 for K = 1."""
     B, K, _ = interests.shape
-    if K == 1 or B == 0:
-        return 0.0
+    if K == 1:
+        return np.zeros(B)
     lengths = np.linalg.norm(interests, axis=2, keepdims=True)
     units = interests / np.maximum(lengths, 1e-12)
     cosines = units @ units.transpose(0, 2, 1)  # (B, K, K)
-    return float((cosines.sum() - np.trace(cosines, axis1=1, axis2=2).sum()) / (B * K * (K - 1)))
+    both = cosines.sum(axis=(1, 2), dtype=np.float64) - np.trace(cosines, axis1=1, axis2=2)
+    return np.asarray(both / (K * (K - 1)), np.float64)
+
+
+def interest_cosine(interests: FloatArray) -> float:
+    """Mean of `interest_cosines`; 0 for no users."""
+    return float(interest_cosines(interests).mean()) if len(interests) else 0.0
+
+
+def bootstrap(values: Values, rng: np.random.Generator, resamples: int = RESAMPLES) -> Values:
+    """Percentile intervals of means over users (Efron and Tibshirani 1993, chapter 13).
+
+    Every column sees the same resamples of users. A resample is its users' numbers of draws, so that its means are one
+    product: a few at once take little memory.
+
+    Args:
+        values: (U, M), NaN where a user has no value.
+
+    Returns:
+        (2, M), the interval's ends, from the resamples with a value; NaN where a column has none at all.
+    """
+    U = len(values)
+    given = np.isfinite(values)
+    summands = np.concatenate([np.where(given, values, 0), given], axis=1)  # (U, 2 M)
+    step = max(1, _BOOTSTRAP_MEMORY // (8 * U))
+    sums = []
+    for begin in range(0, resamples, step):
+        drawn = [np.bincount(rng.integers(0, U, U), minlength=U) for _ in range(begin, min(begin + step, resamples))]
+        sums.append(np.array(drawn, np.float64) @ summands)
+    total, number = np.split(np.concatenate(sums), 2, axis=1)
+    with np.errstate(invalid="ignore"):  # 0 / 0 = NaN is meant
+        means = total / number
+    tail = (1 - CONFIDENCE) / 2
+    ends = np.full((2, values.shape[1]), np.nan)
+    some = given.any(axis=0)
+    ends[:, some] = np.nanquantile(means[:, some], [tail, 1 - tail], axis=0)
+    return ends

@@ -6,177 +6,160 @@ Only functions that Paddle 2.6 and 3.x share.
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import os
-import tempfile
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-from configs.schema import Loss, Network
+from configs.schema import Network
+from model.backend import F, Tensor, paddle
 from model.encoder import EPSILON, NEVER, Routing
 
-
-@contextlib.contextmanager
-def _other_home() -> Iterator[None]:
-    """Paddle makes a folder for data sets in the user's home on import; nothing of it is used here."""
-    home = os.environ.get("HOME")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["HOME"] = folder
-        try:
-            yield
-        finally:
-            if home is None:
-                del os.environ["HOME"]
-            else:
-                os.environ["HOME"] = home
-
-
-with _other_home(), warnings.catch_warnings():
-    # Paddle looks for a compiler cache on import; nothing is compiled here.
-    warnings.filterwarnings("ignore", message="No ccache found")
-    import paddle
-    import paddle.nn.functional as F  # noqa: N812 - its name everywhere
-    from paddle import Tensor
-
-__all__ = ["Mind", "corrections", "initial_weights", "paddle", "routing_of", "sampled_softmax"]
-
 FloatArray = npt.NDArray[np.float32]
-IdVector = npt.NDArray[np.int64]
 
 _ZEROS = paddle.nn.initializer.Constant(0.0)
 
 
 def routing_of(network: Network) -> Routing:
     """The part of the configuration that the encoder's computation depends on."""
-    output = "unit" if network.normalise else "relu"
-    return Routing(network.iterations, network.routing_temperature, output, network.residual)  # type: ignore[arg-type]
+    return Routing(
+        iterations=network.iterations,
+        temperature=network.routing_temperature,
+        axis=network.routing_axis,
+        normalise=network.normalise,
+        relu=network.relu,
+        residual=network.residual,
+        by_history=network.interests_by_history,
+    )
 
 
-def initial_weights(network: Network, items: int, rng: np.random.Generator) -> dict[str, FloatArray]:
-    """First weights by name; row 0 of `table` (items + 1, D) is padding."""
-    D, K, L = network.dim, network.interests, network.history_length
-
-    def normal(*shape: int) -> FloatArray:
-        return rng.standard_normal(shape, dtype=np.float32)
-
-    table = normal(items + 1, D) * np.float32(D**-0.5)
+def initial_table(network: Network, items: int, rng: np.random.Generator) -> FloatArray:
+    """First item embeddings, (items + 1, D); row 0 is padding."""
+    table: FloatArray = rng.standard_normal((items + 1, network.dim), dtype=np.float32)
+    table *= np.float32(network.initial_length * network.dim**-0.5)
     table[0] = 0
+    return table
+
+
+def initial_weights(network: Network, rng: np.random.Generator) -> dict[str, FloatArray]:
+    """First weights by name, as `Encoder` reads them."""
+    D, K, L = network.dim, network.interests, network.history_length
     # The maps start as the identity: a fresh network already places a user near the mean of its items.
     maps = {"bilinear": np.eye(D, dtype=np.float32), "output": np.eye(D, dtype=np.float32)}
     zeros = {"recency": np.zeros(L, np.float32), "bias": np.zeros(D, np.float32)}
-    return {"table": table, **maps, "start": normal(K, L), **zeros}
+    return {**maps, "start": rng.standard_normal((K, L), dtype=np.float32), **zeros}
+
+
+def item_vectors(embeddings: Tensor, network: Network) -> Tensor:
+    """What the network reads and scores, from rows of the table: (…, D) → (…, D); zeros stay zeros."""
+    return _unit(embeddings) if network.normalise else embeddings
 
 
 class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
     """Multi-interest network with dynamic routing (arXiv 1904.08030); the shapes' letters are those of `Encoder`."""
 
-    def __init__(self, weights: Mapping[str, FloatArray], network: Network) -> None:
+    def __init__(self, weights: Mapping[str, FloatArray], network: Network, *, agreement_learns: bool = False) -> None:
+        """`agreement_learns`: let gradients pass through the last agreement, for a penalty on the routing weights."""
         super().__init__()
         self._routing = routing_of(network)
-        self._normalise = network.normalise
-        trained = {"table", "output"}
+        self._agreement_learns = agreement_learns
+        trained = {"output"}
         trained |= {"bilinear"} if network.routing_map == "learned" else set()
         trained |= {"start"} if network.start == "learned" else set()
         trained |= {"recency"} if network.recency else set()
-        trained |= set() if network.normalise else {"bias"}
+        trained |= {"bias"} if network.relu else set()
         for name, value in weights.items():
             parameter = self.create_parameter(list(value.shape), default_initializer=_ZEROS)
             parameter.set_value(value)
             parameter.stop_gradient = name not in trained
             self.add_parameter(name, parameter)
 
-    def vectors(self, rows: Tensor) -> Tensor:
-        """Item vectors of rows, (…,) int64 → (…, D); zeros for row 0. Their gradient has the used rows alone."""
-        vectors = F.embedding(rows, self.table, sparse=True)
-        vectors = vectors * (rows > 0).astype("float32").unsqueeze(-1)  # keeps row 0 at zero
-        return _unit(vectors) if self._normalise else vectors
-
-    def forward(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
-        """Interests of users from item vectors: (B, L, D) float32, (B,) int64 → (B, K, D)."""
-        L = embeddings.shape[1]
-        age = lengths.unsqueeze(1) - 1 - paddle.arange(L).unsqueeze(0)  # (B, L), 0 = newest, negative = padding
-        padding = (age < 0).astype("float32") * float(NEVER)  # (B, L)
-        age = paddle.clip(age, min=0)
-        log_weight = _by_age(self.recency, age) + padding  # (B, L)
-        mapped = paddle.matmul(embeddings, self.bilinear)  # (B, L, D)
-        routed = self.routing_weights(mapped, age, log_weight.unsqueeze(2))  # (B, L, K)
-        capsules = paddle.matmul(routed, mapped, transpose_x=True)  # (B, K, D)
-        capsules = _unit(capsules) if self._routing.output == "unit" else _squash(capsules)
-        if self._routing.residual:
-            mean = paddle.matmul(F.softmax(log_weight, axis=1).unsqueeze(1), embeddings)  # (B, 1, D)
-            capsules = capsules + self._routing.residual * mean
-        projected = paddle.matmul(capsules, self.output)  # (B, K, D)
-        interests = _unit(projected) if self._routing.output == "unit" else F.relu(projected + self.bias)
-        return interests * (lengths > 0).astype("float32").reshape([-1, 1, 1])
-
-    def routing_weights(self, mapped: Tensor, age: Tensor, log_weight: Tensor) -> Tensor:
-        """Weight of each click in each interest after the last iteration: (B, L, D), (B, L), (B, L, 1) → (B, L, K).
-
-        Gradients reach `start` and `recency` through the last softmax, and nothing through the agreements before it.
+    def forward(self, embeddings: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Interests of users from item vectors: (B, L, D) float32, (B,) int64 → (B, K, D); with the routing weights
+        that they were made with, (B, K, L), 0 for padding.
         """
-        logits = _by_age(self.start.t(), age)  # (B, L, K)
+        age = self._age(lengths, embeddings.shape[1])
+        log_weight = self._log_weight(age)  # (B, 1, L)
+        logits = _by_age(self.start.t(), age).transpose([0, 2, 1])  # (B, K, L)
+        surplus = paddle.to_tensor(self._routing.surplus(lengths.numpy(), self.start.shape[0])).unsqueeze(
+            2
+        )  # (B, K, 1), 1 = not used
+
+        mapped = paddle.matmul(embeddings, self.bilinear)  # (B, L, D)
+        routed = self._routed(mapped, logits + surplus * float(NEVER), log_weight)  # (B, K, L)
+        capsules = paddle.matmul(routed, mapped)  # (B, K, D)
+        if not self._routing.normalise:
+            capsules = _squash(capsules)
+        if self._routing.residual:
+            capsules = capsules + self._routing.residual * _mean(embeddings, log_weight)
+        interests = self._project(capsules)
+        if self._routing.by_history:
+            interests = interests + surplus * (interests[:, :1] - interests)
+        return interests * (lengths > 0).astype("float32").reshape([-1, 1, 1]), routed
+
+    def general(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
+        """One vector for the whole history, what interests come to with an ever larger residual: → (B, 1, D)."""
+        return self._project(_mean(embeddings, self._log_weight(self._age(lengths, embeddings.shape[1]))))
+
+    def _project(self, capsules: Tensor) -> Tensor:
+        interests = paddle.matmul(capsules, self.output)
+        if self._routing.relu:
+            interests = F.relu(interests + self.bias)
+        return _unit(interests) if self._routing.normalise else interests
+
+    @staticmethod
+    def _age(lengths: Tensor, L: int) -> Tensor:
+        return lengths.unsqueeze(1) - 1 - paddle.arange(L).unsqueeze(0)  # (B, L), 0 = newest, negative = padding
+
+    def _log_weight(self, age: Tensor) -> Tensor:
+        """(B, 1, L), logarithm of each click's weight."""
+        padding = (age < 0).astype("float32") * float(NEVER)
+        return (_by_age(self.recency, age) + padding).unsqueeze(1)
+
+    def _routed(self, mapped: Tensor, logits: Tensor, log_weight: Tensor) -> Tensor:
+        """Weight of each click in each interest: (B, L, D), (B, K, L), (B, 1, L) → (B, K, L).
+
+        Capsules enter the agreement through products of clicks alone, so these are all that the loop needs. Gradients
+        pass through the last softmax; through the agreement only with a penalty on it, and then of the last iteration.
+        """
+        routing = self._routing
         fixed = mapped.detach()
-        for _ in range(self._routing.iterations - 1):
-            routed = (F.softmax(logits, axis=2) * paddle.exp(log_weight)).detach()  # (B, L, K)
-            capsules = _squash(paddle.matmul(routed, fixed, transpose_x=True))  # (B, K, D)
-            logits = logits + paddle.matmul(fixed, capsules, transpose_y=True) / self._routing.temperature
-        if self._routing.output == "unit":
-            return F.softmax(F.log_softmax(logits, axis=2) + log_weight, axis=1)
-        return F.softmax(logits, axis=2) * paddle.exp(log_weight)
+        for left in range(routing.iterations - 1, 0, -1):
+            clicks = mapped if left == 1 and self._agreement_learns else fixed
+            weights = self._weights(logits, log_weight).detach()  # (B, K, L)
+            products = paddle.matmul(weights, paddle.matmul(clicks, clicks, transpose_y=True))  # (B, K, L)
+            square = (products * weights).sum(axis=2, keepdim=True)  # (B, K, 1), squared length of the capsules
+            logits = logits + products * (paddle.sqrt(square + EPSILON) / (1 + square) / routing.temperature)
+        if not routing.normalise:
+            return self._weights(logits, log_weight)
+        if routing.axis == "interests":
+            logits = _log_softmax(logits)
+        return F.softmax(logits + log_weight, axis=2)
+
+    def _weights(self, logits: Tensor, log_weight: Tensor) -> Tensor:
+        if self._routing.axis == "clicks":
+            return F.softmax(logits + log_weight, axis=2)
+        return paddle.exp(_log_softmax(logits) + log_weight)
 
     def weights(self) -> dict[str, FloatArray]:
         """Present weights by name, copied to NumPy."""
         return {name: np.array(value.numpy()) for name, value in self.named_parameters()}
 
 
-def sampled_softmax(interests: Tensor, targets: Tensor, negatives: Tensor, corrections: Tensor, loss: Loss) -> Tensor:
-    """Cross entropy of the target among the batch's shared negatives, averaged over B users.
-
-    Args:
-        interests: (B, K, D); targets: (B, D), vectors of the items clicked next; negatives: (M, D).
-        corrections: (B, 1 + M), see the function of that name.
-        loss: its readout decides which interest a user is scored with: "max" = target and negatives alike by the best
-            one, as in serving; "hard" = by the target's best one; "soft" = by softmax((u · target)^power).
-    """
-    to_target = paddle.matmul(interests, targets.unsqueeze(2)).squeeze(2)  # (B, K)
-    if loss.readout == "max":
-        # Paddle's max over an axis takes a second for the gradient of a batch; the maximum of pairs takes 30 ms.
-        users = [user / loss.temperature for user in paddle.unbind(interests, axis=1)]  # K of (B, D)
-        wrong = _largest([paddle.matmul(user, negatives, transpose_y=True) for user in users])  # (B, M)
-        right = _largest(paddle.unbind(to_target, axis=1)) / loss.temperature  # (B,)
-    else:
-        share = F.softmax(to_target**loss.power, axis=1)  # (B, K)
-        if loss.readout == "hard":
-            share = F.one_hot(to_target.argmax(axis=1), to_target.shape[1])  # (B, K)
-        user = paddle.matmul(share.unsqueeze(1), interests).squeeze(1) / loss.temperature  # (B, D)
-        wrong = paddle.matmul(user, negatives, transpose_y=True)  # (B, M)
-        right = (user * targets).sum(axis=1)  # (B,)
-    logits = paddle.concat([right.unsqueeze(1), wrong], axis=1) + corrections  # (B, 1 + M)
-    return F.cross_entropy(logits, paddle.zeros([len(targets)], dtype="int64"))
-
-
-def corrections(targets: IdVector, negatives: IdVector, log_q: FloatArray) -> FloatArray:
-    """What is added to the scores of (B,) targets and (M,) negatives, rows: (B, 1 + M) float32, the target first.
-
-    The logarithm of the probability to be drawn is subtracted; a negative that is the target itself does not count.
-    """
-    added = np.empty((len(targets), 1 + len(negatives)), np.float32)
-    added[:, 0] = -log_q[targets]
-    added[:, 1:] = np.where(targets[:, None] == negatives, NEVER, -log_q[negatives])  # an exponential of 0
-    return added
-
-
 def _by_age(values: Tensor, age: Tensor) -> Tensor:
-    """values[age]: (L, …), (B, L) → (B, L, …)."""
-    return paddle.gather(values, age.reshape([-1])).reshape([*age.shape, *values.shape[1:]])
+    """values[age]: (L, …), (B, L) → (B, L, …); negative ages read the first."""
+    return paddle.gather(values, paddle.clip(age, min=0).reshape([-1])).reshape([*age.shape, *values.shape[1:]])
 
 
-def _largest(scores: Sequence[Tensor]) -> Tensor:
-    return functools.reduce(paddle.maximum, scores)
+def _mean(embeddings: Tensor, log_weight: Tensor) -> Tensor:
+    """Weighted mean of the history, (B, L, D), (B, 1, L) → (B, 1, D)."""
+    return paddle.matmul(F.softmax(log_weight, axis=2), embeddings)
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """Over the interests, (B, K, L); Paddle's takes ten times as long on an axis that is not the last."""
+    shifted = logits - logits.detach().max(axis=1, keepdim=True)
+    return shifted - paddle.log(paddle.exp(shifted).sum(axis=1, keepdim=True))
 
 
 def _squash(capsules: Tensor) -> Tensor:

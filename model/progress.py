@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from model.checkpoint import Tally
+
 #: Seconds between two plain lines.
 LINE_EVERY = 10.0
-#: Weight of the newest step in the running mean of the loss: it shows about the last 50 steps.
-SMOOTHING = 0.02
+#: Keys of an epoch's metrics that its line shows otherwise, or not.
+_OTHERS = {"epoch", "step", "seconds", "loss", "samples_per_second", "data_share", "learning_rate"}
 
 
 class TrainingProgress:
-    """Context manager around the training loop; `step` after each optimizer step."""
+    """Context manager around the training loop; `step` after each optimizer step, `epoch` after each epoch."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, epochs: int, done: float = 0.0) -> None:
+        """`done`: share of the run, 0 to 1, that lies behind; what is left is reckoned from what follows."""
+        self._console, self._epochs = console, epochs
         self._bar = Progress(
             TextColumn("training"),
             BarColumn(),
@@ -28,8 +33,9 @@ class TrainingProgress:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("training", total=1.0, status="")
-        self._loss: float | None = None
+        self._bar.update(self._task, completed=done)
         self._begin = self._line = time.monotonic()
+        self._before = done
 
     def __enter__(self) -> TrainingProgress:
         self._bar.start()
@@ -38,13 +44,22 @@ class TrainingProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._bar.stop()
 
-    def step(self, share: float, loss: float, samples: int) -> None:
-        """Shows `share` (0 to 1) of the run as done, `samples` examples seen so far."""
-        self._loss = loss if self._loss is None else self._loss + SMOOTHING * (loss - self._loss)
+    def step(self, done: float, epoch: int, batch_size: int, tally: Tally) -> None:
+        """Shows `done` (0 to 1) of the run as done; `tally`: of the epoch so far."""
+        seconds = max(tally.seconds, 1e-9)
+        loss, speed = tally.loss / tally.steps, tally.steps * batch_size / seconds
+        status = f"epoch {epoch}/{self._epochs}  loss {loss:.3f}  {speed:,.0f} samples/s"
+        self._bar.update(self._task, completed=done, status=status)
         now = time.monotonic()
-        status = f"loss {self._loss:.3f}  {samples / max(now - self._begin, 1e-9):,.0f} samples/s"
-        self._bar.update(self._task, completed=share, status=status)
-        if not self._console.is_terminal and (now - self._line >= LINE_EVERY or share >= 1):
+        if not self._console.is_terminal and now - self._line >= LINE_EVERY:
             self._line = now
-            left = (now - self._begin) * (1 - share) / share
-            self._console.print(f"training {share:4.0%}  {status}  {left:.0f} s left", soft_wrap=True)
+            left = (now - self._begin) * (1 - done) / max(done - self._before, 1e-9)
+            self._console.print(f"training {done:4.0%}  {status}  {left:.0f} s left", soft_wrap=True)
+
+    def epoch(self, line: Mapping[str, Any], *, best: bool) -> None:
+        """Prints the metrics of an epoch."""
+        measured = "".join(f"  {name} {value:.4f}" for name, value in line.items() if name not in _OTHERS)
+        speed = f"{line['samples_per_second']:,.0f} samples/s  {line['data_share']:.1%} of the time waiting for data"
+        mark = "  best so far" if best else ""
+        text = f"epoch {line['epoch']}/{self._epochs}  loss {line['loss']:.4f}{measured}  {speed}{mark}"
+        self._console.print(text, soft_wrap=True)

@@ -1,9 +1,8 @@
-"""Trains MIND on click files and writes an artifact: python -m model.train -c configs/train.yaml --data FILE…"""
+"""Trains MIND on click files and writes an artifact: python -m model.train -c configs/mind.yaml --data FILE…"""
 
 from __future__ import annotations
 
 import json
-import signal
 import sys
 import time
 from pathlib import Path
@@ -12,139 +11,210 @@ if not __package__:  # started as `python model/train.py`: import from the check
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import click
-import numpy as np
 from rich.console import Console
 
 from configs.loader import ConfigError, load_train
-from configs.schema import TrainConfig, TrainingData
+from configs.schema import TrainConfig
 from model.artifact import Artifact, ArtifactError, check_target, save_artifact
+from model.backend import paddle
+from model.checkpoint import Checkpoint, CheckpointError, Position
 from model.clickfile import DataError
-from model.data import Clicks, Holdout, hold_out, is_valid_format, read_clicks, read_holdout, split_users
+from model.data import Holdout
 from model.encoder import Encoder
 from model.evaluate import evaluate
-from model.net import Mind, corrections, initial_weights, paddle, routing_of, sampled_softmax
+from model.learner import Learner
+from model.measure import EvaluationError
+from model.net import routing_of
 from model.progress import TrainingProgress
-from model.sampling import ExampleSampler, NegativeSampler
+from model.runfolder import BEST, CONFIG, LAST, RunFolder, new_name
+from model.sampling import Sampler
+from model.stop import StopSignals
+from model.team import Team
+from model.trainer import MEASURED_AT, RECALL, DivergenceError, Metrics, Stopped, Trainer
+from model.trainingset import TrainingSet
 
-#: Recommendations that the quality at the end is measured on; the published figures have the same number.
-MEASURED_AT = 50
+EPILOG = """\b
+Examples:
+  python -m model.train -c configs/mind.yaml --data clicks.csv --out artifacts/latest
+  python -m model.train --data clicks.csv --set training.epochs=5 --run runs/short
+  python -m model.train --resume runs/short
+  python -m paddle.distributed.launch --nproc_per_node 2 model/train.py --data clicks.csv
+
+\b
+Exit status: 0 the artifact is written; 1 a fault, or the training diverged; 130 or 143 stopped by Ctrl-C or SIGTERM:
+--resume goes on from there.
+"""
 
 
-@click.command(epilog="Example: python -m model.train -c configs/train.yaml --data clicks.txt --out artifacts/latest")
+@click.command(epilog=EPILOG)
 @click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="YAML file with the keys to change.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One key, e.g. training.steps=500.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One key, e.g. training.epochs=5.")
 @click.option("--data", multiple=True, metavar="PATH", help="Click file (uid,item_id,order); may be repeated.")
 @click.option("--out", metavar="DIR", help="Folder of the artifact.")
-def main(path: Path | None, overrides: tuple[str, ...], data: tuple[str, ...], out: str | None) -> None:
+@click.option("--run", type=click.Path(path_type=Path), help="Folder of this run; default: a new one in output.runs.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Folder of a run that goes on where it was.")
+def main(
+    path: Path | None,
+    overrides: tuple[str, ...],
+    data: tuple[str, ...],
+    out: str | None,
+    run: Path | None,
+    resume: Path | None,
+) -> None:
     """Train MIND on click files and write an artifact: weights, item vectors, manifest."""
+    if resume and (path or run):
+        raise click.UsageError("a run that goes on has its own configuration and folder: --resume without -c and --run")
     given = [f"data.paths={json.dumps(data)}"] if data else []
     given += [f"output.folder={json.dumps(out)}"] if out else []
-    paddle.disable_signal_handler()  # Ctrl-C is ours …
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # … also where a shell has started us with it ignored
-    try:
-        train(load_train(path, (*overrides, *given)), Console(highlight=False))
-    except (ConfigError, DataError, ArtifactError) as error:
-        raise click.ClickException(str(error)) from None
-    except KeyboardInterrupt:
-        click.echo("Stopped; no artifact was written.", err=True)
-        sys.exit(130)  # what a shell reports for Ctrl-C
+    paddle.disable_signal_handler()  # Ctrl-C and SIGTERM are ours
+    with StopSignals().installed() as stop:
+        try:
+            config = load_train(resume / CONFIG if resume else path, (*overrides, *given))
+            train(config, Console(highlight=False), run=run, resume=resume, stop=stop)
+        except (ConfigError, DataError, ArtifactError, CheckpointError, EvaluationError, DivergenceError) as error:
+            raise click.ClickException(str(error)) from None
+        except Stopped as stopped:
+            sys.exit(stopped.status)
+        except KeyboardInterrupt:
+            click.echo("Stopped; no artifact was written.", err=True)
+            sys.exit(stop.status)
 
 
-def train(config: TrainConfig, console: Console) -> Artifact:
-    """One run: data, network, loop, measurement, artifact.
+def train(
+    config: TrainConfig,
+    console: Console,
+    *,
+    run: Path | None = None,
+    resume: Path | None = None,
+    stop: StopSignals | None = None,
+) -> Artifact | None:
+    """One run, from click files to the artifact; None in a process that does not lead its team.
+
+    Args:
+        run: folder of a new run, None = a new one in `output.runs`; resume: folder of a run that goes on.
+        stop: tells when to stop; None = nobody does.
 
     Raises:
-        DataError, ArtifactError: the data cannot be used, or the output folder not be written; both say what to do.
+        ConfigError, DataError, ArtifactError, CheckpointError: something cannot be used; the message says what to do.
+        DivergenceError, Stopped: see `Trainer.train`; no artifact is written.
     """
     begin = time.monotonic()
     check_target(config.output.folder)  # before the minutes of training, not after
-    settings, loss_settings = config.training, config.loss
-    rng = np.random.default_rng(settings.seed)
+    team, settings = Team.join(), config.training
+    console.quiet |= not team.leads
+    check_hardware(config, team)
 
-    # Data: items get rows 1 … N of the table, in the order of their ids; row 0 is padding.
-    clicks, held = load(config.data, rng)
-    item_ids, rows, counts = np.unique(clicks.items, return_inverse=True, return_counts=True)
-    clicks = Clicks(clicks.users, clicks.offsets, rows.reshape(-1) + 1, clicks.malformed)
-    skipped = f", {clicks.malformed:,} malformed lines skipped" if clicks.malformed else ""
-    console.print(f"{len(rows):,} clicks of {len(clicks):,} users on {len(item_ids):,} items{skipped}", soft_wrap=True)
+    data = TrainingSet.read(config.data, settings.seed)
+    console.print(str(data), soft_wrap=True)
     try:
-        examples = ExampleSampler(clicks, config.network.history_length, settings.shortest_history, settings.user_power)
+        sampler = Sampler(data.clicks, data.counts, config)
     except ValueError as error:
         raise DataError(f"{error}: give more data, or lower training.shortest_history") from None
-    negatives = NegativeSampler(counts, loss_settings.distribution)
+    learner = Learner(config, len(data.item_ids), sampler.log_q, rank=team.rank, processes=team.size)
 
-    # Network: lazy Adam touches the rows of a step alone; dense gradients take 15 times as long on large catalogues.
-    net = Mind(initial_weights(config.network, len(item_ids), rng), config.network)
-    trained = [parameter for parameter in net.parameters() if not parameter.stop_gradient]
-    adam = paddle.optimizer.Adam(settings.learning_rate, parameters=trained, lazy_mode=True)
+    at, fingerprint = Position(), data.fingerprint()
+    folder = RunFolder(resume or run or config.output.runs / new_name(config), config, fingerprint)
+    if resume:
+        checkpoint = Checkpoint.read(resume / LAST)
+        checkpoint.check(config.model_dump(mode="json"), fingerprint)
+        learner.restore(checkpoint.state)
+        at = checkpoint.position
+    if team.leads:
+        folder.resume(at, at.step // settings.epoch_steps) if resume else folder.begin()
+    where = paddle.device.get_device() + (f", {team.size} processes" if team.size > 1 else "")
+    console.print(f"run {folder.path} on {where}" + (f", from step {at.step}" if resume else ""), soft_wrap=True)
 
-    B, L, M = settings.batch_size, config.network.history_length, loss_settings.negatives
-    done, loop_begin = 0.0, time.monotonic()
-    with TrainingProgress(console) as progress:
-        for step in range(1, settings.steps + 1):
-            if settings.decay == "linear":
-                adam.set_lr(settings.learning_rate * (1 - done))
-            batch = examples.draw(B, rng)
-            wrong = negatives.draw(M, rng)
-            added = corrections(batch.targets, wrong, negatives.log_q)  # (B, 1 + M)
-
-            # One look-up for everything: its sparse gradient is merged once.
-            used = np.concatenate([batch.histories.ravel(), batch.targets, wrong])  # (B·L + B + M,)
-            vectors = net.vectors(paddle.to_tensor(used))  # (B·L + B + M, D)
-            history, targets, others = paddle.split(vectors, [B * L, B, M])
-            interests = net(history.reshape([B, L, -1]), paddle.to_tensor(batch.lengths))  # (B, K, D)
-            loss = sampled_softmax(interests, targets, others, paddle.to_tensor(added), loss_settings)
-            loss.backward()
-            adam.step()
-            adam.clear_grad()
-
-            clock = (time.monotonic() - loop_begin) / settings.max_seconds if settings.max_seconds else 0.0
-            done = min(1.0, max(step / settings.steps, clock))
-            progress.step(done, float(loss), step * B)
-            if done == 1:
-                break
-
-    # From here on NumPy alone: what is measured and saved is what will be served.
-    weights = net.weights()
-    with paddle.no_grad():
-        item_vectors = net.vectors(paddle.arange(1, len(item_ids) + 1)).numpy()  # (N, D)
-    del weights["table"]
-    metrics: dict[str, float] = {}
-    if len(held.history):
-        encoder = Encoder(weights, routing_of(config.network))
-        metrics = evaluate(encoder, item_ids, item_vectors, held, MEASURED_AT)
-        figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        console.print(f"{len(held.history):,} held-out users: {figures}", soft_wrap=True)
-    artifact = save_artifact(
-        config.output.folder,
-        weights=weights,
-        interests=config.network.interests,
-        history_length=L,
-        encoder=routing_of(config.network).to_dict(),
-        item_ids=item_ids,
-        item_vectors=item_vectors,
-        item_counts=counts.astype(np.int64),
-        users=len(clicks),
-        clicks=len(rows),
-        config=config.model_dump(mode="json"),
-        metrics=metrics,
+    some = data.some_held(settings.valid_users, settings.seed)
+    trainer = Trainer(
+        config,
+        learner,
+        sampler.batch,
+        at=at,
+        measure=lambda: measure(config, learner, data, some),
+        keep=lambda epoch, metrics: keep(config, learner, data, folder.path / "epochs" / f"{epoch:04}", metrics),
+        run=folder if team.leads else None,
+        team=team,
+        stop=stop or StopSignals(),
     )
+    try:
+        with TrainingProgress(console, settings.epochs, trainer.done) as progress:
+            trainer.train(progress)
+    except Stopped:
+        again = folder.resume_command(team.size)
+        console.print(f"Stopped at step {at.step}; no artifact was written. Go on with: {again}", soft_wrap=True)
+        trainer.draw()
+        raise
+    except DivergenceError:
+        trainer.draw()
+        raise
+    trainer.draw()
+    if not team.leads:
+        return None
+
+    if trainer.done < 1:
+        since = f"{RECALL} has not risen for {settings.patience} epochs (training.patience)"
+        console.print(f"Stopped early after epoch {trainer.epoch}: {since}", soft_wrap=True)
+    if at.best is not None:
+        learner.restore(Checkpoint.read(folder.path / BEST).state)
+        console.print(f"Best epoch: {at.best_epoch}", soft_wrap=True)
+    metrics = measure(config, learner, data, data.held)
+    if metrics:
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        console.print(f"{len(data.held.history):,} held-out users: {figures}", soft_wrap=True)
+    artifact = write(config, learner, data, config.output.folder, metrics)
     seconds = time.monotonic() - begin
-    summary = f"model {artifact.model_version}: {len(item_ids):,} items, {seconds:.0f} s, in {artifact.path}"
+    summary = f"model {artifact.model_version}: {len(data.item_ids):,} items, {seconds:.0f} s, in {artifact.path}"
     console.print(summary, soft_wrap=True)
     return artifact
 
 
-def load(data: TrainingData, rng: np.random.Generator) -> tuple[Clicks, Holdout]:
-    """Clicks to train on, and the users to measure on (none, when no measurement is asked for)."""
-    clicks = read_clicks(data.paths, malformed=data.malformed)
-    if not data.valid_paths:
-        clicks, held = split_users(clicks, data.valid_fraction, rng)
-        return clicks, hold_out(held)
-    if all(map(is_valid_format, data.valid_paths)):
-        return clicks, read_holdout(data.valid_paths, malformed=data.malformed)
-    return clicks, hold_out(read_clicks(data.valid_paths, malformed=data.malformed))
+def check_hardware(config: TrainConfig, team: Team) -> None:
+    """
+    Raises:
+        ConfigError: this machine cannot do what is asked.
+    """
+    if config.training.precision != "float32" and paddle.device.get_device() == "cpu":
+        raise ConfigError("training.precision: half precision needs a GPU, and Paddle sees none; set it to float32")
+    if config.training.batch_size < team.size:
+        size = config.training.batch_size
+        raise ConfigError(f"training.batch_size: {size} examples do not reach for {team.size} processes; raise it")
+
+
+def measure(config: TrainConfig, learner: Learner, data: TrainingSet, users: Holdout) -> Metrics:
+    """Quality of the present weights in NumPy, as they will be served; empty without users."""
+    if not len(users.history):
+        return {}
+    encoder = Encoder(learner.weights(), routing_of(config.network))
+    return evaluate(encoder, data.item_ids, learner.vectors(), users, MEASURED_AT)
+
+
+def keep(config: TrainConfig, learner: Learner, data: TrainingSet, folder: Path, metrics: Metrics) -> None:
+    """Writes an epoch's model, if that is asked for."""
+    if config.output.keep_epochs:
+        write(config, learner, data, folder, metrics)
+
+
+def write(config: TrainConfig, learner: Learner, data: TrainingSet, folder: Path, metrics: Metrics) -> Artifact:
+    """
+    Raises:
+        ArtifactError: the folder cannot be written, or a number is not finite.
+    """
+    routing = routing_of(config.network).to_dict()
+    return save_artifact(
+        folder,
+        weights=learner.weights(),
+        interests=config.network.interests,
+        history_length=config.network.history_length,
+        encoder=routing,
+        item_ids=data.item_ids,
+        item_vectors=learner.vectors(),
+        item_counts=data.counts,
+        users=len(data.clicks),
+        clicks=len(data.clicks.items),
+        config=config.model_dump(mode="json"),
+        metrics=metrics,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="python -m model.train")

@@ -31,6 +31,9 @@ PROGRAMS = (
     "producers.replay",
     "producers.items",
     "model.train",
+    "model.evaluate",
+    "model.explain",
+    "benchmarks.quality",
     "benchmarks",
 )
 ROOMS = {"configs", "model", "streams", "producers", "embedded", "benchmarks", "tests"}

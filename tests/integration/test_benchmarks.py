@@ -21,7 +21,18 @@ SIZES = {
     "freshness": {"items": 3, "catalogue": 50, "dim": 8},
     "clicks": {"clicks": 60, "users": 12, "catalogue": 50, "dim": 8, "batch": 4, "rate": 10, "seconds": 1},
     "producers": {"items": 300, "dim": 8, "clicks": 500, "users": 50},
+    "evaluation": {"users": 100, "items": 300, "dim": 8, "length": 5, "seen": 3},
     "encoder": {"users": 4, "length": 5, "dim": 8, "catalogue": 100, "rounds": 5},
+    "training": {
+        "items": 300,
+        "users": 50,
+        "batch": 8,
+        "large_batch": 16,
+        "negatives": 8,
+        "steps": 2,
+        "dense_steps": 2,
+    },
+    "reader": {"clicks": 500, "users": 50, "items": 40, "malformed": 3},
 }
 
 

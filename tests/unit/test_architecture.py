@@ -23,6 +23,10 @@ ALLOWED = {
 }
 #: The part of `streams` that producers may know: messages and their errors.
 PRODUCERS_MAY = {"streams.messages", "streams.errors"}
+#: The one file that looks ahead, and what it may see: a model is measured as it is served.
+AHEAD = {
+    "model/through_milvus.py": {f"streams.{name}" for name in ("embeddings", "engine", "errors", "items", "milvus")},
+}
 #: The pure half of the streaming side: no I/O, no framework.
 PURE = {"messages", "history", "merge", "embeddings", "engine", "ports", "errors", "memory", "clicks", "items"}
 PURE_MAY = {"numpy", "orjson", "prometheus_client"}
@@ -31,7 +35,7 @@ ONLY_IN = {
     "faust": {"streams/agents.py", "streams/app.py", "streams/worker.py"},
     "rocksdict": {"streams/store.py"},
     "pymilvus": {"streams/milvus.py", "embedded/milvus.py"},
-    "paddle": {"model/net.py", "model/train.py"},
+    "paddle": {"model/backend.py"},
 }
 
 
@@ -53,7 +57,7 @@ def _imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("room", ROOMS)
 def test_rooms_import_only_what_lies_before_them(room: str) -> None:
     for path in _files(room):
-        for name in _imports(path):
+        for name in _imports(path) - AHEAD.get(str(path.relative_to(ROOT)), set()):
             other = name.split(".")[0]
             if other in ROOMS and other != room:
                 assert other in ALLOWED[room], f"{path.relative_to(ROOT)} imports {name}"

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model import clickfile
 from model.clickfile import (
     INT64,
     MAX_USER_BYTES,
     DataError,
+    blocks,
     holds_user,
     int64,
     lines,
@@ -38,6 +40,20 @@ def test_lines_are_numbered_and_blank_ones_left_out(tmp_path: Path, name: str, p
     (tmp_path / name).write_bytes(pack(TEXT))
     assert list(lines(tmp_path / name)) == NUMBERED
     assert list(lines(str(tmp_path / name), "replace")) == NUMBERED
+
+
+@pytest.mark.parametrize(("name", "pack"), [("c.gz", gzip.compress), ("c.xz", lzma.compress), ("c", bytes)])
+@pytest.mark.parametrize("size", range(1, 20))
+def test_blocks_are_whole_lines_with_the_number_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, pack: Callable[[bytes], bytes], size: int
+) -> None:
+    (tmp_path / name).write_bytes(pack(TEXT))
+    monkeypatch.setattr(clickfile, "BLOCK", size)
+    found = list(blocks(tmp_path / name))
+    assert "".join(text for _, text in found) == "1,2,0\n\n  1,3,1\n"
+    for number, text in found:
+        assert text.endswith("\n")
+        assert number == 1 + "".join(before for place, before in found if place < number).count("\n")
 
 
 def test_a_dash_is_standard_input_and_a_path_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

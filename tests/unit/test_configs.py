@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from configs.loader import ENVIRONMENT, FOLDER, ConfigError, load_replay, load_train, load_worker
 from configs.schema import ReplayConfig, TrainConfig, WorkerConfig
 
-LOADERS = {"worker": load_worker, "replay": load_replay, "train": load_train}
+LOADERS = {"worker": load_worker, "replay": load_replay, "mind": load_train}
 
 
 def _file(tmp_path: Path, text: str) -> Path:
@@ -21,9 +21,8 @@ def _file(tmp_path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", LOADERS)
-def test_shipped_files_load_and_may_be_given_themselves(name: str) -> None:
-    loader = LOADERS[name]
+@pytest.mark.parametrize(("name", "loader"), LOADERS.items())
+def test_shipped_files_load_and_may_be_given_themselves(name: str, loader: Callable[..., BaseModel]) -> None:
     assert loader(None, (), {}) == loader(FOLDER / f"{name}.yaml", (), {})
 
 
@@ -105,7 +104,7 @@ def test_every_environment_variable_sets_an_existing_key_and_is_documented() -> 
     [
         (WorkerConfig, ["kafka.yaml", "worker.yaml"]),
         (ReplayConfig, ["kafka.yaml", "replay.yaml"]),
-        (TrainConfig, ["train.yaml"]),
+        (TrainConfig, ["mind.yaml"]),
     ],
 )
 def test_every_key_is_in_the_shipped_files_with_a_comment(schema: type[BaseModel], files: list[str]) -> None:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import gzip
+import lzma
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import clickfile, data
-from model.clickfile import DataError
+from model import clickfile
+from model.clickfile import DataError, int64, parse_click
 from model.data import Clicks, hold_out, is_valid_format, read_clicks, read_holdout, split_users
 
 SAMPLE = Path(os.environ.get("MINDSTREAM_DATA", "../shared/data")) / "amazonbook-sample"
@@ -20,13 +24,24 @@ needs_sample = pytest.mark.skipif(
 nonzero = st.integers(-(2**63), 2**63 - 1).filter(bool)
 order = st.integers(-(2**53), 2**53) | st.floats(-1e12, 1e12, allow_nan=False)
 whole_users = st.integers(-(2**63), 2**63 - 1)
-text_users = st.text("abc0123456789_-", min_size=1, max_size=8)
+text_users = st.text("abc0123456789_-+", min_size=1, max_size=8)
+clicks_lines = st.builds("{},{},{!r}".format, whole_users, nonzero, order)
+text_lines = st.builds("{},{},{!r}".format, whole_users | text_users, nonzero, order)
+whole_lines = st.builds("{},{},{}".format, st.integers(-3, 3), st.integers(1, 9), st.integers(0, 9))
+odd_lines = st.text("0123456789,,,+-._enaé٣ \t\r\x00\x0c\x85\u2028\ufffd", max_size=20)
 
 
 def write(folder: Path, text: str, name: str = "clicks.txt") -> Path:
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return path
+
+
+@contextmanager
+def blocks_of(characters: int) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clickfile, "BLOCK", characters)
+        yield
 
 
 def as_lists(clicks: Clicks) -> dict[object, list[int]]:
@@ -91,10 +106,10 @@ def test_a_malformed_line_is_named_or_counted(tmp_path: Path, line: str, around:
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"missing\.txt: cannot be read"):
         read_clicks([tmp_path / "missing.txt"])
-    binary = tmp_path / "binary"
-    binary.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="binary: cannot be read"):
-        read_clicks([binary])
+    torn = tmp_path / "torn.gz"
+    torn.write_bytes(gzip.compress(b"1,2,0\n" * 999)[:-20])
+    with pytest.raises(DataError, match=r"torn\.gz: cannot be read"):
+        read_clicks([torn])
     with pytest.raises(DataError, match="no click files"):
         read_clicks([])
 
@@ -105,26 +120,92 @@ def test_an_empty_file_has_no_users(tmp_path: Path) -> None:
     assert clicks.offsets.tolist() == [0]
 
 
+def obvious(text: str) -> tuple[dict[object, list[int]], list[int]]:
+    """User → items in their order, and the numbers of the malformed lines: line by line, with lists and a dict."""
+    rows, malformed = [], []
+    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
+        try:
+            rows += [parse_click(line.strip())] if line.strip() else []
+        except ValueError:
+            malformed.append(number)
+    whole_users = all(str(int64(user)) == user for user, _, _ in rows)
+    whole_order = all(isinstance(place, int) for _, _, place in rows)
+    found: dict[object, list[int]] = {}
+    for user, item, _ in sorted(rows, key=lambda row: row[2] if whole_order else float(row[2])):
+        found.setdefault(int(user) if whole_users else user, []).append(item)
+    return found, malformed
+
+
 @given(
-    st.lists(st.tuples(whole_users, nonzero, order), max_size=30)
-    | st.lists(st.tuples(whole_users | text_users, nonzero, order), max_size=30)
+    st.lists(clicks_lines)
+    | st.lists(text_lines)
+    | st.lists(whole_lines)
+    | st.lists(whole_lines | text_lines | odd_lines),
+    st.sampled_from(["\n", "\r\n", "\n\n"]),
+    st.booleans(),
+    st.booleans(),
+    st.integers(1, 60),
 )
 def test_equals_the_obvious_reader(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[tuple[object, int, float]]
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], newline: str, mark: bool, ended: bool, block: int
 ) -> None:
-    path = write(tmp_path_factory.mktemp("clicks"), "".join(f"{u},{i},{o!r}\r\n" for u, i, o in lines))
-    expected: dict[object, list[tuple[float, int]]] = {}
-    whole = all(isinstance(clickfile.int64(str(user)), int) for user, _, _ in lines)
-    for user, item, place in lines:
-        name = int(str(user)) if whole else str(user if clickfile.int64(str(user)) is None else int(str(user)))
-        expected.setdefault(name, []).append((place, item))
-    found = as_lists(read_clicks([path]))
-    assert found == {user: [i for _, i in sorted(rows, key=lambda row: row[0])] for user, rows in expected.items()}
-    slow = data._read_slowly(path, "fail")
-    fast = data._read_file(path, "fail")
-    assert slow.items.tolist() == fast.items.tolist()
-    assert slow.users.tolist() == fast.users.tolist()
-    assert slow.order.tolist() == fast.order.tolist()
+    text = newline.join([*lines, ""] if ended else lines)
+    path = tmp_path_factory.mktemp("clicks") / "clicks.txt"
+    path.write_bytes(text.encode("utf-8-sig" if mark else "utf-8"))
+    expected, malformed = obvious(text)
+    with blocks_of(block):
+        clicks = read_clicks([path], malformed="skip")
+        assert as_lists(clicks) == expected
+        assert clicks.users.tolist() == sorted(expected)  # type: ignore[type-var]  # all int or all str
+        assert clicks.malformed == len(malformed)
+        if malformed:
+            with pytest.raises(DataError, match=f"line {malformed[0]}: "):
+                read_clicks([path])
+
+
+@pytest.mark.parametrize(("name", "pack"), [("c.gz", gzip.compress), ("c.xz", lzma.compress), ("c", bytes)])
+def test_a_malformed_line_of_a_later_block_has_its_number(
+    tmp_path: Path, name: str, pack: Callable[[bytes], bytes]
+) -> None:
+    lines = [f"{number},7,{number}" for number in range(1, 50_001)]
+    lines[40_000] = "40001;7;40001"
+    (tmp_path / name).write_bytes(pack("\r\n".join(lines).encode()))
+    assert sum(map(len, lines)) > 2 * clickfile.BLOCK
+    with pytest.raises(DataError, match=f"{name}, line 40001: expected uid"):
+        read_clicks([tmp_path / name])
+    clicks = read_clicks([tmp_path / name], malformed="skip")
+    assert (len(clicks), clicks.malformed) == (49_999, 1)
+    assert clicks.users.dtype == np.int64
+
+
+def test_bytes_that_are_no_utf8_are_a_malformed_line(tmp_path: Path) -> None:
+    path = tmp_path / "clicks.txt"
+    path.write_bytes(b"1,10,0\n\xff\xfe,11,1\n1,12,2\n")
+    with pytest.raises(DataError, match=r"clicks\.txt, line 2: not UTF-8"):
+        read_clicks([path])
+    assert as_lists(read_clicks([path], malformed="skip")) == {1: [10, 12]}
+    path.write_bytes(b"user_id:1 eval_item:5\nuser_id:\xff eval_item:5\n")
+    assert is_valid_format(path)
+    with pytest.raises(DataError, match=r"clicks\.txt, line 2: not UTF-8"):
+        read_holdout([path])
+
+
+def test_fractions_of_a_later_block_sort_with_the_whole_numbers_before(tmp_path: Path) -> None:
+    path = write(tmp_path, "1,10,2\n1,11,1\n1,12,1.5\n1,13,0\n")
+    with blocks_of(1):
+        assert as_lists(read_clicks([path])) == {1: [13, 11, 12, 10]}
+
+
+def test_a_user_is_the_text_of_its_id_as_in_the_stream(tmp_path: Path) -> None:
+    same = write(tmp_path, "7,10,0\n-7,11,0\n 7 ,12,1\n", "same")
+    assert as_lists(read_clicks([same])) == {-7: [11], 7: [10, 12]}
+    for other in ("07", "+7", "-0", "7_0", "٧", str(2**63)):
+        path = write(tmp_path, f"7,20,1\n{other},21,1\n", "other")
+        for block in (1, 1000):
+            with blocks_of(block):
+                assert as_lists(read_clicks([same, path])) == {"-7": [11], "7": [10, 12, 20], other: [21]}
+    held = write(tmp_path, "user_id:7 eval_item:1\nuser_id:07 eval_item:1\n", "held")
+    assert read_holdout([held]).targets.users.tolist() == ["7", "07"]
 
 
 def test_reads_the_valid_format_with_and_without_target_item(tmp_path: Path) -> None:

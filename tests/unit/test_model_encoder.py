@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,14 @@ from hypothesis import strategies as st
 from model.encoder import Encoder, Routing
 
 D, K, L = 8, 4, 6
-PUBLISHED = Routing(iterations=3, temperature=1.0, output="relu", residual=0.0)
-UNIT = Routing(iterations=3, temperature=0.2, output="unit", residual=0.0)
-RESIDUAL = Routing(iterations=2, temperature=0.2, output="unit", residual=0.5)
+PUBLISHED = Routing(
+    iterations=3, temperature=1.0, axis="interests", normalise=False, relu=True, residual=0.0, by_history=False
+)
+UNIT = replace(PUBLISHED, temperature=0.2, normalise=True, relu=False)
+RESIDUAL = replace(UNIT, iterations=2, residual=0.5)
+CLICKS = replace(UNIT, axis="clicks")
+BY_HISTORY = replace(PUBLISHED, by_history=True)
+ALL = [PUBLISHED, UNIT, RESIDUAL, CLICKS, BY_HISTORY]
 
 
 def encoder_of(routing: Routing, seed: int = 0) -> Encoder:
@@ -31,17 +37,22 @@ def histories(rng: np.random.Generator, users: int) -> tuple[npt.NDArray[np.floa
 def by_the_book(encoder: Encoder, clicks: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
     """One user, click by click, as the paper's algorithm reads: (n, D) → (K, D)."""
     routing, n = encoder._routing, len(clicks)
+    K = max(1, min(encoder.interests, int(np.log2(n)))) if routing.by_history else encoder.interests
     mapped = [encoder._bilinear.T @ click for click in clicks]
     weight = [np.exp(encoder._recency[n - 1 - i]) for i in range(n)]
     logits = np.array([[encoder._start[k, n - 1 - i] for i in range(n)] for k in range(K)], dtype=float)
     for iteration in range(routing.iterations):
-        shares = np.exp(logits) / np.exp(logits).sum(axis=0)
+        shares = np.exp(logits) * (weight if routing.axis == "clicks" else 1)
+        shares /= shares.sum(axis=1 if routing.axis == "clicks" else 0, keepdims=True)
         capsules = []
         for k in range(K):
-            total = sum(shares[k, i] * weight[i] * mapped[i] for i in range(n))
+            total = sum(shares[k, i] * (weight[i] if routing.axis == "interests" else 1) * mapped[i] for i in range(n))
             square = total @ total
-            last_unit = routing.output == "unit" and iteration == routing.iterations - 1
-            capsules.append((1 if last_unit else square / (1 + square)) * total / np.sqrt(square))
+            if routing.normalise and iteration == routing.iterations - 1:
+                scale = 1 / sum(shares[k, i] * (weight[i] if routing.axis == "interests" else 1) for i in range(n))
+            else:
+                scale = square / (1 + square) / np.sqrt(square)
+            capsules.append(scale * total)
         if iteration < routing.iterations - 1:
             logits += [[capsules[k] @ mapped[i] / routing.temperature for i in range(n)] for k in range(K)]
     mean = sum(w * click for w, click in zip(weight, clicks, strict=True)) / sum(weight)
@@ -50,11 +61,12 @@ def by_the_book(encoder: Encoder, clicks: npt.NDArray[np.float32]) -> npt.NDArra
         if routing.residual:
             capsule = capsule + routing.residual * mean
         out = encoder._output.T @ capsule
-        interests.append(out / np.linalg.norm(out) if routing.output == "unit" else np.maximum(out + encoder._bias, 0))
-    return np.array(interests)
+        out = np.maximum(out + encoder._bias, 0) if routing.relu else out
+        interests.append(out / np.linalg.norm(out) if routing.normalise else out)
+    return np.array(interests + interests[:1] * (encoder.interests - K))
 
 
-@pytest.mark.parametrize("routing", [PUBLISHED, UNIT, RESIDUAL])
+@pytest.mark.parametrize("routing", ALL)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, L))
 def test_equals_the_algorithm_written_out(routing: Routing, seed: int, n: int) -> None:
     encoder = encoder_of(routing)
@@ -64,7 +76,7 @@ def test_equals_the_algorithm_written_out(routing: Routing, seed: int, n: int) -
     assert found == pytest.approx(by_the_book(encoder, embeddings[0, :n]), abs=2e-4)
 
 
-@pytest.mark.parametrize("routing", [PUBLISHED, UNIT, RESIDUAL])
+@pytest.mark.parametrize("routing", ALL)
 @given(seed=st.integers(0, 2**32 - 1), users=st.integers(0, 9))
 def test_a_batch_equals_its_users_one_by_one(routing: Routing, seed: int, users: int) -> None:
     encoder = encoder_of(routing)
@@ -77,7 +89,7 @@ def test_a_batch_equals_its_users_one_by_one(routing: Routing, seed: int, users:
         assert together[u] == pytest.approx(alone[0], abs=1e-5)
 
 
-@pytest.mark.parametrize("routing", [PUBLISHED, UNIT, RESIDUAL])
+@pytest.mark.parametrize("routing", ALL)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_padding_is_ignored_whatever_it_holds(routing: Routing, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -88,7 +100,7 @@ def test_padding_is_ignored_whatever_it_holds(routing: Routing, seed: int) -> No
     assert encoder.encode(noisy, lengths) == pytest.approx(encoder.encode(embeddings, lengths), abs=1e-5)
 
 
-@pytest.mark.parametrize("routing", [PUBLISHED, UNIT, RESIDUAL])
+@pytest.mark.parametrize("routing", ALL)
 def test_a_user_without_clicks_has_zero_vectors(routing: Routing) -> None:
     embeddings, _ = histories(np.random.default_rng(0), 2)
     interests = encoder_of(routing).encode(embeddings, np.array([0, 3]))

@@ -27,8 +27,9 @@ def test_training_sees_what_serving_sees(lengths: list[int], length: int) -> Non
     offsets = np.cumsum([0, *lengths], dtype=np.int64)
     clicks = Clicks(np.arange(len(lengths)), offsets, np.arange(1, offsets[-1] + 1))  # click i is on item i + 1
     examples = ExampleSampler(clicks, length, shortest=1, user_power=0.5).draw(40, np.random.default_rng(0))
-    user = np.searchsorted(offsets, examples.targets - 1, side="right") - 1
-    histories = [np.arange(offsets[u] + 1, target) for u, target in zip(user, examples.targets, strict=True)]
+    targets = examples.targets[:, 0]
+    user = np.searchsorted(offsets, targets - 1, side="right") - 1
+    histories = [np.arange(offsets[u] + 1, target) for u, target in zip(user, targets, strict=True)]
     ids, counts = model_input(histories, length)
     assert (examples.histories == ids).all()
     assert (examples.lengths == counts).all()

@@ -1,0 +1,92 @@
+"""How fast, and in how much memory, a click file of AmazonBook's size becomes training arrays.
+
+    plain, .gz, .xz       numbers as user ids
+    text user ids         plain
+    malformed lines       plain; spread over the whole file, left out and counted
+
+Each file is read in a process of its own, which imports nothing but the reader. Seconds are those of reading, unpacking
+included; memory is the peak of the whole process, with Python and NumPy.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from benchmarks.benchmark import Benchmark, Sizes
+from benchmarks.report import ROOT, Figure
+from benchmarks.stage import BenchmarkError, Stage
+from producers.generate import write_clicks
+from producers.synthetic import Shape, SyntheticClicks, generate
+
+#: Not this module: its imports would count. Nor getrusage, where there is /proc: Linux lets a process begin with the
+#: peak of the one that started it.
+_PROGRAM = """
+import json, pathlib, re, resource, sys, time
+from model.data import read_clicks
+begin = time.perf_counter()
+clicks = read_clicks(sys.argv[1:], malformed="skip")
+seconds = time.perf_counter() - begin
+try:
+    peak = int(re.search(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
+except OSError:  # macOS, in bytes there
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"seconds": seconds, "peak": peak, "clicks": len(clicks.items), "malformed": clicks.malformed}))
+"""
+
+
+def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
+    C, U, N = sizes["clicks"], sizes["users"], sizes["items"]
+    tastes = min(20, N)
+    folder = stage.folder / "reader"
+    folder.mkdir(parents=True)
+    stage.report(f"Generating {C:,} clicks of {U:,} users")
+    made = generate(Shape(U, N, C, tastes=tastes, tastes_per_user=min(3, tastes), drift=0.0))
+    figures: list[Figure] = []
+    for what, name, clicks, malformed in _variants(made, min(sizes["malformed"], C)):
+        path = folder / name
+        stage.report(f"Writing and reading {name}: {what}")
+        write_clicks(clicks, str(path))
+        figures += _measure(what, path, C, malformed)
+        path.unlink()
+    return figures
+
+
+def _variants(made: SyntheticClicks, malformed: int) -> Iterator[tuple[str, str, SyntheticClicks, int]]:
+    """What is special, file name, clicks, malformed lines among them."""
+    yield "plain", "clicks.csv", made, 0
+    yield ".gz", "clicks.csv.gz", made, 0
+    yield ".xz", "clicks.csv.xz", made, 0
+    names = np.array([f"A{user:013}" for user in range(len(made.drifts))])  # as long as Amazon's ids
+    yield "text user ids", "text.csv", replace(made, user=names[made.user]), 0
+    item = made.item.copy()
+    item[np.linspace(0, len(item) - 1, malformed, dtype=np.int64)] = 0  # id 0 is padding
+    yield f"{malformed:,} malformed lines", "malformed.csv", replace(made, item=item), malformed
+
+
+def _measure(what: str, path: Path, lines: int, malformed: int) -> list[Figure]:
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-c", _PROGRAM, str(path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise BenchmarkError(f"the reading process ended with status {done.returncode}\n{done.stderr}")
+    result = json.loads(done.stdout)
+    if (result["clicks"], result["malformed"]) != (lines - malformed, malformed):
+        raise BenchmarkError(f"{path.name} has {lines} lines, {malformed} of them malformed; the reader found {result}")
+    seconds = cast("float", result["seconds"])
+    return [
+        Figure(f"{what}, reading", seconds, "s"),
+        Figure(f"{what}, rate", lines / seconds, "lines/s"),
+        Figure(f"{what}, peak memory", result["peak"] / 1e6, "MB"),
+    ]
+
+
+_SIZES = {"clicks": 8_900_000, "users": 600_000, "items": 368_000, "malformed": 1_000}
+BENCHMARK = Benchmark(run, {"standalone": _SIZES, "lite": _SIZES}, kafka=False, milvus=False)

@@ -1,0 +1,168 @@
+"""One user explained: the clicks, the interests they feed, the items recalled: python -m model.explain --help"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:  # started as `python model/explain.py`: import from the checkout, not from this folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import click
+import numpy as np
+from rich.console import Console
+
+from configs.loader import ConfigError, load_train
+from model.artifact import Artifact, ArtifactError
+from model.clickfile import DataError, int64, opened
+from model.data import Malformed, UserVector, hold_out, is_valid_format, read_clicks, read_holdout
+from model.explain_text import Name, Names, document, parts
+from model.explanation import ExplanationError, explain
+from model.inputs import IdVector
+from model.measure import EvaluationError
+
+#: Users that a message names when the wanted one is missing.
+NAMED = 5
+#: Columns of the terminal that the tables take at most: eyes follow a row no farther.
+WIDTH = 120
+EPILOG = """\b
+Examples:
+  python -m model.explain --user 42 --artifact artifacts/latest --clicks clicks.txt
+  python -m model.explain --user 42 -c configs/mind.yaml --hold-out --unseen
+  python -m model.explain --user 42 --clicks test.txt --names items.csv --plot user-42.png
+
+\b
+Click files are in the train format (uid,item_id,order: all of it is history, unless --hold-out) or in the valid
+format (user_id:… hist_item:… eval_item:…: the eval_items are what was clicked next). Names are CSV, in UTF-8:
+item_id,name or item_id,name,category; a first line of titles is passed over. Exit status: 0 explained; 1 a fault.
+"""
+
+
+@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--user", required=True, help="Id of the user, as in the click files.")
+@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="Training configuration (YAML).")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One of its keys; repeatable.")
+@click.option("--artifact", type=click.Path(path_type=Path), help="The model; default: output.folder.")
+@click.option(
+    "--clicks",
+    "files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Click file; repeatable. Default: data.valid_paths, or else data.paths.",
+)
+@click.option("--hold-out", "held", is_flag=True, help="Keep the last 20 % of the clicks back, as clicked next.")
+@click.option("--top-n", "n", default=10, show_default=True, type=click.IntRange(1, 1000), help="Items of a list.")
+@click.option("--unseen", is_flag=True, help="Leave out items of the history, as the worker does as shipped.")
+@click.option("--names", "names_file", type=click.Path(path_type=Path), help="Items' names, CSV; .gz and .xz, too.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw it all into this PNG.")
+@click.option("--json", "as_json", is_flag=True, help="Everything as one JSON document.")
+def main(
+    user: str,
+    path: Path | None,
+    overrides: tuple[str, ...],
+    artifact: Path | None,
+    files: tuple[Path, ...],
+    held: bool,
+    n: int,
+    unseen: bool,
+    names_file: Path | None,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Explain one user's recommendations: which clicks feed which interest, and what each interest recalls."""
+    try:
+        config = load_train(path, overrides)
+        model = Artifact.load(artifact or config.output.folder)
+        names = read_names(names_file) if names_file else {}
+        clicks = files or config.data.valid_paths or config.data.paths
+        history, targets = read_user(clicks, user.strip(), config.data.malformed, held=held)
+        explanation = explain(model, user.strip(), history, targets, n, unseen=unseen)
+        if plot is not None:
+            from model.explain_plot import plot_explanation  # matplotlib takes a second to load
+
+            plot_explanation(explanation, names, plot)
+    except (ConfigError, DataError, ArtifactError, ExplanationError, EvaluationError) as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        click.echo(json.dumps(document(explanation, names), indent=2, ensure_ascii=False))
+    else:
+        console = Console(highlight=False)
+        console.print(*parts(explanation, names), sep="\n", width=min(console.width, WIDTH))
+
+
+def read_user(paths: Sequence[Path], user: str, malformed: Malformed, *, held: bool) -> tuple[IdVector, IdVector]:
+    """Item ids of the user's history, (H,), and of what it clicked next, (T,), each oldest first.
+
+    Args:
+        held: keep the last 20 % of a history in the train format back, as clicked next.
+
+    Raises:
+        DataError: a file cannot be read, formats are mixed, or the user cannot be found in them.
+    """
+    if not paths:
+        raise DataError(
+            "no click files: give --clicks FILE, or list them in data.valid_paths of the file given with -c"
+        )
+    formats = {is_valid_format(path) for path in paths}
+    if len(formats) > 1:
+        raise DataError("click files in both formats: give those that the user is in alone (--clicks)")
+    if formats == {True}:
+        if held:
+            raise DataError("--hold-out is for the train format; these files say themselves what was clicked next")
+        users = read_holdout(paths, malformed=malformed)
+        index = _find(users.history.users, user, paths)
+        return users.history.of(index), users.targets.of(index)
+    clicks = read_clicks(paths, malformed=malformed)
+    index = _find(clicks.users, user, paths)
+    if not held:
+        return clicks.of(index), np.empty(0, np.int64)
+    if clicks.lengths[index] < 2:
+        raise DataError(f"user {user} has one click, so none can be kept back; leave --hold-out out")
+    history, targets = hold_out(clicks.take(np.array([index])))
+    return history.of(0), targets.of(0)
+
+
+def _find(users: UserVector, user: str, paths: Sequence[Path]) -> int:
+    texts = list(map(str, users.tolist()))
+    if user in texts:
+        return texts.index(user)
+    where = ", ".join(map(str, paths))
+    if not texts:
+        raise DataError(f"{where}: no users here; choose other click files (--clicks)")
+    close = difflib.get_close_matches(user, texts, NAMED)
+    hint = f"did you mean {', '.join(close)}?" if close else f"there are {len(texts):,}: {', '.join(texts[:NAMED])} …"
+    raise DataError(f"{where}: no user {user!r}; {hint}")
+
+
+def read_names(path: Path) -> Names:
+    """Item id → name and category, of CSV lines `item_id,name[,category]`; the first one may hold titles.
+
+    Raises:
+        DataError: the file cannot be read, or a line is something else.
+    """
+    names: dict[int, Name] = {}
+    with opened(path) as file:
+        lines = csv.reader(file, strict=True)
+        try:
+            for line, fields in enumerate(lines, 1):
+                item = int64(fields[0]) if fields else None
+                if item is not None and len(fields) in (2, 3):
+                    names[item] = Name(*map(_printable, fields[1:]))
+                elif fields and (line > 1 or item is not None):
+                    raise csv.Error(f"expected item_id,name or item_id,name,category, found {len(fields)} fields")
+        except csv.Error as error:
+            raise DataError(f"{path}, line {lines.line_num}: {error} (--names)") from None
+    return names
+
+
+def _printable(text: str) -> str:
+    """On one line, without control characters, which a terminal would obey."""
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m model.explain")

@@ -1,0 +1,111 @@
+"""One optimizer step on one batch, on one process or on several, and all that it takes to go on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from configs.schema import TrainConfig
+from model.backend import F, Tensor, paddle
+from model.loss import Terms, routing_variance, sampled_softmax
+from model.net import Mind, initial_table, initial_weights, item_vectors
+from model.optimizer import Adam, ItemTable, State
+from model.sampling import Batch, FloatVector
+
+FloatArray = npt.NDArray[np.float32]
+IdVector = npt.NDArray[np.int64]
+
+
+class Learner:
+    """Network, item table and their optimizers.
+
+    Processes that train together read slices of the same batch and sum their gradients. Each looks up the rows of the
+    whole batch, so gradients have the same shape everywhere, and all processes keep the same weights.
+    """
+
+    def __init__(
+        self, config: TrainConfig, items: int, log_q: FloatVector, *, rank: int = 0, processes: int = 1
+    ) -> None:
+        """
+        Args:
+            items: N, items of rows 1 … N; log_q: (N + 1,), of the sampler.
+            rank, processes: this process, and how many train together.
+        """
+        rng = np.random.default_rng(config.training.seed)
+        self._config, self._log_q = config, log_q
+        self._rank, self._processes = rank, processes
+        self._table = ItemTable(initial_table(config.network, items, rng))
+        penalised = config.loss.routing_variance > 0
+        self._net = Mind(initial_weights(config.network, rng), config.network, agreement_learns=penalised)
+        self._trained = {name: weight for name, weight in self._net.named_parameters() if not weight.stop_gradient}
+        self._adam = Adam(self._trained)
+
+    def step(self, batch: Batch, rate: float) -> float:
+        """A step of Adam with learning rate `rate`; returns the loss before it."""
+        used, places = np.unique(
+            np.concatenate([batch.histories.ravel(), batch.targets.ravel(), batch.negatives]), return_inverse=True
+        )
+        vectors = item_vectors(self._table.look_up(used), self._config.network)  # (R, D)
+        loss = self._loss(batch, vectors, places.reshape(-1))
+        loss.backward()
+        value = self._sum_of_all(loss)
+        self._table.update(rate)
+        self._adam.update(rate)
+        return value
+
+    def _loss(self, batch: Batch, vectors: Tensor, places: IdVector) -> Tensor:
+        """Of this process' users; `places` of histories, targets and negatives in `vectors`, one after the other."""
+        own = slice(self._rank, None, self._processes)
+        (B, L), T = batch.histories.shape, batch.targets.shape[1]
+        history, target, negative = np.split(places, [B * L, B * (L + T)])
+        histories, targets, negatives = (
+            F.embedding(paddle.to_tensor(part), vectors)
+            for part in (history.reshape(B, L)[own], target.reshape(B, T)[own], negative)
+        )
+        lengths = paddle.to_tensor(batch.lengths[own])
+        if self._config.loss.readout == "mean":
+            interests, routed = self._net.general(histories, lengths), None  # (b, 1, D)
+        else:
+            interests, routed = self._net(histories, lengths)  # (b, K, D), (b, K, L)
+        terms = Terms.of(batch.targets[own], batch.negatives, self._log_q, users=len(batch.lengths))
+        loss = sampled_softmax(interests, targets, negatives, terms, self._config.loss)
+        if routed is not None and self._config.loss.routing_variance:
+            share = len(routed) / len(batch.lengths)
+            loss = loss + self._config.loss.routing_variance * share * routing_variance(routed)
+        return loss
+
+    def _sum_of_all(self, loss: Tensor) -> float:
+        """Sums loss and gradients over the processes."""
+        if self._processes > 1:
+            for tensor in (loss, self._table.gradient, *(weight.grad for weight in self._trained.values())):
+                paddle.distributed.all_reduce(tensor)
+        return float(loss)
+
+    def weights(self) -> dict[str, FloatArray]:
+        """Present weights of the encoder by name."""
+        return self._net.weights()
+
+    def vectors(self) -> FloatArray:
+        """(N, D) float32, present vectors of all items."""
+        with paddle.no_grad():
+            return np.array(item_vectors(self._table.values(), self._config.network)[1:].numpy())
+
+    def state(self) -> State:
+        """All that `restore` needs to go on exactly from here; weights that are not trained come from the seed."""
+        return _prefixed("table", self._table.state()) | _prefixed("net", self._adam.state())
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Takes over a `state` of the same configuration and data."""
+        self._table.restore(_within("table", state))
+        self._adam.restore(_within("net", state))
+
+
+def _prefixed(prefix: str, state: State) -> State:
+    return {f"{prefix}.{name}": value for name, value in state.items()}
+
+
+def _within(prefix: str, state: Mapping[str, npt.NDArray[Any]]) -> State:
+    return {name.partition(".")[2]: value for name, value in state.items() if name.startswith(f"{prefix}.")}

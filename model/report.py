@@ -1,0 +1,111 @@
+"""What `python -m model.evaluate` prints: a table, a JSON document, and a bar while it works."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from model.clusters import CLUSTERS
+from model.measure import SEEN, Estimate, Lists, Measured
+from model.metrics import CONFIDENCE, RESAMPLES
+
+#: Figures of lists → the line's title.
+_TITLES = {
+    "recall": "recall",
+    "ndcg": "NDCG",
+    "ndcg_over_hits": "NDCG over hits",
+    "hit_rate": "hit rate",
+    "diversity": "diversity",
+    "clusters": f"clusters of {CLUSTERS}",
+    "agreement": "agreement",
+}
+
+
+@contextmanager
+def progress_bar(total: int, name: str) -> Iterator[Callable[[int], object]]:
+    """A bar on standard error, on a terminal only. Yields a function that takes the users done since its last call."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda users: progress.advance(task, users)
+
+
+def document(measured: Sequence[Measured], files: Sequence[Path], top_n: Sequence[int], seed: int) -> dict[str, Any]:
+    """Everything, for JSON; `model.measure` has the meanings. Figures are fractions."""
+    return {
+        "tests": [str(path) for path in files],
+        "top_n": list(top_n),
+        "clusters": CLUSTERS,
+        "bootstrap": {"resamples": RESAMPLES, "confidence": CONFIDENCE, "seed": seed},
+        "models": [dataclasses.asdict(one) for one in measured],
+    }
+
+
+def tables(measured: Sequence[Measured], top_n: Sequence[int]) -> list[Table | str]:
+    """A line for each epoch, if there are several, and the best model in full."""
+    n = max(top_n)
+    best = max(measured, key=lambda one: _lists(one, "exact", "kept", n).figures["recall"].mean or 0.0)
+    parts: list[Table | str] = [] if len(measured) == 1 else [_epochs(measured, n)]
+    parts += [_full(best, name) for name in best.recall_at]
+    interval = f"{CONFIDENCE:.0%} interval from {RESAMPLES:,} bootstrap resamples of users"
+    parts.append(f"percent, clusters excepted; unseen = items of the history left out; ± half the {interval}")
+    parts.append(f"mean cosine of a user's interests {_cell('cosine', best.cosine)}")
+    if best.without_history:
+        parts.append(f"{best.without_history:,} of {best.users:,} users clicked nothing that the model knows: no list")
+    return parts
+
+
+def _epochs(measured: Sequence[Measured], n: int) -> Table:
+    table = Table(title=f"{len(measured)} epochs, exact search")
+    titles = ["epoch", "seconds", f"recall@{n}", "unseen", f"NDCG@{n}", f"hit rate@{n}", "cosine"]
+    for title in titles:
+        table.add_column(title, justify="right")
+    for one in measured:
+        kept, filtered = (_lists(one, "exact", seen, n).figures for seen in SEEN)
+        cells = [_cell(name, kept[name]) for name in ("ndcg", "hit_rate")]
+        recalls = [_cell("recall", figures["recall"]) for figures in (kept, filtered)]
+        seconds = "" if one.seconds is None else f"{one.seconds:,.0f}"
+        table.add_row(str(one.epoch), seconds, *recalls, *cells, _cell("cosine", one.cosine))
+    return table
+
+
+def _full(one: Measured, search: str) -> Table:
+    epoch = "" if one.epoch is None else f"epoch {one.epoch}, "
+    how = "exact search" if search == "exact" else "through Milvus"
+    table = Table(title=f"{epoch}model {one.model_version}: {one.users:,} users, {one.items:,} items, {how}")
+    columns = [lists for lists in one.lists if lists.search == search]
+    table.add_column("")
+    for lists in columns:
+        table.add_column(f"@{lists.n}" if lists.seen == "kept" else f"@{lists.n} unseen", justify="right")
+    for name in columns[0].figures:
+        table.add_row(_TITLES[name], *(_cell(name, lists.figures[name]) for lists in columns))
+    table.add_row("coverage", *(f"{lists.coverage:.2%}".rstrip("%") for lists in columns))
+    table.add_row("by interest", *(_shares(lists.interest_shares) for lists in columns))
+    table.add_row("… strongest 1st", *(_shares(lists.strongest_shares) for lists in columns))
+    return table
+
+
+def _lists(one: Measured, search: str, seen: str, n: int) -> Lists:
+    return next(lists for lists in one.lists if (lists.search, lists.seen, lists.n) == (search, seen, n))
+
+
+def _cell(name: str, estimate: Estimate) -> str:
+    if estimate.mean is None:
+        return "–"
+    mean, half = estimate.mean, None
+    if estimate.low is not None and estimate.high is not None:
+        half = (estimate.high - estimate.low) / 2
+    scale = 1 if name in ("clusters", "cosine") else 100
+    return f"{mean * scale:.2f}" + ("" if half is None else f" ±{half * scale:.2f}")
+
+
+def _shares(shares: Sequence[float]) -> str:
+    return " ".join(f"{share:.0%}".rstrip("%") for share in shares)

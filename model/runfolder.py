@@ -1,0 +1,108 @@
+"""The folder that a training run writes; `model.runs` reads it.
+
+RUN/config.yaml      the resolved configuration
+RUN/metrics.jsonl    one JSON object for each epoch
+RUN/training.png     loss and recall
+RUN/last.npz         checkpoint to go on from; RUN/best.npz: the one with the highest recall
+RUN/epochs/0005/     the artifact after epoch 5, with output.keep_epochs
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from configs.schema import TrainConfig
+from model.checkpoint import Checkpoint, CheckpointError, Position
+from model.optimizer import State
+
+CONFIG, METRICS, PLOT, LAST, BEST = "config.yaml", "metrics.jsonl", "training.png", "last.npz", "best.npz"
+
+
+def new_name(config: TrainConfig) -> str:
+    """Name of a run's folder: UTC time and seed."""
+    return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-seed{config.training.seed}"
+
+
+class RunFolder:
+    """One run's folder, for the one process that writes it.
+
+    Attributes:
+        saved: step of the last checkpoint; 0 = none yet.
+    """
+
+    def __init__(self, path: Path, config: TrainConfig, data: str) -> None:
+        """`data`: fingerprint of the data, for the checkpoints."""
+        self.path = path
+        self.saved = 0
+        self._config, self._data = config.model_dump(mode="json"), data
+
+    def begin(self) -> None:
+        """
+        Raises:
+            CheckpointError: there is a run already, or the folder cannot be made.
+        """
+        if (self.path / CONFIG).exists():
+            raise CheckpointError(f"{self.path}: holds a run; go on with it (--resume), or name another folder (--run)")
+        self._write_config()
+
+    def resume(self, position: Position, epochs: int) -> None:
+        """Goes on from `position`; of the metrics, the lines of its finished `epochs` stay."""
+        self.saved = position.step
+        self._write_config()
+        kept = "".join(json.dumps(line) + "\n" for line in self.lines() if line["epoch"] <= epochs)
+        draft = self.path / f".{METRICS}.draft"
+        draft.write_text(kept, encoding="utf-8")
+        draft.replace(self.path / METRICS)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """The metrics so far; a last line that was cut off is left out."""
+        path = self.path / METRICS
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Appends an epoch's metrics."""
+        with (self.path / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def save(self, position: Position, state: State, *, best: bool = False) -> None:
+        """Writes last.npz, and before it best.npz if this is the best so far.
+
+        Raises:
+            CheckpointError: the disk is full, or the like.
+        """
+        checkpoint = Checkpoint(position, state, self._config, self._data)
+        checkpoint.write(self.path / LAST, *([self.path / BEST] if best else []))
+        self.saved = position.step
+
+    def draw(self) -> None:
+        """Draws the metrics, if there are any."""
+        from model.plots import plot_training  # matplotlib takes a second to load
+
+        if lines := self.lines():
+            plot_training(lines, self.path / PLOT)
+
+    def resume_command(self, processes: int) -> str:
+        """What goes on with this run in a shell."""
+        program = "-m model.train"
+        if processes > 1:
+            program = f"-m paddle.distributed.launch --nproc_per_node {processes} model/train.py"
+        return f"python {program} --resume {shlex.quote(str(self.path))}"
+
+    def _write_config(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            text = yaml.safe_dump(self._config, sort_keys=False, allow_unicode=True)
+            (self.path / CONFIG).write_text(f"# Resolved settings of this run.\n{text}", encoding="utf-8")
+        except OSError as error:
+            remedy = "choose another folder (--run, or output.runs for all runs)"
+            raise CheckpointError(f"{self.path}: cannot be written ({error.strerror}); {remedy}") from None
