@@ -1,0 +1,60 @@
+"""The judgement of `make quality`; what it judges is trained on real data, elsewhere."""
+
+from __future__ import annotations
+
+import lzma
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import quality
+from benchmarks.quality import ABLATIONS, REFERENCES, SPLITS, VARIANTS, Task, beats
+from configs.loader import FOLDER, load_train
+from producers.synthetic import Shape
+from tests.site import ROOT, environment
+
+
+def results(**recall: float) -> dict[Task, dict[str, float]]:
+    names = {"ml": "ml-1m", "games": "video-games"}
+    return {Task("default", names[key[:-1]], int(key[-1])): {"recall@50": value} for key, value in recall.items()} | {
+        Task("published", "ml-1m", 1): {"recall@50": 0.0}
+    }
+
+
+def test_the_mean_of_the_default_must_reach_the_best_reference_on_both_splits() -> None:
+    best = {split: REFERENCES[split]["best"]["recall@50"] for split in SPLITS}
+    ml, games = best["ml-1m"], best["video-games"]
+    assert beats(results(ml1=ml - 1, ml2=ml + 1.1, games1=games))
+    assert not beats(results(ml1=ml - 1, ml2=ml + 0.9, games1=games))
+    assert not beats(results(ml1=ml, games1=games - 0.1))
+    assert beats(results(ml1=ml))
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_is_a_configuration(name: str) -> None:
+    file, overrides = VARIANTS[name]
+    config = load_train(FOLDER / file, overrides, {})
+    assert name not in ABLATIONS or config != load_train(None, (), {})
+
+
+def test_the_generated_split_parts_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quality, "FOLDER", tmp_path)
+    monkeypatch.setattr(quality, "SHAPE", Shape(50, 40, 500, tastes=8, tastes_per_user=4, drift=0.0))
+    quality.generate_split()
+    users = {}
+    for name in ("train", "valid", "test"):
+        with lzma.open(tmp_path / "generated-split" / f"{name}.csv.xz", "rt") as file:
+            users[name] = set(np.loadtxt(file, delimiter=",", dtype=np.int64)[:, 0].tolist())
+    assert [len(part) for part in users.values()] == [40, 5, 5]
+    assert not users["train"] & (users["valid"] | users["test"])
+
+
+def test_absent_data_are_said_clearly(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.quality"]
+    missing = environment(MINDSTREAM_DATA=str(tmp_path / "none"))
+    done = subprocess.run(command, cwd=ROOT, env=missing, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "MINDSTREAM_DATA" in done.stdout
