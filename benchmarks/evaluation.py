@@ -23,8 +23,8 @@ from benchmarks.report import ROOT, Figure
 from benchmarks.stage import BenchmarkError, Stage
 from model.artifact import Artifact
 from model.data import Clicks, Holdout
-from model.measure import measure
-from model.report import progress_bar
+from model.evaluation.measure import measure
+from model.evaluation.report import progress_bar
 
 TOP_N = (20, 50)
 

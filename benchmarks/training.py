@@ -23,7 +23,7 @@ from benchmarks.stage import Stage
 from configs.loader import FOLDER, load_train
 from configs.schema import TrainConfig
 from model.data import Clicks
-from model.sampling import Batch, Sampler
+from model.training.sampling import Batch, Sampler
 
 #: Larger than any noise of the clock, and few enough for a minute in all.
 WARM_UP = 3
@@ -32,7 +32,7 @@ PUBLISHED = {"PaddleRec": 359.0, "REMI, PyTorch, as shipped": 394.0, "REMI, PyTo
 
 
 def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
-    from model.backend import paddle
+    from model.training.backend import paddle
 
     stage.report(f"Training on {sizes['items']:,} items, on {paddle.get_device()}")
     clicks = _clicks(sizes)
@@ -48,7 +48,7 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
 
 
 def _measure(name: str, config: TrainConfig, sampler: Sampler, sizes: Sizes, *, with_dense: bool) -> list[Figure]:
-    from model.learner import Learner
+    from model.training.learner import Learner
 
     learner, B = Learner(config, sizes["items"], sampler.log_q), config.training.batch_size
     dense = _dense_step(config, sizes["items"], sampler) if with_dense else None
@@ -77,9 +77,9 @@ def _measure(name: str, config: TrainConfig, sampler: Sampler, sizes: Sizes, *, 
 
 
 def _dense_step(config: TrainConfig, items: int, sampler: Sampler) -> Callable[[Batch], None]:
-    from model.backend import F, paddle
-    from model.loss import Terms, by_operators, sampled_softmax
-    from model.net import Mind, initial_table, initial_weights, item_vectors
+    from model.training.backend import F, paddle
+    from model.training.loss import Terms, by_operators, sampled_softmax
+    from model.training.net import Mind, initial_table, initial_weights, item_vectors
 
     rng = np.random.default_rng(0)
     net = Mind(initial_weights(config.network, rng), config.network)

@@ -1,7 +1,7 @@
 """MIND's serving half in NumPy: embeddings of a history to interest vectors, without Paddle.
 
-`model/net.py` holds the same computation for training; a test keeps the two equal. Serving runs here because NumPy
-takes a fifth of the time of Paddle's fastest way on a CPU, and needs no import of several hundred megabytes.
+`model/training/net.py` holds the same computation for training; a test keeps the two equal. Serving runs here because
+NumPy takes a fifth of the time of Paddle's fastest way on a CPU, and needs no import of several hundred megabytes.
 """
 
 from __future__ import annotations

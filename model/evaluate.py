@@ -25,14 +25,14 @@ from model.artifact import Artifact, ArtifactError
 from model.clickfile import DataError
 from model.data import Holdout
 from model.encoder import Encoder
+from model.evaluation.measure import EvaluationError, Index, Measured, measure
+from model.evaluation.metrics import interest_cosine, quality
+from model.evaluation.report import document, progress_bar, tables
+from model.evaluation.runs import kept_epochs, parse_numbers, seconds_by_epoch
+from model.evaluation.search import exact_top
+from model.evaluation.users import encode_users as encode_users
+from model.evaluation.users import read_users
 from model.inputs import IdVector
-from model.measure import EvaluationError, Index, Measured, measure
-from model.metrics import interest_cosine, quality
-from model.report import document, progress_bar, tables
-from model.runs import kept_epochs, parse_numbers, seconds_by_epoch
-from model.search import exact_top
-from model.users import encode_users as encode_users
-from model.users import read_users
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -55,7 +55,7 @@ standard error. Exit status: 0 measured; 1 a fault; 130 interrupted.
 def evaluate(
     encoder: Encoder, item_ids: IdVector, item_vectors: FloatArray, users: Holdout, n: int
 ) -> dict[str, float]:
-    """Recall, hit rate and NDCG at n (see `model.metrics.ranking`), and the mean cosine of a user's interests.
+    """Recall, hit rate and NDCG at n (`model.evaluation.metrics.ranking`), and the mean cosine of a user's interests.
 
     Every item is a candidate, items of the history too. Unknown items are dropped from histories and stay among the
     targets, where they count as missed; a user without a known item gets no recommendation, as in service.
@@ -120,7 +120,7 @@ def main(
             for epoch, one in measure_all(models, users, top_n, config.training.seed, milvus)
         ]
         if plot is not None:
-            from model.plots import plot_recall  # matplotlib takes a second to load
+            from model.evaluation.plots import plot_recall  # matplotlib takes a second to load
 
             plot_recall(measured, plot)
     except (ConfigError, DataError, ArtifactError, EvaluationError) as error:
@@ -161,7 +161,7 @@ def _read(files: Sequence[Path], config: TrainConfig) -> Holdout:
 
 
 def _index(artifact: Artifact, uri: str) -> AbstractContextManager[Index]:
-    from model.through_milvus import temporary_index  # its client takes a second to load
+    from model.evaluation.through_milvus import temporary_index  # its client takes a second to load
 
     return temporary_index(artifact, load_worker(None, [f"milvus.uri={uri}", f"milvus.timeout={MILVUS_TIMEOUT}"]))
 

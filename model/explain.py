@@ -20,10 +20,10 @@ from configs.loader import ConfigError, load_train
 from model.artifact import Artifact, ArtifactError
 from model.clickfile import DataError, int64, opened
 from model.data import Malformed, UserVector, hold_out, is_valid_format, read_clicks, read_holdout
-from model.explain_text import Name, Names, document, parts
-from model.explanation import ExplanationError, explain
+from model.evaluation.measure import EvaluationError
+from model.explanation.explain import ExplanationError, explain
+from model.explanation.text import Name, Names, document, parts
 from model.inputs import IdVector
-from model.measure import EvaluationError
 
 #: Users that a message names when the wanted one is missing.
 NAMED = 5
@@ -82,7 +82,7 @@ def main(
         history, targets = read_user(clicks, user.strip(), config.data.malformed, held=held)
         explanation = explain(model, user.strip(), history, targets, n, unseen=unseen)
         if plot is not None:
-            from model.explain_plot import plot_explanation  # matplotlib takes a second to load
+            from model.explanation.picture import plot_explanation  # matplotlib takes a second to load
 
             plot_explanation(explanation, names, plot)
     except (ConfigError, DataError, ArtifactError, ExplanationError, EvaluationError) as error:

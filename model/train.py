@@ -16,22 +16,22 @@ from rich.console import Console
 from configs.loader import ConfigError, load_train
 from configs.schema import TrainConfig
 from model.artifact import Artifact, ArtifactError, check_target, save_artifact
-from model.backend import paddle
-from model.checkpoint import Checkpoint, CheckpointError, Position
 from model.clickfile import DataError
 from model.data import Holdout
 from model.encoder import Encoder
 from model.evaluate import evaluate
-from model.learner import Learner
-from model.measure import EvaluationError
-from model.net import routing_of
-from model.progress import TrainingProgress
-from model.runfolder import BEST, CONFIG, LAST, RunFolder, new_name
-from model.sampling import Sampler
-from model.stop import StopSignals
-from model.team import Team
-from model.trainer import MEASURED_AT, RECALL, DivergenceError, Metrics, Stopped, Trainer
-from model.trainingset import TrainingSet
+from model.evaluation.measure import EvaluationError
+from model.training.backend import paddle
+from model.training.checkpoint import Checkpoint, CheckpointError, Position
+from model.training.learner import Learner
+from model.training.net import routing_of
+from model.training.progress import TrainingProgress
+from model.training.runfolder import BEST, CONFIG, LAST, RunFolder, new_name
+from model.training.sampling import Sampler
+from model.training.stop import StopSignals
+from model.training.team import Team
+from model.training.trainer import MEASURED_AT, RECALL, DivergenceError, Metrics, Stopped, Trainer
+from model.training.trainingset import TrainingSet
 
 EPILOG = """\b
 Examples:

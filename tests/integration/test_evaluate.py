@@ -13,10 +13,10 @@ from pymilvus import MilvusClient
 
 from benchmarks.data import random_artifact
 from configs.loader import load_worker
-from model import through_milvus
 from model.artifact import Artifact
 from model.evaluate import main
-from model.measure import EvaluationError
+from model.evaluation import through_milvus
+from model.evaluation.measure import EvaluationError
 
 pytestmark = pytest.mark.integration
 

@@ -12,9 +12,9 @@ pytest.importorskip("paddle", reason="Paddle is not installed: pip install -e '.
 
 from configs.loader import load_train
 from configs.schema import Loss
-from model.backend import Tensor, paddle
 from model.encoder import NEVER
-from model.loss import Terms, by_operators, loss_and_gradients, sampled_softmax
+from model.training.backend import Tensor, paddle
+from model.training.loss import Terms, by_operators, loss_and_gradients, sampled_softmax
 
 B, K, T, D, M = 6, 4, 3, 16, 9
 LOG_Q = np.log(np.random.default_rng(9).random(30)).astype(np.float32)

@@ -15,7 +15,15 @@ from model.artifact import FILES, Artifact, ArtifactError, check_target, save_ar
 from model.encoder import Encoder
 
 D, K, L, N = 4, 2, 3, 5
-ROUTING: dict[str, Any] = {"iterations": 3, "temperature": 0.2, "output": "unit", "residual": 0.0}
+ROUTING: dict[str, Any] = {
+    "iterations": 3,
+    "temperature": 0.2,
+    "axis": "interests",
+    "normalise": True,
+    "relu": False,
+    "residual": 0.0,
+    "by_history": False,
+}
 
 
 def content(seed: int = 0) -> dict[str, Any]:

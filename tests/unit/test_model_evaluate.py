@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from model.artifact import save_artifact
 from model.encoder import Routing
 from model.evaluate import main
-from model.measure import EvaluationError
-from model.runs import kept_epochs, parse_numbers, seconds_by_epoch
+from model.evaluation.measure import EvaluationError
+from model.evaluation.runs import kept_epochs, parse_numbers, seconds_by_epoch
 
 #: Items 10, 20, … 60 stand on two axes: who clicked the first three is recommended these, then nothing else is near.
 IDS = np.arange(10, 70, 10)
@@ -110,7 +110,7 @@ def test_blocks_of_users_change_no_figure(tmp_path: Path, valid_format: Path, mo
     options = ("--artifact", artifact(tmp_path / "model"), "--test", valid_format, "--top-n", "1,3")
     whole = measured(*options)
     for size in (1, 2):
-        monkeypatch.setattr("model.measure.USERS", size)
+        monkeypatch.setattr("model.evaluation.measure.USERS", size)
         assert measured(*options) == whole
 
 

@@ -19,9 +19,9 @@ from model.artifact import Artifact, save_artifact
 from model.clickfile import DataError
 from model.encoder import Routing
 from model.explain import main, read_names
-from model.explain_plot import HEIGHT, WIDTH, draw
-from model.explain_text import Name
-from model.explanation import Click, Explanation, ExplanationError, Recalled, explain
+from model.explanation.explain import Click, Explanation, ExplanationError, Recalled, explain
+from model.explanation.picture import HEIGHT, WIDTH, draw
+from model.explanation.text import Name
 
 #: How much of a click each interest takes, newest click first. The first routing logits are their logarithms, and with
 #: one iteration they stay: interest k is Σ taken · vector / length.

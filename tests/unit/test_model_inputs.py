@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from model.data import Clicks
 from model.inputs import model_input
-from model.sampling import ExampleSampler
+from model.training.sampling import ExampleSampler
 
 histories_of_ids = st.lists(st.lists(st.integers(-(2**63), 2**63 - 1).filter(bool), max_size=12), max_size=8)
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.clusters import k_means
 from model.data import Clicks, Holdout
 from model.encoder import Encoder, Routing
 from model.evaluate import evaluate
-from model.metrics import bootstrap, distinct, diversity, hits, interest_cosine, quality, ranking, shares
+from model.evaluation.clusters import k_means
+from model.evaluation.metrics import bootstrap, distinct, diversity, hits, interest_cosine, quality, ranking, shares
 
 
 def clicks_of(rows: list[list[int]]) -> Clicks:
@@ -104,7 +104,7 @@ def test_the_bootstrap_repeats_with_its_seed_leaves_out_missing_values_and_takes
     ends = bootstrap(both, np.random.default_rng(3), 200)
     assert ends[0, 0] < values.mean() < ends[1, 0]
     assert np.isnan(ends[:, 1]).all()
-    monkeypatch.setattr("model.metrics._BOOTSTRAP_MEMORY", 8 * 100 * 3)  # three resamples at once
+    monkeypatch.setattr("model.evaluation.metrics._BOOTSTRAP_MEMORY", 8 * 100 * 3)  # three resamples at once
     assert bootstrap(both, np.random.default_rng(3), 200) == pytest.approx(ends, nan_ok=True)
     assert (bootstrap(both, np.random.default_rng(4), 200)[:, 0] != ends[:, 0]).all()
 

@@ -6,7 +6,7 @@ import pytest
 from configs.loader import load_train
 from configs.schema import TrainConfig
 from model.data import Clicks
-from model.sampling import ExampleSampler, NegativeSampler, Sampler
+from model.training.sampling import ExampleSampler, NegativeSampler, Sampler
 
 #: Draws of the statistical tests, and how far from the expected share they may be: five standard deviations.
 DRAWS = 40_000

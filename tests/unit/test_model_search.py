@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model import search as module
 from model.data import Clicks
-from model.search import NO_ROW, FloatArray, IdMatrix, exact_top, interests_of, search
+from model.evaluation import search as module
+from model.evaluation.search import NO_ROW, FloatArray, IdMatrix, exact_top, interests_of, search
 
 
 def naive(interests: FloatArray, vectors: FloatArray, n: int, seen: list[list[int]]) -> IdMatrix:

@@ -13,11 +13,11 @@ pytest.importorskip("paddle", reason="Paddle is not installed: pip install -e '.
 
 from configs.loader import FOLDER, load_train
 from configs.schema import TrainConfig
-from model.backend import paddle
 from model.encoder import Encoder
-from model.learner import Learner
-from model.net import Mind, initial_weights, item_vectors, routing_of
-from model.sampling import Batch
+from model.training.backend import paddle
+from model.training.learner import Learner
+from model.training.net import Mind, initial_weights, item_vectors, routing_of
+from model.training.sampling import Batch
 
 ITEMS = 50
 PAPER = FOLDER / "mind-paper.yaml"

@@ -28,8 +28,8 @@ from model.artifact import Artifact
 from model.data import Clicks
 from model.encoder import Encoder
 from model.evaluate import encode_users
-from model.metrics import interest_cosine
-from model.runs import kept_epochs, seconds_by_epoch
+from model.evaluation.metrics import interest_cosine
+from model.evaluation.runs import kept_epochs, seconds_by_epoch
 from model.train import main, train
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +83,9 @@ def train_on(users: Checkerboard, folder: Path, *overrides: str) -> Artifact:
         "training.batch_size=256",
         "loss.negatives=128",
         "network.dim=32",
+        # As far apart as they go.
+        "network.residual=0",
+        "network.routing_temperature=0.2",
     ]
     given = [
         "data.valid_fraction=0",

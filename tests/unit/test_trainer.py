@@ -18,15 +18,15 @@ pytest.importorskip("paddle", reason="Paddle is not installed: pip install -e '.
 
 from configs.loader import ConfigError, load_train
 from configs.schema import TrainConfig
-from model import trainer as module
-from model.checkpoint import Checkpoint, CheckpointError, Position
-from model.optimizer import State
-from model.progress import TrainingProgress
-from model.runfolder import BEST, LAST, RunFolder
-from model.sampling import Batch
-from model.stop import StopSignals
-from model.team import Team
-from model.trainer import RECALL, DivergenceError, Stopped, Trainer, ahead
+from model.training import trainer as module
+from model.training.checkpoint import Checkpoint, CheckpointError, Position
+from model.training.optimizer import State
+from model.training.progress import TrainingProgress
+from model.training.runfolder import BEST, LAST, RunFolder
+from model.training.sampling import Batch
+from model.training.stop import StopSignals
+from model.training.team import Team
+from model.training.trainer import RECALL, DivergenceError, Stopped, Trainer, ahead
 
 NO_BATCH = Batch(np.zeros((1, 1), np.int64), np.ones(1, np.int64), np.ones((1, 1), np.int64), np.ones(1, np.int64))
 #: Metrics that are the same in every run; the others are seconds.
@@ -214,7 +214,7 @@ def test_the_share_of_the_time_that_waits_for_data(tmp_path: Path, monkeypatch: 
         return 7.0
 
     monkeypatch.setattr(module, "ahead", batches)
-    monkeypatch.setattr("model.trainer.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("model.training.trainer.time.monotonic", lambda: clock[0])
     config = config_of("training.batch_size=32")
     train(run_of(tmp_path, ScriptedLearner(loss), config))
     for line in RunFolder(tmp_path, config, "data").lines():
@@ -232,7 +232,7 @@ def test_the_clock_ends_a_run_within_an_epoch_which_is_measured(
         clock[0] += 1
         return 7.0
 
-    monkeypatch.setattr("model.trainer.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("model.training.trainer.time.monotonic", lambda: clock[0])
     learner = ScriptedLearner(loss)
     train(run_of(tmp_path, learner, config_of("training.max_seconds=7", "training.learning_rate=1"), [0.1, 0.2]))
     assert learner.rates == pytest.approx([1 - step / 7 for step in range(7)])

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from configs.schema import Loss
-from model.backend import F, Tensor, paddle
 from model.encoder import NEVER
+from model.training.backend import F, Tensor, paddle
 
 FloatArray = npt.NDArray[np.float32]
 IdVector = npt.NDArray[np.int64]
@@ -150,7 +150,8 @@ def loss_and_gradients(
     odds = top + np.log(total) - right  # (B, T)
     value = (np.logaddexp(np.float32(0), odds) * terms.weights).sum(dtype=np.float32)
 
-    missed = terms.weights / (1 + np.exp(-odds))  # (B, T), weight · sigmoid(odds): minus the gradient by `right`
+    # weight · sigmoid(odds), (B, T): minus the gradient by `right`. Beyond ±80 float32 knows no difference to 0 and 1.
+    missed = terms.weights / (1 + np.exp(-np.clip(odds, -80, 80)))
     share *= missed.sum(axis=1, keepdims=True) / total  # (B, M), gradient by the negatives' scores
     by_users = np.empty_like(users)
     by_negatives = np.zeros_like(negatives)

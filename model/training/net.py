@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from configs.schema import Network
-from model.backend import F, Tensor, paddle
 from model.encoder import EPSILON, NEVER, Routing
+from model.training.backend import F, Tensor, paddle
 
 FloatArray = npt.NDArray[np.float32]
 

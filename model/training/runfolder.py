@@ -1,4 +1,4 @@
-"""The folder that a training run writes; `model.runs` reads it.
+"""The folder that a training run writes; `model.evaluation.runs` reads it.
 
 RUN/config.yaml      the resolved configuration
 RUN/metrics.jsonl    one JSON object for each epoch
@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 
 from configs.schema import TrainConfig
-from model.checkpoint import Checkpoint, CheckpointError, Position
-from model.optimizer import State
+from model.training.checkpoint import Checkpoint, CheckpointError, Position
+from model.training.optimizer import State
 
 CONFIG, METRICS, PLOT, LAST, BEST = "config.yaml", "metrics.jsonl", "training.png", "last.npz", "best.npz"
 
@@ -86,7 +86,7 @@ class RunFolder:
 
     def draw(self) -> None:
         """Draws the metrics, if there are any."""
-        from model.plots import plot_training  # matplotlib takes a second to load
+        from model.evaluation.plots import plot_training  # matplotlib takes a second to load
 
         if lines := self.lines():
             plot_training(lines, self.path / PLOT)

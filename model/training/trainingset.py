@@ -9,8 +9,8 @@ import numpy as np
 
 from configs.schema import TrainingData
 from model.data import Clicks, Holdout, hold_out, read_clicks, split_users
+from model.evaluation.users import read_users
 from model.inputs import IdVector
-from model.users import read_users
 
 
 class TrainingSet(NamedTuple):

@@ -18,7 +18,7 @@ from configs.schema import WorkerConfig
 from model.artifact import Artifact
 from model.data import Clicks
 from model.encoder import Encoder
-from model.measure import EvaluationError
+from model.evaluation.measure import EvaluationError
 from streams.embeddings import HistoryEmbeddings
 from streams.engine import RecallEngine
 from streams.errors import MindstreamError
@@ -37,14 +37,14 @@ _MAX_LIMIT = 16_384
 
 @dataclass(frozen=True, eq=False)
 class ServedIndex:
-    """`model.measure.Index` over a Milvus collection; the artifact's items are in it."""
+    """`model.evaluation.measure.Index` over a Milvus collection; the artifact's items are in it."""
 
     artifact: Artifact
     index: MilvusIndex
     config: WorkerConfig
 
     def recommend(self, history: Clicks, n: int, *, filter_seen: bool) -> tuple[IdMatrix, IdMatrix]:
-        """See `model.measure.Index`. Filtering sees the whole history, not only the worker's window."""
+        """See `model.evaluation.measure.Index`. Filtering sees the whole history, not only the worker's window."""
         B, size = len(history), self.config.batch.size
         ids, brought = np.zeros((B, n), np.int64), np.full((B, n), -1)
         engine = self._engine(n, filter_seen)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from configs.loader import ConfigError
-from model.optimizer import State
+from model.training.optimizer import State
 
 #: Settings that may differ when a run goes on: they change where things are, or when it ends, but no step. Whether
 #: the data are the same is seen in the data themselves.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.backend import paddle
+from model.training.backend import paddle
 
 
 @dataclass(frozen=True)

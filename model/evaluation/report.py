@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from model.clusters import CLUSTERS
-from model.measure import SEEN, Estimate, Lists, Measured
-from model.metrics import CONFIDENCE, RESAMPLES
+from model.evaluation.clusters import CLUSTERS
+from model.evaluation.measure import SEEN, Estimate, Lists, Measured
+from model.evaluation.metrics import CONFIDENCE, RESAMPLES
 
 #: Figures of lists → the line's title.
 _TITLES = {
@@ -39,7 +39,7 @@ def progress_bar(total: int, name: str) -> Iterator[Callable[[int], object]]:
 
 
 def document(measured: Sequence[Measured], files: Sequence[Path], top_n: Sequence[int], seed: int) -> dict[str, Any]:
-    """Everything, for JSON; `model.measure` has the meanings. Figures are fractions."""
+    """Everything, for JSON; `model.evaluation.measure` has the meanings. Figures are fractions."""
     return {
         "tests": [str(path) for path in files],
         "top_n": list(top_n),

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from model.checkpoint import Tally
+from model.training.checkpoint import Tally
 
 #: Seconds between two plain lines.
 LINE_EVERY = 10.0

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from model.explanation import Explanation, Recalled
+from model.explanation.explain import Explanation, Recalled
 
 #: One colour for each interest, in text and picture; they come round again. Okabe and Ito's, which colour-blind people
 #: tell apart, without the yellow: too pale on white.
@@ -67,7 +67,7 @@ def cosines(explanation: Explanation) -> str:
 
 
 def document(explanation: Explanation, names: Names) -> dict[str, Any]:
-    """Everything, for JSON; `model.explanation` has the meanings. Names are those of the items that occur."""
+    """Everything, for JSON; `model.explanation.explain` has the meanings. Names are those of the items that occur."""
     lists = [*explanation.recalled, explanation.merged]
     items = {one.item for one in explanation.clicks} | {one.item for part in lists for one in part}
     occurring = sorted(items | {*explanation.targets, *explanation.unknown})

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from model.artifact import Artifact
 from model.data import Clicks
 from model.encoder import Encoder, Routing
+from model.evaluation.search import NO_ROW, interests_of, search
 from model.inputs import IdMatrix, IdVector, model_input
-from model.search import NO_ROW, interests_of, search
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -62,7 +62,7 @@ class Explanation:
         clicks: what the model reads, newest first.
         targets: items that the user clicked next, the next one first.
         recalled: (K, n), what each interest recalls, best first; less where the catalogue is smaller than n.
-        merged: the n best of all interests, as `model.search` merges: every item once, with its best interest.
+        merged: the n best of all interests, as exact search merges: every item once, with its best interest.
         cosines: (K, K), of the interests' vectors.
     """
 

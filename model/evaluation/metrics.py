@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from model.data import Clicks
-from model.search import NO_ROW
-from model.search import exact_top as exact_top
+from model.evaluation.search import NO_ROW
+from model.evaluation.search import exact_top as exact_top
 
 FloatArray = npt.NDArray[np.float32]
 IdMatrix = npt.NDArray[np.int64]

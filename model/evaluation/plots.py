@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from model.measure import SEEN, EvaluationError, Measured
+from model.evaluation.measure import SEEN, EvaluationError, Measured
 
 #: Inches of one panel, and dots in an inch.
 PANEL, DPI = (5.0, 4.0), 120

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model.backend import Tensor, paddle
+from model.training.backend import Tensor, paddle
 
 FloatArray = npt.NDArray[np.float32]
 IdVector = npt.NDArray[np.int64]

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.measure import EvaluationError
+from model.evaluation.measure import EvaluationError
 
 
 def parse_numbers(text: str) -> list[int]:

@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 from configs.schema import TrainConfig
-from model.backend import paddle
-from model.checkpoint import Position, Tally
-from model.optimizer import State
-from model.progress import TrainingProgress
-from model.runfolder import RunFolder
-from model.sampling import Batch
-from model.stop import StopSignals
-from model.team import Team
+from model.training.backend import paddle
+from model.training.checkpoint import Position, Tally
+from model.training.optimizer import State
+from model.training.progress import TrainingProgress
+from model.training.runfolder import RunFolder
+from model.training.sampling import Batch
+from model.training.stop import StopSignals
+from model.training.team import Team
 
 #: Recommendations that quality is measured on while training; the published figures have the same number.
 MEASURED_AT = 50

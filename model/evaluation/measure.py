@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from model import metrics
 from model.artifact import Artifact
-from model.clusters import CLUSTERS, k_means
 from model.data import Clicks, Holdout
 from model.encoder import Encoder
+from model.evaluation import metrics
+from model.evaluation.clusters import CLUSTERS, k_means
+from model.evaluation.search import NO_ROW, interests_of, search
+from model.evaluation.users import encode_users, known, part_of
 from model.inputs import IdVector
-from model.search import NO_ROW, interests_of, search
-from model.users import encode_users, known, part_of
 
 FloatArray = npt.NDArray[np.float32]
 IdMatrix = npt.NDArray[np.int64]
@@ -34,7 +34,7 @@ class EvaluationError(Exception):
 
 
 class Index(Protocol):
-    """Recommendations of the whole serving path; `model.through_milvus` has the real one."""
+    """Recommendations of the whole serving path; `model.evaluation.through_milvus` has the real one."""
 
     def recommend(self, history: Clicks, n: int, *, filter_seen: bool) -> tuple[IdMatrix, IdMatrix]:
         """Item ids and the interests that brought them, (B, n) int64 each, best first, filled up with 0 and -1.
@@ -60,7 +60,7 @@ class Lists:
 
     Attributes:
         search: "exact", or "milvus" = as the worker does it. seen: one of `SEEN`.
-        figures: recall, hit_rate, ndcg, ndcg_over_hits, diversity (see `model.metrics`), clusters (different ones in a
+        figures: recall, hit_rate, ndcg, ndcg_over_hits, diversity (see `metrics`), clusters (different ones in a
             list, of `clusters.CLUSTERS`), and through an index agreement: the share of the exact list that it found.
         coverage: share of the catalogue that is in at least one list (Ge et al. 2010, "Beyond accuracy").
         interest_shares: (K,), mean share of a list that each interest brings; strongest_shares: (K,), the same with
@@ -82,7 +82,7 @@ class Measured:
 
     Attributes:
         epoch, seconds: of the training run, None when measured alone or not known.
-        cosine: of a user's interests, see `model.metrics.interest_cosines`.
+        cosine: of a user's interests, see `model.evaluation.metrics.interest_cosines`.
         without_history: users with no item that the model knows: they get no list, and count 0 in recall and the like.
         recall_at: search and seen → recall at 1, 2, … items, for the plot.
     """
