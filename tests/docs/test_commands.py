@@ -34,12 +34,17 @@ PROGRAMS = (
     "model.evaluate",
     "model.explain",
     "benchmarks.quality",
+    "benchmarks.distinctness",
     "benchmarks",
 )
 ROOMS = {"configs", "model", "streams", "producers", "embedded", "benchmarks", "tests"}
 #: Variables of ours that are no configuration keys.
 OTHER_VARIABLES = {"MINDSTREAM_DATA"}
-LINKING = [path for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md") if (path := ROOT / name).exists()]
+LINKING = [
+    path
+    for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "model/README.md")
+    if (path := ROOT / name).exists()
+]
 #: Suffixes by which `name.suffix` is a file, not a configuration key.
 FILES = {"yaml", "yml", "md", "py", "json", "toml", "csv", "npy", "npz", "txt", "gz", "xz", "db", "log"}
 

@@ -1,0 +1,69 @@
+"""Recall against the distinctness of interests, from one trained model: python -m benchmarks.distinctness --help
+
+With `loss.readout: mean` training does not depend on `network.residual` and `network.routing_temperature`, so a curve
+costs one evaluation for each point.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import click
+from matplotlib.axes import Axes
+
+from model.artifact import Artifact
+from model.encoder import Encoder, Routing
+from model.evaluate import evaluate
+from model.evaluation.plots import panels, save
+from model.evaluation.users import read_users
+
+#: The last one is one vector for all that can be seen: its interests differ by a hundredth.
+RESIDUALS = (0.0, 0.25, 0.5, 1.0, 1.5, 3.0, 100.0)
+TEMPERATURES = (0.2, 0.5)
+EPILOG = """\b
+Example:
+  python -m benchmarks.distinctness --artifact artifacts/latest --test valid.csv --plot distinctness.png
+"""
+
+
+@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--artifact", "folder", required=True, type=click.Path(path_type=Path), help="A trained model.")
+@click.option("--test", "paths", required=True, multiple=True, type=click.Path(path_type=Path), help="Users.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the curve.")
+def main(folder: Path, paths: tuple[Path, ...], plot: Path | None) -> None:
+    """Measure a model with other residuals and routing temperatures than it was saved with."""
+    artifact = Artifact.load(folder)
+    users = read_users(paths, "fail")
+    figure, axes = panels(1)
+    click.echo("temperature  residual  cosine  recall@20  recall@50  hit rate@50  NDCG@50")
+    for temperature in TEMPERATURES:
+        points = []
+        for residual in RESIDUALS:
+            routing = Routing.from_dict(artifact.encoder)
+            routing = dataclasses.replace(routing, temperature=temperature, residual=residual)
+            encoder = Encoder(artifact.weights, routing)
+            fifty, twenty = (evaluate(encoder, artifact.item_ids, artifact.item_vectors, users, n) for n in (50, 20))
+            recall, cosine = 100 * fifty["recall@50"], fifty["interest_cosine"]
+            points.append((cosine, recall))
+            ranks = [
+                100 * value for value in (twenty["recall@20"], recall / 100, fifty["hit_rate@50"], fifty["ndcg@50"])
+            ]
+            click.echo(
+                f"{temperature:11g}  {residual:8g}  {cosine:6.3f}  "
+                + "  ".join(f"{rank:{width}.2f}" for rank, width in zip(ranks, (9, 9, 11, 7), strict=True))
+            )
+        _draw(axes[0], points, temperature)
+    if plot is not None:
+        axes[0].legend()
+        save(figure, plot)
+
+
+def _draw(axes: Axes, points: list[tuple[float, float]], temperature: float) -> None:
+    axes.plot(*zip(*points, strict=True), marker="o", label=f"routing temperature {temperature:g}")
+    axes.set(xlabel="mean cosine of a user's interests", ylabel="recall@50, %")
+    axes.grid(alpha=0.3)
+
+
+if __name__ == "__main__":
+    main()
