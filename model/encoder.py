@@ -87,6 +87,7 @@ class Encoder:
         if [self._bilinear.shape, self._start.shape, self._recency.shape] != expected:
             raise ArtifactError("the shapes of the weights don't fit together; train the model again")
         self._routing = routing
+        self._maps_nothing = np.array_equal(self._bilinear, np.eye(self.dim))
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Encoder:
@@ -114,11 +115,12 @@ class Encoder:
         Returns:
             (B, K, D) float32.
         """
-        capsules = self.route(embeddings, lengths) @ self._mapped(embeddings)  # (B, K, D)
+        mapped, log_weight = self._mapped(embeddings), self._log_weight(lengths)
+        capsules = self._routed(mapped, lengths, log_weight) @ mapped  # (B, K, D)
         if not self._routing.normalise:
             capsules = _squash(capsules)
         if self._routing.residual:
-            share = _softmax(self._log_weight(lengths), axis=2)  # (B, 1, L)
+            share = _softmax(log_weight, axis=2)  # (B, 1, L)
             capsules = capsules + np.float32(self._routing.residual) * (share @ embeddings)
         interests = self._project(capsules)
         if self._routing.by_history:
@@ -134,15 +136,16 @@ class Encoder:
         return _unit(interests) if self._routing.normalise else np.asarray(interests)
 
     def route(self, embeddings: FloatArray, lengths: IdVector) -> FloatArray:
-        """Routing weights, (B, K, L) float32, of what `encode` is given: how much of each click feeds each interest.
+        """Routing weights, (B, K, L) float32, of what `encode` is given: how much of each click feeds each interest."""
+        return self._routed(self._mapped(embeddings), lengths, self._log_weight(lengths))
 
-        Dynamic routing; capsules enter the agreement through products of clicks alone, so these are all it needs.
+    def _routed(self, mapped: FloatArray, lengths: IdVector, log_weight: FloatArray) -> FloatArray:
+        """(B, L, D), (B,), (B, 1, L) → (B, K, L). Capsules enter the agreement through products of clicks alone, so
+        these are all that the loop needs.
         """
-        log_weight = self._log_weight(lengths)  # (B, 1, L)
         logits = self._start[:, self._age(lengths)].transpose(1, 0, 2)  # (B, K, L); what it holds for padding is unused
         if self._routing.by_history:
             logits = logits + NEVER * self._routing.surplus(lengths, self.interests)[:, :, None]
-        mapped = self._mapped(embeddings)
         products = mapped @ mapped.transpose(0, 2, 1)  # (B, L, L)
         for _ in range(self._routing.iterations - 1):
             weights = self._weights(logits, log_weight)
@@ -165,6 +168,8 @@ class Encoder:
         return np.where(age >= 0, self._recency[age], NEVER)[:, None, :]  # (B, 1, L)
 
     def _mapped(self, embeddings: FloatArray) -> FloatArray:
+        if self._maps_nothing:
+            return embeddings
         return (embeddings.reshape(-1, self.dim) @ self._bilinear).reshape(embeddings.shape)
 
     def _weights(self, logits: FloatArray, log_weight: FloatArray) -> FloatArray:
