@@ -193,6 +193,7 @@ class Network(Section):
     start: Literal["fixed", "learned"]
     recency: bool
     residual: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    output_map: Literal["identity", "learned"]
     relu: bool
 
 

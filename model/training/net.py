@@ -63,7 +63,7 @@ class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
         super().__init__()
         self._routing = routing_of(network)
         self._agreement_learns = agreement_learns
-        trained = {"output"}
+        trained = {"output"} if network.output_map == "learned" else set()
         trained |= {"bilinear"} if network.routing_map == "learned" else set()
         trained |= {"start"} if network.start == "learned" else set()
         trained |= {"recency"} if network.recency else set()

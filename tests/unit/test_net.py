@@ -28,6 +28,7 @@ VARIANTS: dict[str, tuple[Path | None, list[str]]] = {
     "paper, softmax over clicks": (PAPER, ["network.routing_axis=clicks"]),
     "paper, interests by history": (PAPER, ["network.interests_by_history=true"]),
     "paper, without ReLU": (PAPER, ["network.relu=false"]),
+    "paper, without W": (PAPER, ["network.relu=false", "network.output_map=identity"]),
     "one interest": (None, ["network.interests=1"]),
     "ReLU": (None, ["network.relu=true"]),
     "softmax over clicks": (None, ["network.routing_axis=clicks"]),
@@ -111,7 +112,11 @@ def test_one_step_changes_the_used_rows_and_the_trained_weights_alone(variant: s
     assert {10, 11, 12, 20, 21, 22} <= set(changed) <= {*range(3, 13), 20, 21, 22}
     moved = {name for name, value in learner.weights().items() if (value != weights[name]).any()}
     network = config.network
-    trained = {"output": True, "bilinear": network.routing_map == "learned", "bias": network.relu}
+    trained = {
+        "output": network.output_map == "learned",
+        "bilinear": network.routing_map == "learned",
+        "bias": network.relu,
+    }
     trained |= {"start": network.start == "learned", "recency": network.recency}
     assert moved == {name for name, learns in trained.items() if learns}
 
