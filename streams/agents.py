@@ -23,6 +23,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,7 +66,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class _Received:
-    """A message and the generation of the consumer group in which it was fetched; None = the partitions have come."""
+    """A message and the generation of the consumer group in which it was fetched; None = look after the partitions."""
 
     generation: int | None
     message: Message | None
@@ -81,6 +82,7 @@ class BatchAgent:
             messages, so it must be idempotent.
         take_over: called in that thread with the partitions that were assigned, before their first batch.
         let_go: called when partitions are taken away, after the batch in hand; from the event loop.
+        tend: called in that thread between batches, every `tend_interval` seconds while partitions are owned.
         size: most messages in a batch.
         wait: seconds to wait for a batch to fill; 0 = take what is there.
         retry: what to do about transient faults.
@@ -98,6 +100,8 @@ class BatchAgent:
         *,
         take_over: Callable[[Collection[int]], Any] = lambda _partitions: None,
         let_go: Callable[[], Any] = lambda: None,
+        tend: Callable[[Collection[int]], Any] = lambda _partitions: None,
+        tend_interval: float = 5.0,
         size: int,
         wait: float,
         retry: RetryPolicy,
@@ -111,6 +115,8 @@ class BatchAgent:
         self._process = process
         self._take_over = take_over
         self._let_go = let_go
+        self._tend = tend
+        self._tend_interval = tend_interval
         self._size = size
         self._wait = wait
         self._retry = retry
@@ -136,6 +142,7 @@ class BatchAgent:
         app.agent(channel, name=f"{topic}-reader")(self._receive)
         app.task(self._work)
         app.task(self._commit_regularly)
+        app.task(self._tend_regularly)
         app.on_partitions_revoked.connect(self._on_revoked, weak=False)
         app.on_partitions_assigned.connect(self._on_assigned, weak=False)
 
@@ -171,7 +178,8 @@ class BatchAgent:
                 if current and not self._give_up.is_set():
                     self._idle.clear()
                     try:
-                        await self._run([message for message in current if message is not None])
+                        messages = [message for message in current if message is not None]
+                        await self._run(messages, tend=len(messages) < len(current))
                     finally:
                         self._idle.set()
         except asyncio.CancelledError:
@@ -197,14 +205,16 @@ class BatchAgent:
                     break
         return batch
 
-    async def _run(self, batch: Sequence[Message]) -> None:
-        """Take over new partitions if need be, then process one batch, until it is done or given up."""
+    async def _run(self, batch: Sequence[Message], tend: bool) -> None:
+        """Take over new partitions or look after old ones, then process one batch, until it is done or given up."""
         generation = self._generation
-        started = time.monotonic()
         if self._taken_over != generation:
             if not await self._attempt(self._take_over, list(self._owned), "taking over partitions"):
                 return
             self._taken_over = generation
+        elif tend and not await self._attempt(self._tend, list(self._owned), "looking after partitions"):
+            return
+        started = time.monotonic()
         if not batch or not await self._attempt(self._process, batch, f"a batch of {len(batch)} messages"):
             return
         if generation != self._generation:
@@ -255,6 +265,13 @@ class BatchAgent:
         while True:
             await asyncio.sleep(self._commit_interval)
             await self._commit()
+
+    async def _tend_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(self._tend_interval)
+            if self._generation is not None:
+                with suppress(asyncio.QueueFull):  # under a backlog, the next time
+                    self._messages().put_nowait(_Received(self._generation, None))
 
     async def _commit(self) -> None:
         """Commit what is done. A failed commit costs repeats, never clicks."""

@@ -372,3 +372,24 @@ def test_waits_grow_with_jitter_up_to_the_longest() -> None:
     for wait, most in zip(drawn, [1, 2, 4, 8, 8, 8, 8, 8], strict=True):
         assert most / 2 <= wait <= most
     assert len(set(drawn)) == 8
+
+
+def test_partitions_are_looked_after_between_batches_and_while_idle() -> None:
+    tended: list[list[int]] = []
+
+    async def scenario(world: World) -> None:
+        await asyncio.sleep(0.05)
+        assert tended == [], "nothing is owned yet"
+        await world.faust.assign(0, 3)
+        await until(lambda: len(tended) > 1)
+        for offset in range(40):
+            world.faust.deliver(offset)
+        await until(lambda: len(world.work.offsets) == 40)
+        await world.faust.revoke()
+        seen = len(tended)
+        await asyncio.sleep(0.05)
+        assert len(tended) == seen
+
+    world = run(scenario, tend=lambda owned: tended.append(list(owned)), tend_interval=0.005)
+    assert world.work.offsets == list(range(40))
+    assert tended[0] == [0, 3]
