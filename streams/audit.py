@@ -2,9 +2,10 @@
 
 Independent of the worker's own bookkeeping: it reads the input topic in order, applies each readable click once, and
 expects (1) every unreadable message in `dead-letters`, (2) every history record in the changelog, older ones included,
-equal to its own at that click, and the newest one to be of the user's newest click, and (3) for every user a
+equal to its own at that click, and the one written last to be of the user's newest click, and (3) for every user a
 recommendation whose source is the user's newest click. Older records count because a lost click leaves the window
-after `history.length` more: the newest record alone would not show it.
+after `history.length` more: the newest record alone would not show it. The one written last counts because it is the
+one that compaction keeps.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ User = tuple[int, bytes]  # partition, key
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """Counts; every count below `unaccounted` must be 0.
+    """Counts; those from `unaccounted` on must be 0.
 
     Attributes:
         clicks: messages on the click topic.
@@ -39,10 +40,12 @@ class AuditReport:
         users: users with at least one readable click.
         recommendations: messages on the recommendation topic.
         repeats: recommendations whose source was recommended for already (at-least-once delivery).
+        out_of_order: recommendations that come after one for a newer click of the same user.
         without_candidates: users who rightly have no recommendation, because no item of their history is known.
         unaccounted: clicks neither in a history nor among the dead letters.
         histories_missing, histories_different: users without a changelog record, or with one that is not the
             recomputed one.
+        histories_overwritten: users whose newest changelog record is followed by an older one.
         users_stale: users without a recommendation for their newest click.
     """
 
@@ -51,15 +54,23 @@ class AuditReport:
     users: int
     recommendations: int
     repeats: int
+    out_of_order: int
     without_candidates: int
     unaccounted: int
     histories_missing: int
     histories_different: int
+    histories_overwritten: int
     users_stale: int
 
     @property
     def ok(self) -> bool:
-        return not (self.unaccounted or self.histories_missing or self.histories_different or self.users_stale)
+        return not (
+            self.unaccounted
+            or self.histories_missing
+            or self.histories_different
+            or self.histories_overwritten
+            or self.users_stale
+        )
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self) | {"ok": self.ok})
@@ -128,14 +139,16 @@ def audit(
     """
     total, unaccounted, expected = _recompute(clicks, dead_letters)
     newest: dict[User, bytes] = {}
+    last: dict[User, bytes] = {}
     wrong: set[User] = set()
     for message in changelog:
         if message.key is not None and message.value is not None:
             user = (message.partition, message.key)
+            last[user] = message.value
             newest[user] = newer_record(newest.get(user, message.value), message.value)
             if not _is_right(History.from_bytes(message.value), expected.get(user, []), length):
                 wrong.add(user)
-    answered, sent, repeats = _newest_answers(recommendations)
+    answers = _Answers.count(recommendations)
 
     missing = stale = without = 0
     for user, history in expected.items():
@@ -144,7 +157,7 @@ def audit(
             missing += 1
         elif History.from_bytes(newest[user]).offset != offset:
             wrong.add(user)
-        if answered.get(user, -1) < offset:
+        if answers.newest.get(user, -1) < offset:
             ids = np.array([item for _, item in history[-length:]], dtype=np.int64)
             if (known(ids) >= 0).any():
                 stale += 1
@@ -154,12 +167,14 @@ def audit(
         clicks=total,
         dead_letters=len(dead_letters),
         users=len(expected),
-        recommendations=sent,
-        repeats=repeats,
+        recommendations=answers.sent,
+        repeats=answers.repeats,
+        out_of_order=answers.out_of_order,
         without_candidates=without,
         unaccounted=unaccounted,
         histories_missing=missing,
         histories_different=len(wrong),
+        histories_overwritten=sum(last[user] != record for user, record in newest.items()),
         users_stale=stale,
     )
 
@@ -199,17 +214,27 @@ def _is_right(history: History, clicks: Sequence[tuple[int, int]], length: int) 
     )
 
 
-def _newest_answers(recommendations: Iterable[Message]) -> tuple[dict[tuple[int, bytes], int], int, int]:
-    """User → newest source offset that was answered; recommendations; repeats among them."""
-    answered: dict[tuple[int, bytes], int] = {}
-    seen: set[tuple[Place, bytes]] = set()
-    sent = 0
-    for message in recommendations:
-        assert message.key is not None  # only this project writes the topic
-        assert message.value is not None
-        sent += 1
-        r = decode_recommendation(message.value)
-        user = (r.source_partition, message.key)
-        answered[user] = max(r.source_offset, answered.get(user, -1))
-        seen.add(((r.source_partition, r.source_offset), message.key))
-    return answered, sent, sent - len(seen)
+@dataclass(slots=True)
+class _Answers:
+    """What the recommendation topic holds; `newest` is each user's newest source offset."""
+
+    newest: dict[User, int]
+    sent: int = 0
+    repeats: int = 0
+    out_of_order: int = 0
+
+    @classmethod
+    def count(cls, recommendations: Iterable[Message]) -> _Answers:
+        answers = cls({})
+        seen: set[tuple[Place, bytes]] = set()
+        for message in recommendations:
+            assert message.key is not None  # only this project writes the topic
+            assert message.value is not None
+            r = decode_recommendation(message.value)
+            user, source = (r.source_partition, message.key), ((r.source_partition, r.source_offset), message.key)
+            answers.sent += 1
+            answers.repeats += source in seen
+            answers.out_of_order += r.source_offset < answers.newest.get(user, -1)
+            answers.newest[user] = max(r.source_offset, answers.newest.get(user, -1))
+            seen.add(source)
+        return answers

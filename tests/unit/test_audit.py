@@ -125,3 +125,16 @@ def test_repeats_are_counted_and_allowed(books: Books) -> None:
     report = books.audit()
     assert report.repeats == 1
     assert report.ok
+
+
+def test_an_older_recommendation_after_a_newer_one_is_counted_and_allowed(books: Books) -> None:
+    books.recommendations.append(next(r for r in books.recommendations if r.key == b"7"))
+    assert books.audit().out_of_order == 1
+    assert books.audit().ok
+
+
+def test_an_older_record_after_the_newest_is_found_because_compaction_would_keep_it(books: Books) -> None:
+    books.changelog.append(next(m for m in books.changelog if m.key == b"7"))
+    report = books.audit()
+    assert (report.histories_overwritten, report.histories_different) == (1, 0)
+    assert not report.ok
