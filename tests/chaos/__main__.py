@@ -1,0 +1,90 @@
+"""`make chaos`: faults against real Kafka and Milvus with a fleet of workers, each followed by the audit."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from random import Random
+
+import click
+
+from benchmarks.report import Run
+from tests.chaos.scenarios import SCENARIOS
+from tests.chaos.stage import Figures, Servers, Stage, servers, table
+from tests.chaos.trips import SABOTAGES
+
+#: Seconds that the workers get to answer everything after a scenario.
+PATIENCE = 120.0
+
+EPILOG = """\b
+Examples:
+  python -m tests.chaos --rounds 20
+  python -m tests.chaos --scenario zombie --scenario "disk lost" --short
+  python -m tests.chaos --scenario "kill: stored" --sabotage "no fence"
+"""
+
+
+@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--rounds", default=1, show_default=True, type=click.IntRange(min=1), help="Times that all are played.")
+@click.option("--seed", type=int, help="Chooses victims, moments and the order; printed when not given.")
+@click.option("--scenario", "names", multiple=True, type=click.Choice(list(SCENARIOS)), help="Only these; repeatable.")
+@click.option("--short", is_flag=True, help="Short outages.")
+@click.option("--sabotage", type=click.Choice(SABOTAGES), help="Break a rule of the guarantee: the suite must fail.")
+@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there, too.")
+def main(
+    rounds: int, seed: int | None, names: tuple[str, ...], short: bool, sabotage: str | None, path: Path | None
+) -> None:
+    """Play every scenario in each round, in random order on new topics; exit status 1 when an audit does not balance.
+
+    A failed round keeps its folder with the logs of the workers, and its name is printed.
+    """
+    seed = Random().randrange(10**6) if seed is None else seed
+    click.echo(Run.of_now(shlex.join(["python", "-m", "tests.chaos", *sys.argv[1:]])).to_text())
+    click.echo(f"seed     {seed}")
+    folder = Path(tempfile.mkdtemp(prefix="mindstream-chaos-"))
+    figures: list[Figures] = []
+    with servers(folder / "servers") as running:
+        for number in range(rounds):
+            figures += play(running, folder / f"round-{number}", seed + number, names, short, sabotage)
+            click.echo(table(figures) if number == rounds - 1 else f"round {number + 1} of {rounds} played")
+    if path is not None:
+        path.write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n", encoding="utf-8")
+    if not all(f.ok for f in figures):
+        click.echo(f"THE BOOKS DO NOT BALANCE; logs: {folder}")
+        sys.exit(1)
+    shutil.rmtree(folder)
+
+
+def play(
+    running: Servers, folder: Path, seed: int, names: tuple[str, ...], short: bool, sabotage: str | None = None
+) -> list[Figures]:
+    """One round. Ends with the first scenario whose audit does not balance."""
+    order = list(names or SCENARIOS)
+    Random(seed).shuffle(order)
+    figures: list[Figures] = []
+    with Stage(running, folder, seed, short=short, sabotage=sabotage) as stage:
+        for name in order:
+            started = time.monotonic()
+            stage.begin()
+            SCENARIOS[name](stage)
+            figures.append(stage.settle(name, PATIENCE))
+            f = figures[-1]
+            click.echo(
+                f"{'ok' if f.ok else 'WRONG':5} {name}: {f.clicks:,} clicks, ends {f.ends}, "
+                f"pause {f.longest_pause:.1f} s, caught up in {f.catch_up:.1f} s, "
+                f"{time.monotonic() - started:.0f} s in all"
+            )
+            if not f.ok:
+                click.echo(f"{f.report.to_text()}\nitems different        {f.items_different:>10,}")
+                break
+    return figures
+
+
+if __name__ == "__main__":
+    main()

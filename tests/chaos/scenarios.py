@@ -1,0 +1,197 @@
+"""The faults. Each scenario injects one and returns when it is over; the caller then audits.
+
+Every scenario runs under the traffic of `tests.chaos.traffic`: one user with a fifth of all clicks, one message in a
+hundred poisoned, producers' clocks wrong by hours, items changing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from pymilvus import MilvusClient
+
+from streams.milvus import collection_name
+from tests.chaos.stage import Stage
+from tests.chaos.trips import POINTS
+
+Scenario = Callable[[Stage], None]
+
+#: Seconds beyond the workers' session timeout: by then the group has given the partitions to others.
+_BEYOND_SESSION = 10.0
+
+
+def _kill_at(point: str) -> Scenario:
+    def scenario(stage: Stage) -> None:
+        stage.trips.arm(point, signal.SIGKILL)
+        if point == "restoring":  # by whoever takes over next
+            stage.fleet.kill(stage.victim(), wipe=True)
+        assert stage.trips.await_victim(point, 60), f"no worker came to the point {point!r}"
+        stage.hold(2)
+
+    return scenario
+
+
+def _zombie_at(point: str) -> Scenario:
+    def scenario(stage: Stage) -> None:
+        stage.trips.arm(point, signal.SIGSTOP)
+        pid = stage.trips.await_victim(point, 60)
+        assert pid is not None, f"no worker came to the point {point!r}"
+        stage.hold(_BEYOND_SESSION)
+        os.kill(pid, signal.SIGCONT)
+        stage.hold(4)
+
+    return scenario
+
+
+def kill(stage: Stage) -> None:
+    """kill -9 at a random moment."""
+    stage.hold(stage.rng.uniform(0, 2))
+    stage.fleet.kill(stage.victim())
+    stage.hold(2, 5)
+
+
+def kill_all(stage: Stage) -> None:
+    """kill -9 of every worker at once."""
+    for name in stage.fleet.names:
+        stage.fleet.kill(name)
+    stage.hold(2, 5)
+
+
+def sigterm(stage: Stage) -> None:
+    """SIGTERM under load; another worker takes its place."""
+    name = stage.victim()
+    seconds = stage.fleet.retire(name)
+    assert seconds < 10, f"the worker needed {seconds:.1f} s to leave"
+    stage.hold(2)
+    stage.fleet.start(name)
+
+
+def join_and_leave(stage: Stage) -> None:
+    """A third worker comes under load, and goes."""
+    stage.fleet.start("three")
+    stage.await_fleet()
+    stage.hold(2, 5)
+    stage.fleet.retire("three")
+    stage.hold(2)
+
+
+def zombie(stage: Stage) -> None:
+    """A worker is paused at a random moment until its partitions belong to others, then goes on."""
+    stage.hold(stage.rng.uniform(0, 1))
+    pid = stage.fleet.pid(stage.victim())
+    os.kill(pid, signal.SIGSTOP)
+    stage.hold(_BEYOND_SESSION)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+    stage.hold(4)
+
+
+def disk_lost(stage: Stage) -> None:
+    """kill -9, and the local store is gone: histories are restored from the changelog."""
+    stage.fleet.kill(stage.victim(), wipe=True)
+    stage.hold(3)
+
+
+def broker_killed(stage: Stage) -> None:
+    """kill -9 of the broker, started again after a moment."""
+    stage.servers.kafka.kill()
+    stage.hold(2, 10)
+    stage.servers.kafka.start()
+    stage.hold(3)
+
+
+def broker_unreachable(stage: Stage) -> None:
+    """The network between the workers and the broker swallows everything."""
+    stage.servers.proxy.cut()
+    stage.hold(10, 60)
+    stage.servers.proxy.mend()
+    stage.hold(3)
+
+
+def broker_paused(stage: Stage) -> None:
+    """The broker answers nobody for a while."""
+    pid = stage.servers.kafka.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    stage.hold(8, 20)
+    os.kill(pid, signal.SIGCONT)
+    stage.hold(3)
+
+
+def milvus_killed(stage: Stage) -> None:
+    """kill -9 of Milvus, started again."""
+    stage.servers.milvus.kill()
+    stage.hold(2, 30)  # the long one outlasts the workers' retry budget
+    stage.servers.milvus.start()
+    stage.hold(3)
+
+
+def milvus_paused(stage: Stage) -> None:
+    """Milvus answers nobody for a while."""
+    pid = stage.servers.milvus.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    stage.hold(8, 15)
+    os.kill(pid, signal.SIGCONT)
+    stage.hold(3)
+
+
+def milvus_errors(stage: Stage) -> None:
+    """Milvus answers, with errors: the collection is not in its memory."""
+    client = MilvusClient(uri=stage.servers.milvus_address)
+    try:
+        name = collection_name(stage.site.artifact.model_version)
+        for _ in range(4):
+            client.release_collection(name)
+            stage.hold(0.5)
+        client.load_collection(name)
+    finally:
+        client.close()
+    stage.hold(2)
+
+
+def everything(stage: Stage) -> None:
+    """A worker is killed at the worst moment while the broker and Milvus restart."""
+    point = stage.rng.choice(["half sent", "histories sent", "answers sent", "sent", "stored"])
+    stage.trips.arm(point, signal.SIGKILL)
+    stage.trips.await_victim(point, 60)
+    stage.servers.kafka.kill()
+    stage.servers.milvus.kill()
+    stage.servers.kafka.start()
+    stage.servers.milvus.start()
+    stage.hold(3)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "kill": kill,
+    "kill all": kill_all,
+    **{f"kill: {point}": _kill_at(point) for point in POINTS},
+    "sigterm": sigterm,
+    "join and leave": join_and_leave,
+    "zombie": zombie,
+    **{f"zombie: {point}": _zombie_at(point) for point in ("searched", "half sent", "sent")},
+    "disk lost": disk_lost,
+    "broker killed": broker_killed,
+    "broker unreachable": broker_unreachable,
+    "broker paused": broker_paused,
+    "milvus killed": milvus_killed,
+    "milvus paused": milvus_paused,
+    "milvus errors": milvus_errors,
+    "everything": everything,
+}
+#: The quick ones, one for each kind of fault: what `make test` plays.
+SHORT = (
+    "kill all",
+    "kill: half sent",
+    "kill: sent",
+    "kill: stored",
+    "zombie: searched",
+    "disk lost",
+    "join and leave",
+    "broker killed",
+    "milvus errors",
+    "milvus killed",
+)

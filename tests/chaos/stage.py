@@ -1,0 +1,277 @@
+"""What a chaos scenario plays on: real servers, a proxy before Kafka, a fleet of workers, traffic, the audit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import numpy as np
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
+
+from embedded import ports
+from embedded.errors import EmbeddedError
+from embedded.kafka import Kafka
+from embedded.server import Launch, Report, Server
+from embedded.stack import Stack
+from embedded.standalone import require_platform
+from streams.audit import AuditReport, audit_kafka
+from streams.errors import TransientError
+from streams.kafka import read_to_end, watermarks
+from streams.messages import decode_recommendation
+from tests.chaos.fleet import Fleet
+from tests.chaos.proxy import Proxy
+from tests.chaos.traffic import Traffic
+from tests.chaos.trips import Trips
+from tests.site import Site
+
+#: Clicks a second; two cores carry the servers, three workers and this.
+RATE = 60.0
+#: Settings of the workers: short time-outs, so that a scenario takes seconds.
+WORKER = (
+    "worker.session_timeout=6",
+    "worker.commit_interval=0.5",
+    "worker.retry_longest=1.0",
+    # So that a long outage ends processes, which start again until it is over.
+    "worker.retry_budget=20",
+    "milvus.timeout=5",
+)
+
+
+class _ProxiedKafka(Kafka):
+    """A broker with a second listener, which it advertises at the proxy's port."""
+
+    proxy: Proxy
+
+    def launch(self, port: int, report: Report) -> Launch:
+        launch = super().launch(port, report)
+        (hidden,) = ports.pick(1, taken=[port, self.proxy.port])
+        self.proxy.target = hidden
+        settings = self.home / "server.properties"
+        lines = dict(line.split("=", 1) for line in settings.read_text().splitlines() if "=" in line)
+        more = {
+            "listeners": f"{lines['listeners']},PROXIED://{ports.HOST}:{hidden}",
+            "advertised.listeners": f"{lines['advertised.listeners']},PROXIED://{ports.HOST}:{self.proxy.port}",
+            "listener.security.protocol.map": f"{lines['listener.security.protocol.map']},PROXIED:PLAINTEXT",
+        }
+        with settings.open("a") as file:
+            file.writelines(f"{name}={value}\n" for name, value in more.items())
+        return launch
+
+
+@dataclass(frozen=True)
+class Servers:
+    """The servers of all rounds: `kafka_address` is direct, `proxied_address` goes through the proxy."""
+
+    kafka: Server
+    milvus: Server
+    proxy: Proxy
+    kafka_address: str
+    proxied_address: str
+    milvus_address: str
+
+
+@contextmanager
+def servers(folder: Path) -> Iterator[Servers]:
+    """Kafka and Milvus of the suite's own, because it kills them. Milvus standalone where it runs."""
+    try:
+        require_platform()
+    except EmbeddedError:
+        stack = Stack(folder, milvus="lite", environ={})
+    else:
+        stack = Stack(folder, milvus="standalone", environ={})
+    proxy = Proxy()
+    kafka = _ProxiedKafka(stack.place)
+    kafka.proxy = proxy
+    stack._wanted["kafka"] = kafka
+    try:
+        addresses = stack.up()
+        assert addresses.kafka is not None and addresses.milvus is not None
+        proxied = f"{ports.HOST}:{proxy.port}"
+        yield Servers(kafka, stack.milvus, proxy, addresses.kafka, proxied, addresses.milvus)
+    finally:
+        proxy.close()
+        stack.down(wipe=True)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one scenario did and found.
+
+    Attributes:
+        clicks: messages sent to the click topic meanwhile.
+        ends: exit statuses of workers that ended by themselves; -9 = killed.
+        repeats: recommendations that repeat another one's source.
+        out_of_order: recommendations that came after one for a newer click of the same user.
+        longest_pause: seconds between two recommendations for clicks of one partition, by the broker's clock.
+        catch_up: seconds from the end of the traffic until the audit balanced.
+        items_different: published items whose vector in Milvus is not the one published last.
+        report: the audit of everything since the round began.
+    """
+
+    scenario: str
+    clicks: int
+    ends: list[int]
+    repeats: int
+    out_of_order: int
+    longest_pause: float
+    catch_up: float
+    items_different: int
+    report: AuditReport
+
+    @property
+    def ok(self) -> bool:
+        return self.report.ok and not self.items_different
+
+
+class Stage:
+    """One round's topics, workers and traffic.
+
+    Attributes:
+        short: whether outages are kept short.
+        rng: chooses victims and moments.
+    """
+
+    def __init__(self, servers: Servers, folder: Path, seed: int, *, short: bool, sabotage: str | None = None) -> None:
+        folder.mkdir(parents=True)
+        self.short = short
+        self.rng = Random(seed)
+        self.servers = servers
+        self.site = Site(folder, servers.kafka_address, servers.milvus_address)
+        self.site.create_topics()
+        self.site.fill_index()
+        self._stamp_on_append()
+        self.trips = Trips(folder / "trips", sabotage)
+        extra = [part for setting in WORKER for part in ("--set", setting)]
+        extra += ["--set", f"kafka.bootstrap_servers={servers.proxied_address}"]
+        self.fleet = Fleet(self.site, self.trips.environment, extra)
+        self.traffic = Traffic(self.site, seed, RATE)
+        self.before = self._audit()
+
+    def __enter__(self) -> Stage:
+        self.traffic.start()
+        for name in ("one", "two"):
+            self.fleet.start(name)
+        self.await_fleet()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with ExitStack() as stack:
+            stack.callback(self.fleet.close)
+            stack.callback(self.traffic.stop)
+            stack.callback(self.servers.proxy.mend)
+
+    def hold(self, short: float, long: float | None = None) -> None:
+        """Let the traffic go on for this many seconds; `long` when outages are not kept short."""
+        time.sleep(short if self.short or long is None else long)
+
+    def victim(self) -> str:
+        return self.rng.choice(self.fleet.names)
+
+    def await_fleet(self, patience: float = 90) -> None:
+        """Wait until every worker has its partitions."""
+        deadline = time.monotonic() + patience
+        while not self.fleet.working():
+            assert time.monotonic() < deadline, f"not all workers came back within {patience:.0f} s"
+            time.sleep(0.1)
+
+    def settle(self, scenario: str, patience: float) -> Figures:
+        """Stop the traffic, wait until everything is answered, and audit."""
+        self.traffic.pause()
+        started = time.monotonic()
+        report = self._audit()
+        different = self._items_different()
+        while not (report.ok and not different) and time.monotonic() < started + patience:
+            time.sleep(0.5)
+            report, different = self._audit(), self._items_different()
+        before, self.before = self.before, report
+        ends, self.fleet.ends = self.fleet.ends, []
+        return Figures(
+            scenario,
+            clicks=report.clicks - before.clicks,
+            ends=ends,
+            repeats=report.repeats - before.repeats,
+            out_of_order=report.out_of_order - before.out_of_order,
+            longest_pause=self._longest_pause(),
+            catch_up=time.monotonic() - started,
+            items_different=different,
+            report=report,
+        )
+
+    def begin(self) -> None:
+        """Let the traffic flow, with all workers at work."""
+        self._starts = {p: end for p, (_, end) in self._ends().items()}
+        self.traffic.flow()
+        self.await_fleet()
+        self.hold(1.0)
+
+    def _audit(self) -> AuditReport:
+        while True:
+            try:
+                return audit_kafka(self.site.config)
+            except TransientError:
+                time.sleep(0.5)
+
+    def _ends(self) -> dict[int, tuple[int, int]]:
+        return watermarks(self.site.config.kafka, self.site.config.topics.recommendations)
+
+    def _longest_pause(self) -> float:
+        answered: dict[int, list[float]] = {}
+        for record in read_to_end(self.site.config.kafka, self.site.config.topics.recommendations, self._starts):
+            source = decode_recommendation(record.message.value or b"").source_partition
+            answered.setdefault(source, []).append(record.written)
+        return max((float(np.diff(sorted(times)).max()) for times in answered.values() if len(times) > 1), default=0.0)
+
+    def _items_different(self) -> int:
+        index = self.site.index()
+        try:
+            found = index.get(np.array(list(self.traffic.vectors), dtype=np.int64))
+        except TransientError:
+            return len(self.traffic.vectors)
+        finally:
+            index.close()
+        return sum(
+            item not in found or not np.array_equal(found[item], vector)
+            for item, vector in self.traffic.vectors.items()
+        )
+
+    def _stamp_on_append(self) -> None:
+        """Recommendations carry the broker's time: that of the producer says when they wanted to be written."""
+        admin = AdminClient(self.site.config.kafka.client())
+        topic = self.site.config.topics.recommendations
+        entry = ConfigEntry("message.timestamp.type", "LogAppendTime", incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result(10)
+
+
+def table(figures: Sequence[Figures]) -> str:
+    """One line for each scenario; several rounds of one scenario are added up, pauses are the longest."""
+    lines = [
+        f"{'scenario':34} {'rounds':>6} {'clicks':>8} {'ends':>5} {'repeats':>8} {'late':>6} {'pause':>8}  "
+        "lost or doubled, stale, items"
+    ]
+    for name in dict.fromkeys(f.scenario for f in figures):
+        rounds = [f for f in figures if f.scenario == name]
+        wrong = [
+            f.report.unaccounted
+            + f.report.histories_missing
+            + f.report.histories_different
+            + f.report.histories_overwritten
+            for f in rounds
+        ]
+        lines.append(
+            f"{name:34} {len(rounds):6} {sum(f.clicks for f in rounds):8,} {sum(len(f.ends) for f in rounds):5} "
+            f"{sum(f.repeats for f in rounds):8,} {sum(f.out_of_order for f in rounds):6,} "
+            f"{max(f.longest_pause for f in rounds):6.1f} s  "
+            f"{sum(wrong)}, {sum(f.report.users_stale for f in rounds)}, {sum(f.items_different for f in rounds)}"
+        )
+    return "\n".join(lines)

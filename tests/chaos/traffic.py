@@ -1,0 +1,105 @@
+"""The traffic of every chaos scenario: nasty clicks at a steady rate, and item updates."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+
+import numpy as np
+
+from streams.errors import TransientError
+from streams.messages import Click, encode_click, user_key
+from streams.ports import Output
+from tests.site import Site
+
+USERS = 400
+#: One user makes this share of all clicks.
+SKEW = 0.2
+POISON = 0.01
+#: Hours by which a producer's clock may be wrong, in either direction.
+WRONG_CLOCK = 12
+#: Items published after training, whose vectors keep changing.
+NEW_ITEMS = range(5_000, 5_040)
+#: Seconds between two sends.
+_TICK = 0.05
+
+
+class Traffic(threading.Thread):
+    """Sends until it is stopped; whatever Kafka does not take at once is sent again.
+
+    Attributes:
+        clicks: messages sent to the click topic.
+        vectors: item id → vector published last.
+    """
+
+    def __init__(self, site: Site, seed: int, rate: float) -> None:
+        super().__init__(daemon=True)
+        self._site = site
+        self._rng = random.Random(seed)
+        self._numbers = np.random.default_rng(seed)
+        self._rate = rate
+        self._flowing = threading.Event()
+        self._idle = threading.Event()
+        self._idle.set()
+        self._ended = False
+        self.clicks = 0
+        self.vectors: dict[int, np.ndarray] = {}
+
+    def flow(self) -> None:
+        self._flowing.set()
+
+    def pause(self) -> None:
+        """Returns when everything is acknowledged by Kafka."""
+        self._flowing.clear()
+        assert self._idle.wait(120), "Kafka does not take the clicks"
+
+    def stop(self) -> None:
+        self._ended = True
+        self._flowing.set()
+        self.join(60)
+
+    def run(self) -> None:
+        due, last = 0.0, time.monotonic()
+        while not self._ended:
+            if not self._flowing.is_set():
+                self._idle.set()
+                self._flowing.wait()
+                last = time.monotonic()
+            self._idle.clear()
+            now = time.monotonic()
+            due, last = min(due + (now - last) * self._rate, 5 * self._rate), now
+            outputs = [self._click() for _ in range(int(due))]
+            due -= len(outputs)
+            self.clicks += len(outputs)
+            self._send([*outputs, *self._items()])
+            time.sleep(_TICK)
+        self._idle.set()
+
+    def _send(self, outputs: list[Output]) -> None:
+        while True:
+            try:
+                self._site.outbox.send(outputs)
+            except TransientError:
+                if self._ended:
+                    return
+                time.sleep(0.2)
+            else:
+                return
+
+    def _click(self) -> Output:
+        user = 0 if self._rng.random() < SKEW else self._rng.randrange(1, USERS)
+        if self._rng.random() < POISON:
+            return Output(self._site.config.topics.clicks, user_key(user), self._rng.randbytes(self._rng.randrange(99)))
+        ts = time.time() + self._rng.uniform(-WRONG_CLOCK, WRONG_CLOCK) * 3600
+        value = encode_click(Click(user, self._rng.randrange(1, len(self._site.artifact.item_ids)), ts))
+        return Output(self._site.config.topics.clicks, user_key(user), value)
+
+    def _items(self) -> list[Output]:
+        if self._rng.random() > 2 * _TICK:  # two a second
+            return []
+        item = self._rng.choice(NEW_ITEMS)
+        vector = self._numbers.standard_normal(self._site.artifact.dim).astype(np.float32)
+        vector /= np.linalg.norm(vector)
+        self.vectors[item] = vector
+        return [self._site.item(item, vector)]

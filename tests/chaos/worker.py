@@ -1,0 +1,124 @@
+"""The worker with trip-wires, for the chaos suite alone; its options are those of `python -m streams worker`.
+
+Production code has no hooks. The points lie in subclasses of the parts that `streams.app` puts together. A point is
+armed by a file of its name in the folder MINDSTREAM_TRIPS that holds the signal to send; the first process that passes
+the point takes the file away and sends the signal to itself: SIGKILL dies there, SIGSTOP becomes a zombie.
+
+MINDSTREAM_SABOTAGE breaks one rule of the guarantee, to show that the suite notices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from faust.types import TP
+
+import streams.app
+import streams.clicks
+from streams.__main__ import main
+from streams.agents import BatchAgent
+from streams.history import History, apply_clicks
+from streams.outbox import KafkaOutbox
+from streams.ports import Message, Output
+from streams.store import PartitionStores
+from tests.chaos.trips import POINTS
+
+_TRIPS = Path(os.environ["MINDSTREAM_TRIPS"])
+
+
+def armed(point: str) -> bool:
+    assert point in POINTS
+    return (_TRIPS / point).exists()
+
+
+def trip(point: str) -> None:
+    """Send this process the signal that the point is armed with, once for all processes."""
+    assert point in POINTS
+    mine = _TRIPS / f"{point}.{os.getpid()}"
+    try:
+        (_TRIPS / point).rename(mine)
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.Signals[mine.read_text()])
+    time.sleep(0.1)  # a stopped process goes on here, once it is continued
+
+
+class _Outbox(KafkaOutbox):
+    def send(self, outputs: Sequence[Output]) -> Sequence[int]:
+        trip("searched")
+        parts: dict[str, Callable[[Output], bool]] = {
+            "half sent": lambda _: random.random() < 0.5,
+            "answers sent": lambda o: o.partition is None,
+            "histories sent": lambda o: o.partition is not None,
+        }
+        for point, chosen in parts.items():
+            if armed(point):
+                super().send([output for output in outputs if chosen(output)])
+                trip(point)
+        offsets = super().send(outputs)
+        trip("sent")
+        return offsets
+
+
+class _Stores(PartitionStores):
+    def write(self, partition: int, records: Mapping[bytes, bytes], offsets: Sequence[int]) -> None:
+        super().write(partition, records, offsets)
+        trip("stored")
+
+    def restore(self, partition: int, records: Sequence[tuple[bytes, bytes | None]], offset: int) -> Any:
+        restored = super().restore(partition, records, offset)
+        trip("restoring")
+        return restored
+
+
+class _Agent(BatchAgent):
+    async def _commit(self) -> None:
+        if self._done:
+            trip("committing")
+        await super()._commit()
+        if self._done:
+            trip("committed")
+
+
+class _CommitsFirst(_Agent):
+    async def _run(self, batch: Sequence[Message], tend: bool) -> None:
+        for message in batch:
+            self._done[TP(message.topic, message.partition)] = message.offset + 1
+        await self._commit()
+        await super()._run(batch, tend)
+
+
+class _NeverTends(_Agent):
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options | {"tend": lambda _partitions: None})
+
+
+def _apply_without_fence(
+    history: History | None, partition: int, clicks: Iterable[tuple[int, int]], length: int
+) -> tuple[History, int]:
+    unfenced = None if history is None else dataclasses.replace(history, offset=-1)
+    return apply_clicks(unfenced, partition, clicks, length)
+
+
+if __name__ == "__main__":
+    sabotage = os.environ.get("MINDSTREAM_SABOTAGE", "")
+    agents = {"commit first": _CommitsFirst, "no repair": _NeverTends}
+    parts: dict[str, Any] = {
+        "KafkaOutbox": _Outbox,
+        "PartitionStores": _Stores,
+        "BatchAgent": agents.get(sabotage, _Agent),
+    }
+    for name, part in parts.items():
+        assert hasattr(streams.app, name)
+        setattr(streams.app, name, part)
+    if sabotage == "no fence":
+        setattr(streams.clicks, "apply_clicks", _apply_without_fence)  # noqa: B010 - imported there, not exported
+    main(["worker", *sys.argv[1:]], prog_name="chaos worker")
