@@ -231,7 +231,10 @@ class Stage:
         return max((float(np.diff(sorted(times)).max()) for times in answered.values() if len(times) > 1), default=0.0)
 
     def _items_different(self) -> int:
-        index = self.site.index()
+        try:
+            index = self.site.index()
+        except TransientError:
+            return len(self.traffic.vectors)
         try:
             found = index.get(np.array(list(self.traffic.vectors), dtype=np.int64))
         except TransientError:

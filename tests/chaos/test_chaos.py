@@ -1,4 +1,4 @@
-"""The chaos suite's quick scenarios, in random order on one stage; `make chaos` plays all of them, with long outages."""
+"""The quick scenarios of the chaos suite, in random order on one stage; `make chaos` plays all, with long outages."""
 
 from __future__ import annotations
 
