@@ -183,7 +183,7 @@ def run(task: Task, data: Path, on: str, overrides: Iterable[str]) -> dict[str, 
     folder = FOLDER / f"{task.split}-{task.variant}-{task.seed}".replace(" ", "-").replace(",", "")
     file, changed = VARIANTS[task.variant]
     settings = [*changed, *overrides, f"training.seed={task.seed}", f"data.valid_paths=[{split / 'valid.csv.xz'}]"]
-    settings += [f"output.runs={FOLDER / 'runs'}"]
+    settings += [f"output.runs={FOLDER / 'runs' / folder.name}"]  # two may start in the same second
     train = ["model.train", "-c", f"{CONFIGS}/{file}", "--data", str(split / "train.csv.xz"), "--out", str(folder)]
     begin = time.monotonic()
     _python([*train, *(part for setting in settings for part in ("--set", setting))])

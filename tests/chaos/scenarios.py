@@ -136,6 +136,7 @@ def milvus_paused(stage: Stage) -> None:
     os.kill(pid, signal.SIGSTOP)
     stage.hold(8, 15)
     os.kill(pid, signal.SIGCONT)
+    stage.heal_milvus()
     stage.hold(3)
 
 

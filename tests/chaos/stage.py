@@ -183,6 +183,15 @@ class Stage:
             assert time.monotonic() < deadline, f"not all workers came back within {patience:.0f} s"
             time.sleep(0.1)
 
+    def heal_milvus(self, patience: float = 10) -> None:
+        """Restart Milvus unless it is well again by itself, as its liveness probe would: its parts watch each other."""
+        deadline = time.monotonic() + patience
+        while not self.servers.milvus.healthy():
+            if time.monotonic() > deadline:
+                self.servers.milvus.kill()
+                self.servers.milvus.start()
+            time.sleep(0.2)
+
     def settle(self, scenario: str, patience: float) -> Figures:
         """Stop the traffic, wait until everything is answered, and audit."""
         self.traffic.pause()
