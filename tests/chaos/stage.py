@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -35,6 +36,8 @@ from tests.site import Site
 
 #: Clicks a second; two cores carry the servers, three workers and this.
 RATE = 60.0
+#: Seconds without an answer after which Milvus is restarted.
+MILVUS_PATIENCE = 15.0
 #: Settings of the workers: short time-outs, so that a scenario takes seconds.
 WORKER = (
     "worker.session_timeout=6",
@@ -69,10 +72,14 @@ class _ProxiedKafka(Kafka):
 
 @dataclass(frozen=True)
 class Servers:
-    """The servers of all rounds: `kafka_address` is direct, `proxied_address` goes through the proxy."""
+    """The servers of all rounds: `kafka_address` is direct, `proxied_address` goes through the proxy.
+
+    Hold `milvus_lock` while Milvus is down on purpose: else its probe starts it again.
+    """
 
     kafka: Server
     milvus: Server
+    milvus_lock: threading.Lock
     proxy: Proxy
     kafka_address: str
     proxied_address: str
@@ -88,6 +95,7 @@ def servers(folder: Path) -> Iterator[Servers]:
         stack = Stack(folder, milvus="lite", environ={})
     else:
         stack = Stack(folder, milvus="standalone", environ={})
+    closing = threading.Event()
     proxy = Proxy()
     kafka = _ProxiedKafka(stack.place)
     kafka.proxy = proxy
@@ -96,10 +104,25 @@ def servers(folder: Path) -> Iterator[Servers]:
         addresses = stack.up()
         assert addresses.kafka is not None and addresses.milvus is not None
         proxied = f"{ports.HOST}:{proxy.port}"
-        yield Servers(kafka, stack.milvus, proxy, addresses.kafka, proxied, addresses.milvus)
+        running = Servers(kafka, stack.milvus, threading.Lock(), proxy, addresses.kafka, proxied, addresses.milvus)
+        threading.Thread(target=_probe_milvus, args=(running, closing), daemon=True).start()
+        yield running
     finally:
+        closing.set()
         proxy.close()
         stack.down(wipe=True)
+
+
+def _probe_milvus(servers: Servers, closing: threading.Event) -> None:
+    """Restart a Milvus that is long unwell, as a liveness probe does: after a pause its parts disown each other."""
+    well = time.monotonic()
+    while not closing.wait(2):
+        with servers.milvus_lock:
+            if closing.is_set() or servers.milvus.healthy():
+                well = time.monotonic()
+            elif time.monotonic() - well > MILVUS_PATIENCE:
+                servers.milvus.kill()
+                servers.milvus.start()
 
 
 @dataclass(frozen=True)
@@ -182,15 +205,6 @@ class Stage:
         while not self.fleet.working():
             assert time.monotonic() < deadline, f"not all workers came back within {patience:.0f} s"
             time.sleep(0.1)
-
-    def heal_milvus(self, patience: float = 10) -> None:
-        """Restart Milvus unless it is well again by itself, as its liveness probe would: its parts watch each other."""
-        deadline = time.monotonic() + patience
-        while not self.servers.milvus.healthy():
-            if time.monotonic() > deadline:
-                self.servers.milvus.kill()
-                self.servers.milvus.start()
-            time.sleep(0.2)
 
     def settle(self, scenario: str, patience: float) -> Figures:
         """Stop the traffic, wait until everything is answered, and audit."""

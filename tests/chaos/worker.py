@@ -73,8 +73,8 @@ class _Stores(PartitionStores):
         super().write(partition, records, offsets)
         trip("stored")
 
-    def restore(self, partition: int, records: Sequence[tuple[bytes, bytes | None]], offset: int) -> Any:
-        restored = super().restore(partition, records, offset)
+    def restore(self, *args: Any, **options: Any) -> Any:
+        restored = super().restore(*args, **options)
         trip("restoring")
         return restored
 
