@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PADDLE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast check bench quality clean
+.PHONY: help demo test test-fast chaos check bench quality clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ test: $(STAMP) ## run all tests, on the embedded servers
 
 test-fast: $(STAMP) ## run the tests that need no server
 	@$(PY) -m pytest -m 'not integration' $(ARGS)
+
+chaos: $(STAMP) ## kill, cut off and pause workers, broker and Milvus, and audit (ROUNDS=1; SEED=…)
+	@$(PY) -m tests.chaos --rounds $(or $(ROUNDS),1) $(if $(SEED),--seed $(SEED))
 
 check: $(STAMP) ## lint and type-check
 	@$(VENV)/bin/ruff check .
