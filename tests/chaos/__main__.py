@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 import shutil
 import sys
@@ -47,6 +48,7 @@ def main(
     seed = Random().randrange(10**6) if seed is None else seed
     click.echo(Run.of_now(shlex.join(["python", "-m", "tests.chaos", *sys.argv[1:]])).to_text())
     click.echo(f"seed     {seed}")
+    logging.getLogger("mindstream").setLevel(logging.CRITICAL)  # what librdkafka says of a broker that we have killed
     folder = Path(tempfile.mkdtemp(prefix="mindstream-chaos-"))
     figures: list[Figures] = []
     with servers(folder / "servers") as running:
