@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from model.inputs import model_input
+from model.inputs import windows
 from streams.embeddings import HistoryEmbeddings
 from streams.merge import PADDING, Candidates, merge
 from streams.ports import FloatArray, IdArray, InterestEncoder, ItemIndex
@@ -48,6 +48,8 @@ class RecallEngine:
             TransientError: the index did not answer.
         """
         answers: list[Candidates | None] = [None] * len(histories)
+        if not histories:
+            return answers
         interests, usable = self.interests(histories)  # (B', K, D), (B',)
         if len(usable) == 0:
             return answers
@@ -63,17 +65,17 @@ class RecallEngine:
 
     def interests(self, histories: Sequence[IdArray]) -> tuple[FloatArray, IdArray]:
         """Interest vectors (B', K, D) of those users whose history holds a known item, and their places (B',)."""
-        sizes = [len(h) for h in histories]
-        flat = np.concatenate([*histories, np.empty(0, dtype=np.int64)])  # (Σ n,)
-        vectors, known = self._embeddings.lookup(flat)  # (Σ n, D), (Σ n,)
-        ends = np.cumsum(sizes)
+        ends = np.cumsum([0, *map(len, histories)], dtype=np.int64)
+        vectors, known = self._embeddings.lookup(np.concatenate(histories, dtype=np.int64))  # (Σ n, D), (Σ n,)
+        if not known.all():
+            # What is unknown must not push a known click out of the window.
+            vectors, ends = vectors[known], np.concatenate([[0], np.cumsum(known)])[ends]
+        usable = np.flatnonzero(np.diff(ends))
         # Places in `vectors` serve as the ids of the shared input function, counted from 1 because 0 is padding.
-        kept = [np.flatnonzero(known[e - n : e]) + (e - n) + 1 for n, e in zip(sizes, ends, strict=True)]
-        usable = np.array([i for i, places in enumerate(kept) if len(places)], dtype=np.int64)
-        places, lengths = model_input([kept[i] for i in usable], self._encoder.history_length)  # (B', L), (B',)
+        places = np.arange(1, len(vectors) + 1)
+        rows, lengths = windows(places, ends[usable], ends[usable + 1], self._encoder.history_length)  # (B', L), (B',)
         padded = np.concatenate([np.zeros((1, vectors.shape[1]), dtype=np.float32), vectors])
-        embeddings = padded[places]  # (B', L, D)
-        return self._encoder.encode(embeddings, lengths)[:, : self._interests], usable
+        return self._encoder.encode(padded[rows], lengths)[:, : self._interests], usable
 
 
 def _padded(histories: Sequence[IdArray]) -> IdArray:

@@ -12,19 +12,21 @@ from streams.merge import PADDING, merge
 
 def _reference(ids: np.ndarray, scores: np.ndarray, top_k: int, seen: set[int]) -> list[tuple[int, float, int]]:
     """The definition, one user at a time, with dicts."""
-    best: dict[int, tuple[float, int]] = {}
+    best: dict[int, tuple[float, int, int]] = {}  # item → score, interest, place in its list
     for k in range(ids.shape[0]):
-        for item, score in zip(ids[k].tolist(), scores[k].tolist(), strict=True):
+        for place, (item, score) in enumerate(zip(ids[k].tolist(), scores[k].tolist(), strict=True)):
             if item != PADDING and item not in seen and (item not in best or score > best[item][0]):
-                best[item] = (score, k)
-    ranked = sorted((-score, item, k) for item, (score, k) in best.items())
-    return [(item, -score, k) for score, item, k in ranked[:top_k]]
+                best[item] = (score, k, place)
+    ranked = sorted((-score, k, place, item) for item, (score, k, place) in best.items())
+    return [(item, -score, k) for score, k, _, item in ranked[:top_k]]
 
 
 @given(st.data())
 def test_merge_equals_its_definition(data: st.DataObject) -> None:
     B, K, n = (data.draw(st.integers(1, 4)) for _ in range(3))
     ids = data.draw(hnp.arrays(np.int64, (B, K, n), elements=st.integers(0, 8)))
+    for found in ids.reshape(B * K, n):  # an index finds an item once
+        found[[place for place in range(n) if found[place] in found[:place]]] = PADDING
     scores = data.draw(
         hnp.arrays(np.float32, (B, K, n), elements=st.sampled_from([-2.0, -0.5, 0.0, 0.25, 0.5, 1.0, 3.0]))
     )
