@@ -26,6 +26,7 @@ NAMES = {
     "freshness": "published item → found by a search",
     "clicks": "clicks a second of one worker; latency click → recommendation at a steady pace",
     "producers": "items and clicks a second into Kafka",
+    "restore": "histories a second from the changelog into an empty store; memory and disk",
     "evaluation": "test users a second through exact search and all metrics; peak memory",
     "encoder": "histories → interest vectors, for a batch, on one thread",
     "training": "samples a second on a table of AmazonBook's size, beside dense gradients; share of the data",

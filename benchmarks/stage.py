@@ -134,7 +134,8 @@ class Site:
     def __init__(self, stage: Stage, name: str, artifact: Artifact | None, settings: Mapping[str, object]) -> None:
         run = f"bench-{name}-{uuid.uuid4().hex[:8]}"
         topics = ("clicks", "items", "recommendations", "dead_letters")
-        names = {f"topics.{topic}": f"{run}-{topic}" for topic in topics} | {"worker.group": run}
+        names = {f"topics.{topic}": f"{run}-{topic}" for topic in topics}
+        names |= {"worker.group": run, "worker.metrics_port": "0"}
         self._stage = stage
         self._folder = stage.folder / run
         self._folder.mkdir(parents=True)

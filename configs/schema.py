@@ -24,6 +24,8 @@ class Kafka(Section):
     username: str | None
     password: SecretStr | None
     ca_file: Path | None
+    certificate_file: Path | None
+    key_file: Path | None
 
     @model_validator(mode="after")
     def _credentials(self) -> Kafka:
@@ -32,6 +34,8 @@ class Kafka(Section):
                 f"security_protocol {self.security_protocol} needs username and password "
                 "(environment: MINDSTREAM_KAFKA_USERNAME, MINDSTREAM_KAFKA_PASSWORD)"
             )
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file go together; set both or neither")
         return self
 
     @property
@@ -57,7 +61,19 @@ class Kafka(Section):
             }
         if self.uses_tls and self.ca_file is not None:
             conf["ssl.ca.location"] = str(self.ca_file)
+        if self.uses_tls and self.certificate_file is not None:
+            conf |= {"ssl.certificate.location": str(self.certificate_file), "ssl.key.location": str(self.key_file)}
         return conf | settings
+
+    def refusal(self, detail: str) -> str:
+        """What to say when the brokers turn us away at the door: why, and which keys to check. Without secrets."""
+        keys = [f"security_protocol ({self.security_protocol})"]
+        if self.uses_tls:
+            keys += [f"ca_file ({self.ca_file or 'the system authorities'})"]
+            keys += [f"certificate_file ({self.certificate_file})"] if self.certificate_file is not None else []
+        if self.uses_sasl:
+            keys += [f"username ({self.username})", "password", f"sasl_mechanism ({self.sasl_mechanism})"]
+        return f"Kafka at {self.bootstrap_servers} refuses us: {detail}; check kafka: {', '.join(keys)}"
 
 
 class Topics(Section):
@@ -113,13 +129,21 @@ class Items(Section):
 class Worker(Section):
     group: Topic
     data_dir: Path
+    standby: bool
     session_timeout: Annotated[float, Field(ge=6)]
     commit_interval: PositiveSeconds
     retry_first: PositiveSeconds
     retry_longest: PositiveSeconds
     retry_budget: PositiveSeconds
+    stall_timeout: PositiveSeconds
     metrics_port: Annotated[int, Field(ge=0, le=65535)]
     metrics_host: str
+
+    @model_validator(mode="after")
+    def _commits_show_progress(self) -> Worker:
+        if self.stall_timeout < 2 * self.commit_interval:
+            raise ValueError("stall_timeout must be at least twice commit_interval: commits show that the worker works")
+        return self
 
 
 class Producer(Section):

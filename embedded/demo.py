@@ -112,6 +112,7 @@ class Demo:
             "milvus.uri": addresses.milvus,
             "model.artifact": self._folder / "artifact",
             "worker.data_dir": self._folder / "worker",
+            "worker.metrics_port": 0,
             "topics.partitions": 4,
             "milvus.timeout": 30.0,
             # milvus-lite needs about 10 ms a query: small batches keep the answers coming.

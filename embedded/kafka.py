@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,18 +86,33 @@ class Kafka(Server):
     def install(self, report: Report) -> None:
         java.classpath(self.place.cache, report)
 
+    # What a test's broker with other listeners, users or rights says differently.
+
+    def properties(self, port: int, controller: int) -> str:  # noqa: ARG002 - for those that override it
+        """More lines for server.properties; of two lines for one key, Kafka takes the later one."""
+        return ""
+
+    def format_options(self) -> Sequence[str]:
+        """More arguments for `StorageTool format`, such as the first users."""
+        return ()
+
+    def client(self, port: int) -> dict[str, Any]:
+        """Settings of a client that may do everything."""
+        return {"bootstrap.servers": self.uri(port)}
+
     def launch(self, port: int, report: Report) -> Launch:
         self.home.mkdir(parents=True, exist_ok=True)
         data, settings = self.home / "data", self.home / "server.properties"
         (controller,) = ports.pick(1, taken=[port])
-        settings.write_text(_PROPERTIES.format(host=ports.HOST, port=port, controller=controller, data=data))
+        properties = _PROPERTIES.format(host=ports.HOST, port=port, controller=controller, data=data)
+        settings.write_text(properties + self.properties(port, controller))
         command = self._java(report)
         self._format(command, settings, data, report)
         return Launch([*command, f"-Xmx{_HEAP}", "-XX:+ExitOnOutOfMemoryError", "kafka.Kafka", settings], self.home)
 
     def probe(self, port: int) -> None:
         """Create a topic, produce one message, read it back, commit its offset; delete the topic and the group."""
-        servers, name = {**_quiet(), "bootstrap.servers": self.uri(port)}, f"{PROBE}{uuid.uuid4().hex[:8]}"
+        servers, name = {**_quiet(), **self.client(port)}, f"{PROBE}{uuid.uuid4().hex[:8]}"
         admin = AdminClient(servers)
         # Topics of an earlier check that was killed go as well.
         stale = [topic for topic in admin.list_topics(timeout=_STEP).topics if topic.startswith(PROBE)]
@@ -110,7 +126,7 @@ class Kafka(Server):
                 deleted.exception(_STEP)
 
     def ping(self, port: int) -> None:
-        AdminClient({**_quiet(), "bootstrap.servers": self.uri(port)}).list_topics(timeout=_PING)
+        AdminClient({**_quiet(), **self.client(port)}).list_topics(timeout=_PING)
 
     def _java(self, report: Report) -> list[str | Path]:
         # Unpacked native libraries of a killed broker would pile up in the system's temporary folder.
@@ -135,7 +151,7 @@ class Kafka(Server):
         report("Preparing Kafka's data folder …")
         shutil.rmtree(data, ignore_errors=True)
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        arguments = ["kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", settings]
+        arguments = ["kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", settings, *self.format_options()]
         with self.log.open("ab") as output:
             done = subprocess.run(  # noqa: S603 - a command of ours, no shell
                 [str(part) for part in [*command, "-XX:TieredStopAtLevel=1", *arguments]],

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pymilvus import MilvusClient
 
@@ -40,9 +41,13 @@ class Milvus(Server):
     def uri(self, port: int) -> str:
         return f"http://{ports.HOST}:{port}"
 
+    def client(self) -> dict[str, Any]:
+        """Settings of a client that may do everything, besides the address."""
+        return {}
+
     def probe(self, port: int) -> None:
         """Create a collection, insert two vectors, find the nearer one, drop the collection."""
-        with _client(self.uri(port), _STEP) as client:
+        with _client(self.uri(port), _STEP, **self.client()) as client:
             for stale in client.list_collections():
                 if stale.startswith(PROBE):
                     client.drop_collection(stale)
@@ -59,7 +64,7 @@ class Milvus(Server):
                 client.drop_collection(name)
 
     def ping(self, port: int) -> None:
-        with _client(self.uri(port), _PING) as client:
+        with _client(self.uri(port), _PING, **self.client()) as client:
             client.list_collections()
 
 
@@ -94,13 +99,13 @@ class Lite(Milvus):
 
 
 @contextmanager
-def _client(uri: str, timeout: float) -> Iterator[MilvusClient]:
+def _client(uri: str, timeout: float, **settings: Any) -> Iterator[MilvusClient]:
     """A client that prints nothing: while a server starts, failures are expected."""
     logger = logging.getLogger("pymilvus")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
     try:
-        client = MilvusClient(uri, timeout=timeout)
+        client = MilvusClient(uri, timeout=timeout, **settings)
         try:
             yield client
         finally:

@@ -80,7 +80,7 @@ class Scoreboard:
         for item in self._published.keys() & set(recommendation.item_ids):
             self.first_recommended.setdefault(item, written - self._published[item])
         if key == self.story.key:
-            self.story.before, self.story.now = self.story.now, recommendation.item_ids
+            self.story.before, self.story.now = self.story.now, list(recommendation.item_ids)
 
     def published(self, item: int, at: float) -> None:
         """A new item was published at a time in seconds since 1970."""

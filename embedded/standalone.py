@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from filelock import FileLock
@@ -65,6 +65,9 @@ class Standalone(Milvus):
             if not self.program.exists():
                 _install(self.program.parent, report)
 
+    def secure(self, settings: dict[str, Any]) -> None:
+        """Change milvus.yaml before it is written: what a test's server with passwords or TLS does differently."""
+
     def launch(self, port: int, report: Report) -> Launch:
         report(f"Note: {self.title} listens on all network interfaces; it cannot be told otherwise.")
         configs = self.home / "configs"
@@ -74,6 +77,7 @@ class Standalone(Milvus):
         etcd_file.write_text(yaml.safe_dump(_etcd(etcd, peer)))
         components = dict(zip(_COMPONENTS, others, strict=True))
         settings = _settings(self.home, etcd_file, etcd, {"port": port, "internalPort": internal}, components)
+        self.secure(settings)
         # Without this file the server crashes.
         (configs / "glog.conf").write_text("--logtostderr=true\n--minloglevel=1\n")
         (configs / "milvus.yaml").write_text(yaml.safe_dump(settings))
@@ -196,7 +200,7 @@ def _etcd(client: int, peer: int) -> dict[str, str]:
 
 def _settings(
     home: Path, etcd_file: Path, etcd: int, proxy: dict[str, int], components: dict[str, int]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """milvus.yaml: what differs from the server's built-in defaults."""
     data = home / "data"
     return {

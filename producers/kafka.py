@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -16,11 +17,14 @@ from dataclasses import dataclass, field
 import confluent_kafka as ck
 
 from configs.schema import Kafka, Producer, Topics
-from streams.errors import FatalError, TransientError
+from streams.errors import FatalError, MindstreamError, TransientError
 
 #: Every writer of `clicks` must hash keys alike, or one user's clicks land in two partitions. This is the hash of
 #: Java's client and of the worker's; librdkafka's own default differs.
 PARTITIONER = "murmur2_random"
+
+_UNHEARD = logging.getLogger("mindstream.unheard")
+_UNHEARD.disabled = True
 
 #: Seconds between two looks at the stop signal while waiting.
 TICK = 0.1
@@ -50,9 +54,9 @@ class Sender:
         self.topic = topic
         self.stop = threading.Event()
         self.report = Report()
-        self._address = kafka.bootstrap_servers
+        self._kafka = kafka
         self._settings = producer
-        self._last_error = ""
+        self._last_error: ck.KafkaError | None = None
         self._started = time.monotonic()
         try:
             self._producer = ck.Producer(
@@ -67,36 +71,40 @@ class Sender:
                         "delivery.timeout.ms": round(producer.delivery_timeout * 1000),
                         "message.max.bytes": topics.max_message_bytes,
                         # Errors reach the user through `error_cb` and the report, once, not as a line a second.
-                        "log_level": 0,
+                        "logger": _UNHEARD,
                         "error_cb": self._on_error,
                     }
                 )
             )
         except ck.KafkaException as error:
-            raise FatalError(f"Kafka refuses these settings: {error.args[0].str()}; see configs/kafka.yaml") from None
+            raise FatalError(f"{kafka.refusal(error.args[0].str())}; see configs/kafka.yaml") from None
 
     def connect(self) -> None:
         """Makes sure that a broker answers and has the topic.
 
         Raises:
             TransientError: no broker answered within `producer.connect_timeout`.
-            FatalError: the topic does not exist.
+            FatalError: brokers refuse us (user, password, certificate), or the topic does not exist.
         """
+        address = self._kafka.bootstrap_servers
         try:
             # The list of all topics: asking for one by name can make a broker create it, with the wrong settings.
             known = self._producer.list_topics(timeout=self._settings.connect_timeout).topics
         except ck.KafkaException as error:
-            self._producer.poll(0)  # brings `_on_error` the reason
-            detail = self._last_error or error.args[0].str()
+            self._serve(self._producer.poll, 0)  # brings `_on_error` the reason
+            reason = self._last_error or error.args[0]
+            if reason.code() in (ck.KafkaError._AUTHENTICATION, ck.KafkaError._SSL):
+                raise FatalError(self._kafka.refusal(reason.str())) from None
             raise TransientError(
                 "Kafka",
-                f"no broker answers at {self._address} ({detail}). Is the address right (kafka.bootstrap_servers or "
-                "MINDSTREAM_KAFKA)? `python -m embedded up` starts a broker on this machine",
+                f"no broker answers at {address} ({reason.str()}). Is the address right (kafka.bootstrap_servers or "
+                f"MINDSTREAM_KAFKA), and does it speak {self._kafka.security_protocol} (kafka.security_protocol)? "
+                "`python -m embedded up` starts a broker on this machine",
             ) from None
         if self.topic not in known:
             raise FatalError(
-                f"the topic '{self.topic}' does not exist at {self._address}; `python -m streams topics create` "
-                "creates the topics"
+                f"the topic '{self.topic}' does not exist at {address}, or this user may not write to it; "
+                "`python -m streams topics create` creates the topics"
             )
         self._started = time.monotonic()
 
@@ -104,19 +112,20 @@ class Sender:
         """Queues one message; None as value is a tombstone. False: stopped, the message was not queued.
 
         Raises:
-            TransientError: the producer cannot go on (for example: the broker refused it for good).
+            TransientError: the producer cannot go on; another run can.
+            FatalError: this user may write to no topic.
         """
         while not self.stop.is_set():
             try:
                 self._producer.produce(self.topic, value, key, on_delivery=self._on_delivery)
             except BufferError:
-                self._producer.poll(TICK)  # full: wait until acknowledgements make room
+                self._serve(self._producer.poll, TICK)  # full: wait until acknowledgements make room
                 continue
             except ck.KafkaException as error:
                 self._refused(error.args[0])
                 return True
             self.report.sent += 1
-            self._producer.poll(0)
+            self._serve(self._producer.poll, 0)
             return True
         return False
 
@@ -129,18 +138,18 @@ class Sender:
             if left < 0.001:  # `poll` counts in milliseconds: it would return at once and keep a core busy
                 time.sleep(left)
             else:
-                self._producer.poll(min(left, TICK))
+                self._serve(self._producer.poll, min(left, TICK))
         return False
 
     def finish(self) -> Report:
         """Waits until each message is delivered or failed; after `stop`, at most `producer.stop_timeout` seconds."""
         stop_seen: float | None = None
-        while self._producer.flush(TICK) > 0:
+        while self._serve(self._producer.flush, TICK) > 0:
             if self.stop.is_set():
                 stop_seen = stop_seen or time.monotonic()
                 if time.monotonic() - stop_seen > self._settings.stop_timeout:
                     self._producer.purge()
-                    self._producer.flush(1)
+                    self._serve(self._producer.flush, 1)
                     break
         # Each message has its callback by now; anything else would be a loss that must not pass as success.
         self.report.failed = self.report.sent - self.report.delivered
@@ -152,16 +161,37 @@ class Sender:
             self.report.delivered += 1
         else:
             self.report.failed += 1
-            self.report.reasons[error.str()] += 1
+            reason = error.str()
+            if error.code() == ck.KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                reason += f"; this user needs Write on {self.topic}"
+                self.stop.set()  # it is the same for every message
+            self.report.reasons[reason] += 1
 
     def _on_error(self, error: ck.KafkaError) -> None:
         # "All brokers down" follows the error that says why; keep the latter.
         if error.code() != ck.KafkaError._ALL_BROKERS_DOWN:
-            self._last_error = error.str()
+            self._last_error = error
+
+    def _serve(self, call: Callable[[float], int], seconds: float) -> int:
+        """`poll` or `flush`: they handle acknowledgements, and raise what ends an idempotent producer for good."""
+        try:
+            return call(seconds)
+        except ck.KafkaException as error:
+            raise self._ended(error.args[0]) from None
+        except SystemError as error:  # the same, when a callback of ours ran in between
+            if not isinstance(error.__cause__, ck.KafkaException):
+                raise
+            raise self._ended(error.__cause__.args[0]) from None
+
+    def _ended(self, error: ck.KafkaError) -> MindstreamError:
+        if error.code() == ck.KafkaError.CLUSTER_AUTHORIZATION_FAILED:
+            return FatalError(f"Kafka refuses: {error.str()}; this user needs Write on {self.topic}")
+        return TransientError("Kafka", f"the producer cannot go on: {error.str()}; start the command again")
 
     def _refused(self, error: ck.KafkaError) -> None:
         if error.code() != ck.KafkaError.MSG_SIZE_TOO_LARGE:
-            raise TransientError("Kafka", f"the producer cannot go on: {error.str()}; start the command again")
+            self._serve(self._producer.poll, TICK)  # of a fatal error, `produce` does not say why; this raises it
+            raise self._ended(error)
         self.report.sent += 1
         self.report.failed += 1
         self.report.reasons[error.str()] += 1

@@ -1,21 +1,22 @@
-"""Command line of the streaming side: worker, topics, tail, audit."""
+"""Command line of the streaming side: worker, topics, tail, audit, deadletters."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from configs.loader import ConfigError, load_worker
 from configs.schema import WorkerConfig
-from streams.errors import FatalError, TransientError
+from streams.errors import FatalError, Reason, TransientError
 
 _LOG_FORMAT = "%(asctime)s %(levelname)-8s %(name)s: %(message)s"
 
@@ -64,6 +65,7 @@ def main() -> None:
       python -m streams worker -c configs/worker.yaml
       python -m streams tail
       python -m streams audit
+      python -m streams deadletters list
     """
 
 
@@ -75,8 +77,8 @@ Examples:
   python -m streams worker --agents items
 
 \b
-Exit status: 0 stopped by a signal; 70 defect; 75 Kafka or Milvus away for too long, restart the process;
-78 the configuration cannot work."""
+Exit status: 0 stopped by a signal; 69 stood still while messages waited, 70 defect, 75 Kafka or Milvus away for
+too long: restart the process; 78 the configuration cannot work."""
 )
 @_configured
 @click.option(
@@ -163,6 +165,115 @@ def audit(config: WorkerConfig, as_json: bool) -> None:
     report = audit_kafka(config)
     click.echo(report.to_json() if as_json else report.to_text())
     sys.exit(0 if report.ok else 1)
+
+
+@main.group()
+def deadletters() -> None:
+    """List, show and send back messages that could not be processed."""
+
+
+def _place(_context: click.Context, _option: click.Parameter, given: Any) -> Any:
+    from streams.deadletters import Place
+
+    try:
+        return Place.parse(given) if isinstance(given, str) else tuple(Place.parse(text) for text in given)
+    except ValueError:
+        raise click.BadParameter("a place is topic/partition/offset, as `list` prints it") from None
+
+
+def _moment(_context: click.Context, _option: click.Parameter, given: str | None) -> float | None:
+    from streams.letters import moment
+
+    try:
+        return None if given is None else moment(given, time.time())
+    except ValueError:
+        raise click.BadParameter(f"{given!r} is no time; write 2026-05-01T12:00 or 30m, 2h, 1d (ago)") from None
+
+
+def _selected(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the filters; passes them as `selection`, and `limit` by itself."""
+
+    @click.option("--reason", "reasons", multiple=True, type=click.Choice(get_args(Reason)), help="Repeatable.")
+    @click.option("--topic", "topics", multiple=True, help="Topic that the letters come from; repeatable.")
+    @click.option("--since", callback=_moment, metavar="TIME", help="Not before: 2026-05-01T12:00, or 30m, 2h, 1d ago.")
+    @click.option("--until", callback=_moment, metavar="TIME", help="Not after.")
+    @click.option("--limit", type=click.IntRange(min=1), help="At most so many: list the newest, replay the oldest.")
+    @wraps(command)
+    def wrapped(
+        reasons: tuple[str, ...],
+        topics: tuple[str, ...],
+        since: float | None,
+        until: float | None,
+        places: tuple[Any, ...] = (),
+        **kwargs: Any,
+    ) -> Any:
+        from streams.letters import Selection
+
+        return command(selection=Selection(reasons, topics, since, until, places), **kwargs)
+
+    return wrapped
+
+
+@deadletters.command(
+    "list",
+    epilog="""\b
+Examples:
+  python -m streams deadletters list
+  python -m streams deadletters list --reason not_json --reason bad_key --since 2h
+  python -m streams deadletters list --topic clicks --limit 20 --json""",
+)
+@_configured
+@_selected
+@click.option("--json", "as_json", is_flag=True, help='One JSON object a line; bytes that are no text: {"base64": …}.')
+def deadletters_list(config: WorkerConfig, selection: Any, limit: int | None, as_json: bool) -> None:
+    """List dead letters, newest last, with their number by reason."""
+    from streams.letters import list_letters
+
+    list_letters(config, selection, limit=limit, as_json=as_json)
+
+
+@deadletters.command("show", epilog="\b\nExample:\n  python -m streams deadletters show clicks/3/991")
+@_configured
+@click.argument("place", callback=_place)
+def deadletters_show(config: WorkerConfig, place: Any) -> None:
+    """Show one dead letter: why it is one, its headers, its bytes as JSON, text or a hex dump.
+
+    PLACE is topic/partition/offset, of the message as `list` prints it or of the letter itself.
+    """
+    from streams.letters import show_letter
+
+    show_letter(config, place)
+
+
+@deadletters.command(
+    "replay",
+    epilog="""\b
+Examples:
+  python -m streams deadletters replay --reason wrong_dimension --since 1d
+  python -m streams deadletters replay --reason wrong_dimension --since 1d --yes
+  python -m streams deadletters replay clicks/3/991 clicks/3/1004 --yes
+
+\b
+Exit status: 0 all of them can be, or were, sent; 1 some cannot (it says why); 75 Kafka is away.""",
+)
+@_configured
+@_selected
+@click.argument("places", nargs=-1, callback=_place)
+@click.option("--again", is_flag=True, help="Send those that were sent back before, too.")
+@click.option("--yes", "send", is_flag=True, help="Send. Without it, nothing is sent: it says what would be.")
+def deadletters_replay(config: WorkerConfig, selection: Any, limit: int | None, again: bool, send: bool) -> None:
+    """Send dead letters back to the topics that they came from, after what was wrong has been mended.
+
+    Key, value and headers are the original ones; the headers replay-attempt and replay-of are added. The letters stay
+    where they are. Each is sent once, unless you say --again; a run that is killed may send the last 100 once more
+    with the next one.
+
+    What is sent back comes last: a click stands at the end of its user's history, out of its original order, and an
+    item replaces what was published under its id since.
+    """
+    from streams.letters import replay_letters
+
+    sys.exit(0 if replay_letters(config, selection, limit=limit, again=again, send=send) else 1)
 
 
 if __name__ == "__main__":

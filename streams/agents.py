@@ -10,8 +10,8 @@ done is committed, and everything queued is forgotten: the next owner reads it a
 
 Faults: `TransientError` holds the batch back and tries again with growing waits; when the budget is used up the
 process leaves with status 75, without commit, so that its supervisor restarts it. Any other exception is a defect:
-the process leaves with status 70, without commit. No exception ever leaves an agent's loop, where Faust would commit
-past it.
+the process leaves with status 70, without commit. No exception ever leaves an agent's loop, where Faust would go on
+behind the message that it concerned. What neither returns nor fails is the matter of `streams.watchdog`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,10 +40,13 @@ _LOG = logging.getLogger("mindstream.agent")
 EXIT_TRANSIENT = 75
 #: Exit status: a defect of this software (EX_SOFTWARE); the log has the traceback.
 EXIT_DEFECT = 70
+#: Exit status: the process stood still although messages wait (EX_UNAVAILABLE); restart it.
+EXIT_STALLED = 69
 #: Exit status: the configuration cannot work (EX_CONFIG); the message says what mends it.
 EXIT_CONFIG = 78
 #: Batches that may wait in memory while one is processed; beyond that, Faust stops fetching.
 _QUEUED_BATCHES = 4
+_TAKING_OVER = "taking over partitions"
 #: Seconds that the batch in hand gets when the process stops, well inside the 5 s until it must be gone.
 _STOP_PATIENCE = 2.0
 
@@ -70,6 +73,29 @@ class _Received:
 
     generation: int | None
     message: Message | None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """What the watchdog and the health checks see of an agent.
+
+    Attributes:
+        owned: partitions; None = the group has not given any assignment, or has taken it back.
+        restored: the partitions are taken over: their histories are up to date.
+        restoring: they are being taken over.
+        retrying: seconds for which the call in hand has been tried again after transient faults; 0 = not at all.
+        emptied: how often the agent has found nothing left to do.
+        doing: what the batch thread is at, for people; None = nothing.
+        seconds: for how long.
+    """
+
+    owned: frozenset[int] | None
+    restored: bool
+    restoring: bool
+    retrying: float
+    emptied: int
+    doing: str | None
+    seconds: float
 
 
 class BatchAgent:
@@ -110,8 +136,10 @@ class BatchAgent:
         metrics: BatchMetrics,
         leave: Callable[[int], Any] = os._exit,
     ) -> None:
+        self.topic = topic
+        #: Whether `stop` has come to its end: the rest of the shutdown changes nothing that counts.
+        self.stopped = False
         self._app = app
-        self._topic = topic
         self._process = process
         self._take_over = take_over
         self._let_go = let_go
@@ -129,6 +157,11 @@ class BatchAgent:
         self._give_up = asyncio.Event()
         self._generation: int | None = None  # of the consumer group; None = no partitions, or stopping
         self._owned: list[int] = []
+        self._stopping: asyncio.Task[None] | None = None
+        self._committing = asyncio.Lock()
+        self._emptied = 0
+        self._doing: tuple[str, float] | None = None  # the call in hand, and since when
+        self._failing = False  # the call in hand has failed before
         self._taken_over: int | None = None  # generation whose partitions are ready
         self._first: dict[tuple[int | None, int], int] = {}  # generation, partition → first offset received
         self._newest: dict[tuple[int | None, int], int] = {}  # generation, partition → newest offset received
@@ -136,22 +169,56 @@ class BatchAgent:
         self._committed: dict[TP, int] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{topic}-batch")
         self._idle.set()
+        metrics.waiting.set_function(lambda: self.state().retrying)
+        metrics.partitions.set_function(lambda: len(self.state().owned or ()))
 
         # Raw bytes: decoding is ours, because a typed topic ends the agent at the first message it cannot decode.
         channel = app.topic(topic, key_serializer="raw", value_serializer="raw", acks=False)
         app.agent(channel, name=f"{topic}-reader")(self._receive)
-        app.task(self._work)
-        app.task(self._commit_regularly)
-        app.task(self._tend_regularly)
+        app.task(self._go)
         app.on_partitions_revoked.connect(self._on_revoked, weak=False)
         app.on_partitions_assigned.connect(self._on_assigned, weak=False)
 
+    def state(self) -> AgentState:
+        """A look from any thread."""
+        generation, doing = self._generation, self._doing
+        seconds = 0.0 if doing is None else time.monotonic() - doing[1]
+        return AgentState(
+            owned=None if generation is None else frozenset(self._owned),
+            restored=generation is not None and self._taken_over == generation,
+            restoring=doing is not None and doing[0] == _TAKING_OVER,
+            retrying=seconds if self._failing else 0.0,
+            emptied=self._emptied,
+            doing=None if doing is None else doing[0],
+            seconds=seconds,
+        )
+
     async def stop(self) -> None:
         """Finish the batch in hand, commit what is done, and take nothing more. Call before the consumer stops."""
-        await self._drain(_STOP_PATIENCE)
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._drain(_STOP_PATIENCE))
+        await asyncio.shield(self._stopping)
         self._thread.shutdown(wait=False, cancel_futures=True)
+        self.stopped = True
+
+    async def _go(self) -> None:
+        await self._guarded(asyncio.gather(self._work(), self._commit_regularly(), self._tend_regularly()))
+
+    async def _guarded(self, work: Awaitable[Any]) -> None:
+        """A defect ends the process: a task that died would leave a worker that only looks alive."""
+        try:
+            await work
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # noqa: BLE001 - a defect: whatever it is, nothing may be committed past it
+            _LOG.exception("the agent failed; leaving without commit")
+            self._leave(EXIT_DEFECT)
 
     async def _receive(self, stream: Any) -> None:
+        # Faust would start the reader again behind the message that it failed at.
+        await self._guarded(self._read(stream))
+
+    async def _read(self, stream: Any) -> None:
         async for event in stream.noack().events():
             m = event.message
             place = (m.generation_id, m.partition)
@@ -161,7 +228,7 @@ class BatchAgent:
                 self._leave(EXIT_DEFECT)
             if m.offset > self._newest.get(place, -1):  # Faust may deliver the newest message twice
                 self._newest[place] = m.offset
-                message = Message(m.topic, m.partition, m.offset, m.key, m.value)
+                message = Message(m.topic, m.partition, m.offset, m.key, m.value, getattr(m, "headers", None) or ())
                 await self._messages().put(_Received(m.generation_id, message))
 
     def _messages(self) -> asyncio.Queue[_Received]:
@@ -170,26 +237,21 @@ class BatchAgent:
         return self._queue
 
     async def _work(self) -> None:
-        try:
-            while True:
-                received = await self._next_batch()
-                # What was fetched before the partitions moved is forgotten: it comes again from the committed offset.
-                current = [r.message for r in received if r.generation == self._generation]
-                if current and not self._give_up.is_set():
-                    self._idle.clear()
-                    try:
-                        messages = [message for message in current if message is not None]
-                        await self._run(messages, tend=len(messages) < len(current))
-                    finally:
-                        self._idle.set()
-        except asyncio.CancelledError:
-            raise
-        except Exception:  # noqa: BLE001 - a defect: whatever it is, nothing may be committed past it
-            _LOG.exception("the agent failed; leaving without commit")
-            self._leave(EXIT_DEFECT)
+        while True:
+            received = await self._next_batch()
+            # What was fetched before the partitions moved is forgotten: it comes again from the committed offset.
+            current = [r.message for r in received if r.generation == self._generation]
+            if current and not self._give_up.is_set():
+                self._idle.clear()
+                try:
+                    messages = [message for message in current if message is not None]
+                    await self._run(messages, tend=len(messages) < len(current))
+                finally:
+                    self._idle.set()
 
     async def _next_batch(self) -> list[_Received]:
         queue = self._messages()
+        self._emptied += queue.empty()
         batch = [await queue.get()]
         deadline = time.monotonic() + self._wait
         while len(batch) < self._size and batch[-1].message is not None:
@@ -209,9 +271,11 @@ class BatchAgent:
         """Take over new partitions or look after old ones, then process one batch, until it is done or given up."""
         generation = self._generation
         if self._taken_over != generation:
-            if not await self._attempt(self._take_over, list(self._owned), "taking over partitions"):
+            if not await self._attempt(self._take_over, list(self._owned), _TAKING_OVER):
                 return
             self._taken_over = generation
+            if self._give_up.is_set():
+                return  # they are going again, and nothing of the batch was begun
         elif tend and not await self._attempt(self._tend, list(self._owned), "looking after partitions"):
             return
         started = time.monotonic()
@@ -228,31 +292,41 @@ class BatchAgent:
     async def _attempt(self, call: Callable[[Any], Any], argument: Any, what: str) -> bool:
         """Call in the batch thread until it succeeds: True, or False when the partitions are gone."""
         loop = asyncio.get_running_loop()
+        generation = self._generation
         started = time.monotonic()
         waits = self._retry.waits(random.Random())
-        while True:
-            try:
-                await loop.run_in_executor(self._thread, call, argument)
-                return True
-            except TransientError as error:
-                self._metrics.retries.inc()
-                tried = time.monotonic() - started
-                if tried > self._retry.budget:
-                    _LOG.critical("%s; tried for %.0f s, leaving without commit", error, tried)
-                    self._leave(EXIT_TRANSIENT)
+        self._doing = what, started
+        try:
+            while True:
+                try:
+                    await loop.run_in_executor(self._thread, call, argument)
+                    return True
+                except TransientError as error:
+                    self._metrics.retries.inc()
+                    self._failing = True
+                    tried = time.monotonic() - started
+                    if tried > self._retry.budget:
+                        _LOG.critical("%s; tried for %.0f s, leaving without commit", error, tried)
+                        self._leave(EXIT_TRANSIENT)
+                        return False
+                    wait = next(waits)
+                    _LOG.warning("%s; %s waits, trying again in %.1f s", error, what, wait)
+                    # The partitions may have come back meanwhile: then these messages come again, too.
+                    if await self._given_up_within(wait) or generation != self._generation:
+                        _LOG.warning("gave up %s; the next owner of the partitions does it", what)
+                        return False
+                except PartitionLost as error:
+                    _LOG.warning("%s; gave up %s", error, what)
+                    if generation == self._generation:
+                        # Another worker was faster than the news. What follows this batch must not be committed.
+                        self._generation = None
                     return False
-                wait = next(waits)
-                _LOG.warning("%s; %s waits, trying again in %.1f s", error, what, wait)
-                if await self._given_up_within(wait):
-                    _LOG.warning("gave up %s; the next owner of the partitions does it", what)
+                except FatalError as error:
+                    _LOG.critical("%s; leaving without commit", error)
+                    self._leave(EXIT_CONFIG)
                     return False
-            except PartitionLost as error:
-                _LOG.warning("%s; gave up %s", error, what)
-                return False
-            except FatalError as error:
-                _LOG.critical("%s; leaving without commit", error)
-                self._leave(EXIT_CONFIG)
-                return False
+        finally:
+            self._doing, self._failing = None, False
 
     async def _given_up_within(self, seconds: float) -> bool:
         try:
@@ -275,9 +349,10 @@ class BatchAgent:
 
     async def _commit(self) -> None:
         """Commit what is done. A failed commit costs repeats, never clicks."""
-        due = {tp: offset for tp, offset in self._done.items() if self._committed.get(tp) != offset}
-        if due and await self._consumer()._commit(due):
-            self._committed.update(due)
+        async with self._committing:  # an older commit that overtakes a newer one would cost repeats
+            due = {tp: offset for tp, offset in self._done.items() if self._committed.get(tp) != offset}
+            if due and await self._consumer()._commit(due):
+                self._committed.update(due)
 
     def _consumer(self) -> Any:
         # `commit` of Faust's consumer takes no offsets; `_commit` does, and is what it calls with its own.
@@ -287,10 +362,13 @@ class BatchAgent:
         """Let the batch in hand finish, commit, and take nothing more until partitions are assigned again."""
         deadline = time.monotonic() + patience
         self._give_up.set()
+        if self._taken_over != self._generation:
+            self._let_go()  # restoring goes on with the next owner, where it ends here
         try:
             await asyncio.wait_for(self._idle.wait(), patience)
         except asyncio.TimeoutError:
-            _LOG.warning("the batch in hand was not finished within %.1f s; it will be repeated", patience)
+            what = self._doing[0] if self._doing else "the batch in hand"
+            _LOG.warning("%s was not finished within %.1f s; it will be repeated", what, patience)
         self._generation = None
         self._let_go()
         try:
@@ -301,13 +379,16 @@ class BatchAgent:
         self._committed.clear()
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
-        await self._drain(self._revoke_patience)
+        await self._guarded(self._drain(self._revoke_patience))
 
     async def _on_assigned(self, *args: Any, **_: Any) -> None:
+        if self._stopping is not None:
+            return
         _app, assigned = args
-        self._owned = sorted(tp.partition for tp in assigned if tp.topic == self._topic)
-        _LOG.info("%s: partitions %s", self._topic, self._owned or "none")
+        self._owned = sorted(tp.partition for tp in assigned if tp.topic == self.topic)
+        _LOG.info("%s: partitions %s", self.topic, self._owned or "none")
         self._generation = self._app.consumer_generation_id
+        self._taken_over = None
         self._first.clear()
         self._newest.clear()
         self._give_up.clear()

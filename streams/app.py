@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import ssl
-from collections.abc import Collection
-from functools import partial
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import faust
-from faust.transport.drivers.aiokafka import Consumer, Transport
-from prometheus_client import CollectorRegistry, start_http_server
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]
+from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
+from faust.transport.drivers.aiokafka import Consumer, Transport, ensure_aiokafka_TP
+from faust.types import TP
+from prometheus_client import CollectorRegistry
 
 from configs.schema import Kafka, WorkerConfig
 from model.artifact import Artifact
 from model.encoder import Encoder
+from streams.access import check_rights, worker_rights
 from streams.agents import BatchAgent, RetryPolicy
 from streams.artifacts import load_artifact
 from streams.clicks import ClickProcessor
 from streams.embeddings import HistoryEmbeddings
 from streams.engine import RecallEngine
 from streams.errors import FatalError
+from streams.health import Health, ObservedIndex, serve
 from streams.items import ItemProcessor
-from streams.metrics import ClickMetrics, ItemMetrics
+from streams.metrics import BatchMetrics, ClickMetrics, ItemMetrics, publish_model
 from streams.milvus import MilvusIndex
 from streams.outbox import KafkaOutbox
-from streams.restore import restore_histories
+from streams.ports import ItemIndex
+from streams.restore import Changelog, Restorer
+from streams.standby import Standby
 from streams.store import PartitionStores
 from streams.topics import HEADER_BYTES, changelog_topic, check_topics, topic_id, topic_specs
+from streams.watchdog import KafkaLag, Pulse, Watchdog
 
 _LOG = logging.getLogger("mindstream.worker")
 
@@ -36,7 +46,10 @@ AGENTS = ("clicks", "items")
 
 
 class _Consumer(Consumer):
-    """Faust's consumer, mended where it would let messages through before it is back at the committed offset."""
+    """Faust's consumer, mended in two places.
+
+    It would let messages through before it is back at the committed offset, and crash when Kafka refuses a commit.
+    """
 
     async def perform_seek(self) -> None:
         self.stop_flow()  # both callers resume it afterwards
@@ -47,6 +60,22 @@ class _Consumer(Consumer):
         if fresh:
             await self._thread.seek_to_beginning(*[self._new_topicpartition(t.topic, t.partition) for t in fresh])
 
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        return bool(await self._thread.call_thread(self._try_commit, offsets))
+
+    async def _try_commit(self, offsets: Mapping[TP, int]) -> bool:
+        """In the consumer's thread. A commit that fails costs repeats at worst, and is tried again."""
+        owned = self._thread.assignment()
+        due = {ensure_aiokafka_TP(tp): OffsetAndMetadata(n, "") for tp, n in offsets.items() if tp in owned}
+        if not due:
+            return False
+        try:
+            await self._thread._ensure_consumer().commit(due)
+        except KafkaError as error:
+            _LOG.warning("Kafka did not take the commit: %r", error)
+            return False
+        return True
+
 
 class _Transport(Transport):
     Consumer = _Consumer
@@ -55,19 +84,28 @@ class _Transport(Transport):
 class WorkerApp(faust.App):
     """A Faust app over the mended consumer, which lets its agent finish before the consumer goes."""
 
-    batches: BatchAgent | None = None
+    batches: BatchAgent
+    metrics: BatchMetrics
 
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)
 
     async def on_stop(self) -> None:
-        if self.batches is not None:
-            await self.batches.stop()
+        await self.batches.stop()
         await super().on_stop()
 
 
-def build(config: WorkerConfig, agents: Collection[str]) -> list[WorkerApp]:
-    """Check everything that the worker needs, then build one Faust app for each agent.
+@dataclass(frozen=True)
+class Process:
+    """What runs in one worker process: the Faust apps in the event loop whose pulse is felt, the watchdog beside it."""
+
+    apps: list[WorkerApp]
+    pulse: Pulse
+    watchdog: Watchdog
+
+
+def build(config: WorkerConfig, agents: Collection[str]) -> Process:
+    """Check everything that the worker needs, then build one Faust app for each agent, and what looks after them.
 
     Each agent is a consumer group of its own, so that agents can run together or apart.
 
@@ -77,14 +115,25 @@ def build(config: WorkerConfig, agents: Collection[str]) -> list[WorkerApp]:
     """
     artifact = load_artifact(config)
     _make_folder(config.worker.data_dir)
+    check_rights(config.kafka, worker_rights(config.topics, config.worker.group, agents))
     check_topics(config.kafka, topic_specs(config.topics, config.worker.group))
     # The item agent owns the collection; a click worker alone must find it.
-    index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create="items" in agents)
+    milvus = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create="items" in agents)
+    index = ObservedIndex(milvus, patience=2 * config.milvus.timeout + 10)
     registry = CollectorRegistry()
+    publish_model(registry, artifact.model_version)
     builders = {"clicks": _click_app, "items": _item_app}
-    apps = [builders[name](config, artifact, index, registry) for name in agents]
+    apps = {name: builders[name](config, artifact, index, registry) for name in agents}
+    pulse = Pulse()
+    watchdog = Watchdog(config.worker.stall_timeout, config.worker.retry_budget, pulse)
+    partitions = {"clicks": config.topics.partitions, "items": config.topics.item_partitions}
+    for name, app in apps.items():
+        reader = KafkaLag(config.kafka, app.conf.id, app.batches.topic, partitions[name], app.conf.broker_client_id)
+        watchdog.watch(app.batches, reader, app.metrics.lag)
     if config.worker.metrics_port:
-        start_http_server(config.worker.metrics_port, addr=config.worker.metrics_host, registry=registry)
+        batches = {name: app.batches for name, app in apps.items()}
+        health = Health(batches, index, watchdog, pulse, artifact.model_version)
+        serve(config.worker.metrics_host, config.worker.metrics_port, health, registry)
     info = index.describe()
     _LOG.info("model %s: %d dimensions, %d items in Milvus", artifact.model_version, artifact.dim, info.count)
     if "clicks" in agents and info.count < len(artifact.item_ids):
@@ -95,7 +144,7 @@ def build(config: WorkerConfig, agents: Collection[str]) -> list[WorkerApp]:
             len(artifact.item_ids),
             config.model.artifact,
         )
-    return apps
+    return Process(list(apps.values()), pulse, watchdog)
 
 
 def _make_folder(folder: Path) -> None:
@@ -107,7 +156,7 @@ def _make_folder(folder: Path) -> None:
         ) from None
 
 
-def _click_app(config: WorkerConfig, artifact: Artifact, index: MilvusIndex, registry: CollectorRegistry) -> WorkerApp:
+def _click_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, registry: CollectorRegistry) -> WorkerApp:
     app = _faust_app(config, "clicks")
     stores = PartitionStores(config.worker.data_dir / "history")
     changelog = changelog_topic(config.worker.group)
@@ -128,24 +177,37 @@ def _click_app(config: WorkerConfig, artifact: Artifact, index: MilvusIndex, reg
         interests=config.recall.interests,
         filter_seen=config.recall.filter_seen,
     )
-    metrics = ClickMetrics(registry)
+    metrics = app.metrics = ClickMetrics(registry)
+    outbox = KafkaOutbox(config.kafka, config.topics.max_message_bytes + HEADER_BYTES)
     processor = ClickProcessor(
         engine,
         stores,
-        KafkaOutbox(config.kafka, config.topics.max_message_bytes + HEADER_BYTES),
+        outbox,
         recommendations=config.topics.recommendations,
         changelog=changelog,
         dead_letters=config.topics.dead_letters,
+        max_letter_bytes=config.topics.max_message_bytes,
         model_version=artifact.model_version,
         history_length=config.history.length,
         metrics=metrics,
     )
+    restorer = Restorer(Changelog(config.kafka, changelog), stores, outbox)
+
+    def restore(partitions: Collection[int]) -> None:
+        metrics.restored.inc(restorer.take_over(partitions))
+
+    take_over: Callable[[Collection[int]], Any] = restore
+    if config.worker.standby:
+        others = PartitionStores(config.worker.data_dir / "history")
+        standby = Standby(Changelog(config.kafka, changelog), others, range(config.topics.partitions))
+        take_over = standby.around(take_over)
     app.batches = BatchAgent(
         app,
         config.topics.clicks,
         processor.process,
-        take_over=partial(restore_histories, config.kafka, changelog, stores),
+        take_over=take_over,
         let_go=stores.disown,
+        tend=restorer.tend,
         size=config.batch.size,
         wait=config.batch.wait,
         metrics=metrics,
@@ -154,13 +216,14 @@ def _click_app(config: WorkerConfig, artifact: Artifact, index: MilvusIndex, reg
     return app
 
 
-def _item_app(config: WorkerConfig, artifact: Artifact, index: MilvusIndex, registry: CollectorRegistry) -> WorkerApp:
+def _item_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, registry: CollectorRegistry) -> WorkerApp:
     app = _faust_app(config, "items")
-    metrics = ItemMetrics(registry)
+    metrics = app.metrics = ItemMetrics(registry)
     processor = ItemProcessor(
         index,
         KafkaOutbox(config.kafka, config.topics.max_message_bytes + HEADER_BYTES),
         dead_letters=config.topics.dead_letters,
+        max_letter_bytes=config.topics.max_message_bytes,
         model_version=artifact.model_version,
         dim=artifact.dim,
         batch_size=config.items.batch_size,
@@ -193,6 +256,8 @@ def _faust_app(config: WorkerConfig, agent: str) -> WorkerApp:
     return WorkerApp(
         f"{worker.group}-{agent}",
         broker=[f"kafka://{server}" for server in config.kafka.bootstrap_servers.split(",")],
+        # Of this process alone, so that the group's members can be told apart.
+        broker_client_id=f"mindstream-{socket.gethostname()}-{os.getpid()}",
         broker_credentials=_credentials(config.kafka),
         datadir=str((worker.data_dir / "faust").absolute()),
         processing_guarantee="at_least_once",
@@ -220,7 +285,9 @@ def _faust_app(config: WorkerConfig, agent: str) -> WorkerApp:
 def _credentials(kafka: Kafka) -> Any:
     context = None
     if kafka.uses_tls:
-        context = ssl.create_default_context(cafile=None if kafka.ca_file is None else str(Path(kafka.ca_file)))
+        context = ssl.create_default_context(cafile=kafka.ca_file)
+        if kafka.certificate_file is not None:
+            context.load_cert_chain(kafka.certificate_file, kafka.key_file)
     if kafka.uses_sasl:
         assert kafka.password is not None  # checked when the settings were read
         return faust.SASLCredentials(

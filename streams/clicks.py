@@ -21,6 +21,16 @@ Where the process dies, and why the result is right:
     between 4 and 5 the store is behind the changelog, never ahead of it: recovery reads the rest.
     between 5 and 6, or before the commit: as during 4, with all records in place.
 
+Where the process is paused for so long that its partitions go to another worker, and wakes as a zombie:
+
+    before 4        the check of ownership stops it, if it knows by then. If not, it sends as below.
+    during 4        its records may come behind newer ones of the new owner. A record is a function of its user's clicks
+                    up to its fence, so it is right for its fence, only older: the new owner keeps the newer one and
+                    writes it again within seconds, before compaction may drop it (`streams.restore`). Its
+                    recommendations are right for their source, which tells that they are older.
+    after 4         its store stays behind the changelog wherever others wrote; it reads the rest before it owns the
+                    partition again. Its commits are refused: they carry an older generation of the group.
+
 A click that the fence stops still gets its user's recommendation again, because nobody can know whether it went out.
 """
 
@@ -58,6 +68,7 @@ class ClickProcessor:
         store: local histories.
         outbox: sends to Kafka.
         recommendations, changelog, dead_letters: topic names.
+        max_letter_bytes: most bytes of key and value that a dead letter keeps.
         model_version: stands in every recommendation.
         history_length: clicks kept for each user.
         metrics: counters.
@@ -73,6 +84,7 @@ class ClickProcessor:
         recommendations: str,
         changelog: str,
         dead_letters: str,
+        max_letter_bytes: int,
         model_version: str,
         history_length: int,
         metrics: ClickMetrics,
@@ -84,6 +96,7 @@ class ClickProcessor:
         self._recommendations = recommendations
         self._changelog = changelog
         self._dead_letters = dead_letters
+        self._max_letter_bytes = max_letter_bytes
         self._model_version = model_version
         self._history_length = history_length
         self._metrics = metrics
@@ -108,7 +121,9 @@ class ClickProcessor:
         changed = [(user, history) for user, (history, applied) in zip(users, updates, strict=True) if applied]
         records = [Output(self._changelog, u.key, h.to_bytes(), u.partition) for u, h in changed]
         answers = self._answers(users, histories, candidates)
-        letters = [dead_letter_output(self._dead_letters, letter, self._clock()) for letter in dead]
+        letters = [
+            dead_letter_output(self._dead_letters, letter, self._clock(), self._max_letter_bytes) for letter in dead
+        ]
         self._store.check({user.partition for user in users})  # the search may have taken long
         offsets = self._outbox.send([*records, *answers, *letters])  # 4
         self._write(records, offsets[: len(records)])  # 5
@@ -153,9 +168,9 @@ class ClickProcessor:
             value = encode_recommendation(
                 Recommendation(
                     user_id=user.newest.user_id,
-                    item_ids=found.item_ids.tolist(),
-                    scores=found.scores.tolist(),
-                    interests=found.interests.tolist(),
+                    item_ids=found.item_ids,
+                    scores=found.scores,
+                    interests=found.interests,
                     model_version=self._model_version,
                     history_length=len(history.items),
                     source_partition=history.partition,

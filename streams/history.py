@@ -61,13 +61,19 @@ def newer_record(a: bytes, b: bytes) -> bytes:
     """The record that is further on: the one with the higher fence, or `b` where fences cannot be compared.
 
     In a changelog the last record of a user is normally the newest. It is not when a worker that was paused past its
-    session wakes up and still sends what it had in hand, after the partition's new owner has written.
+    session wakes up and still sends what it had in hand, after the partition's new owner has written
+    (`streams.restore`).
 
     Raises:
         CorruptHistoryError: the bytes are no records of this format.
     """
     (_, partition_a, offset_a), (_, partition_b, offset_b) = _header(a), _header(b)
     return a if partition_a == partition_b and offset_a > offset_b else b
+
+
+def check_record(record: bytes) -> None:
+    """Raises `CorruptHistoryError` unless the bytes are a record of this format."""
+    _header(record)
 
 
 def _header(record: bytes) -> tuple[int, int, int]:

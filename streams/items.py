@@ -33,6 +33,7 @@ class ItemProcessor:
         index: the index of `model_version`.
         outbox: sends dead letters.
         dead_letters: topic name.
+        max_letter_bytes: most bytes of key and value that a dead letter keeps.
         model_version: whose vectors the index holds.
         dim: dimension of the vectors.
         batch_size: messages in a full batch; a smaller one means that the topic is quiet for now.
@@ -46,6 +47,7 @@ class ItemProcessor:
         outbox: Outbox,
         *,
         dead_letters: str,
+        max_letter_bytes: int,
         model_version: str,
         dim: int,
         batch_size: int,
@@ -55,6 +57,7 @@ class ItemProcessor:
         self._index = index
         self._outbox = outbox
         self._dead_letters = dead_letters
+        self._max_letter_bytes = max_letter_bytes
         self._model_version = model_version
         self._dim = dim
         self._batch_size = batch_size
@@ -91,7 +94,9 @@ class ItemProcessor:
             self._index.delete(np.array(removals, dtype=np.int64))
         if dead:
             now = self._clock()
-            self._outbox.send([dead_letter_output(self._dead_letters, letter, now) for letter in dead])
+            self._outbox.send(
+                [dead_letter_output(self._dead_letters, letter, now, self._max_letter_bytes) for letter in dead]
+            )
 
         self._unsettled += len(upserts)
         if self._unsettled >= SETTLE_AFTER and len(messages) < self._batch_size:

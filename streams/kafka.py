@@ -14,6 +14,7 @@ from confluent_kafka.admin import AdminClient
 from configs.schema import Kafka
 from streams.errors import FatalError, TransientError
 from streams.ports import Message
+from streams.tls import speaks_tls
 
 _LOG = logging.getLogger("mindstream.kafka")
 
@@ -21,6 +22,10 @@ _LOG = logging.getLogger("mindstream.kafka")
 DELIVERY_TIMEOUT = 30.0
 #: Seconds to wait for an answer to a metadata or admin request.
 ADMIN_TIMEOUT = 10.0
+#: Seconds between two looks at what a client was told.
+_TICK = 0.05
+#: Seconds for the answer of a broker that has just cut us off.
+_PROBE = 2.0
 #: Bytes that a dead letter may have beyond the largest input message: its headers.
 HEADER_BYTES = 2**20
 
@@ -34,15 +39,50 @@ class Record(NamedTuple):
 
 
 def metadata(kafka: Kafka) -> Any:
-    """The cluster's topics.
+    """The cluster's topics, as far as this user may see them.
+
+    To be called at the start: a worker that runs treats a broker's refusal as a fault that passes, because brokers
+    refuse for a moment when passwords are changed or their user directory is away.
 
     Raises:
         TransientError: Kafka is away.
+        FatalError: it is there and refuses us: user, password, certificate or protocol.
     """
+    # A refused client tries for ever, and its requests only time out: why, librdkafka tells the callback alone. Its log
+    # would say the same once for every try.
+    reasons: list[KafkaError] = []
     try:
-        return admin(kafka).list_topics(timeout=ADMIN_TIMEOUT)
+        client = AdminClient(kafka.client(error_cb=reasons.append, log_level=0))
     except KafkaException as error:
-        raise TransientError("Kafka", f"{kafka.bootstrap_servers}: {error.args[0].str()}") from None
+        raise FatalError(kafka.refusal(error.args[0].str())) from None
+    servers = kafka.bootstrap_servers.split(",")
+    answer = client.describe_cluster(request_timeout=ADMIN_TIMEOUT)
+    while not answer.done():
+        client.poll(_TICK)
+        refused = [reason for reason in reasons if reason.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL)]
+        if len(refused) >= len(servers):  # it goes from one to the next
+            raise FatalError(kafka.refusal(refused[-1].str()))
+    try:
+        answer.result()
+        return client.list_topics(timeout=ADMIN_TIMEOUT)
+    except KafkaException as error:
+        # "All brokers down" follows the error that says why.
+        last = [error.args[0], *(r for r in reasons if r.code() != KafkaError._ALL_BROKERS_DOWN)][-1]
+    if kafka.uses_tls and _answers_without_tls(kafka):
+        raise FatalError(kafka.refusal("it does not speak TLS, and we do"))
+    addresses = [server.rpartition(":") for server in servers]
+    if not kafka.uses_tls and any(speaks_tls(host, int(port)) for host, _, port in addresses):
+        raise FatalError(kafka.refusal("it speaks TLS, and we do not"))
+    raise TransientError("Kafka", f"{kafka.bootstrap_servers}: {last.str()} ({kafka.security_protocol})")
+
+
+def _answers_without_tls(kafka: Kafka) -> bool:
+    """Whether brokers answer a client without TLS and user: a TLS client is only cut off, as by one that is away."""
+    try:
+        AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0}).list_topics(timeout=_PROBE)
+    except KafkaException:
+        return False
+    return True
 
 
 def watermarks(kafka: Kafka, topic: str, partitions: Collection[int] | None = None) -> dict[int, tuple[int, int]]:
@@ -52,9 +92,9 @@ def watermarks(kafka: Kafka, topic: str, partitions: Collection[int] | None = No
         TransientError: Kafka is away.
         FatalError: there is no such topic.
     """
+    wanted = _partitions(kafka, topic) if partitions is None else partitions
     consumer = Consumer(_reader(kafka), logger=_LOG)
     try:
-        wanted = _partitions(kafka, topic) if partitions is None else partitions
         return {p: _watermarks(consumer, topic, p) for p in sorted(wanted)}
     except KafkaException as error:
         raise fault(error.args[0]) from None
@@ -88,7 +128,7 @@ def read_to_end(kafka: Kafka, topic: str, starts: Mapping[int, int] | None = Non
                 error = raw.error()
                 if error is None:
                     yield _record(raw)
-                elif error.code() != KafkaError._PARTITION_EOF:
+                elif not harmless(error):
                     raise fault(error)
             positions = {tp.partition: tp.offset for tp in consumer.position(assigned)}
             # By position, not by the last offset seen: markers and compaction leave gaps at the end.
@@ -103,13 +143,13 @@ def read_to_end(kafka: Kafka, topic: str, starts: Mapping[int, int] | None = Non
 
 def follow(kafka: Kafka, topics: Sequence[str], from_beginning: bool = False) -> Iterator[Record | None]:
     """Messages as they arrive, for ever; None whenever none arrived for 0.2 s, so that a caller can look around."""
+    places = [(topic, partition) for topic in topics for partition in _partitions(kafka, topic)]
     consumer = Consumer(_reader(kafka), logger=_LOG)
     try:
         starts = []
-        for topic in topics:
-            for partition in _partitions(kafka, topic):
-                low, high = _watermarks(consumer, topic, partition)
-                starts.append(TopicPartition(topic, partition, low if from_beginning else high))
+        for topic, partition in places:
+            low, high = _watermarks(consumer, topic, partition)
+            starts.append(TopicPartition(topic, partition, low if from_beginning else high))
         consumer.assign(starts)
         while True:
             arrived = consumer.consume(1000, timeout=0.2)
@@ -119,7 +159,9 @@ def follow(kafka: Kafka, topics: Sequence[str], from_beginning: bool = False) ->
                 error = raw.error()
                 if error is None:
                     yield _record(raw)
-                elif error.fatal() or (not error.retriable() and error.code() != KafkaError._ALL_BROKERS_DOWN):
+                elif error.fatal() or not (
+                    error.retriable() or harmless(error) or error.code() == KafkaError._ALL_BROKERS_DOWN
+                ):
                     raise fault(error)
     finally:
         consumer.close()
@@ -147,7 +189,10 @@ def _reader(kafka: Kafka) -> dict[str, Any]:
 def _partitions(kafka: Kafka, topic: str) -> list[int]:
     found = metadata(kafka).topics
     if topic not in found:
-        raise FatalError(f"Kafka has no topic {topic}; create the topics with: python -m streams topics create")
+        raise FatalError(
+            f"Kafka has no topic {topic}, or this user has no rights to it; create the topics with: "
+            "python -m streams topics create"
+        )
     return sorted(found[topic].partitions)
 
 
@@ -161,6 +206,15 @@ def _record(raw: RawMessage) -> Record:
 
 def _bytes(value: str | bytes | None) -> bytes | None:
     return value.encode() if isinstance(value, str) else value
+
+
+def harmless(error: KafkaError) -> bool:
+    """Whether a reader that joins no group may pass it over.
+
+    librdkafka looks for the coordinator of `group.id` all the same, and says so when the user has no rights to that
+    group; none are needed.
+    """
+    return error.code() in (KafkaError._PARTITION_EOF, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
 
 def fault(error: KafkaError) -> TransientError | FatalError:

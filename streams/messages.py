@@ -9,6 +9,7 @@ order. Decoders raise `BadMessage` and nothing else, whatever the bytes.
 from __future__ import annotations
 
 import math
+import reprlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,9 +60,9 @@ class Recommendation:
     """
 
     user_id: int | str
-    item_ids: list[int]
-    scores: list[float]
-    interests: list[int]
+    item_ids: list[int] | npt.NDArray[np.int64]
+    scores: list[float] | npt.NDArray[np.float32]
+    interests: list[int] | npt.NDArray[np.int64]
     model_version: str
     history_length: int
     source_partition: int
@@ -113,17 +114,37 @@ def decode_item(key: bytes | None, value: bytes | None) -> Item | ItemRemoval:
     if item_id != keyed_id:
         raise BadMessage("bad_key", f"the message key is {_show(key)}, the value's item_id {item_id}; they must agree")
     embedding = _embedding(_required(fields, "embedding"))
-    version = _required(fields, "model_version")
-    if not isinstance(version, str) or not version:
-        raise BadMessage("wrong_type", f"model_version must be a non-empty text, found {_show(version)}")
+    version = _version(fields)
     return Item(item_id, embedding, version, _optional_text(fields, "category"), _optional_text(fields, "title"))
 
 
 def decode_recommendation(value: bytes) -> Recommendation:
-    """The inverse of `encode_recommendation`; reads only what this project wrote."""
-    fields = orjson.loads(value)
-    source = fields.pop("source")
-    return Recommendation(source_partition=source["partition"], source_offset=source["offset"], **fields)
+    """The inverse of `encode_recommendation`; properties that it does not know are ignored.
+
+    Raises:
+        BadMessage: the value is no recommendation.
+    """
+    fields = _json_object(value)
+    source = _required(fields, "source")
+    if not isinstance(source, dict):
+        raise BadMessage("wrong_type", f"source must be an object, found {_show(source)}")
+    item_ids = _list(fields, "item_ids", {int})
+    scores = _list(fields, "scores", {int, float})
+    interests = _list(fields, "interests", {int})
+    if not len(item_ids) == len(scores) == len(interests):
+        raise BadMessage("wrong_type", "item_ids, scores and interests must have the same length")
+    return Recommendation(
+        user_id=_user_id(_required(fields, "user_id")),
+        item_ids=item_ids,
+        scores=scores,
+        interests=interests,
+        model_version=_version(fields),
+        history_length=_int64("history_length", _required(fields, "history_length")),
+        source_partition=_int64("source.partition", _required(source, "partition")),
+        source_offset=_int64("source.offset", _required(source, "offset")),
+        click_ts=_seconds(_required(fields, "click_ts"), "click_ts"),
+        ts=_seconds(_required(fields, "ts")),
+    )
 
 
 def encode_click(click: Click) -> bytes:
@@ -159,7 +180,8 @@ def encode_recommendation(recommendation: Recommendation) -> bytes:
             "source": {"partition": r.source_partition, "offset": r.source_offset},
             "click_ts": r.click_ts,
             "ts": r.ts,
-        }
+        },
+        option=orjson.OPT_SERIALIZE_NUMPY,
     )
 
 
@@ -187,6 +209,20 @@ def _optional_text(fields: dict[str, Any], name: str) -> str | None:
     return value
 
 
+def _version(fields: dict[str, Any]) -> str:
+    version = _required(fields, "model_version")
+    if not isinstance(version, str) or not version:
+        raise BadMessage("wrong_type", f"model_version must be a non-empty text, found {_show(version)}")
+    return version
+
+
+def _list(fields: dict[str, Any], name: str, types: set[type]) -> list[Any]:
+    found = _required(fields, name)
+    if not isinstance(found, list) or not types.issuperset(map(type, found)):
+        raise BadMessage("wrong_type", f"{name} must be a list of numbers, found {_show(found)}")
+    return found
+
+
 def _user_id(value: Any) -> int | str:
     if isinstance(value, str):
         if not 0 < len(value.encode()) <= MAX_USER_ID_BYTES:
@@ -212,11 +248,11 @@ def _int64(name: str, value: Any) -> int:
     return value
 
 
-def _seconds(value: Any) -> float:
+def _seconds(value: Any, name: str = "ts") -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise BadMessage("wrong_type", f"ts must be a number of seconds since 1970, found {_show(value)}")
+        raise BadMessage("wrong_type", f"{name} must be a number of seconds since 1970, found {_show(value)}")
     if not math.isfinite(value):
-        raise BadMessage("out_of_range", "ts must be finite")
+        raise BadMessage("out_of_range", f"{name} must be finite")
     return float(value)
 
 
@@ -233,7 +269,7 @@ def _item_key(key: bytes | None) -> int:
 def _embedding(value: Any) -> FloatVector:
     if not isinstance(value, list) or not value:
         raise BadMessage("bad_embedding", f"embedding must be a non-empty list of numbers, found {_show(value)}")
-    if not all(type(x) is float or type(x) is int for x in value):
+    if not {int, float}.issuperset(map(type, value)):
         raise BadMessage("bad_embedding", "embedding must hold numbers only")
     with np.errstate(over="ignore"):
         vector = np.asarray(value, dtype=np.float64).astype(np.float32)
@@ -245,5 +281,11 @@ def _embedding(value: Any) -> FloatVector:
 
 
 def _show(value: Any) -> str:
-    text = repr(value)
+    """The beginning of a value. `repr` alone fails on deep nesting, and is slow on large values."""
+    text = _REPR.repr(value[:80] if isinstance(value, bytes) else value)
     return text if len(text) <= 80 else text[:77] + "…"
+
+
+_REPR = reprlib.Repr()
+_REPR.maxlevel = 3
+_REPR.maxstring = _REPR.maxother = 400

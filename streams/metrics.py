@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 #: Seconds. From well below one Milvus search to the session timeout.
 _LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
@@ -25,9 +25,24 @@ class BatchMetrics:
         self.batch_seconds = Histogram(
             name("batch_seconds"), "Time to process a batch", registry=registry, buckets=_LATENCY
         )
+        self.waiting = Gauge(
+            name("waiting_seconds"), "How long the call in hand has been tried again; 0 = not at all", registry=registry
+        )
+        self.partitions = Gauge(name("partitions"), "Partitions that this process owns", registry=registry)
+        self.lag = Gauge(
+            name("lag_messages"),
+            "Messages behind the committed offset, of the partitions that this process owns",
+            ["partition"],
+            registry=registry,
+        )
         self.last_progress = Gauge(
             name("last_progress_timestamp_seconds"), "When the last batch was finished", registry=registry
         )
+
+
+def publish_model(registry: CollectorRegistry, version: str) -> None:
+    """Name the model that this process works with, as the label of a metric that is always 1."""
+    Info("mindstream_model", "The model that this process works with", registry=registry).info({"version": version})
 
 
 class ClickMetrics(BatchMetrics):
@@ -38,6 +53,9 @@ class ClickMetrics(BatchMetrics):
             "mindstream_clicks_repeated", "Clicks that a fence stopped: delivered again by Kafka", registry=registry
         )
         self.recommendations = Counter("mindstream_recommendations", "Recommendations sent", registry=registry)
+        self.restored = Counter(
+            "mindstream_restored_records", "Changelog records applied when partitions were assigned", registry=registry
+        )
         self.unusable = Counter(
             "mindstream_unusable_histories",
             "Users of a batch without recommendation: no item of the history is known",

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 import numpy as np
@@ -16,6 +17,7 @@ from configs.schema import Milvus
 from streams.errors import FatalError, TransientError
 from streams.merge import PADDING
 from streams.ports import FloatArray, IdArray, IndexInfo
+from streams.tls import speaks_tls
 
 METRIC = "IP"
 _ID, _VECTOR = "item_id", "embedding"
@@ -36,6 +38,8 @@ _REFUSED = (
     grpc.StatusCode.UNIMPLEMENTED,
     grpc.StatusCode.INVALID_ARGUMENT,
 )
+#: What gRPC says, with the code for "unavailable", when the server is there but TLS with it fails for good.
+_NO_TLS = ("TSI_PROTOCOL_FAILURE", "security handshaker", "peer certificate")
 
 
 def collection_name(model_version: str) -> str:
@@ -191,10 +195,7 @@ class MilvusIndex:
         try:
             yield
         except grpc.RpcError as error:
-            code = error.code() if isinstance(error, grpc.Call) else None
-            if code in _REFUSED:
-                raise FatalError(f"Milvus at {uri} refuses: {code.name}; check milvus.* (token, version)") from None
-            raise TransientError("Milvus", f"{uri}: {code.name if code else error}") from None
+            raise self._refusal(error) from None
         except ParamError:
             raise  # a defect of ours: no server was asked
         except MilvusException as error:
@@ -206,8 +207,24 @@ class MilvusIndex:
             if error.code == _NOT_LOADED:  # a restarted milvus-lite forgets that the collection was loaded
                 with suppress(MilvusException, grpc.RpcError):
                     self._client.load_collection(self._name, timeout=self._settings.timeout)
+            if isinstance(error.__cause__, grpc.RpcError):  # while connecting: pymilvus hides the reason
+                url = urlsplit(uri)
+                if url.scheme == "http" and speaks_tls(url.hostname or "", url.port or 80):
+                    raise FatalError(f"Milvus at {uri} speaks TLS; write https:// in milvus.uri") from None
+                raise self._refusal(error.__cause__) from None
             # Everything else may pass, too: servers start, elect coordinators, run out of memory.
             raise TransientError("Milvus", f"{uri}: {error.message}") from None
+
+    def _refusal(self, error: grpc.RpcError) -> FatalError | TransientError:
+        uri = self._settings.uri
+        if not isinstance(error, grpc.Call):
+            return TransientError("Milvus", f"{uri}: {error}")
+        code, detail = error.code(), error.details() or ""
+        if code in _REFUSED:
+            return FatalError(f"Milvus at {uri} refuses: {detail} ({code.name}); check milvus.token and its version")
+        if any(sign in detail for sign in _NO_TLS):
+            return FatalError(f"Milvus at {uri}: {detail}; check milvus.ca_file, and that the server speaks TLS")
+        return TransientError("Milvus", f"{uri}: {detail} ({code.name})")
 
     def _check(self) -> None:
         info = self.describe()
@@ -225,7 +242,10 @@ def _connect(settings: Milvus) -> MilvusClient:
         options["token"] = settings.token.get_secret_value()
     if settings.ca_file is not None:
         options["server_pem_path"] = str(settings.ca_file)
-    return MilvusClient(uri=settings.uri, timeout=settings.timeout, **options)
+    try:
+        return MilvusClient(uri=settings.uri, timeout=settings.timeout, **options)
+    except OSError as error:
+        raise FatalError(f"milvus.ca_file {settings.ca_file} cannot be read: {error.strerror}") from None
 
 
 # pymilvus reports each failed call at level ERROR before it raises; the fault is reported once, by whoever handles it.

@@ -88,13 +88,14 @@ class ItemIndex(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message as Kafka delivered it."""
+    """One message as Kafka delivered it. Header names may repeat."""
 
     topic: str
     partition: int
     offset: int
     key: bytes | None
     value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 @dataclass(frozen=True, slots=True)

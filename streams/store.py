@@ -15,7 +15,7 @@ from typing import cast
 import rocksdict
 
 from streams.errors import FatalError, PartitionLost
-from streams.history import newer_record
+from streams.history import check_record, newer_record
 
 #: Key of the offset up to which a partition's database reflects the changelog. User ids are UTF-8: none holds 0xff.
 _OFFSET_KEY = b"\xffoffset"
@@ -32,13 +32,20 @@ class PartitionStores:
 
     Only partitions that this process owns can be read and written; others raise `PartitionLost`. For one thread, the
     one that processes batches; `disown` alone may be called from another.
+
+    What is restored is written without RocksDB's log, which would cost as much as all the rest: a process that dies
+    keeps a beginning of it, with the offset that belongs to it, because RocksDB writes its tables in order. Before the
+    next logged write, all of it is flushed; otherwise the log could come back with the end and without the middle.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._owned: frozenset[int] = frozenset()
         self._open: dict[int, rocksdict.Rdict] = {}
+        self._unlogged: set[int] = set()  # partitions with restored records that may be in memory only
         self._cache = rocksdict.Cache(_BLOCK_CACHE)
+        self._no_log = rocksdict.WriteOptions()
+        self._no_log.disable_wal = True  # type: ignore[method-assign, assignment]  # a property; the stub is wrong
 
     def bind(self, topic_id: str) -> None:
         """Take the store to be a copy of this changelog topic, now and later.
@@ -61,7 +68,7 @@ class PartitionStores:
         """From now on these partitions belong to this process, and no others."""
         owned = frozenset(partitions)
         for partition in self._open.keys() - owned:
-            self._open.pop(partition).close()
+            self._close(partition)
         self._owned = owned
 
     def disown(self) -> None:
@@ -87,26 +94,48 @@ class PartitionStores:
         # If somebody else's records lie between, they have not been read yet: the next restore has to start there.
         reflected = self.offset(partition)
         continues = sorted(offsets) == list(range(reflected + 1, reflected + 1 + len(offsets)))
-        self._put(partition, dict(records), max(offsets) if continues else None)
+        if partition in self._unlogged:
+            self._database(partition).flush()
+            self._unlogged.discard(partition)
+        self._put(partition, records, max(offsets) if continues else None)
 
-    def restore(self, partition: int, records: Sequence[tuple[bytes, bytes | None]], offset: int) -> None:
+    def restore(self, partition: int, records: Sequence[tuple[bytes, bytes | None]], offset: int | None) -> set[bytes]:
         """Apply records of the changelog, in its order, None = remove; of two records the newer one stays.
 
         Args:
             partition: where they are from.
             records: user keys and history records.
-            offset: of the last changelog message that these records reflect.
+            offset: of the last changelog message that these records reflect. It is recorded unless a user is
+                returned; None = not yet.
+
+        Returns:
+            Users whose last record among these is older than the one that the store keeps.
 
         Raises:
             PartitionLost: the partition belongs to another worker.
             CorruptHistoryError: a record is not one of ours.
         """
-        old = self.read(partition, [key for key, _ in records])
-        merged: dict[bytes, bytes | None] = {}
-        for (key, record), stored in zip(records, old, strict=True):
-            known = merged.get(key, stored)
-            merged[key] = record if record is None or known is None else newer_record(known, record)
-        self._put(partition, merged, offset)
+        keys = [key for key, _ in records]
+        kept = dict(zip(keys, self.read(partition, keys), strict=True))
+        behind: set[bytes] = set()
+        for key, record in records:
+            known = kept[key]
+            if record is not None:
+                if known is None:
+                    check_record(record)
+                elif newer_record(known, record) is not record:
+                    behind.add(key)
+                    continue
+            kept[key] = record
+            behind.discard(key)
+        self._unlogged.add(partition)
+        self._put(partition, kept, None if behind else offset, self._no_log)
+        return behind
+
+    def reflect(self, partition: int, offset: int) -> None:
+        """Record that the store reflects the changelog up to this offset."""
+        self._unlogged.add(partition)
+        self._put(partition, {}, offset, self._no_log)
 
     def offset(self, partition: int) -> int:
         """Offset of the newest changelog message that the store reflects; -1 for an empty store."""
@@ -116,12 +145,21 @@ class PartitionStores:
     def forget(self, partition: int) -> None:
         """Empty a partition's database, to restore it from the changelog's beginning."""
         self.check([partition])
-        database = self._open.pop(partition, None)
-        if database is not None:
-            database.close()
+        if partition in self._open:
+            self._close(partition)
         rocksdict.Rdict.destroy(str(self._folder / str(partition)), self._options())
 
-    def _put(self, partition: int, records: Mapping[bytes, bytes | None], offset: int | None) -> None:
+    def _close(self, partition: int) -> None:
+        self._open.pop(partition).close()  # flushes
+        self._unlogged.discard(partition)
+
+    def _put(
+        self,
+        partition: int,
+        records: Mapping[bytes, bytes | None] | Mapping[bytes, bytes],
+        offset: int | None,
+        options: rocksdict.WriteOptions | None = None,
+    ) -> None:
         """All or nothing."""
         batch = rocksdict.WriteBatch(raw_mode=True)
         for key, record in records.items():
@@ -131,7 +169,7 @@ class PartitionStores:
                 batch.put(key, record)
         if offset is not None:
             batch.put(_OFFSET_KEY, str(offset).encode())
-        self._database(partition).write(batch)
+        self._database(partition).write(batch, options)
 
     def _database(self, partition: int) -> rocksdict.Rdict:
         self.check([partition])

@@ -15,6 +15,10 @@ from streams.kafka import ADMIN_TIMEOUT, admin, fault, metadata
 
 #: Bytes that a dead letter may have beyond the largest input message: its headers.
 HEADER_BYTES = 2**20
+#: Milliseconds until compaction may touch a changelog record. A worker that was paused may write an older record behind
+#: a newer one; the owner repairs that within seconds, or at a take-over (`streams.restore`), and until then the newer
+#: one has to stay. By the broker's clock: a producer's may be wrong.
+COMPACTION_LAG = 10 * 60_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +41,14 @@ def topic_specs(topics: Topics, group: str) -> list[TopicSpec]:
     compacted = {"cleanup.policy": "compact"}
     large = {"max.message.bytes": str(topics.max_message_bytes)}
     larger = {"max.message.bytes": str(topics.max_message_bytes + HEADER_BYTES)}
+    repairable = {"min.compaction.lag.ms": str(COMPACTION_LAG), "message.timestamp.type": "LogAppendTime"}
     safe = {"min.insync.replicas": "2"} if topics.replication >= 3 else {}
     return [
         TopicSpec(topics.clicks, topics.partitions, kept | large | safe),
         TopicSpec(topics.items, topics.item_partitions, compacted | large | safe),
         TopicSpec(topics.recommendations, topics.partitions, kept | safe),
         TopicSpec(topics.dead_letters, topics.item_partitions, kept | larger | safe),
-        TopicSpec(changelog_topic(group), topics.partitions, compacted | safe),
+        TopicSpec(changelog_topic(group), topics.partitions, compacted | repairable | safe),
     ]
 
 
@@ -87,7 +92,8 @@ def check_topics(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
     missing = [s.name for s in specs if s.name not in found]
     if missing:
         raise FatalError(
-            f"Kafka has no topic {', '.join(missing)}; create the topics with: python -m streams topics create"
+            f"Kafka has no topic {', '.join(missing)}, or this user has no rights to it; create the topics with: "
+            "python -m streams topics create"
         )
     for spec in specs:
         count = len(found[spec.name].partitions)

@@ -1,25 +1,98 @@
-"""Runs the Faust apps of one worker process: signals, exit status."""
+"""Runs the Faust apps of one worker process: signals, shutdown, exit status."""
 
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
 from collections.abc import Collection
 
 import faust
 
 from configs.schema import WorkerConfig
 from streams.agents import EXIT_DEFECT
-from streams.app import build
+from streams.app import Process, build
 
 _LOG = logging.getLogger("mindstream.worker")
 
+#: Seconds that leaving may take: a supervisor that waits longer than 5 s never has to kill.
+_LEAVE_WITHIN = 4.0
+#: Seconds between two beats of the event loop.
+_BEAT = 1.0
+
 
 class _Worker(faust.Worker):
-    """Faust's worker without its second of sleep at the end."""
+    """Faust's worker, which leaves in time.
+
+    Faust and aiokafka wait for the broker in several places of their shutdown, in one of them for ever. So the agents
+    are stopped first, both at once: afterwards nothing is left to lose, and the rest may take what is left of the time.
+
+    Signals are taken by a thread: asyncio handles them in the event loop, and Python between two instructions of the
+    main thread, and either may hang. The interpreter itself writes their number into a socket.
+    """
+
+    def __init__(self, process: Process, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(*process.apps, loop=loop, quiet=True, override_logging=False)
+        self.spinner = None  # it writes to standard output
+        self._process = process
+        self._signals = socket.socketpair()
+
+    async def on_first_start(self) -> None:
+        await super().on_first_start()
+        self.add_future(self._beat())
+
+    async def _beat(self) -> None:
+        while True:
+            self._process.pulse.beat()
+            await asyncio.sleep(_BEAT)
+
+    def install_signal_handlers(self) -> None:
+        inbox, outbox = self._signals
+        outbox.setblocking(False)
+        signal.set_wakeup_fd(outbox.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        threading.Thread(target=self._await_signal, args=(inbox,), name="signals", daemon=True).start()
+
+    def _await_signal(self, inbox: socket.socket) -> None:
+        number = signal.Signals(inbox.recv(1)[0])
+        self._leave_in_time()
+        _LOG.info("%s: stopping", number.name)
+        self.loop.call_soon_threadsafe(self._schedule_shutdown, number)
+
+    async def _stop_on_signal(self, signal: signal.Signals) -> None:
+        await asyncio.gather(*(app.batches.stop() for app in self._process.apps), return_exceptions=True)
+        await super()._stop_on_signal(signal)
+
+    def on_worker_shutdown(self) -> None:
+        if self._signal_stop_time is None:  # a service has crashed
+            self._leave_in_time()
+
+    def _leave_in_time(self) -> None:
+        threading.Thread(target=self._leave_late, name="deadline", daemon=True).start()
+
+    def _leave_late(self) -> None:
+        time.sleep(_LEAVE_WITHIN)
+        # Whether the group is told or finds out after the session time-out, the same offsets are committed.
+        status = 0 if all(app.batches.stopped for app in self._process.apps) and not self.crashed else EXIT_DEFECT
+        last_words = threading.Timer(0.2, os._exit, (status,))  # the log may be what hangs
+        last_words.daemon = True
+        last_words.start()
+        if status == 0:
+            _LOG.warning("left without a farewell to Kafka, which does not answer")
+        else:
+            _LOG.critical("could not stop within %.1f s; the stacks of all threads follow", _LEAVE_WITHIN)
+            faulthandler.dump_traceback(sys.__stderr__ or 2)
+        os._exit(status)
 
     async def _sentinel_task(self) -> None:
-        pass
+        """Faust would sleep for a second at the end."""
 
 
 def run(config: WorkerConfig, agents: Collection[str]) -> int:
@@ -29,14 +102,13 @@ def run(config: WorkerConfig, agents: Collection[str]) -> int:
         FatalError, TransientError: as `streams.app.build`.
     """
     # Faust logs every step of a rebalance as a table; what an operator needs is logged here.
-    logging.getLogger("faust").setLevel(logging.WARNING)
-    logging.getLogger("aiokafka").setLevel(logging.WARNING)
-    logging.getLogger("mode").setLevel(logging.WARNING)
-    apps = build(config, agents)
+    for chatty in ("faust", "aiokafka", "mode", "streams.app"):  # the last one: what Faust says of its subclasses
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    process = build(config, agents)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
-    worker = _Worker(apps[0], *apps[1:], loop=loop, quiet=True, override_logging=False)
-    worker.spinner = None  # it writes to standard output
+    worker = _Worker(process, loop)
+    process.watchdog.start()
     try:
         worker.execute_from_commandline()
     except SystemExit as leaving:

@@ -50,6 +50,7 @@ class Site:
             "worker.data_dir": folder / "worker",
             "worker.group": name,
             "worker.commit_interval": 0.2,
+            "worker.metrics_port": 0,
             "topics.partitions": partitions,
             "topics.item_partitions": 2,
             "topics.clicks": f"{name}-clicks",

@@ -120,6 +120,7 @@ class ClickWorld:
             recommendations="recommendations",
             changelog="changelog",
             dead_letters="dead-letters",
+            max_letter_bytes=10**7,
             model_version=VERSION,
             history_length=length,
             metrics=self.metrics,

@@ -83,6 +83,14 @@ def test_lasting_services_are_watched_and_restarted(name: str) -> None:
     assert service["healthcheck"]["test"][0] == "CMD"
 
 
+@pytest.mark.parametrize("name", ["item-worker", "click-worker"])
+def test_workers_are_asked_for_their_health_at_the_port_that_they_serve(name: str) -> None:
+    service = SERVICES[name]
+    (port,) = service["expose"]
+    assert f"--set=worker.metrics_port={port}" in service["command"]
+    assert f"http://127.0.0.1:{port}/healthz" in service["healthcheck"]["test"][-1]
+
+
 @pytest.mark.parametrize("name", sorted(ONE_SHOT))
 def test_one_shot_services_are_not_restarted(name: str) -> None:
     assert SERVICES[name]["restart"] == "no"

@@ -49,6 +49,7 @@ def test_layers_override_in_order(tmp_path: Path) -> None:
         ("recall: 5", ["my.yaml", "'recall' is a section", "top_k"]),
         ("kafka: {bootstrap_servers: nowhere}", ["my.yaml", "'kafka.bootstrap_servers'"]),
         ("kafka: {security_protocol: SASL_SSL}", ["MINDSTREAM_KAFKA_PASSWORD"]),
+        ("kafka: {certificate_file: me.pem}", ["certificate_file and key_file go together"]),
         ("recall: [", ["my.yaml", "not valid YAML"]),
         ("- 1", ["my.yaml", "sections"]),
     ],
@@ -77,6 +78,8 @@ def test_secrets_stay_out_of_repr_and_errors() -> None:
     config = load_worker(None, overrides, environ)
     assert "hunter" not in repr(config) + str(config) + config.model_dump_json()
     assert config.kafka.client()["sasl.password"] == "hunter2"
+    assert "username (u), password, " in config.kafka.refusal("why")
+    assert "hunter" not in config.kafka.refusal("why")
     with pytest.raises(ConfigError) as caught:
         load_worker(None, [*overrides, "recall.top_k=x"], environ)
     assert "hunter" not in str(caught.value)

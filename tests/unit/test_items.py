@@ -25,6 +25,7 @@ class ItemWorld:
             self.index,
             self.outbox,
             dead_letters="dead-letters",
+            max_letter_bytes=10**7,
             model_version="m1",
             dim=2,
             batch_size=batch_size,

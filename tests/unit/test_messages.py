@@ -54,6 +54,37 @@ def test_recommendation_round_trip() -> None:
     assert json.loads(encode_recommendation(r))["source"] == {"partition": 3, "offset": 991}
 
 
+def test_unknown_properties_of_a_recommendation_are_ignored() -> None:
+    r = Recommendation("u", [3], [0.5], [0], "m1", 20, 3, 991, 1.5, 1.75)
+    fields = json.loads(encode_recommendation(r))
+    assert decode_recommendation(json.dumps(fields | {"added": "later"}).encode()) == r
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"source": None}, "missing_field"),
+        ({"source": 991}, "wrong_type"),
+        ({"source": {"partition": 3}}, "missing_field"),
+        ({"source": {"partition": 3, "offset": "991"}}, "wrong_type"),
+        ({"item_ids": 3}, "wrong_type"),
+        ({"item_ids": [True]}, "wrong_type"),
+        ({"item_ids": [3, 4]}, "wrong_type"),
+        ({"scores": ["0.5"]}, "wrong_type"),
+        ({"interests": [0.0]}, "wrong_type"),
+        ({"model_version": ""}, "wrong_type"),
+        ({"history_length": None}, "missing_field"),
+        ({"click_ts": "now"}, "wrong_type"),
+        ({"user_id": ""}, "out_of_range"),
+    ],
+)
+def test_bad_recommendations_have_a_reason(changes: dict[str, object], reason: str) -> None:
+    r = Recommendation("u", [3], [0.5], [0], "m1", 20, 3, 991, 1.5, 1.75)
+    with pytest.raises(BadMessage) as caught:
+        decode_recommendation(json.dumps(json.loads(encode_recommendation(r)) | changes).encode())
+    assert caught.value.reason == reason
+
+
 def test_no_value_on_items_removes_the_item() -> None:
     assert decode_item(b"17", None) == ItemRemoval(17)
 
@@ -159,6 +190,28 @@ def test_bad_items_have_a_reason(key: bytes | None, fields: dict[str, object], r
     with pytest.raises(BadMessage) as caught:
         decode_item(key, json.dumps(good | fields).encode())
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize("field", ["user_id", "item_id", "ts", "event_id"])
+def test_deep_nesting_is_a_fault_of_the_message_not_of_the_decoder(field: str) -> None:
+    """The parser takes 1024 levels; to show them, Python's `repr` does not."""
+    deep = b"[" * 1000 + b"]" * 1000
+    value = orjson.dumps(GOOD | {"event_id": "e", field: "here"}).replace(b'"here"', deep)
+    with pytest.raises(BadMessage) as caught:
+        decode_click(b"42", value)
+    assert caught.value.reason == "wrong_type"
+    assert len(caught.value.detail) < 200
+
+
+def test_a_large_value_is_not_shown_in_full() -> None:
+    for value in (
+        b"x" * 2**20,
+        orjson.dumps(["x" * 2**20]),
+        orjson.dumps({"item_id": {str(i): i for i in range(10**5)}}),
+    ):
+        with pytest.raises(BadMessage) as caught:
+            decode_item(b"7", value)
+        assert len(caught.value.detail) < 300
 
 
 def test_one_user_has_one_key_whatever_the_type() -> None:

@@ -330,6 +330,26 @@ def test_a_fatal_error_of_the_producer_ends_the_run(kafka: MockKafka) -> None:
     sender = replay.clicks_sender(config(kafka.address))
     with pytest.raises(TransientError, match="start the command again"):
         sender._refused(ck.KafkaError(ck.KafkaError._FATAL))
+    with pytest.raises(FatalError, match="needs Write on clicks"):
+        sender._refused(ck.KafkaError(ck.KafkaError.CLUSTER_AUTHORIZATION_FAILED))
+
+
+def test_a_right_that_is_missing_stops_the_run(kafka: MockKafka) -> None:
+    sender = replay.clicks_sender(config(kafka.address))
+    sender._on_delivery(ck.KafkaError(ck.KafkaError.TOPIC_AUTHORIZATION_FAILED), ck.Message())
+    assert not sender.send(b"1", b"x")
+    assert "this user needs Write on clicks" in next(iter(sender.finish().reasons))
+
+
+def test_a_fatal_error_that_comes_out_of_a_callback(kafka: MockKafka) -> None:
+    sender = replay.clicks_sender(config(kafka.address))
+
+    def flush(_seconds: float) -> int:
+        """As confluent-kafka does when a callback of ours runs while its exception is on the way."""
+        raise SystemError from ck.KafkaException(ck.KafkaError(ck.KafkaError.CLUSTER_AUTHORIZATION_FAILED))
+
+    with pytest.raises(FatalError, match="needs Write on clicks"):
+        sender._serve(flush, 0.1)
 
 
 @pytest.mark.parametrize("program", [generate, replay, items])

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from streams.errors import FatalError, PartitionLost
-from streams.history import History
+from streams.history import CorruptHistoryError
 from streams.store import PartitionStores
+from tests.unit.changelog import record
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -31,12 +36,12 @@ def test_partitions_are_apart_and_reading_keeps_the_order(stores: PartitionStore
 
 
 def test_records_and_their_offset_survive_a_restart(stores: PartitionStores, tmp_path: Path) -> None:
-    stores.restore(3, [(b"a", b"1")], 5)
+    stores.restore(3, [(b"a", record(1))], 5)
     stores.write(3, {b"b": b"2"}, [6])
     stores.close()
     again = PartitionStores(tmp_path / "history")
     again.own([3])
-    assert again.read(3, [b"a", b"b"]) == [b"1", b"2"]
+    assert again.read(3, [b"a", b"b"]) == [record(1), b"2"]
     assert again.offset(3) == 6
     again.close()
 
@@ -81,15 +86,59 @@ def test_a_store_belongs_to_one_changelog_topic(stores: PartitionStores) -> None
         stores.bind("id-2")
 
 
-def test_restoring_keeps_the_newer_of_two_records(stores: PartitionStores) -> None:
-    def record(offset: int) -> bytes:
-        return History(0, offset, np.array([offset])).to_bytes()
-
+def test_restoring_keeps_the_newer_of_two_records_and_tells_who_needs_a_repair(stores: PartitionStores) -> None:
     late = record(35)  # sent by a worker that had been paused
-    stores.restore(0, [(b"a", record(30)), (b"a", record(40)), (b"b", record(1)), (b"b", None), (b"a", late)], 6)
+    records = [(b"a", record(30)), (b"a", record(40)), (b"b", record(1)), (b"b", None), (b"a", late)]
+    assert stores.restore(0, records, 6) == {b"a"}
     assert stores.read(0, [b"a", b"b"]) == [record(40), None]
-    stores.restore(0, [(b"a", record(38))], 7)
+    assert stores.offset(0) == -1, "until a is repaired"
+    assert stores.restore(0, [(b"a", record(38))], 7) == {b"a"}
     assert stores.read(0, [b"a"]) == [record(40)], "the record in the store counts, too"
-    assert stores.offset(0) == 7
-    stores.restore(0, [(b"a", None)], 8)
+    assert stores.restore(0, [(b"a", record(38)), (b"a", record(40))], 9) == set()
+    assert stores.offset(0) == 9
+    assert stores.restore(0, [(b"a", None)], 10) == set()
     assert stores.read(0, [b"a"]) == [None]
+    stores.restore(0, [(b"a", record(50))], None)
+    assert stores.offset(0) == 10
+    stores.reflect(0, 11)
+    assert stores.offset(0) == 11
+
+
+@pytest.mark.parametrize("broken", [b"", b"something else"])
+def test_restoring_refuses_what_is_no_history(stores: PartitionStores, broken: bytes) -> None:
+    with pytest.raises(CorruptHistoryError):
+        stores.restore(0, [(b"a", record(1)), (b"b", broken)], 1)
+    assert stores.read(0, [b"a", b"b"]) == [None, None]
+    assert stores.offset(0) == -1
+
+
+#: Restores 60,000 records of full length, more than one of RocksDB's memory tables, and is killed.
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from streams.store import PartitionStores
+from tests.unit.changelog import record
+stores = PartitionStores(Path(sys.argv[1]))
+stores.own([0])
+for first in range(0, 60_000, 1000):
+    stores.restore(0, [(b"%d" % n, record(n) + bytes(152)) for n in range(first, first + 1000)], first + 999)
+if sys.argv[2] == "write":
+    stores.write(0, {b"last": record(60_000)}, [60_000])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("last", ["restore", "write"])
+def test_a_killed_process_leaves_the_records_up_to_its_offset(tmp_path: Path, last: str) -> None:
+    """What is restored is not in RocksDB's log, what is written is."""
+    folder = tmp_path / "history"
+    killed = subprocess.run([sys.executable, "-c", _KILLED, str(folder), last], cwd=ROOT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    again = PartitionStores(folder)
+    again.own([0])
+    offset = again.offset(0)
+    assert offset == 60_000 if last == "write" else 0 < offset < 60_000
+    found = again.read(0, [b"%d" % n for n in range(min(offset, 59_999) + 1)])
+    assert found == [record(n) + bytes(152) for n in range(len(found))]
+    assert again.read(0, [b"last"]) == [record(60_000) if last == "write" else None]
+    again.close()

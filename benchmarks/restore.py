@@ -1,0 +1,118 @@
+"""How fast a worker that lost its disk has its users' histories back from the changelog.
+
+The topic holds one record for each user, with a full window of 20 clicks, as after compaction. It is restored into an
+empty store, in a process of its own, by the code of a take-over; then once more, with nothing left to do. Seconds are
+those of the take-over; memory is the peak of the whole process, with Python, and its CPU time that of all its threads.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.benchmark import Benchmark, Sizes
+from benchmarks.report import ROOT, Figure
+from benchmarks.stage import BenchmarkError, Site, Stage
+from producers.cli import progress_bar
+from streams.history import History
+from streams.messages import user_key
+from streams.outbox import KafkaOutbox
+from streams.ports import Output
+from streams.topics import changelog_topic
+
+#: Clicks in each history: the window of the shipped model.
+_LENGTH = 20
+#: Histories sent at a time.
+_SENT = 20_000
+#: Not this module: its imports would count. See `benchmarks.reader` for the peak.
+_PROGRAM = """
+import json, logging, pathlib, re, resource, sys, time
+from configs.loader import load_worker
+from streams.memory import MemoryOutbox
+from streams.restore import Changelog, Restorer
+from streams.store import PartitionStores
+logging.basicConfig(level="INFO")
+folder, topic, *sets = sys.argv[1:]
+config = load_worker(overrides=sets)
+stores = PartitionStores(pathlib.Path(folder))
+restorer = Restorer(Changelog(config.kafka, topic), stores, MemoryOutbox())
+found = {"restored": [], "seconds": [], "cpu": []}
+for _ in range(2):
+    begin, cpu = time.perf_counter(), time.process_time()
+    found["restored"].append(restorer.take_over(range(config.topics.partitions)))
+    found["seconds"].append(time.perf_counter() - begin)
+    found["cpu"].append(time.process_time() - cpu)
+try:
+    found["peak"] = int(re.search(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
+except OSError:  # macOS, in bytes there
+    found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+stores.close()
+print(json.dumps(found))
+"""
+
+
+def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
+    users, items = sizes["users"], sizes["items"]
+    folder = stage.folder / "restore"
+    with stage.site("restore", settings={"topics.partitions": sizes["partitions"]}) as site:
+        topic = changelog_topic(site.config.worker.group)
+        stage.report(f"Writing {users:,} histories")
+        size = _fill(site, topic, users, items)
+        stage.report("Restoring them")
+        found = _restore(site, topic, folder)
+    if found["restored"] != [users, 0]:
+        raise BenchmarkError(f"{users} histories were written, and {found['restored']} restored")
+    disk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    (first, again), (cpu, _) = found["seconds"], found["cpu"]
+    return [
+        Figure("into an empty store", first, "s"),
+        Figure("into an empty store, rate", users / first, "users/s"),
+        Figure("into an empty store, rate on one core", users / cpu, "users/CPU s"),
+        Figure("again, with nothing to do", 1000 * again, "ms"),
+        Figure("peak memory", found["peak"] / 1e6, "MB"),
+        Figure("record in the changelog", size, "bytes/user"),
+        Figure("on disk", disk / users, "bytes/user"),
+    ]
+
+
+def _fill(site: Site, topic: str, users: int, items: int) -> int:
+    """Returns the bytes of one record."""
+    rng = np.random.default_rng(0)
+    outbox = KafkaOutbox(site.config.kafka, site.config.topics.max_message_bytes)
+    partitions, size = site.config.topics.partitions, 0
+    with progress_bar(users, "histories") as show:
+        for begin in range(0, users, _SENT):
+            outputs = []
+            for user in range(begin, min(users, begin + _SENT)):
+                partition = user % partitions
+                history = History(partition, user, rng.integers(1, items + 1, _LENGTH)).to_bytes()
+                outputs.append(Output(topic, user_key(user), history, partition))
+                size = len(history)
+            outbox.send(outputs)
+            show(begin + len(outputs))
+    return size
+
+
+def _restore(site: Site, topic: str, folder: Path) -> Any:
+    sets = [f"kafka.bootstrap_servers={site.config.kafka.bootstrap_servers}"]
+    sets += [f"topics.partitions={site.config.topics.partitions}"]
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-c", _PROGRAM, str(folder), topic, *sets],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BenchmarkError(f"the restoring process ended with status {done.returncode}\n{done.stderr}")
+    return json.loads(done.stdout)
+
+
+_SIZES = {"users": 1_000_000, "items": 368_000, "partitions": 8}
+BENCHMARK = Benchmark(run, {"standalone": _SIZES, "lite": _SIZES}, kafka=True, milvus=False)

@@ -1,0 +1,54 @@
+"""The worker with a part that hangs, for the tests of the watchdog alone; options as of `python -m streams worker`.
+
+MINDSTREAM_HANGS names the part, which hangs once there is a click for it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import streams.app
+from streams.__main__ import main
+from streams.agents import BatchAgent
+from streams.clicks import ClickProcessor
+from streams.ports import Message
+
+
+class _HangsInBatch(ClickProcessor):
+    def process(self, messages: Sequence[Message]) -> None:
+        threading.Event().wait()
+
+
+class _HangsInLoop(BatchAgent):
+    async def _run(self, batch: Sequence[Message], tend: bool) -> None:
+        while batch and "clicks" in self.topic:
+            time.sleep(1)  # noqa: ASYNC251 - the event loop stands still
+
+
+class _LosesPartition(BatchAgent):
+    """Messages of click partition 0 never arrive, as from a consumer that hangs in one partition."""
+
+    async def _read(self, stream: Any) -> None:
+        async def some() -> AsyncIterator[Any]:
+            async for event in stream.noack().events():
+                if event.message.partition != 0 or "clicks" not in self.topic:
+                    yield event
+
+        await super()._read(SimpleNamespace(noack=lambda: SimpleNamespace(events=some)))
+
+
+if __name__ == "__main__":
+    name, part = {
+        "batch": ("ClickProcessor", _HangsInBatch),
+        "loop": ("BatchAgent", _HangsInLoop),
+        "partition": ("BatchAgent", _LosesPartition),
+    }[os.environ["MINDSTREAM_HANGS"]]
+    assert hasattr(streams.app, name)
+    setattr(streams.app, name, part)
+    main(["worker", *sys.argv[1:]], prog_name="stuck worker")

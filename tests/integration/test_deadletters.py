@@ -1,0 +1,200 @@
+"""Dead letters on a real Kafka: listed, shown, sent back, once each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import orjson
+import pytest
+
+import streams.letters
+from streams.audit import audit_kafka
+from streams.deadletters import Place, dead_letter_output
+from streams.errors import Reason, TransientError
+from streams.kafka import Record, read_to_end
+from streams.letters import Selection, find, replay_letters
+from streams.messages import Click, encode_click
+from streams.outbox import KafkaOutbox
+from streams.ports import DeadLetter, Message, Output
+from tests.site import Site, wait_for
+
+pytestmark = pytest.mark.integration
+
+TRACE = [("traceparent", b"00-ab-01"), ("twice", b"1"), ("twice", b"\xff"), ("topic", b"not yours")]
+
+
+@pytest.fixture
+def site(tmp_path: Path, kafka: str) -> Site:
+    """Topics alone; whoever needs no worker needs no Milvus."""
+    made = Site(tmp_path, kafka, "http://127.0.0.1:9", items=20)
+    made.create_topics()
+    return made
+
+
+@pytest.fixture
+def served(tmp_path: Path, kafka: str, milvus_lite: str) -> Iterator[Site]:
+    made = Site(tmp_path, kafka, milvus_lite)
+    made.create_topics()
+    made.fill_index()
+    yield made
+    with suppress(TransientError):  # the server ends with the session: a busy one need not tidy up
+        index = made.index()
+        index.drop()
+        index.close()
+
+
+def _put(site: Site, messages: Sequence[Message], reason: Reason = "not_json", now: float = 1000.0) -> None:
+    """Write dead letters as the worker does."""
+    letters = [DeadLetter(message, reason, f"broken {message.offset}") for message in messages]
+    site.outbox.send([dead_letter_output(site.config.topics.dead_letters, letter, now, 10**6) for letter in letters])
+
+
+def _message(site: Site, offset: int, key: bytes | None = b"42", value: bytes | None = b"{broken") -> Message:
+    return Message(site.config.topics.clicks, 1, offset, key, value)
+
+
+def _records(site: Site, topic: str) -> list[Record]:
+    return list(read_to_end(site.config.kafka, topic))
+
+
+def _list(site: Site, *options: str) -> list[dict[str, object]]:
+    done = site.run("streams", "deadletters", "list", "--json", *options)
+    assert done.returncode == 0, done.stderr
+    return [orjson.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_from_a_bad_message_through_the_worker_and_back_again(served: Site) -> None:
+    """What fails again is a new letter of the next attempt; what is good by now is answered."""
+    topics = served.config.topics
+    good = encode_click(Click(7, 5, 1.0))
+    with served.worker():
+        served.outbox.send([Output(topics.clicks, b"42", b"{broken", headers=TRACE)])
+        wait_for(lambda: len(served.dead_letters()) == 1, "the dead letter")
+        (first,) = _list(served)
+        assert (first["reason"], first["key"], first["value"], first["attempt"]) == ("not_json", "42", "{broken", 0)
+        assert first["headers"] == [
+            ["traceparent", "00-ab-01"],
+            ["twice", "1"],
+            ["twice", {"base64": "/w=="}],
+            ["topic", "not yours"],
+        ]
+        _put(served, [Message(topics.clicks, 0, 10**6, b"7", good)])
+
+        dry = served.run("streams", "deadletters", "replay")
+        assert (dry.returncode, dry.stdout.splitlines()[-1]) == (
+            0,
+            "2 dead letters would be sent back; add --yes to send",
+        )
+        assert len(_records(served, topics.clicks)) == 1, "a dry run sends nothing"
+        done = served.run("streams", "deadletters", "replay", "--yes")
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "2 of 2 dead letters sent back"), done.stderr
+
+        wait_for(lambda: len(_list(served)) == 3, "the letter of what failed again")
+        second = _list(served, "--since", "1d")[-1]
+        assert (second["key"], second["value"], second["attempt"]) == ("42", "{broken", 1)
+        assert second["headers"] == [
+            *first["headers"],
+            ["replay-attempt", "1"],
+            ["replay-of", first["place"]],
+        ]
+        wait_for(lambda: len(served.messages(topics.recommendations)) == 1, "the answer to the good click")
+        assert [letter["replayed"] for letter in _list(served)] == [True, True, False]
+
+        done = served.run("streams", "deadletters", "replay", str(first["place"]), str(second["place"]), "--yes")
+        assert "1 were sent back before" in done.stdout
+        assert done.stdout.splitlines()[-1] == "1 of 1 dead letter sent back"
+        wait_for(lambda: len(_list(served)) == 4, "the third letter")
+        assert [letter["attempt"] for letter in _list(served, "--topic", topics.clicks)][-1] == 2
+    by_key = [record.message.partition for record in _records(served, topics.clicks) if record.message.key == b"42"]
+    assert len(by_key) == 3 and len(set(by_key)) == 1, "the key decides the partition, as for any producer"
+    report = audit_kafka(served.config)
+    assert report.ok, report.to_text()
+
+
+def test_the_list_and_its_filters(site: Site) -> None:
+    _put(site, [_message(site, 1), _message(site, 1), _message(site, 2, key=None)], now=1000.0)
+    _put(site, [_message(site, 3, b"\xff\x1b", None)], "null_value", now=2000.0)
+    site.outbox.send([Output(site.config.topics.dead_letters, b"x", b"written by somebody else")])
+    topic = site.config.topics.clicks
+
+    done = site.run("streams", "deadletters", "list")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [f"{topic}/1/{offset}" in line for offset, line in zip((1, 2, 3), lines[1:4], strict=True)] == [True] * 3
+    assert "0xff1b" in lines[3] and "null" in lines[3]
+    assert lines[4] == "3 dead letters: 2 not_json, 1 null_value; 1 messages on the topic are no dead letters"
+    assert [letter["place"] for letter in _list(site, "--limit", "2")] == [f"{topic}/1/2", f"{topic}/1/3"]
+    assert [letter["key"] for letter in _list(site, "--reason", "null_value")] == [{"base64": "/xs="}]
+    assert [letter["key"] for letter in _list(site, "--reason", "bad_key", "--reason", "not_json")] == ["42", None]
+    assert _list(site, "--since", "1h") == _list(site, "--topic", "other") == []
+    assert len(_list(site, "--until", "1970-01-01T00:20:00Z")) == 2
+    assert site.run("streams", "deadletters", "list", "--reason", "bad_luck").returncode == 2
+
+
+def test_a_letter_is_shown_by_either_of_its_places(site: Site) -> None:
+    message = Message(site.config.topics.clicks, 1, 7, b"42", b'{"user_id":42}', [("trace", b"\x1b[2J"), ("id", None)])
+    _put(site, [message, _message(site, 8, b"42", b"\xff\xfe")], "missing_field")
+    done = site.run("streams", "deadletters", "show", f"{site.config.topics.clicks}/1/7")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith('value     14 bytes, JSON\n\n{\n  "user_id": 42\n}\n')
+    for line in ("reason    missing_field", "error     broken 7", r"header    trace: \x1b[2J", "header    id: null"):
+        assert line in done.stdout.splitlines()
+    (other,) = _list(site, "--limit", "1")
+    again = site.run("streams", "deadletters", "show", str(other["kept_at"]))
+    assert "00000000  ff fe" in again.stdout
+    missing = site.run("streams", "deadletters", "show", "clicks/0/999")
+    assert missing.returncode == 1 and "deadletters list" in missing.stderr
+
+
+def test_what_cannot_be_sent_says_why_and_stays(site: Site) -> None:
+    topics = site.config.topics
+    _put(
+        site,
+        [
+            _message(site, 1, value=b"x" * topics.max_message_bytes),
+            Message("no-such-topic", 0, 5, b"42", b"{"),
+            _message(site, 2),
+        ],
+    )
+    done = site.run("streams", "deadletters", "replay", "--yes")
+    assert done.returncode == 1
+    assert "raise max.message.bytes" in done.stderr and "no topic no-such-topic" in done.stderr
+    assert done.stdout.splitlines()[-1] == "1 of 1 dead letter sent back"
+    (sent,) = _records(site, topics.clicks)
+    assert (sent.message.key, sent.message.value) == (b"42", b"{broken")
+    letters = _list(site)
+    assert len(letters) == 3, "nothing is lost"
+    assert [letter["replayed"] for letter in letters].count(True) == 1
+
+
+class CutOutbox(KafkaOutbox):
+    """Kafka goes away right before some receipts: where a kill hurts most."""
+
+    cut_after = 1
+
+    def send(self, outputs: Sequence[Output]) -> Sequence[int]:
+        if outputs[0].value is None:
+            if CutOutbox.cut_after == 0:
+                raise TransientError("Kafka", "cut off, for the test")
+            CutOutbox.cut_after -= 1
+        return super().send(outputs)
+
+
+def test_an_interrupted_run_is_continued(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left out, only the last portion comes twice, and per key the order stays."""
+    _put(site, [_message(site, offset, value=b"%d" % offset) for offset in (4, 3, 2, 1, 0)])
+    monkeypatch.setattr(streams.letters, "_PORTION", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(streams.letters, "KafkaOutbox", CutOutbox)
+        with pytest.raises(TransientError):
+            replay_letters(site.config, Selection(), limit=None, again=False, send=True)
+    assert len(find(site.config, Selection()).replayed) == 2
+    for _ in range(2):
+        assert replay_letters(site.config, Selection(), limit=None, again=False, send=True)
+    sent = [record.message.value for record in _records(site, site.config.topics.clicks)]
+    assert sent == [b"0", b"1", b"2", b"3", b"2", b"3", b"4"]
+    place = Place(site.config.topics.clicks, 1, 3)
+    assert replay_letters(site.config, Selection(places=[place]), limit=None, again=True, send=True)
+    assert len(_records(site, site.config.topics.clicks)) == 8

@@ -1,0 +1,239 @@
+"""A flood of broken messages through the real worker: none is lost, none blocks, and good clicks are answered.
+
+FUZZ_MESSAGES sets their number, FUZZ_SEED repeats a run: the seed of each run is printed.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from streams.audit import audit_kafka
+from streams.deadletters import Letter, Place, read_letter
+from streams.errors import BadMessage, TransientError
+from streams.kafka import read_to_end, watermarks
+from streams.messages import MAX_CLICK_BYTES, Item, ItemRemoval, decode_click, decode_item, decode_recommendation
+from streams.ports import FloatArray, Message, Output
+from tests.site import Site, wait_for
+from tests.unit.test_fuzz import TOKENS
+
+pytestmark = pytest.mark.integration
+
+MESSAGES = int(os.environ.get("FUZZ_MESSAGES", "20000"))
+#: What CI runs twice, it should judge alike; developers find new faults.
+SEED = int(os.environ.get("FUZZ_SEED", "1" if os.environ.get("CI") else str(random.SystemRandom().randrange(2**32))))
+#: One of so many messages has up to the size that its topic takes.
+HUGE_EVERY = 2000
+#: One of so many messages is a good click; its users are `good-…`.
+GOOD_EVERY = 20
+GOOD_USERS = 50
+
+
+class Fuzzer:
+    """Messages for both input topics, the same for the same seed."""
+
+    def __init__(self, site: Site, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._site = site
+        self._largest = site.config.topics.max_message_bytes - 1024
+
+    def messages(self, count: int) -> Iterator[Output]:
+        for number in range(count):
+            if number % GOOD_EVERY == 0:
+                yield self._site.click(f"good-{self._random.randrange(GOOD_USERS)}", self._random.randint(1, 300))
+            elif number % HUGE_EVERY == 1:
+                yield self._huge(items=number % (2 * HUGE_EVERY) == 1)
+            else:
+                yield self._broken_click() if self._random.random() < 0.5 else self._broken_item()
+
+    def _broken_click(self) -> Output:
+        user = f"user-{self._random.randrange(100)}"
+        valid = orjson.dumps({"user_id": user, "item_id": self._random.randint(1, 400), "ts": 1404172800.25})
+        key = self._random.choice([user.encode()] * 8 + [None, b"", b"\xff", self._random.randbytes(8)])
+        return Output(self._site.config.topics.clicks, key, self._broken(valid), headers=self._headers())
+
+    def _broken_item(self) -> Output:
+        item_id = self._random.randint(1000, 1400)
+        dim = self._site.artifact.dim - (self._random.random() < 0.1)
+        vector = [self._random.gauss(0, 1) for _ in range(dim)]
+        version = self._random.choice([self._site.artifact.model_version] * 9 + ["another"])
+        valid = orjson.dumps({"item_id": item_id, "embedding": vector, "model_version": version, "title": "t"})
+        # A compacted topic refuses messages without key.
+        key = self._random.choice([str(item_id).encode()] * 9 + [b"", b"\xff", self._random.randbytes(8)])
+        return Output(self._site.config.topics.items, key, self._broken(valid), headers=self._headers())
+
+    def _huge(self, items: bool) -> Output:
+        size = self._largest - self._random.choice([0, 1, self._random.randrange(2**20)])
+        text = self._random.choice([b"x" * size, self._random.randbytes(size), b"[" * size, b'"' + b"y" * (size - 1)])
+        if items:
+            value = b'{"item_id":5000,"title":"' + b"t" * size + b'"}'
+            return Output(self._site.config.topics.items, b"5000", self._random.choice([text, value[:size]]))
+        edge = b"z" * (MAX_CLICK_BYTES + self._random.choice([-1, 0, 1]))
+        return Output(self._site.config.topics.clicks, b"z", self._random.choice([text, edge]))
+
+    def _headers(self) -> list[tuple[str, bytes]]:
+        if self._random.random() < 0.9:
+            return []
+        names = ["trace", "topic", "reason", "replay-attempt", "", "é\x00"]
+        return [(self._random.choice(names), self._random.randbytes(self._random.randrange(9))) for _ in range(3)]
+
+    def _broken(self, valid: bytes) -> bytes | None:
+        chance = self._random.random()
+        if chance < 0.03:
+            return None
+        if chance < 0.1:
+            return self._random.randbytes(self._random.randrange(300))
+        if chance < 0.4:
+            return self._with_token(valid)
+        value = bytearray(valid)
+        for _ in range(self._random.randint(1, 4)):
+            self._damage(value)
+        return bytes(value)
+
+    def _with_token(self, valid: bytes) -> bytes:
+        fields: dict[str, object] = orjson.loads(valid)
+        name = self._random.choice([*fields, "event_id", "category"])
+        del fields[self._random.choice(list(fields))]
+        return orjson.dumps(fields)[:-1] + b',"' + name.encode() + b'":' + self._random.choice(TOKENS) + b"}"
+
+    def _damage(self, value: bytearray) -> None:
+        at = self._random.randrange(len(value) + 1)
+        kind = self._random.randrange(4)
+        if kind == 0 and at < len(value):
+            value[at] ^= 1 << self._random.randrange(8)
+        elif kind == 1:
+            value[at:at] = self._random.randbytes(self._random.randint(1, 4))
+        elif kind == 2:
+            del value[at : at + self._random.randint(1, 20)]
+        else:
+            value[at:at] = value[at : at + self._random.randint(1, 40)]
+
+
+@pytest.fixture
+def site(tmp_path: Path, kafka: str, milvus_lite: str) -> Iterator[Site]:
+    made = Site(tmp_path, kafka, milvus_lite)
+    made.create_topics()
+    made.fill_index()
+    yield made
+    with suppress(TransientError):  # the server ends with the session: a busy one need not tidy up
+        index = made.index()
+        index.drop()
+        index.close()
+
+
+def _reason(site: Site, message: Message) -> str | None:
+    """Why the message must be a dead letter; None if it must not."""
+    try:
+        if message.topic == site.config.topics.clicks:
+            decode_click(message.key, message.value)
+            return None
+        item = decode_item(message.key, message.value)
+    except BadMessage as error:
+        return error.reason
+    ours = isinstance(item, Item) and item.model_version == site.artifact.model_version
+    return "wrong_dimension" if isinstance(item, Item) and ours and len(item.embedding) != site.artifact.dim else None
+
+
+def _behind(site: Site) -> int:
+    """Messages that the worker has not committed yet."""
+    behind = 0
+    for agent, topic in (("clicks", site.config.topics.clicks), ("items", site.config.topics.items)):
+        ends = {partition: end for partition, (_, end) in watermarks(site.config.kafka, topic).items()}
+        group = {"group.id": f"{site.config.worker.group}-{agent}"}
+        consumer = Consumer(site.config.kafka.client(**group))
+        committed = consumer.committed([TopicPartition(topic, partition) for partition in ends], timeout=10)
+        behind += sum(ends[tp.partition] - max(0, tp.offset) for tp in committed)
+        consumer.close()
+    return behind
+
+
+def _vectors(site: Site, ids: list[int]) -> dict[int, FloatArray]:
+    """What Milvus holds of these items; nothing while it is too busy to answer."""
+    try:
+        index = site.index()
+        found = dict(index.get(np.array(ids)))
+        index.close()
+    except TransientError:
+        return {}
+    return found
+
+
+def _letters(site: Site) -> dict[Place, Letter]:
+    found = {}
+    for message, headers, _ in read_to_end(site.config.kafka, site.config.topics.dead_letters):
+        letter = read_letter(message, headers)
+        assert letter is not None
+        assert letter.source not in found, "without a crash, no letter comes twice"
+        found[letter.source] = letter
+    return found
+
+
+@pytest.mark.timeout(900)
+def test_a_flood_of_broken_messages(site: Site) -> None:
+    print(f"FUZZ_SEED={SEED} FUZZ_MESSAGES={MESSAGES}")
+    topics = site.config.topics
+    sent: list[Output] = []
+    sending = time.monotonic()
+    good = {"good-last"}
+    for output in Fuzzer(site, SEED).messages(MESSAGES):
+        sent.append(output)
+        if output.key is not None and output.key.startswith(b"good-"):
+            good.add(output.key.decode())
+        if len(sent) == 1000:
+            site.outbox.send(sent)
+            sent.clear()
+    site.outbox.send(sent)
+    started = time.monotonic()
+    with site.worker() as process:
+        wait_for(lambda: process.poll() is not None or _behind(site) == 0, "the end of both topics", patience=600)
+        assert process.poll() is None, (site.folder / "worker.log").read_text()[-5000:]
+        seconds = time.monotonic() - started
+        # It still works.
+        site.outbox.send([site.click("good-last", 5)])
+        wait_for(lambda: _behind(site) == 0, "a last click")
+
+    letters = _letters(site)
+    reasons: Counter[str] = Counter()
+    total = 0
+    items: dict[int, Item | None] = {}
+    for topic in (topics.clicks, topics.items):
+        for message, headers, _ in read_to_end(site.config.kafka, topic):
+            total += 1
+            letter = letters.pop(Place(message.topic, message.partition, message.offset), None)
+            reason = _reason(site, message)
+            assert (letter.reason if letter else None) == reason, message
+            if letter is not None:
+                reasons[letter.reason] += 1
+                assert (letter.message.key, letter.message.value) == (message.key, message.value), "as it came"
+                assert {name: value or b"" for name, value in letter.message.headers} == headers
+            elif topic == topics.items:
+                item = decode_item(message.key, message.value)
+                if isinstance(item, ItemRemoval):
+                    items[item.item_id] = None
+                elif item.model_version == site.artifact.model_version:
+                    items[item.item_id] = item
+    assert not letters, "letters of messages that nobody sent"
+    assert total == MESSAGES + 1
+    print(
+        f"{MESSAGES:,} messages sent in {started - sending:.0f} s, done in {seconds:.0f} s "
+        f"({MESSAGES / seconds:,.0f}/s): {reasons.total():,} dead letters {dict(reasons)}, {len(items)} items"
+    )
+
+    report = audit_kafka(site.config)
+    assert report.ok, report.to_text()
+    answers = [decode_recommendation(message.value or b"") for message in site.messages(topics.recommendations)]
+    assert good <= {answer.user_id for answer in answers}
+    expected = {item_id: item.embedding for item_id, item in items.items() if item is not None}
+    wait_for(lambda: _vectors(site, list(items)).keys() == expected.keys(), "the items in Milvus")
+    found = _vectors(site, list(expected))
+    assert all(np.array_equal(found[item_id], vector) for item_id, vector in expected.items())

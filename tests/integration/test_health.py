@@ -1,0 +1,164 @@
+"""A worker that hangs, one that has to leave while servers are away, and what it says over HTTP meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedded import ports
+from embedded.stack import Stack
+from streams.agents import EXIT_CONFIG, EXIT_STALLED
+from streams.audit import audit_kafka
+from streams.errors import TransientError
+from tests.site import ROOT, Site, wait_for
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def site(tmp_path: Path, kafka: str, milvus_lite: str) -> Site:
+    return _filled(tmp_path, kafka, milvus_lite)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Servers of this module's own, because it kills them."""
+    made = Stack(tmp_path_factory.mktemp("outages"), milvus="lite", environ={})
+    made.up()
+    yield made
+    made.down(wipe=True)
+
+
+@pytest.fixture
+def shaky(tmp_path: Path, stack: Stack) -> Iterator[Site]:
+    """A site on servers that the test may kill."""
+    addresses = stack.up()
+    assert addresses.kafka is not None and addresses.milvus is not None
+    yield _filled(tmp_path, addresses.kafka, addresses.milvus)
+    stack.up()
+
+
+def _filled(folder: Path, kafka: str, milvus: str) -> Site:
+    site = Site(folder, kafka, milvus)
+    site.create_topics()
+    wait_for(partial(_fill, site), "Milvus")
+    return site
+
+
+def _fill(site: Site) -> bool:
+    try:
+        site.fill_index()
+    except TransientError:  # its connections may still be those from before the last test's outage
+        return False
+    return True
+
+
+def _ask(port: int, path: str) -> tuple[int, Any]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+def _send(site: Site, clicks: int) -> None:
+    site.outbox.send([site.click(u, 1 + u % 300) for u in range(clicks)])
+
+
+@pytest.mark.parametrize(
+    ("part", "cause"),
+    [
+        ("batch", "a batch of"),
+        ("loop", "the event loop has not run for"),
+        ("partition", "on partitions [0]"),
+    ],
+)
+def test_a_worker_that_stands_still_leaves_and_the_next_one_goes_on(site: Site, part: str, cause: str) -> None:
+    log = site.folder / "stuck.log"
+    data = f"worker.data_dir={site.folder / 'stuck'}"
+    command = site.command("tests.integration.stuck_worker", "--set", "worker.stall_timeout=6", "--set", data)
+    environment = os.environ | {"MINDSTREAM_HANGS": part}
+    with log.open("ab") as file:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, env=environment)
+    try:
+        wait_for(lambda: log.read_text().count("partitions [") >= 2, "a worker")
+        started = time.monotonic()
+        while process.poll() is None and time.monotonic() < started + 90:
+            _send(site, 8)  # with work going on elsewhere
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=1)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    said = log.read_text()
+    assert process.returncode == EXIT_STALLED, said
+    assert cause in said
+    assert "Thread 0x" in said, "the stacks of all threads"
+    with site.worker(name="next"):
+        wait_for(lambda: audit_kafka(site.config).ok, "the next worker to catch up")
+
+
+def test_readiness_follows_milvus_and_the_process_lives_on(shaky: Site, stack: Stack) -> None:
+    (port,) = ports.pick(1)
+    with shaky.worker("--set", f"worker.metrics_port={port}", "--set", "milvus.timeout=2"):
+        wait_for(lambda: _ask(port, "/readyz")[0] == 200, "readiness")
+        body = _ask(port, "/readyz")[1]
+        assert body["agents"]["clicks"] == {"partitions": [0, 1, 2, 3], "restored": True}
+        assert body["model_version"] == shaky.artifact.model_version
+        stack.milvus.kill()
+        wait_for(lambda: _ask(port, "/readyz")[0] == 503, "Milvus to be missed, without traffic")
+        assert any(part.startswith("milvus: ") for part in _ask(port, "/readyz")[1]["missing"])
+        _send(shaky, 10)
+        wait_for(lambda: "tried again" in str(_ask(port, "/readyz")[1]["missing"]), "a batch that waits")
+        assert _ask(port, "/healthz") == (200, {"live": True, "reasons": []})
+        stack.up()
+        wait_for(lambda: _ask(port, "/readyz")[0] == 200, "readiness after the outage")
+
+
+def test_a_second_worker_on_the_same_port_is_refused(site: Site) -> None:
+    (port,) = ports.pick(1)
+    choice = ("--set", f"worker.metrics_port={port}")
+    with site.worker(*choice):
+        refused = site.run("streams", "worker", *choice)
+    assert refused.returncode == EXIT_CONFIG
+    assert "worker.metrics_port" in refused.stderr
+
+
+@pytest.mark.parametrize("state", ["idle", "under load", "milvus away", "kafka away", "kafka long away"])
+def test_sigterm_ends_the_worker_within_5_seconds(shaky: Site, stack: Stack, state: str) -> None:
+    if state != "idle":
+        _send(shaky, 600)
+    with shaky.worker("--set", "batch.size=8") as process:
+        log = shaky.folder / "worker.log"
+        if state != "idle":
+            answered = shaky.config.topics.recommendations
+            wait_for(lambda: shaky.messages(answered), "work in hand")
+        if state == "milvus away":
+            stack.milvus.kill()
+            wait_for(lambda: "trying again" in log.read_text(), "a batch that waits")
+        elif state.startswith("kafka"):
+            stack.kafka.kill()
+            if "long" in state:
+                wait_for(lambda: "trying again" in log.read_text(), "a batch that waits")
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0, log.read_text()
+        assert time.monotonic() - started < 5.0
+    stack.up()
+    if state != "idle":
+        with shaky.worker(name="next"):
+            wait_for(lambda: audit_kafka(shaky.config).ok, "the next worker to finish", patience=120)

@@ -1,0 +1,150 @@
+"""Histories on a real Kafka: what a zombie overwrites is repaired before compaction, and a standby is up to date."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from configs.loader import load_worker
+from configs.schema import Kafka
+from streams.audit import audit_kafka
+from streams.kafka import read_to_end
+from streams.outbox import KafkaOutbox
+from streams.ports import Output
+from streams.restore import Changelog, Restorer
+from streams.store import PartitionStores
+from streams.topics import changelog_topic, create_topics, topic_specs
+from tests.site import Site, wait_for
+from tests.unit.changelog import record
+
+pytestmark = pytest.mark.integration
+
+#: Compaction at once, where production waits for the repair.
+AT_ONCE = {"min.compaction.lag.ms": "0", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.001"}
+
+
+class Owner:
+    """The owner of partition 1 of a changelog topic of its own, and a zombie that writes to it."""
+
+    def __init__(self, folder: Path, address: str, topic_config: dict[str, str]) -> None:
+        group = f"t{uuid.uuid4().hex[:8]}"
+        config = load_worker(None, [f"kafka.bootstrap_servers={address}", "topics.partitions=2"], {})
+        self.topic = changelog_topic(group)
+        (spec,) = [spec for spec in topic_specs(config.topics, group) if spec.name == self.topic]
+        create_topics(config.kafka, [dataclasses.replace(spec, config=spec.config | topic_config)], 1)
+        self.kafka: Kafka = config.kafka
+        self.outbox = KafkaOutbox(config.kafka, 2**20)
+        self.stores = PartitionStores(folder)
+        self.changelog = Changelog(config.kafka, self.topic)
+        self.restorer = Restorer(self.changelog, self.stores, self.outbox)
+        self.restorer.take_over([1])
+        self._zombie = KafkaOutbox(config.kafka, 2**20)
+
+    def write(self, user: bytes, fence: int) -> None:
+        new = record(fence, 1)
+        self.stores.write(1, {user: new}, self.outbox.send([Output(self.topic, user, new, 1)]))
+
+    def zombie_writes(self, user: bytes, fence: int) -> None:
+        self._zombie.send([Output(self.topic, user, record(fence, 1), 1)])
+
+    def tend(self) -> int:
+        return self.restorer.tend([1])
+
+    def log(self) -> list[tuple[bytes | None, bytes | None]]:
+        return [(m.key, m.value) for m, _, _ in read_to_end(self.kafka, self.topic)]
+
+
+@pytest.fixture
+def owner(tmp_path: Path, kafka: str) -> Iterator[Owner]:
+    made = Owner(tmp_path, kafka, {})
+    yield made
+    made.stores.close()
+
+
+def test_the_end_is_one_behind_the_last_own_record(owner: Owner) -> None:
+    """So one request tells that nobody else has written."""
+    for fence in range(3):
+        owner.write(b"a", fence)
+        assert owner.changelog.ends([0, 1]) == {0: 0, 1: fence + 1}
+        assert owner.stores.offset(1) == fence
+        assert owner.tend() == 0
+
+
+def test_the_owner_repairs_what_a_zombie_overwrites(owner: Owner, tmp_path: Path) -> None:
+    owner.write(b"a", 9)
+    owner.write(b"b", 9)
+    owner.zombie_writes(b"a", 5)
+    owner.zombie_writes(b"b", 12)
+    owner.write(b"c", 9)
+    assert owner.tend() == 3
+    assert owner.log()[-1] == (b"a", record(9, 1))
+    assert owner.stores.read(1, [b"a", b"b"]) == [record(9, 1), record(12, 1)], "what is ahead is adopted"
+    assert owner.tend() == 0
+    assert len(owner.log()) == 6, "the second look writes nothing"
+
+    other = PartitionStores(tmp_path / "other")  # has lost its disk
+    restorer = Restorer(owner.changelog, other, owner.outbox)
+    assert restorer.take_over([0, 1]) == 6
+    assert other.read(1, [b"a", b"b", b"c"]) == owner.stores.read(1, [b"a", b"b", b"c"])
+    assert (other.offset(0), other.offset(1)) == (-1, 5)
+    assert len(owner.log()) == 6, "it finds the repair, and repairs nothing"
+    other.close()
+
+
+def test_compaction_keeps_the_newer_record(tmp_path: Path, kafka: str) -> None:
+    owner = Owner(tmp_path, kafka, AT_ONCE)
+    owner.write(b"a", 9)
+    owner.zombie_writes(b"a", 5)
+    owner.tend()
+
+    def compacted() -> bool:
+        owner.write(b"filler", owner.stores.offset(1))  # a segment ends when something is written behind it
+        return sum(key == b"a" for key, _ in owner.log()) == 1
+
+    wait_for(compacted, "compaction")
+    assert (b"a", record(9, 1)) in owner.log()
+    other = PartitionStores(tmp_path / "other")
+    restored = Restorer(owner.changelog, other, owner.outbox).take_over([1])
+    assert 2 <= restored <= owner.stores.offset(1), "offsets are missing, and the end is found nevertheless"
+    assert other.read(1, [b"a"]) == [record(9, 1)]
+    assert other.offset(1) == owner.stores.offset(1)
+    other.close()
+    owner.stores.close()
+
+
+def _caught_up(log: str, partitions: int) -> bool:
+    """Whether a standby has caught up with what it follows at last, which is that many partitions."""
+    _, _, last = log.rpartition("standby for partitions ")
+    found = re.match(r"([\d, ]+); (\d+) of them", last)
+    return found is not None and len(found[1].split(",")) == partitions and last.count("caught up") == int(found[2])
+
+
+def test_a_standby_takes_over_without_restoring_everything(tmp_path: Path, kafka: str, milvus_lite: str) -> None:
+    site = Site(tmp_path, kafka, milvus_lite)
+    site.create_topics()
+    site.fill_index()
+    clicks = ["--agents", "clicks"]
+    timeout = ["--set", "worker.session_timeout=6"]
+
+    def log(name: str) -> str:
+        return (tmp_path / f"{name}.log").read_text()
+
+    with site.worker(*clicks, *timeout, name="a") as first:
+        # Two partitions stay here when another worker comes.
+        site.outbox.send([site.click(u, 1 + u % 300) for u in range(100)])
+        wait_for(lambda: audit_kafka(site.config).ok, "the histories")
+        with site.worker(*clicks, *timeout, "--set", "worker.standby=true", name="b"):
+            wait_for(lambda: _caught_up(log("b"), partitions=2), "the standby")
+            first.kill()
+            wait_for(lambda: "took over partitions 0, 1, 2, 3: " in log("b"), "the take-over")
+            assert "took over partitions 0, 1, 2, 3: 0 records restored" in log("b")
+            site.outbox.send([site.click(u, 1 + u % 300) for u in range(100)])
+            wait_for(lambda: audit_kafka(site.config).ok and audit_kafka(site.config).clicks == 200, "more clicks")
+    index = site.index()
+    index.drop()
+    index.close()

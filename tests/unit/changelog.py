@@ -1,0 +1,107 @@
+"""A changelog in memory, as `streams.restore` reads it, and an outbox that writes to it and fails on demand."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import numpy as np
+
+from streams.errors import TransientError
+from streams.history import History
+from streams.ports import Output
+from streams.restore import Changelog, ChangelogReader, Portion
+
+
+def record(fence: int, partition: int = 0) -> bytes:
+    """A history record as the clicks up to this fence make it."""
+    return History(partition, fence, np.array([fence])).to_bytes()
+
+
+class MemoryChangelog(Changelog):
+    """Records in lists.
+
+    Attributes:
+        log: partition → (user key, record), at their offsets.
+        away: Kafka does not answer.
+        before_portion: is called before each portion that is read.
+        portion: most records in one.
+        reads: how many readers there were.
+    """
+
+    def __init__(self, partitions: int = 1, portion: int = 10_000) -> None:
+        self.topic = "changelog"
+        self.log: dict[int, list[tuple[bytes, bytes | None]]] = {p: [] for p in range(partitions)}
+        self.away = False
+        self.before_portion: Callable[[], object] = lambda: None
+        self.portion = portion
+        self.reads = 0
+
+    def ends(self, partitions: Collection[int]) -> dict[int, int]:
+        if self.away:
+            raise TransientError("Kafka", "away, for the test")
+        return {p: len(self.log[p]) for p in partitions}
+
+    def reader(self) -> ChangelogReader:
+        self.reads += 1
+        return _Reader(self)
+
+    def last(self, partition: int = 0) -> dict[bytes, bytes | None]:
+        """What compaction would keep."""
+        return dict(self.log[partition])
+
+
+class _Reader(ChangelogReader):
+    def __init__(self, changelog: MemoryChangelog) -> None:
+        self._changelog = changelog
+        self._next: dict[int, int] = {}
+
+    def start(self, starts: Mapping[int, int]) -> None:
+        self._next = dict(starts)
+
+    def read(self, most: int, wait: float) -> tuple[dict[int, Portion], dict[int, int]]:
+        self._changelog.before_portion()
+        if self._changelog.away:
+            raise TransientError("Kafka", "away, for the test")
+        found, ended = {}, {}
+        for partition, begin in self._next.items():
+            log = self._changelog.log[partition]
+            records = log[begin : begin + min(most, self._changelog.portion)]
+            if records:
+                self._next[partition] = begin + len(records)
+                found[partition] = Portion(records, begin + len(records) - 1)
+            if begin + len(records) == len(log):
+                ended[partition] = len(log)
+        if not found:
+            time.sleep(min(wait, 0.01))
+        return found, ended
+
+    def close(self) -> None:
+        pass
+
+
+class ChangelogOutbox:
+    """Writes to a memory changelog.
+
+    Attributes:
+        survivors: the next call writes only this many messages, and fails; None = all, and it does not.
+        sent: all that was written.
+    """
+
+    def __init__(self, changelog: MemoryChangelog) -> None:
+        self._changelog = changelog
+        self.survivors: int | None = None
+        self.sent: list[Output] = []
+
+    def send(self, outputs: Sequence[Output]) -> Sequence[int]:
+        survivors, self.survivors = self.survivors, None
+        offsets = []
+        for output in outputs[:survivors]:
+            assert output.partition is not None and output.key is not None
+            log = self._changelog.log[output.partition]
+            log.append((output.key, output.value))
+            offsets.append(len(log) - 1)
+            self.sent.append(output)
+        if survivors is not None:
+            raise TransientError("Kafka", "cut off, for the test")
+        return offsets
