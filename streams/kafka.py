@@ -129,7 +129,7 @@ def read_to_end(kafka: Kafka, topic: str, starts: Mapping[int, int] | None = Non
                 if error is None:
                     yield _record(raw)
                 elif not harmless(error):
-                    raise fault(error)
+                    raise fault(error, raw.topic())
             positions = {tp.partition: tp.offset for tp in consumer.position(assigned)}
             # By position, not by the last offset seen: markers and compaction leave gaps at the end.
             ends = {p: end for p, end in ends.items() if positions[p] < end}
@@ -162,7 +162,7 @@ def follow(kafka: Kafka, topics: Sequence[str], from_beginning: bool = False) ->
                 elif error.fatal() or not (
                     error.retriable() or harmless(error) or error.code() == KafkaError._ALL_BROKERS_DOWN
                 ):
-                    raise fault(error)
+                    raise fault(error, raw.topic())
     finally:
         consumer.close()
 
@@ -217,10 +217,11 @@ def harmless(error: KafkaError) -> bool:
     return error.code() in (KafkaError._PARTITION_EOF, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
 
-def fault(error: KafkaError) -> TransientError | FatalError:
-    """librdkafka's error in our terms: whether trying again can help."""
+def fault(error: KafkaError, topic: str | None = None) -> TransientError | FatalError:
+    """librdkafka's error, about this topic, in our terms: whether trying again can help."""
     if error.code() in _FATAL:
-        return FatalError(f"Kafka refuses: {error.str()}; check kafka.* in the configuration and the access rights")
+        about = f"{topic}: {error.str()}" if topic else error.str()
+        return FatalError(f"Kafka refuses: {about}; check kafka.* in the configuration and the access rights")
     return TransientError("Kafka", error.str())
 
 

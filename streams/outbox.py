@@ -52,13 +52,15 @@ class KafkaOutbox:
     def send(self, outputs: Sequence[Output]) -> Sequence[int]:
         """See `streams.ports.Outbox.send`."""
         offsets = [-1] * len(outputs)
-        errors: list[KafkaError] = []
+        errors: list[tuple[KafkaError, str]] = []
 
         for place, output in enumerate(outputs):
 
-            def delivered(error: KafkaError | None, message: RawMessage, place: int = place) -> None:
+            def delivered(
+                error: KafkaError | None, message: RawMessage, place: int = place, topic: str = output.topic
+            ) -> None:
                 if error is not None:
-                    errors.append(error)
+                    errors.append((error, topic))
                 else:
                     offset = message.offset()
                     offsets[place] = -1 if offset is None else offset
@@ -70,10 +72,10 @@ class KafkaOutbox:
             # So confluent-kafka reports a signal that arrives during a callback; nothing else is raised in ours.
             raise KeyboardInterrupt from error
         if errors:
-            if any(error.fatal() for error in errors):
+            if any(error.fatal() for error, _ in errors):
                 # An idempotent producer that lost its place in the sequence never recovers; the batch is sent again.
                 self._producer = self._new_producer()
-            raise fault(errors[0])
+            raise fault(*errors[0])
         return offsets
 
     def _produce(self, output: Output, delivered: Any) -> None:
@@ -91,6 +93,6 @@ class KafkaOutbox:
             except BufferError:  # the local queue is full: let deliveries make room
                 self._producer.poll(0.1)
             except KafkaException as error:
-                raise fault(error.args[0]) from None
+                raise fault(error.args[0], output.topic) from None
             else:
                 return

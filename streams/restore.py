@@ -45,7 +45,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from configs.schema import Kafka
 from streams.errors import FatalError, TransientError
 from streams.history import CorruptHistoryError
-from streams.kafka import ADMIN_TIMEOUT, admin, fault
+from streams.kafka import ADMIN_TIMEOUT, admin, fault, harmless
 from streams.ports import Outbox, Output
 from streams.store import PartitionStores
 
@@ -116,8 +116,8 @@ class ChangelogReader:
                     runs.setdefault(_int(message.partition()), []).append(message)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     ended[_int(message.partition())] = _int(message.offset())
-                else:
-                    raise fault(error)
+                elif not harmless(error):
+                    raise fault(error, self._topic)
         except KafkaException as error:
             raise fault(error.args[0]) from None
         return {partition: _portion(run) for partition, run in runs.items()}, ended

@@ -42,7 +42,7 @@ ROOMS = {"configs", "model", "streams", "producers", "embedded", "benchmarks", "
 OTHER_VARIABLES = {"MINDSTREAM_DATA"}
 LINKING = [
     path
-    for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "model/README.md")
+    for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "model/README.md", "configs/access.md")
     if (path := ROOT / name).exists()
 ]
 #: Suffixes by which `name.suffix` is a file, not a configuration key.
