@@ -29,7 +29,7 @@ def _kill_at(point: str) -> Scenario:
         if point == "restoring":  # by whoever takes over next
             stage.fleet.kill(stage.victim(), wipe=True)
         assert stage.trips.await_victim(point, 60), f"no worker came to the point {point!r}"
-        stage.hold(2)
+        stage.hold(2, 12)
 
     return scenario
 
@@ -50,14 +50,14 @@ def kill(stage: Stage) -> None:
     """kill -9 at a random moment."""
     stage.hold(stage.rng.uniform(0, 2))
     stage.fleet.kill(stage.victim())
-    stage.hold(2, 5)
+    stage.hold(2, 12)
 
 
 def kill_all(stage: Stage) -> None:
     """kill -9 of every worker at once."""
     for name in stage.fleet.names:
         stage.fleet.kill(name)
-    stage.hold(2, 5)
+    stage.hold(2, 12)
 
 
 def sigterm(stage: Stage) -> None:
@@ -65,8 +65,9 @@ def sigterm(stage: Stage) -> None:
     name = stage.victim()
     seconds = stage.fleet.retire(name)
     assert seconds < 10, f"the worker needed {seconds:.1f} s to leave"
-    stage.hold(2)
+    stage.hold(2, 5)
     stage.fleet.start(name)
+    stage.hold(0, 10)
 
 
 def join_and_leave(stage: Stage) -> None:
@@ -92,7 +93,7 @@ def zombie(stage: Stage) -> None:
 def disk_lost(stage: Stage) -> None:
     """kill -9, and the local store is gone: histories are restored from the changelog."""
     stage.fleet.kill(stage.victim(), wipe=True)
-    stage.hold(3)
+    stage.hold(2, 12)
 
 
 def broker_killed(stage: Stage) -> None:
