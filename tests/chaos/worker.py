@@ -96,9 +96,10 @@ class _CommitsFirst(_Agent):
         await super()._run(batch, tend)
 
 
-class _NeverTends(_Agent):
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options | {"tend": lambda _partitions: None})
+class _NeverBehind(_Stores):
+    def restore(self, *args: Any, **options: Any) -> Any:
+        super().restore(*args, **options)
+        return set()
 
 
 def _apply_without_fence(
@@ -110,11 +111,10 @@ def _apply_without_fence(
 
 if __name__ == "__main__":
     sabotage = os.environ.get("MINDSTREAM_SABOTAGE", "")
-    agents = {"commit first": _CommitsFirst, "no repair": _NeverTends}
     parts: dict[str, Any] = {
         "KafkaOutbox": _Outbox,
-        "PartitionStores": _Stores,
-        "BatchAgent": agents.get(sabotage, _Agent),
+        "PartitionStores": _NeverBehind if sabotage == "no repair" else _Stores,
+        "BatchAgent": _CommitsFirst if sabotage == "commit first" else _Agent,
     }
     for name, part in parts.items():
         assert hasattr(streams.app, name)
