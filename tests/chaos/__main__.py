@@ -64,9 +64,15 @@ def main(
 
 
 def play(
-    running: Servers, folder: Path, seed: int, names: tuple[str, ...], short: bool, sabotage: str | None = None
+    running: Servers,
+    folder: Path,
+    seed: int,
+    names: tuple[str, ...],
+    short: bool,
+    sabotage: str | None = None,
+    patience: float = PATIENCE,
 ) -> list[Figures]:
-    """One round. Ends with the first scenario whose audit does not balance."""
+    """One round. Ends with the first scenario whose audit does not balance within `patience` seconds."""
     order = list(names or SCENARIOS)
     Random(seed).shuffle(order)
     figures: list[Figures] = []
@@ -75,7 +81,7 @@ def play(
             started = time.monotonic()
             stage.begin()
             SCENARIOS[name](stage)
-            figures.append(stage.settle(name, PATIENCE))
+            figures.append(stage.settle(name, patience))
             f = figures[-1]
             click.echo(
                 f"{'ok' if f.ok else 'WRONG':5} {name}: {f.clicks:,} clicks, ends {f.ends}, "

@@ -190,12 +190,10 @@ SCENARIOS: dict[str, Scenario] = {
 SHORT = (
     "kill all",
     "kill: half sent",
-    "kill: sent",
     "kill: stored",
     "zombie: searched",
     "disk lost",
     "join and leave",
     "broker killed",
     "milvus errors",
-    "milvus killed",
 )

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.chaos.__main__ import play
 from tests.chaos.scenarios import SHORT
-from tests.chaos.stage import servers, table
+from tests.chaos.stage import Servers, servers, table
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
-def test_nothing_is_lost_or_doubled(tmp_path: Path) -> None:
-    with servers(tmp_path / "servers") as running:
-        figures = play(running, tmp_path / "round", seed=7, names=SHORT, short=True)
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with servers(tmp_path_factory.mktemp("chaos")) as found:
+        yield found
+
+
+def test_nothing_is_lost_or_doubled(tmp_path: Path, running: Servers) -> None:
+    figures = play(running, tmp_path / "round", seed=7, names=SHORT, short=True)
     print(table(figures))
     assert [f.scenario for f in figures if not f.ok] == []
     assert len(figures) == len(SHORT)
     assert sum(len(f.ends) for f in figures) >= 5, "the kills did not happen"
 
 
-def test_the_suite_notices_a_removed_fence(tmp_path: Path) -> None:
-    with servers(tmp_path / "servers") as running:
-        (found,) = play(running, tmp_path / "round", 7, ("kill: stored",), short=True, sabotage="no fence")
+def test_the_suite_notices_a_removed_fence(tmp_path: Path, running: Servers) -> None:
+    (found,) = play(running, tmp_path / "round", 7, ("kill: stored",), short=True, sabotage="no fence", patience=30)
     assert found.report.histories_different > 0

@@ -9,17 +9,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from benchmarks.data import Shop
+from model.encoder import Encoder
 from tests.site import ROOT, environment, wait_for
 
 pytestmark = pytest.mark.integration
 
+SHOP = {"items": 50, "dim": 8, "users": 12, "clicks": 60, "batch": 4}
 SIZES = {
-    "freshness": {"items": 3, "catalogue": 50, "dim": 8},
-    "clicks": {"clicks": 60, "users": 12, "catalogue": 50, "dim": 8, "batch": 4, "rate": 10, "seconds": 1},
+    "throughput": SHOP | {"faust": 50, "seconds": 1},
+    "latency": SHOP | {"seconds": 1},
+    "freshness": SHOP | {"published": 3},
+    "pressure": SHOP | {"seconds": 1},
+    "recall": SHOP | {"queried": 10},
     "producers": {"items": 300, "dim": 8, "clicks": 500, "users": 50},
     "evaluation": {"users": 100, "items": 300, "dim": 8, "length": 5, "seen": 3},
     "encoder": {"users": 4, "length": 5, "dim": 8, "catalogue": 100, "rounds": 5},
@@ -49,11 +56,13 @@ def _left(kafka: str, folder: Path) -> tuple[list[str], list[str]]:
     return [topic for topic in topics if topic.startswith("bench-")], files
 
 
+@pytest.mark.timeout(600)
 def test_every_benchmark_runs_and_reports(tmp_path: Path, kafka: str, milvus_lite: str) -> None:
     figures = tmp_path / "figures.json"
-    command = [*_command(tmp_path / "bench", *SIZES), "--json", str(figures)]
+    curves = tmp_path / "curves.png"
+    command = [*_command(tmp_path / "bench", *SIZES), "--json", str(figures), "--plot", str(curves)]
     servers = environment(MINDSTREAM_KAFKA=kafka, MINDSTREAM_MILVUS=milvus_lite)
-    done = subprocess.run(command, cwd=ROOT, env=servers, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=servers, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, done.stderr
     assert "commit " in done.stdout
     assert "command " in done.stdout
@@ -65,12 +74,26 @@ def test_every_benchmark_runs_and_reports(tmp_path: Path, kafka: str, milvus_lit
         for figure in result["figures"]:
             assert math.isfinite(figure["value"]) and figure["value"] >= 0, figure
             assert figure["name"] in done.stdout
+    assert curves.stat().st_size
     wait_for(lambda: _left(kafka, tmp_path / "bench") == ([], []), "the topics to go")
+
+
+def test_the_baseline_encodes_as_the_worker_does(tmp_path: Path) -> None:
+    from benchmarks.baseline import network
+    from model.training.backend import paddle
+
+    artifact = Shop(tmp_path / "shop", items=50, dim=8, users=5, clicks=5).artifact
+    rng = np.random.default_rng(0)
+    embeddings = np.asarray(artifact.item_vectors)[rng.integers(50, size=(3, artifact.history_length))]
+    lengths = np.array([1, 7, artifact.history_length])
+    expected = Encoder.from_artifact(artifact).encode(embeddings, lengths)
+    found, _ = network(artifact)(paddle.to_tensor(embeddings), paddle.to_tensor(lengths))
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, kafka: str, milvus_lite: str) -> None:
     log, folder = tmp_path / "log", tmp_path / "bench"
-    command = [*_command(folder, "freshness"), "--set", "freshness.items=100000"]
+    command = [*_command(folder, "freshness"), "--set", "freshness.published=100000"]
     servers = environment(MINDSTREAM_KAFKA=kafka, MINDSTREAM_MILVUS=milvus_lite)
     with log.open("wb") as file:
         process = subprocess.Popen(command, cwd=ROOT, env=servers, stdout=file, stderr=file)

@@ -48,7 +48,7 @@ def served(tmp_path: Path, kafka: str, milvus_lite: str) -> Iterator[Site]:
 def _put(site: Site, messages: Sequence[Message], reason: Reason = "not_json", now: float = 1000.0) -> None:
     """Write dead letters as the worker does."""
     letters = [DeadLetter(message, reason, f"broken {message.offset}") for message in messages]
-    site.outbox.send([dead_letter_output(site.config.topics.dead_letters, letter, now, 10**6) for letter in letters])
+    site.outbox.send([dead_letter_output(site.config.topics.dead_letters, letter, now, 10**8) for letter in letters])
 
 
 def _message(site: Site, offset: int, key: bytes | None = b"42", value: bytes | None = b"{broken") -> Message:

@@ -29,7 +29,7 @@ from tests.unit.test_fuzz import TOKENS
 
 pytestmark = pytest.mark.integration
 
-MESSAGES = int(os.environ.get("FUZZ_MESSAGES", "20000"))
+MESSAGES = int(os.environ.get("FUZZ_MESSAGES", "10000"))
 #: What CI runs twice, it should judge alike; developers find new faults.
 SEED = int(os.environ.get("FUZZ_SEED", "1" if os.environ.get("CI") else str(random.SystemRandom().randrange(2**32))))
 #: One of so many messages has up to the size that its topic takes.

@@ -34,10 +34,11 @@ PURE = {"messages", "history", "merge", "embeddings", "engine", "ports", "errors
 PURE_MAY = {"numpy", "orjson", "prometheus_client"}
 #: Library → the only files that may import it.
 ONLY_IN = {
-    "faust": {"streams/agents.py", "streams/app.py", "streams/worker.py"},
+    "faust": {"streams/agents.py", "streams/app.py", "streams/worker.py", "benchmarks/plain_faust.py"},
     "rocksdict": {"streams/store.py"},
-    "pymilvus": {"streams/milvus.py", "embedded/milvus.py"},
+    "pymilvus": {"streams/milvus.py", "embedded/milvus.py", "benchmarks/baseline.py"},
     "paddle": {"model/training/backend.py"},
+    "fastapi": {"benchmarks/baseline.py"},
 }
 
 

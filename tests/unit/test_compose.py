@@ -23,6 +23,7 @@ TEXT = COMPOSE.read_text(encoding="utf-8")
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
 ONE_SHOT = {"topics", "folders", "train", "publish", "replay"}
 LASTING = sorted(set(SERVICES) - ONE_SHOT)
+OBSERVABILITY = {"prometheus", "grafana"}
 OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
 #: ${NAME}, ${NAME:-default}, ${NAME:?message}
 VARIABLE = re.compile(r"\$\{([A-Z_]+)(:[-?][^}]*)?\}")
@@ -50,12 +51,13 @@ def test_the_schema_finds_faults(tmp_path: Path, right: str, wrong: str) -> None
 
 
 def test_the_services_that_the_system_consists_of() -> None:
-    assert set(LASTING) == {"kafka", "etcd", "minio", "milvus", "item-worker", "click-worker"}
+    assert set(LASTING) == {"kafka", "etcd", "minio", "milvus", "item-worker", "click-worker"} | OBSERVABILITY
     assert {name for name, service in SERVICES.items() if "training" in service.get("profiles", ())} == {
         "train",
         "publish",
     }
     assert SERVICES["replay"]["profiles"] == ["replay"]
+    assert {name for name, s in SERVICES.items() if s.get("profiles") == ["observability"]} == OBSERVABILITY
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
@@ -100,7 +102,7 @@ def test_one_shot_services_are_not_restarted(name: str) -> None:
 def test_nothing_runs_as_root_or_gains_rights(name: str) -> None:
     service = SERVICES[name]
     if name != "kafka":  # its image has a user of its own
-        assert re.fullmatch(r"10001:(10001|0)", service["user"])
+        assert re.fullmatch(r"10001:(10001|0)|65534:65534|472:0", service["user"])
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
     assert "privileged" not in service
@@ -157,5 +159,46 @@ def test_named_volumes_are_declared_and_workers_share_no_folder() -> None:
     for service in SERVICES.values():
         for volume in service.get("volumes", ()):
             source, colon, _ = volume.partition(":")
-            assert not colon or source in declared or source.startswith("${CLICKS_DIR")
+            if source.startswith("./"):
+                assert (ROOT / source).exists()
+                assert volume.endswith(":ro")
+            else:
+                assert not colon or source in declared or source.startswith("${CLICKS_DIR")
     assert SERVICES["click-worker"]["environment"]["MINDSTREAM_DATA_DIR"] in SERVICES["click-worker"]["volumes"]
+
+
+def test_prometheus_asks_every_container_of_the_workers_and_they_answer_in_their_network_only() -> None:
+    text = (ROOT / "configs" / "observability" / "prometheus.yml").read_text(encoding="utf-8")
+    jobs = {job["job_name"]: job["dns_sd_configs"] for job in yaml.safe_load(text)["scrape_configs"]}
+    assert set(jobs) == {"click-worker", "item-worker"}
+    for name, (found_by,) in jobs.items():
+        service = SERVICES[name]
+        assert found_by["names"] == [name]
+        assert [str(found_by["port"])] == service["expose"]
+        assert "--set=worker.metrics_host=0.0.0.0" in service["command"]
+        assert "ports" not in service
+        assert set(service["networks"]) <= set(SERVICES["prometheus"]["networks"])
+
+
+def test_prometheus_and_grafana_find_their_files() -> None:
+    folder = ROOT / "configs" / "observability"
+    prometheus = {target: source for source, target in _mounts("prometheus")}
+    assert "--config.file=/etc/prometheus/prometheus.yml" in SERVICES["prometheus"]["command"]
+    assert ROOT / prometheus["/etc/prometheus/prometheus.yml"] == folder / "prometheus.yml"
+    for file in yaml.safe_load((folder / "prometheus.yml").read_text(encoding="utf-8"))["rule_files"]:
+        assert (ROOT / prometheus[file]).is_file()
+    assert ("./configs/observability/grafana", "/etc/grafana/provisioning") in _mounts("grafana")
+    home = SERVICES["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert (folder / "grafana" / home.removeprefix("/etc/grafana/provisioning/")).is_file()
+
+
+def _mounts(name: str) -> list[tuple[str, str]]:
+    return [(source, target) for source, target, *_ in (volume.split(":") for volume in SERVICES[name]["volumes"])]
+
+
+def test_grafana_knows_nobody_without_a_password_and_reaches_only_prometheus() -> None:
+    grafana = SERVICES["grafana"]
+    assert grafana["environment"]["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
+    assert "GRAFANA_PASSWORD:?" in grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD"]
+    (network,) = grafana["networks"]
+    assert {name for name, service in SERVICES.items() if network in service.get("networks", ())} == OBSERVABILITY

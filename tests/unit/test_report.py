@@ -1,15 +1,21 @@
-"""How figures are reported, and the bookkeeping behind the latency of clicks."""
+"""How figures are reported, and what they are computed from: traffic, topics."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 from pathlib import Path
 
+import click
+import numpy as np
 import pytest
 
-from benchmarks.clicks import Stamp, delays, newest
-from benchmarks.report import Figure, Result, Run, commit, cpu_model, percentiles, to_json
+from benchmarks.data import Shop
+from benchmarks.plot import draw
+from benchmarks.report import Curve, Figure, Result, Run, commit, cpu_model, percentiles, to_json
+from benchmarks.stage import BenchmarkError
+from benchmarks.stream import Events, Phase
 
 RUN = Run(
     cpu="A processor",
@@ -84,9 +90,60 @@ def test_this_machine_is_named() -> None:
     assert cpu_model()
 
 
+def events(*found: tuple[int, int, float]) -> Events:
+    """From (user, offset, seconds)."""
+    places = np.array([user * 2**40 + offset for user, offset, _ in found], dtype=np.int64)
+    return Events(places, np.array([at for *_, at in found], dtype=np.float64))
+
+
 def test_a_click_is_answered_by_the_first_answer_to_it_or_to_a_later_click() -> None:
-    anna, bert = (0, b"anna"), (1, b"bert")
-    clicks = [Stamp(anna, 5, 1.0), Stamp(anna, 7, 2.0), Stamp(bert, 5, 1.0), Stamp(anna, 9, 4.0)]
-    answers = [Stamp(anna, 3, 0.5), Stamp(bert, 5, 1.5), Stamp(anna, 7, 3.0), Stamp(anna, 9, 4.25)]
-    assert newest(clicks) == {anna: 9, bert: 5}
-    assert delays(clicks, answers) == [2.0, 1.0, 0.5, 0.25]
+    anna, bert = 0, 1
+    clicks = events((anna, 5, 1.0), (anna, 7, 2.0), (bert, 5, 1.0), (anna, 9, 4.0))
+    answers = events((anna, 3, 0.5), (bert, 5, 1.5), (anna, 7, 3.0), (anna, 9, 4.25), (bert, 5, 9.0))
+    assert Phase(clicks, answers).delays().tolist() == [2.0, 1.0, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("answer", [(0, 4, 2.0), (1, 5, 2.0)])
+def test_a_click_without_answer_fails_the_benchmark(answer: tuple[int, int, float]) -> None:
+    with pytest.raises(BenchmarkError, match="1 of 1 clicks have no answer"):
+        Phase(events((0, 5, 1.0)), events(answer)).delays()
+
+
+def test_rates_are_those_of_the_middle() -> None:
+    # Ten answers a second, after a start that took long; each answers two clicks.
+    begin = [0.0, 100.0]
+    answers = events(*((0, 2 * n + 1, at) for n, at in enumerate([*begin, *(100 + k / 10 for k in range(1, 100))])))
+    clicks = events(*((0, n, 0.0) for n in range(2 * len(answers))))
+    phase = Phase(clicks, answers)
+    assert phase.answer_rate() == pytest.approx(10, rel=0.05)
+    assert phase.rate() == pytest.approx(20, rel=0.05)
+    assert phase.coalesced() == pytest.approx(0.5)
+
+
+def test_lateness_is_that_behind_an_open_schedule() -> None:
+    clicks = events((0, 0, 10.0), (0, 1, 10.1), (0, 2, 10.5), (0, 3, 10.5))
+    assert Phase(clicks, events()).lateness(rate=10).tolist() == pytest.approx([0, 0, 0.3, 0.2])
+
+
+def test_the_traffic_of_a_shop(tmp_path: Path) -> None:
+    shop = Shop(tmp_path / "shop", items=2000, dim=8, users=40, clicks=60)
+    for traffic in (shop.rounds(), shop.sessions()):
+        clicks, earlier = traffic.clicks(), dict(traffic.earlier(1000))
+        assert len(clicks) + sum(map(len, earlier.values())) == len(traffic.log)
+        for history in traffic.histories(20, 5, np.random.default_rng(0)):
+            assert 1 <= len(history) <= 5
+            assert set(history.tolist()) <= set(traffic.log.item.tolist())
+    rounds, sessions = shop.rounds().clicks(), shop.sessions().clicks()
+    in_order = rounds.user[np.argsort(rounds.order, kind="stable")]
+    assert sorted(in_order[:40].tolist()) == sorted(in_order[40:].tolist()) == list(range(40))
+    assert len(sessions) == 60
+    oldest = sessions.order.min()
+    assert np.count_nonzero(shop.sessions().log.order >= oldest) == 60  # the newest ones
+
+
+def test_curves_are_drawn(tmp_path: Path) -> None:
+    curve = Curve("by ef", "recall@50, %", "queries/s", [90.0, 99.0], [4000.0, 2000.0])
+    draw(tmp_path / "curves.svg", [dataclasses.replace(RESULT, curves=[curve])])
+    assert "recall@50, %" in (tmp_path / "curves.svg").read_text()
+    with pytest.raises(click.ClickException, match="curve"):
+        draw(tmp_path / "none.png", [RESULT])
