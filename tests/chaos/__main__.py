@@ -35,7 +35,7 @@ Examples:
 @click.option("--rounds", default=1, show_default=True, type=click.IntRange(min=1), help="Times that all are played.")
 @click.option("--seed", type=int, help="Chooses victims, moments and the order; printed when not given.")
 @click.option("--scenario", "names", multiple=True, type=click.Choice(list(SCENARIOS)), help="Only these; repeatable.")
-@click.option("--short", is_flag=True, help="Short outages.")
+@click.option("--short", is_flag=True, help="Short outages in the first round, too.")
 @click.option("--sabotage", type=click.Choice(SABOTAGES), help="Break a rule of the guarantee: the suite must fail.")
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there, too.")
 def main(
@@ -53,7 +53,8 @@ def main(
     figures: list[Figures] = []
     with servers(folder / "servers") as running:
         for number in range(rounds):
-            figures += play(running, folder / f"round-{number}", seed + number, names, short, sabotage)
+            # The first round has the long outages; the others differ from it by seed alone.
+            figures += play(running, folder / f"round-{number}", seed + number, names, short or number > 0, sabotage)
             click.echo(table(figures) if number == rounds - 1 else f"round {number + 1} of {rounds} played")
     if path is not None:
         path.write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n", encoding="utf-8")
