@@ -30,7 +30,7 @@ from streams.engine import RecallEngine
 from streams.errors import FatalError
 from streams.health import Health, ObservedIndex, serve
 from streams.items import ItemProcessor
-from streams.metrics import BatchMetrics, ClickMetrics, ItemMetrics, publish_model
+from streams.metrics import BatchMetrics, ClickMetrics, ItemMetrics, worker_registry
 from streams.milvus import MilvusIndex
 from streams.outbox import KafkaOutbox
 from streams.ports import ItemIndex
@@ -120,8 +120,7 @@ def build(config: WorkerConfig, agents: Collection[str]) -> Process:
     # The item agent owns the collection; a click worker alone must find it.
     milvus = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create="items" in agents)
     index = ObservedIndex(milvus, patience=2 * config.milvus.timeout + 10)
-    registry = CollectorRegistry()
-    publish_model(registry, artifact.model_version)
+    registry = worker_registry(artifact.model_version)
     builders = {"clicks": _click_app, "items": _item_app}
     apps = {name: builders[name](config, artifact, index, registry) for name in agents}
     pulse = Pulse()

@@ -109,14 +109,17 @@ class ClickProcessor:
             TransientError: Milvus or Kafka did not answer; call again with the same messages.
             PartitionLost: another worker owns a partition of the batch now; forget the batch.
         """
+        lap = self._metrics.stopwatch()
         users, dead = self._decode(messages)  # 1
+        lap("decode")
         old = self._read(users)  # 2
         updates = [
             apply_clicks(history, user.partition, user.clicks, self._history_length)
             for user, history in zip(users, old, strict=True)
         ]
         histories = [history for history, _ in updates]
-        candidates = self._engine.recall([h.items for h in histories])  # 3
+        lap("read")
+        candidates = self._engine.recall([h.items for h in histories], lap)  # 3
 
         changed = [(user, history) for user, (history, applied) in zip(users, updates, strict=True) if applied]
         records = [Output(self._changelog, u.key, h.to_bytes(), u.partition) for u, h in changed]
@@ -125,8 +128,11 @@ class ClickProcessor:
             dead_letter_output(self._dead_letters, letter, self._clock(), self._max_letter_bytes) for letter in dead
         ]
         self._store.check({user.partition for user in users})  # the search may have taken long
+        lap("pack")
         offsets = self._outbox.send([*records, *answers, *letters])  # 4
+        lap("send")
         self._write(records, offsets[: len(records)])  # 5
+        lap("store")
         self._count(dead, updates, users, candidates)
 
     def _decode(self, messages: Sequence[Message]) -> tuple[list[_User], list[DeadLetter]]:

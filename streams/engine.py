@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from model.inputs import windows
 from streams.embeddings import HistoryEmbeddings
 from streams.merge import PADDING, Candidates, merge
 from streams.ports import FloatArray, IdArray, InterestEncoder, ItemIndex
+
+#: Is told which stage has just ended: embed, encode, search, merge.
+Lap = Callable[[str], object]
 
 
 class RecallEngine:
@@ -41,7 +44,7 @@ class RecallEngine:
         self._interests = encoder.interests if interests is None else min(interests, encoder.interests)
         self._filter_seen = filter_seen
 
-    def recall(self, histories: Sequence[IdArray]) -> list[Candidates | None]:
+    def recall(self, histories: Sequence[IdArray], lap: Lap = lambda _stage: None) -> list[Candidates | None]:
         """Candidates for each history, (n,) item ids, oldest first; None where no item of the history is known.
 
         Raises:
@@ -50,7 +53,7 @@ class RecallEngine:
         answers: list[Candidates | None] = [None] * len(histories)
         if not histories:
             return answers
-        interests, usable = self.interests(histories)  # (B', K, D), (B',)
+        interests, usable = self.interests(histories, lap)  # (B', K, D), (B',)
         if len(usable) == 0:
             return answers
         seen = _padded([histories[i] for i in usable]) if self._filter_seen else None  # (B', H)
@@ -58,15 +61,18 @@ class RecallEngine:
         limit = self._top_k + (0 if seen is None else seen.shape[1])
         B, K, D = interests.shape
         ids, scores = self._index.search(interests.reshape(B * K, D), limit)  # (B'·K, limit)
+        lap("search")
         merged = merge(ids.reshape(B, K, limit), scores.reshape(B, K, limit), self._top_k, seen)
         for place, candidates in zip(usable, merged, strict=True):
             answers[place] = candidates
+        lap("merge")
         return answers
 
-    def interests(self, histories: Sequence[IdArray]) -> tuple[FloatArray, IdArray]:
+    def interests(self, histories: Sequence[IdArray], lap: Lap = lambda _stage: None) -> tuple[FloatArray, IdArray]:
         """Interest vectors (B', K, D) of those users whose history holds a known item, and their places (B',)."""
         ends = np.cumsum([0, *map(len, histories)], dtype=np.int64)
         vectors, known = self._embeddings.lookup(np.concatenate(histories, dtype=np.int64))  # (Σ n, D), (Σ n,)
+        lap("embed")
         if not known.all():
             # What is unknown must not push a known click out of the window.
             vectors, ends = vectors[known], np.concatenate([[0], np.cumsum(known)])[ends]
@@ -75,7 +81,9 @@ class RecallEngine:
         places = np.arange(1, len(vectors) + 1)
         rows, lengths = windows(places, ends[usable], ends[usable + 1], self._encoder.history_length)  # (B', L), (B',)
         padded = np.concatenate([np.zeros((1, vectors.shape[1]), dtype=np.float32), vectors])
-        return self._encoder.encode(padded[rows], lengths)[:, : self._interests], usable
+        interests = self._encoder.encode(padded[rows], lengths)[:, : self._interests]
+        lap("encode")
+        return interests, usable
 
 
 def _padded(histories: Sequence[IdArray]) -> IdArray:

@@ -1,13 +1,75 @@
-"""Counters of the worker, in Prometheus' conventions: seconds, base units, an injected registry."""
+"""Metrics of the worker, in Prometheus' conventions: seconds, base units, an injected registry.
+
+`configs/observability/README.md` says what each one means and when to act; the tests hold it to what is exported here.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+import math
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+
+from streams.errors import Reason
 
 #: Seconds. From well below one Milvus search to the session timeout.
 _LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 #: Messages. Powers of four up to the largest batch allowed.
 _SIZES = (1, 4, 16, 64, 256, 1024, 4096)
+#: Seconds. From a NumPy call to a search or a flush that hangs.
+_STAGE = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+#: What a batch of clicks goes through, in this order (`streams.clicks`); embed to merge are the recall.
+STAGES = ("decode", "read", "embed", "encode", "search", "merge", "pack", "send", "store")
+
+
+class BatchHistogram(Collector):
+    """A histogram that one thread alone writes.
+
+    prometheus_client's locks twice and walks through the buckets: four times as long, for each user of each batch. One
+    writer needs no lock; a scrape may see an observation without its sum.
+
+    Args:
+        registry: that exports it.
+        name, documentation: of the metric.
+        buckets: upper bounds, ascending, without infinity.
+        label, values: its one label and all values of it; none by default.
+    """
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        name: str,
+        documentation: str,
+        buckets: Sequence[float],
+        label: str | None = None,
+        values: Sequence[str] = ("",),
+    ) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._bounds = (*buckets, math.inf)
+        self._label = label
+        self._counts = {value: [0] * len(self._bounds) for value in values}
+        self._sums = dict.fromkeys(values, 0.0)
+        registry.register(self)
+
+    def observe(self, amount: float, value: str = "") -> None:
+        """Count `amount` in the series of the label's `value`."""
+        self._counts[value][bisect_left(self._bounds, amount)] += 1
+        self._sums[value] += amount
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        family = HistogramMetricFamily(self._name, self._documentation, labels=[self._label] if self._label else [])
+        bounds = ["+Inf" if math.isinf(bound) else repr(float(bound)) for bound in self._bounds]
+        for value, counts in self._counts.items():
+            cumulative = list(zip(bounds, map(float, accumulate(counts)), strict=True))
+            family.add_metric([value] if self._label else [], cumulative, self._sums[value])
+        yield family
 
 
 class BatchMetrics:
@@ -20,6 +82,8 @@ class BatchMetrics:
         self.dead_letters = Counter(
             name("dead_letters"), "Messages sent to the dead-letter topic", ["reason"], registry=registry
         )
+        for reason in get_args(Reason):
+            self.dead_letters.labels(reason)  # a rate needs the 0 before the first one
         self.retries = Counter(name("retries"), "Batches tried again after a transient fault", registry=registry)
         self.batch_size = Histogram(name("batch_messages"), "Messages in a batch", registry=registry, buckets=_SIZES)
         self.batch_seconds = Histogram(
@@ -40,9 +104,15 @@ class BatchMetrics:
         )
 
 
-def publish_model(registry: CollectorRegistry, version: str) -> None:
-    """Name the model that this process works with, as the label of a metric that is always 1."""
-    Info("mindstream_model", "The model that this process works with", registry=registry).info({"version": version})
+def worker_registry(model_version: str) -> CollectorRegistry:
+    """A registry that tells what every worker tells: its model, as the label of a metric that is always 1, and the
+    process (start, CPU, memory, open files; on Linux only).
+    """
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    model = Info("mindstream_model", "The model that this process works with", registry=registry)
+    model.info({"version": model_version})
+    return registry
 
 
 class ClickMetrics(BatchMetrics):
@@ -61,12 +131,27 @@ class ClickMetrics(BatchMetrics):
             "Users of a batch without recommendation: no item of the history is known",
             registry=registry,
         )
-        self.latency = Histogram(
+        self.latency = BatchHistogram(
+            registry,
             "mindstream_click_to_recommendation_seconds",
-            "From the click's own time stamp to the acknowledged recommendation",
-            registry=registry,
-            buckets=_LATENCY,
+            "From the time stamp of a user's newest click to the acknowledged recommendation",
+            _LATENCY,
         )
+        self.stages = BatchHistogram(
+            registry, "mindstream_clicks_stage_seconds", "Time of a batch's finished stages", _STAGE, "stage", STAGES
+        )
+
+    def stopwatch(self) -> Callable[[str], None]:
+        """Starts with this call; each call of what it returns names the stage that has just ended."""
+        last = time.perf_counter()
+
+        def lap(stage: str) -> None:
+            nonlocal last
+            now = time.perf_counter()
+            self.stages.observe(now - last, stage)
+            last = now
+
+        return lap
 
 
 class ItemMetrics(BatchMetrics):
