@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from benchmarks.report import ROOT, Result, Run, to_json
+from benchmarks.report import ROOT, Curve, Figure, Result, Run, to_json
 
 if TYPE_CHECKING:
     from benchmarks.benchmark import Benchmark
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 FOLDER = ROOT / ".mindstream" / "bench"
 #: Name → what it measures. Their modules load Milvus' client, which takes a second: `--help` does without.
 NAMES = {
-    "freshness": "published item → found by a search",
-    "clicks": "clicks a second of one worker; latency click → recommendation at a steady pace",
+    "throughput": "clicks a second of one worker beside Milvus alone, a hand-wired service, and plain Faust",
+    "latency": "click → recommendation at 10, 50 and 80 % of what the worker sustains",
+    "freshness": "published item → found by a search, while clicks flow",
+    "pressure": "more clicks than the worker sustains: memory, lag, nothing lost, time to catch up",
+    "recall": "what the approximate search finds of the exact one, and at which speed, by ef",
     "producers": "items and clicks a second into Kafka",
     "restore": "histories a second from the changelog into an empty store; memory and disk",
     "evaluation": "test users a second through exact search and all metrics; peak memory",
@@ -39,9 +42,10 @@ Benchmarks:
 \b
 Examples:
   python -m benchmarks
-  python -m benchmarks freshness clicks --milvus standalone
+  python -m benchmarks throughput latency --milvus standalone
   python -m benchmarks encoder --json encoder.json
-  python -m benchmarks clicks --set clicks.clicks=100000 --set clicks.users=10000
+  python -m benchmarks pressure recall --plot curves.png
+  python -m benchmarks throughput --set throughput.clicks=1000000 --set throughput.items=20000
 
 \b
 The servers are embedded ones (python -m embedded --help), unless MINDSTREAM_KAFKA or MINDSTREAM_MILVUS name others.
@@ -52,6 +56,7 @@ Exit status: 0 all measured; 1 a benchmark could not be finished; 130 interrupte
 @click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("names", nargs=-1, type=click.Choice(list(NAMES)), metavar="[NAME]...")
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there, too.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curves there: .png, .svg.")
 @click.option("--milvus", type=click.Choice(["lite", "standalone"]), help="The real server where the platform has it.")
 @click.option("--set", "overrides", multiple=True, metavar="NAME.SIZE=N", help="Another size; repeatable.")
 @click.option(
@@ -63,7 +68,12 @@ Exit status: 0 all measured; 1 a benchmark could not be finished; 130 interrupte
     help="Folder for servers, models and logs while it runs.",
 )
 def main(
-    names: tuple[str, ...], path: Path | None, milvus: MilvusKind | None, overrides: tuple[str, ...], folder: Path
+    names: tuple[str, ...],
+    path: Path | None,
+    plot: Path | None,
+    milvus: MilvusKind | None,
+    overrides: tuple[str, ...],
+    folder: Path,
 ) -> None:
     """Measure the benchmarks with these names, or all, and print machine, commit, command and figures.
 
@@ -74,15 +84,19 @@ def main(
         signal.signal(number, signal.default_int_handler)
     chosen = tuple(dict.fromkeys(names)) or tuple(NAMES)
     try:
-        measure(chosen, path, milvus, overrides, folder)
+        results = measure(chosen, path, milvus, overrides, folder)
     except KeyboardInterrupt:
         click.echo("Interrupted; the servers are stopped.", err=True)
         sys.exit(130)
+    if plot is not None:
+        from benchmarks.plot import draw
+
+        draw(plot, results)
 
 
 def measure(
     names: Sequence[str], path: Path | None, milvus: MilvusKind | None, overrides: Sequence[str], folder: Path
-) -> None:
+) -> list[Result]:
     """Run benchmarks one after the other; what is finished is printed and written at once.
 
     Raises:
@@ -107,13 +121,16 @@ def measure(
             for name, benchmark in benchmarks.items():
                 click.echo(f"▸ {name}: {NAMES[name]}", err=True)
                 before = os.getloadavg()[0]
-                figures = benchmark.run(stage, sizes[name])
-                servers = benchmark.servers(kind)
-                results.append(Result(name, servers, sizes[name], figures, before, os.getloadavg()[0]))
+                found = benchmark.run(stage, sizes[name])
+                figures = [one for one in found if isinstance(one, Figure)]
+                curves = [one for one in found if isinstance(one, Curve)]
+                loads = before, os.getloadavg()[0]
+                results.append(Result(name, benchmark.servers(kind), sizes[name], figures, *loads, curves))
                 click.echo(f"\n{results[-1].to_text()}")
                 _write(path, run, results)
     except (BenchmarkError, EmbeddedError, MindstreamError) as error:
         raise click.ClickException(str(error)) from None
+    return results
 
 
 def load(name: str) -> Benchmark:

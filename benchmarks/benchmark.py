@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.report import Figure
+from benchmarks.report import Curve, Figure
 from benchmarks.stage import MilvusKind, Stage
 
 Sizes = Mapping[str, int]
@@ -21,7 +21,7 @@ class Benchmark:
         kafka, milvus: whether it needs them.
     """
 
-    run: Callable[[Stage, Sizes], Sequence[Figure]]
+    run: Callable[[Stage, Sizes], Sequence[Figure | Curve]]
     sizes: Mapping[MilvusKind, Sizes]
     kafka: bool
     milvus: bool

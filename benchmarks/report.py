@@ -33,6 +33,17 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """Measured pairs; a name and a unit belong to each axis, as in "recall@50, %"."""
+
+    name: str
+    x_label: str
+    y_label: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """What one benchmark measured.
 
@@ -40,7 +51,7 @@ class Result:
         benchmark: its name.
         servers: what it ran on, for example "Kafka, Milvus standalone"; empty if it needs no server.
         sizes: how much it did.
-        figures: what came out.
+        figures, curves: what came out.
         load_before, load_after: load averages of one minute; other work on the machine makes figures worse.
     """
 
@@ -50,6 +61,7 @@ class Result:
     figures: Sequence[Figure]
     load_before: float
     load_after: float
+    curves: Sequence[Curve] = ()
 
     def to_text(self) -> str:
         sizes = ", ".join(f"{name} {size:,}" for name, size in self.sizes.items())

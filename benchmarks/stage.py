@@ -1,8 +1,9 @@
 """What benchmarks run on: embedded servers, started when the first benchmark needs one and removed at the end.
 
-    with Stage(folder, "standalone", report=print) as stage:
-        site = stage.site("clicks", artifact, {"batch.size": 256})
-        with site.worker("clicks") as worker: …
+    with Stage(folder, "standalone", report=print) as stage, stage.index(artifact):
+        with stage.site("latency", artifact, {"batch.size": 256}) as site, site.worker("clicks") as worker:
+            site.send(clicks, rate=100.0)
+            site.await_answers(worker)
 
 Servers named by MINDSTREAM_KAFKA or MINDSTREAM_MILVUS are used instead, if set; topics and collections have names of
 their own there and are deleted after each benchmark.
@@ -15,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -24,17 +26,28 @@ from types import TracebackType
 from typing import Literal
 
 import numpy as np
+import psutil
+from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from filelock import FileLock, Timeout
 
+from benchmarks.data import Traffic
 from benchmarks.report import ROOT
 from configs.loader import load_replay, load_worker
 from configs.schema import ReplayConfig, WorkerConfig
 from embedded.stack import Stack
 from model.artifact import Artifact
+from producers.cli import progress_bar
+from producers.clicks import ClickLog
+from producers.replay import clicks_sender, replay
 from streams.errors import MindstreamError
+from streams.history import History
+from streams.messages import user_key
 from streams.milvus import MilvusIndex
-from streams.topics import create_topics, topic_specs
+from streams.outbox import KafkaOutbox
+from streams.ports import Output
+from streams.topics import changelog_topic, create_topics, topic_specs
+from streams.watchdog import KafkaLag
 
 MilvusKind = Literal["lite", "standalone"]
 
@@ -42,8 +55,12 @@ MilvusKind = Literal["lite", "standalone"]
 PATIENCE = 120.0
 #: Seconds that a worker gets to leave: its own limit is 5.
 _LEAVE = 20.0
-#: Seconds between two looks whether something has happened.
-_POLL = 0.02
+#: Seconds between two looks whether something has happened: in a process's log, and on a server.
+_POLL, _ASK = 0.02, 0.25
+#: Seconds for which a bulk load of the index may go without progress. A graph of 368,000 items takes two minutes.
+_BUILD = 600.0
+#: Histories sent at a time.
+_SENT = 20_000
 
 
 class BenchmarkError(Exception):
@@ -99,19 +116,62 @@ class Stage:
         assert address is not None  # this stack has Milvus
         return address
 
+    def server_cpu(self) -> dict[str, float]:
+        """Server → CPU seconds that it has used so far, children included; only servers started here."""
+        used = {}
+        for name, stack in self._stacks.items():
+            entry = stack.place.state.get(name)
+            if entry is not None and entry.alive:
+                used["Kafka" if name == "kafka" else "Milvus"] = cpu_seconds(entry.pid)
+        return used
+
+    @contextmanager
+    def index(self, artifact: Artifact) -> Iterator[None]:
+        """The artifact's items in Milvus, written directly and indexed, as they are some minutes after publishing."""
+        config = load_worker(overrides=[f"milvus.uri={self.milvus_uri()}", "milvus.timeout=60"])
+        index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create=True)
+        try:
+            self._fill(index, artifact)
+            yield
+        finally:
+            with suppress(MindstreamError):
+                index.drop()
+            index.close()
+
+    def _fill(self, index: MilvusIndex, artifact: Artifact) -> None:
+        N = len(artifact.item_ids)
+        with progress_bar(N, "items into Milvus") as show:
+            for begin in range(0, N, 2000):
+                part = slice(begin, begin + 2000)
+                index.upsert(artifact.item_ids[part], np.asarray(artifact.item_vectors[part]))
+                show(min(N, begin + 2000))
+        deadline = time.monotonic() + _BUILD
+        while index.describe().count < N:
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"Milvus does not show all items after {_BUILD:.0f} s")
+            time.sleep(_ASK)
+        if self.milvus == "standalone":  # milvus-lite indexes as it goes
+            self.report("Waiting for Milvus to index them")
+            index.settle()
+            while index.searchable_by_graph() < N:
+                if time.monotonic() > deadline:
+                    raise BenchmarkError(f"Milvus has not indexed all items after {_BUILD:.0f} s")
+                time.sleep(_ASK)
+
     @contextmanager
     def site(
         self, name: str, artifact: Artifact | None = None, settings: Mapping[str, object] | None = None
     ) -> Iterator[Site]:
-        """Topics, and with an artifact a Milvus collection, for one benchmark; deleted at its end.
+        """Topics for one benchmark; deleted at its end.
 
         Args:
+            artifact: what a worker here encodes with; its items are in the index (`index`).
             settings: configuration keys that differ from the shipped ones.
         """
         addresses: dict[str, object] = {"kafka.bootstrap_servers": self.kafka()}
         if artifact is not None:
             addresses |= {"milvus.uri": self.milvus_uri(), "model.artifact": artifact.path}
-        site = Site(self, name, artifact, addresses | dict(settings or {}))
+        site = Site(self, name, addresses | dict(settings or {}))
         site.create_topics()
         try:
             yield site
@@ -125,125 +185,168 @@ class Stage:
 
 
 class Site:
-    """One benchmark's topics, collection and processes.
+    """One benchmark's topics and processes.
 
     Attributes:
         config, replay: settings of the worker and of the producers.
     """
 
-    def __init__(self, stage: Stage, name: str, artifact: Artifact | None, settings: Mapping[str, object]) -> None:
+    def __init__(self, stage: Stage, name: str, settings: Mapping[str, object]) -> None:
         run = f"bench-{name}-{uuid.uuid4().hex[:8]}"
         topics = ("clicks", "items", "recommendations", "dead_letters")
         names = {f"topics.{topic}": f"{run}-{topic}" for topic in topics}
         names |= {"worker.group": run, "worker.metrics_port": "0"}
+        self._run = run
         self._stage = stage
         self._folder = stage.folder / run
         self._folder.mkdir(parents=True)
-        self._artifact = artifact
         self._settings = [f"{key}={value}" for key, value in (names | dict(settings)).items()]
         shared = [s for s in self._settings if s.split(".")[0] in ("kafka", "topics")]
         self.config: WorkerConfig = load_worker(overrides=self._settings)
         self.replay: ReplayConfig = load_replay(overrides=shared)
+        made = self.config.topics
+        self._lag = KafkaLag(self.config.kafka, f"{run}-clicks", made.clicks, made.partitions, "bench")
 
     def create_topics(self) -> None:
-        """All topics. Recommendations carry the time at which the broker stored them, not that of the producer."""
+        """All topics. Messages carry the time at which the broker stored them, not that of their producers."""
         by_broker = {"message.timestamp.type": "LogAppendTime"}
         specs = [
             dataclasses.replace(spec, config=spec.config | by_broker)
-            if spec.name == self.config.topics.recommendations
-            else spec
             for spec in topic_specs(self.config.topics, self.config.worker.group)
         ]
         create_topics(self.config.kafka, specs, self.config.topics.replication)
 
-    def fill_index(self) -> None:
-        """The artifact's items, written to Milvus directly and indexed, as they are some minutes after publishing."""
-        artifact = self._artifact
-        assert artifact is not None  # only benchmarks with an artifact have an index
-        self._stage.report(f"Writing {len(artifact.item_ids):,} items into Milvus")
-        index = MilvusIndex(self.config.milvus, artifact.model_version, artifact.dim, create=True)
-        for begin in range(0, len(artifact.item_ids), 2000):
-            part = slice(begin, begin + 2000)
-            index.upsert(artifact.item_ids[part], np.asarray(artifact.item_vectors[part]))
-        deadline = time.monotonic() + PATIENCE
-        while index.describe().count < len(artifact.item_ids):
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"Milvus does not show all items after {PATIENCE:.0f} s")
-            time.sleep(_POLL)
-        if self._stage.milvus == "standalone":  # milvus-lite indexes as it goes
-            self._stage.report("Waiting for Milvus to index them")
-            index.settle()
-            while index.searchable_by_graph() < len(artifact.item_ids):
+    def remember(self, traffic: Traffic) -> None:
+        """Write the users' earlier histories to the changelog, for a worker to restore when it starts."""
+        outbox = KafkaOutbox(self.config.kafka, self.config.topics.max_message_bytes)
+        topic = changelog_topic(self.config.worker.group)
+        # Partition -1 stands for "somewhere else": its fence stops no click. The outbox chooses where the user's clicks
+        # will be, by the same hash.
+        outputs = [
+            Output(topic, user_key(user), History(-1, -1, items).to_bytes())
+            for user, items in traffic.earlier(self.config.history.length)
+        ]
+        with progress_bar(len(outputs), "histories") as show:
+            for begin in range(0, len(outputs), _SENT):
+                outbox.send(outputs[begin : begin + _SENT])
+                show(min(len(outputs), begin + _SENT))
+
+    def send(
+        self, log: ClickLog, limit: int | None = None, rate: float | None = None, stop: threading.Event | None = None
+    ) -> None:
+        """Send clicks, again and again up to `limit`, and wait until Kafka has them all.
+
+        With a rate, the schedule is open: each click has its moment, whatever becomes of those before it.
+
+        Args:
+            limit: None = all, once. rate: clicks/s; None = as fast as Kafka takes them.
+            stop: ends it early, from another thread.
+        """
+        pace = {"limit": limit, "rate": rate, "loop": limit is not None}
+        settings = self.replay.model_copy(update={"replay": self.replay.replay.model_copy(update=pace)})
+        sender = clicks_sender(settings)
+        if stop is not None:
+            sender.stop = stop
+        report = replay(log, settings, sender)
+        if report.failed:
+            raise BenchmarkError(f"Kafka did not take {report.failed} clicks: {report.reasons.most_common(1)}")
+
+    def lag(self) -> int:
+        """Clicks behind the committed offsets."""
+        return sum(mark.lag for mark in self._lag.marks().values())
+
+    def await_answers(self, worker: Worker) -> None:
+        """Wait until everything that was sent is done and committed. Reads no answer: that would cost CPU time."""
+        left, deadline = self.lag(), time.monotonic() + PATIENCE
+        with progress_bar(left, "clicks answered") as show:
+            total = left
+            while left:
+                worker.check()
                 if time.monotonic() > deadline:
-                    raise BenchmarkError(f"Milvus has not indexed all items after {PATIENCE:.0f} s")
-                time.sleep(_POLL)
-        index.close()
+                    raise BenchmarkError(f"{left} clicks are left, and none was answered for {PATIENCE:.0f} s")
+                time.sleep(_ASK)
+                before, left = left, self.lag()
+                if left != before:
+                    deadline = time.monotonic() + PATIENCE
+                show(total - left)
 
     @contextmanager
-    def worker(self, agents: str) -> Iterator[Worker]:
+    def worker(self, agents: str, module: str = "streams") -> Iterator[Worker]:
         """A worker process that owns its partitions; ended with the block.
 
         Args:
-            agents: "clicks" or "items".
+            agents: "clicks", "items" or "clicks,items".
+            module: with the command line of `streams`.
         """
         self._stage.report(f"Starting a worker for {agents}")
-        log = self._folder / f"worker-{agents}.log"
         sets = [*self._settings, f"worker.data_dir={self._folder / agents}"]
-        command = [sys.executable, "-m", "streams", "worker", "--agents", agents]
+        arguments = ["worker", "--agents", agents, *(a for setting in sets for a in ("--set", setting))]
+        with self.process(module, *arguments) as worker:
+            worker.await_log(b"partitions [", times=agents.count(",") + 1)
+            yield worker
+
+    @contextmanager
+    def process(self, module: str, *arguments: str) -> Iterator[Worker]:
+        """`python -m MODULE ARGUMENTS…`, ended with the block; its output goes to a log."""
+        log = self._folder / f"{module}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(  # noqa: S603 - our own command
-                [*command, *(argument for setting in sets for argument in ("--set", setting))],
-                cwd=ROOT,
-                stdout=file,
-                stderr=file,
+                [sys.executable, "-m", module, *arguments], cwd=ROOT, stdout=file, stderr=file
             )
         worker = Worker(process, log)
         try:
-            worker.await_partitions()
             yield worker
         finally:
             worker.end()
 
     def remove(self) -> None:
-        """Delete the topics and the collection, as far as the servers still answer."""
-        with suppress(MindstreamError):
-            if self._artifact is not None:
-                version, dim = self._artifact.model_version, self._artifact.dim
-                index = MilvusIndex(self.config.milvus, version, dim, create=False)
-                index.drop()
-                index.close()
-        names = [spec.name for spec in topic_specs(self.config.topics, self.config.worker.group)]
+        """Delete the topics, as far as Kafka still answers; other processes may have made more of this name."""
         admin = AdminClient(self.config.kafka.client())
-        for future in admin.delete_topics(names, operation_timeout=5, request_timeout=5).values():
-            future.exception()  # waits; a topic that stays is no harm
+        with suppress(KafkaException):
+            names = [name for name in admin.list_topics(timeout=_LEAVE).topics if name.startswith(self._run)]
+            for future in admin.delete_topics(names, operation_timeout=5, request_timeout=5).values():
+                future.exception()  # waits; a topic that stays is no harm
 
 
 class Worker:
-    """A worker process under observation.
-
-    Attributes:
-        ready: when it was seen to own its partitions, in seconds since 1970.
-    """
+    """A process under observation: a worker, or something that a worker is measured against."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self._process = process
-        self._log = log
-        self.ready = 0.0
+        self.log = log
 
-    def await_partitions(self) -> None:
-        """Raises BenchmarkError when it ends, or owns no partitions in time."""
+    @property
+    def cpu(self) -> float:
+        """CPU seconds so far."""
+        return cpu_seconds(self._process.pid)
+
+    @property
+    def memory(self) -> int:
+        """Bytes in memory now."""
+        return int(psutil.Process(self._process.pid).memory_info().rss)
+
+    def await_log(self, text: bytes, times: int = 1) -> None:
+        """Raises BenchmarkError when it ends, or has not logged the text in time."""
         deadline = time.monotonic() + PATIENCE
-        while b"partitions [" not in self._log.read_bytes():
+        while self.log.read_bytes().count(text) < times:
             self.check()
             if time.monotonic() > deadline:
-                raise BenchmarkError(f"the worker owns no partitions after {PATIENCE:.0f} s\n{self._tail()}")
+                raise BenchmarkError(f"not ready after {PATIENCE:.0f} s\n{self._tail()}")
             time.sleep(_POLL)
-        self.ready = time.time()
+
+    def await_end(self) -> str:
+        """What it wrote, when it has ended with status 0."""
+        while self._process.poll() is None:
+            time.sleep(_ASK)
+        if self._process.returncode != 0:
+            self.check()
+        return self.log.read_text()
 
     def check(self) -> None:
         """Raises BenchmarkError when it has ended."""
         if self._process.poll() is not None:
-            raise BenchmarkError(f"the worker ended with status {self._process.returncode}\n{self._tail()}")
+            status = self._process.returncode
+            raise BenchmarkError(f"{self.log.stem} ended with status {status}\n{self._tail()}")
 
     def end(self) -> None:
         if self._process.poll() is not None:
@@ -258,4 +361,16 @@ class Worker:
                 raise
 
     def _tail(self) -> str:
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-10:])
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-10:])
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds, user and system, of a process and all its children so far; 0 when it has ended."""
+    used = 0.0
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for member in [process, *process.children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                times = member.cpu_times()
+                used += times.user + times.system
+    return used

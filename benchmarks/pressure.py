@@ -1,0 +1,90 @@
+"""More clicks than one worker sustains, for a while: what grows, what is lost, how long it takes to catch up.
+
+Clicks come at twice the sustained rate, measured first. Memory is the worker's resident set, and lag is counted to the
+committed offset. At the end an audit recomputes every history from the clicks alone; a difference fails the benchmark.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from benchmarks.benchmark import Benchmark, Sizes
+from benchmarks.data import Shop
+from benchmarks.latency import LITE, STANDALONE
+from benchmarks.report import Curve, Figure
+from benchmarks.stage import PATIENCE, BenchmarkError, Site, Stage, Worker
+from benchmarks.stream import Recorder
+from streams.audit import audit_kafka
+
+#: Seconds between two looks at memory and lag.
+_EVERY = 0.5
+_MIB = 2**20
+
+
+def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
+    shop = Shop.of(stage.folder / "pressure", sizes)
+    log = shop.rounds().clicks()
+    with (
+        stage.index(shop.artifact),
+        # Without earlier histories, which the audit could not recompute.
+        stage.site("pressure", shop.artifact, {"batch.size": sizes["batch"], "milvus.timeout": 60.0}) as site,
+    ):
+        site.send(log, limit=sizes["clicks"])
+        with site.worker("clicks") as worker:
+            site.await_answers(worker)
+            most = Recorder(site).phase().rate()
+            rate, stop = 2 * most, threading.Event()
+            stage.report(f"Sending {rate:.1f} clicks/s for {sizes['seconds']} s")
+            with ThreadPoolExecutor(1) as thread:
+                begin = time.monotonic()
+                clicks = thread.submit(site.send, log, limit=round(rate * sizes["seconds"]), rate=rate, stop=stop)
+                try:
+                    seen = _watch(site, worker, begin, clicks.done)
+                finally:
+                    stop.set()
+                clicks.result()
+        stage.report("Auditing")
+        audit = audit_kafka(site.config)
+    if not audit.ok:
+        raise BenchmarkError(f"the audit found differences:\n{audit.to_text()}")
+    at, memory, lag, complete = np.array(seen).T
+    sent = float(at[complete == 1][0])
+    return [
+        Figure("sustained", most, "clicks/s"),
+        Figure("sent", rate, "clicks/s"),
+        Figure("largest lag", lag.max(), "clicks"),
+        Figure("last click sent → all answered", float(at[-1]) - sent, "s"),
+        Figure("memory before", memory[0] / _MIB, "MiB"),
+        Figure("memory while clicks came, largest", memory[at <= sent].max() / _MIB, "MiB"),
+        Figure("memory in all, largest", memory.max() / _MIB, "MiB"),
+        Figure("clicks audited", audit.clicks, "clicks"),
+        Figure("recommendations repeated", audit.repeats, "recommendations"),
+        Curve("memory", "seconds", "MiB", at.tolist(), (memory / _MIB).tolist()),
+        Curve("lag", "seconds", "clicks", at.tolist(), lag.tolist()),
+    ]
+
+
+def _watch(site: Site, worker: Worker, begin: float, sent: Callable[[], bool]) -> list[tuple[float, int, int, bool]]:
+    """(seconds, bytes, lag, whether all is sent) until everything is sent and answered."""
+    seen: list[tuple[float, int, int, bool]] = []
+    moved = time.monotonic()
+    while True:
+        worker.check()
+        complete = sent()
+        lag = site.lag()
+        if not seen or lag != seen[-1][2]:
+            moved = time.monotonic()
+        seen.append((time.monotonic() - begin, worker.memory, lag, complete))
+        if complete and not lag:
+            return seen
+        if time.monotonic() - moved > PATIENCE:
+            raise BenchmarkError(f"the lag has been {lag} clicks for {PATIENCE:.0f} s")
+        time.sleep(_EVERY)
+
+
+BENCHMARK = Benchmark(run, {"standalone": STANDALONE | {"seconds": 60}, "lite": LITE | {"seconds": 10}}, True, True)

@@ -1,0 +1,181 @@
+"""What one worker does with a backlog, beside three yardsticks, all on the same machine one after the other.
+
+Worker: all clicks lie in the topic before it starts; the rate is that of the middle 80 % of them, by the broker's
+clock. "In rounds", no user clicks again before all have clicked, so that every click is searched for; "in sessions",
+clicks come as time has them, and one recommendation answers all clicks of a user in a batch ("coalesced"). Users have
+earlier histories, which the worker restores from the changelog at its start.
+
+limit       the same searches sent straight to Milvus: as many queries in a request, same `limit` and ef, nothing else
+baseline    the design that people wire by hand (`benchmarks.baseline`), with clients that wait for their answers
+engine      the worker with an index that answers instantly (`benchmarks.instant`), beside Faust agents that do
+            nothing, or a table write and a send for each click (`benchmarks.plain_faust`), on the same clicks
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from benchmarks.benchmark import Benchmark, Sizes
+from benchmarks.clients import drive
+from benchmarks.data import Shop, Traffic
+from benchmarks.report import Figure, percentiles
+from benchmarks.stage import Site, Stage
+from benchmarks.stream import Phase, Recorder
+from embedded.ports import pick
+from model.encoder import Encoder
+from streams.embeddings import HistoryEmbeddings
+from streams.engine import RecallEngine
+from streams.memory import MemoryIndex
+from streams.milvus import MilvusIndex
+
+#: Concurrent clients of the baseline, and users in one request.
+_CLIENTS, _USERS = (1, 8, 32), (1, 16)
+#: Requests in flight when Milvus is asked directly: alone, and so that it never waits for the next one.
+_IN_FLIGHT = (1, 2)
+#: Histories that are asked about.
+_ASKED = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """One backlog: what the topics say, and CPU seconds by process."""
+
+    phase: Phase
+    cpu: dict[str, float]
+
+    def figures(self, name: str) -> list[Figure]:
+        n = len(self.phase.clicks)
+        return [
+            Figure(f"{name}: clicks", self.phase.rate(), "clicks/s"),
+            Figure(f"{name}: recommendations", self.phase.answer_rate(), "recommendations/s"),
+            Figure(f"{name}: coalesced", 100 * self.phase.coalesced(), "% of clicks"),
+            *(Figure(f"{name}: CPU of {who}", 1000 * s / n, "s / 1,000 clicks") for who, s in self.cpu.items()),
+        ]
+
+
+def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
+    shop = Shop.of(stage.folder / "throughput", sizes)
+    settings = {"batch.size": sizes["batch"], "milvus.timeout": 60.0}
+    rounds, sessions = shop.rounds(), shop.sessions()
+    with stage.index(shop.artifact):
+        with stage.site("rounds", shop.artifact, settings) as site:
+            worker = _drain(stage, site, rounds, sizes["clicks"])
+            limit = _limit(stage, site, shop, rounds, sizes)
+            asked, baseline = _baseline(stage, site, shop, rounds, sizes)
+        with stage.site("sessions", shop.artifact, settings) as site:
+            coalescing = _drain(stage, site, sessions, sizes["clicks"])
+    with stage.site("engine", shop.artifact, settings) as site:
+        engine = _drain(stage, site, rounds, sizes["clicks"], module="benchmarks.instant")
+        faust = {
+            kind: _plain_faust(stage, site, kind, min(sizes["faust"], sizes["clicks"])) for kind in ("empty", "table")
+        }
+    users = worker.phase.answer_rate()
+    return [
+        *worker.figures("in rounds"),
+        *coalescing.figures("in sessions"),
+        *(Figure(f"limit, {n} in flight", rate, "users/s") for n, rate in limit.items()),
+        *asked,
+        *engine.figures("engine"),
+        *(Figure(f"Faust, {kind} agent: clicks", rate, "clicks/s") for kind, (rate, _) in faust.items()),
+        *(Figure(f"Faust, {kind} agent: CPU", 1000 * cpu, "s / 1,000 clicks") for kind, (_, cpu) in faust.items()),
+        Figure("worker in rounds / limit", users / max(limit.values()), "×"),
+        Figure("worker in rounds / best of baseline", users / baseline, "×"),
+        *(Figure(f"engine / Faust, {k} agent", engine.phase.rate() / rate, "×") for k, (rate, _) in faust.items()),
+    ]
+
+
+def _drain(stage: Stage, site: Site, traffic: Traffic, clicks: int, module: str = "streams") -> Drained:
+    """Have a worker answer a backlog."""
+    stage.report(f"Sending {clicks:,} clicks")
+    site.remember(traffic)
+    site.send(traffic.clicks(), limit=clicks)
+    with site.worker("clicks", module) as worker:
+        before = {"the worker": worker.cpu} | stage.server_cpu()
+        site.await_answers(worker)
+        after = {"the worker": worker.cpu} | stage.server_cpu()
+        cpu = {name: used - before[name] for name, used in after.items()}
+    return Drained(Recorder(site).phase(), cpu)
+
+
+def _limit(stage: Stage, site: Site, shop: Shop, traffic: Traffic, sizes: Sizes) -> dict[int, float]:
+    """Requests in flight → users a second whose searches Milvus answers, asked as the worker asks."""
+    stage.report("Asking Milvus directly")
+    config, artifact = site.config, shop.artifact
+    histories = traffic.histories(_ASKED, config.history.length, np.random.default_rng(0))
+    nothing = MemoryIndex(artifact.model_version, artifact.dim)
+    embeddings = HistoryEmbeddings(artifact, nothing, capacity=1, refresh=60.0, unknown_ttl=60.0)
+    interests, _ = RecallEngine(Encoder.from_artifact(artifact), embeddings, nothing, top_k=1).interests(histories)
+    B, limit = config.batch.size, config.recall.top_k + config.history.length
+    batches = [part.reshape(-1, artifact.dim) for part in np.split(interests, range(B, len(interests), B))]
+    index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create=False)
+    rates = {}
+    for in_flight in _IN_FLIGHT:
+        begin = time.monotonic()
+
+        def ask(first: int, step: int = in_flight, begin: float = begin) -> int:
+            users = 0
+            for number in range(first, 10**9, step):
+                if time.monotonic() - begin >= sizes["seconds"]:
+                    break
+                batch = batches[number % len(batches)]
+                index.search(batch, limit)
+                users += len(batch) // artifact.interests
+            return users
+
+        with ThreadPoolExecutor(in_flight) as threads:
+            answered = sum(threads.map(ask, range(in_flight)))
+        rates[in_flight] = answered / (time.monotonic() - begin)
+    index.close()
+    return rates
+
+
+def _baseline(stage: Stage, site: Site, shop: Shop, traffic: Traffic, sizes: Sizes) -> tuple[list[Figure], float]:
+    """Figures of the baseline, and the users a second of its best case."""
+    histories = traffic.histories(_ASKED, shop.artifact.history_length, np.random.default_rng(0))
+    config, (port,) = site.config, pick(1)
+    options = [config.milvus.uri, str(port), str(config.milvus.hnsw_ef), str(config.recall.top_k)]
+    figures, best = [], 0.0
+    with site.process("benchmarks.baseline", str(shop.artifact.path), *options) as service:
+        service.await_log(b"Uvicorn running")
+        drive(port, histories, clients=1, users=1, seconds=1)  # connections are made, the first request is slow
+        for users in _USERS:
+            for clients in _CLIENTS:
+                stage.report(f"Asking the baseline: {clients} clients, {users} users a request")
+                before = service.cpu
+                found = drive(port, histories, clients=clients, users=users, seconds=sizes["seconds"])
+                best = max(best, found.rate)
+                name = f"baseline, {clients} × {users}"
+                cpu = 1000 * (service.cpu - before) / (users * len(found.seconds))
+                figures.append(Figure(f"{name}: users", found.rate, "users/s"))
+                figures.append(Figure(f"{name}: CPU of the service", cpu, "s / 1,000 users"))
+                figures += percentiles(f"{name}: request", found.seconds, (50, 99))
+    return figures, best
+
+
+def _plain_faust(stage: Stage, site: Site, kind: str, clicks: int) -> tuple[float, float]:
+    """Clicks a second and CPU seconds for each of them."""
+    stage.report(f"Reading the clicks with plain Faust: {kind}")
+    broker, topics = site.config.kafka.bootstrap_servers, site.config.topics
+    arguments = [kind, broker, topics.clicks, str(topics.partitions), str(clicks)]
+    with site.process("benchmarks.plain_faust", *arguments) as process:
+        found = json.loads(process.await_end().splitlines()[-1])
+    return found["rate"], found["cpu"]
+
+
+_SHARED = {"dim": 64, "seconds": 10}
+BENCHMARK = Benchmark(
+    run,
+    {
+        "standalone": {"items": 367_983, "users": 200_000, "clicks": 100_000, "faust": 20_000, "batch": 256} | _SHARED,
+        # milvus-lite is Python and answers some hundred queries a second: small batches keep the answers coming.
+        "lite": {"items": 2_000, "users": 200, "clicks": 1_000, "faust": 1_000, "batch": 4} | _SHARED,
+    },
+    kafka=True,
+    milvus=True,
+)
