@@ -247,7 +247,9 @@ def _column(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
 
 
 def _connect(settings: Milvus) -> MilvusClient:
-    options: dict[str, Any] = {}
+    # A connection of its own, because pymilvus shares them by address, whatever the options; and without its pings of
+    # idle connections, for which servers with gRPC's usual limits, milvus-lite among them, close the connection.
+    options: dict[str, Any] = {"dedicated": True, "grpc_options": {"grpc.keepalive_permit_without_calls": 0}}
     if settings.token is not None:
         options["token"] = settings.token.get_secret_value()
     if settings.ca_file is not None:
