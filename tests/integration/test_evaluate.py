@@ -35,7 +35,7 @@ def artifact(tmp_path: Path) -> Artifact:
 
 
 def collections(uri: str) -> list[str]:
-    client = MilvusClient(uri=uri)
+    client = MilvusClient(uri=uri, dedicated=True)  # shared ones are older than the test, and may have been closed
     try:
         return sorted(client.list_collections())
     finally:
