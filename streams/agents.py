@@ -228,7 +228,7 @@ class BatchAgent:
                 self._leave(EXIT_DEFECT)
             if m.offset > self._newest.get(place, -1):  # Faust may deliver the newest message twice
                 self._newest[place] = m.offset
-                message = Message(m.topic, m.partition, m.offset, m.key, m.value, getattr(m, "headers", None) or ())
+                message = Message(m.topic, m.partition, m.offset, m.key, m.value, m.headers or ())
                 await self._messages().put(_Received(m.generation_id, message))
 
     def _messages(self) -> asyncio.Queue[_Received]:

@@ -77,6 +77,7 @@ class FakeFaust:
             offset=offset,
             key=b"k",
             value=b"v",
+            headers=(),
             generation_id=self.consumer_generation_id if generation is None else generation,
         )
         self.events.put_nowait(SimpleNamespace(message=message))
