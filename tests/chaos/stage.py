@@ -32,7 +32,7 @@ from tests.chaos.fleet import Fleet
 from tests.chaos.proxy import Proxy
 from tests.chaos.traffic import Traffic
 from tests.chaos.trips import Trips
-from tests.site import Site
+from tests.site import Site, wait_for
 
 #: Clicks a second; two cores carry the servers, three workers and this.
 RATE = 60.0
@@ -170,7 +170,7 @@ class Stage:
         self.servers = servers
         self.site = Site(folder, servers.kafka_address, servers.milvus_address)
         self.site.create_topics()
-        self.site.fill_index()
+        wait_for(self._filled, "Milvus, which the last round may have left half-way")
         self._stamp_on_append()
         self.trips = Trips(folder / "trips", sabotage)
         extra = [part for setting in WORKER for part in ("--set", setting)]
@@ -235,6 +235,13 @@ class Stage:
         self.traffic.flow()
         self.await_fleet()
         self.hold(1.0)
+
+    def _filled(self) -> bool:
+        try:
+            self.site.fill_index()
+        except TransientError:
+            return False
+        return True
 
     def _audit(self) -> AuditReport:
         while True:
