@@ -188,7 +188,6 @@ SCENARIOS: dict[str, Scenario] = {
 }
 #: The quick ones, one for each kind of fault: what `make test` plays.
 SHORT = (
-    "kill all",
     "kill: half sent",
     "kill: stored",
     "zombie: searched",

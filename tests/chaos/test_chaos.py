@@ -25,7 +25,7 @@ def test_nothing_is_lost_or_doubled(tmp_path: Path, running: Servers) -> None:
     print(table(figures))
     assert [f.scenario for f in figures if not f.ok] == []
     assert len(figures) == len(SHORT)
-    assert sum(len(f.ends) for f in figures) >= 5, "the kills did not happen"
+    assert sum(len(f.ends) for f in figures) >= 3, "the kills did not happen"
 
 
 def test_the_suite_notices_a_removed_fence(tmp_path: Path, running: Servers) -> None:

@@ -138,7 +138,7 @@ def test_a_second_worker_on_the_same_port_is_refused(site: Site) -> None:
     assert "worker.metrics_port" in refused.stderr
 
 
-@pytest.mark.parametrize("state", ["idle", "under load", "milvus away", "kafka away", "kafka long away"])
+@pytest.mark.parametrize("state", ["idle", "milvus away", "kafka away"])
 def test_sigterm_ends_the_worker_within_5_seconds(shaky: Site, stack: Stack, state: str) -> None:
     if state != "idle":
         _send(shaky, 600)
@@ -150,10 +150,8 @@ def test_sigterm_ends_the_worker_within_5_seconds(shaky: Site, stack: Stack, sta
         if state == "milvus away":
             stack.milvus.kill()
             wait_for(lambda: "trying again" in log.read_text(), "a batch that waits")
-        elif state.startswith("kafka"):
+        elif state == "kafka away":
             stack.kafka.kill()
-            if "long" in state:
-                wait_for(lambda: "trying again" in log.read_text(), "a batch that waits")
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0, log.read_text()
