@@ -238,6 +238,9 @@ class Stage:
 
     def _filled(self) -> bool:
         try:
+            index = self.site.index(create=True)
+            index.drop()  # all rounds have the same model; the last one has published items of its own
+            index.close()
             self.site.fill_index()
         except TransientError:
             return False
