@@ -41,6 +41,7 @@ class AuditReport:
         recommendations: messages on the recommendation topic.
         repeats: recommendations whose source was recommended for already (at-least-once delivery).
         out_of_order: recommendations that come after one for a newer click of the same user.
+        foreign: messages on the recommendation topic that are no recommendations: something else writes there.
         without_candidates: users who rightly have no recommendation, because no item of their history is known.
         unaccounted: clicks neither in a history nor among the dead letters.
         histories_missing, histories_different: users without a changelog record, or with one that is not the
@@ -55,6 +56,7 @@ class AuditReport:
     recommendations: int
     repeats: int
     out_of_order: int
+    foreign: int
     without_candidates: int
     unaccounted: int
     histories_missing: int
@@ -170,6 +172,7 @@ def audit(
         recommendations=answers.sent,
         repeats=answers.repeats,
         out_of_order=answers.out_of_order,
+        foreign=answers.foreign,
         without_candidates=without,
         unaccounted=unaccounted,
         histories_missing=missing,
@@ -222,15 +225,20 @@ class _Answers:
     sent: int = 0
     repeats: int = 0
     out_of_order: int = 0
+    foreign: int = 0
 
     @classmethod
     def count(cls, recommendations: Iterable[Message]) -> _Answers:
         answers = cls({})
         seen: set[tuple[Place, bytes]] = set()
         for message in recommendations:
-            assert message.key is not None  # only this project writes the topic
-            assert message.value is not None
-            r = decode_recommendation(message.value)
+            try:
+                r = decode_recommendation(message.value or b"")
+            except BadMessage:
+                r = None
+            if r is None or message.key is None:
+                answers.foreign += 1
+                continue
             user, source = (r.source_partition, message.key), ((r.source_partition, r.source_offset), message.key)
             answers.sent += 1
             answers.repeats += source in seen

@@ -8,8 +8,9 @@ from collections.abc import Collection
 import click
 
 from configs.schema import WorkerConfig
+from streams.errors import BadMessage
 from streams.kafka import follow
-from streams.messages import decode_recommendation
+from streams.messages import Recommendation, decode_recommendation
 
 #: Items shown of each recommendation; the whole list is in --json.
 _SHOWN = 8
@@ -20,20 +21,26 @@ def tail(
 ) -> None:
     """Print recommendations until interrupted, or `limit` of them."""
     shown = 0
+    wanted = {user.encode() for user in users}
     for arrived in follow(config.kafka, [config.topics.recommendations], from_beginning):
         if arrived is None:
             continue
         message = arrived.message
-        if message.value is None or message.key is None or (users and message.key.decode() not in users):
+        if wanted and message.key not in wanted:
             continue
-        click.echo(message.value.decode() if as_json else _line(message.value))
+        try:
+            recommendation = decode_recommendation(message.value or b"")
+        except BadMessage as error:
+            at = f"{message.topic} [{message.partition}] at offset {message.offset}"
+            click.echo(f"{at} is no recommendation; something else writes there: {error}", err=True)
+            continue
+        click.echo(message.value or b"" if as_json else _line(recommendation))
         shown += 1
         if shown == limit:
             return
 
 
-def _line(value: bytes) -> str:
-    r = decode_recommendation(value)
+def _line(r: Recommendation) -> str:
     items = " ".join(
         f"{item}({interest})" for item, interest in zip(r.item_ids[:_SHOWN], r.interests[:_SHOWN], strict=True)
     )

@@ -63,6 +63,14 @@ def test_true_books_balance(books: Books) -> None:
     assert "the books balance" in report.to_text()
 
 
+def test_what_others_write_to_the_recommendations_is_counted_and_changes_nothing(books: Books) -> None:
+    for key, value in ((b"7", None), (b"7", b"{}"), (b"7", b"hello"), (None, books.recommendations[0].value)):
+        books.recommendations.append(Message("recommendations", 0, 99, key, value))
+    assert books.audit().foreign == 4
+    assert books.audit().ok
+    assert books.audit().recommendations == 3
+
+
 def test_a_missing_dead_letter_is_an_unaccounted_click(books: Books) -> None:
     books.dead = set()
     assert books.audit().unaccounted == 1
