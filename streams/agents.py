@@ -25,6 +25,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import faust
@@ -76,6 +77,15 @@ class _Received:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages of one generation; `tend`: look after the partitions first."""
+
+    generation: int | None
+    messages: Sequence[Message]
+    tend: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AgentState:
     """What the watchdog and the health checks see of an agent.
 
@@ -102,15 +112,18 @@ class BatchAgent:
     """Feeds batches of one topic to `process`, in a thread of its own.
 
     Args:
-        app: the Faust app that it belongs to.
+        app: the Faust app that it belongs to. The value of each of its messages is a run of Kafka's (`streams.app`).
         topic: topic to read.
         process: processes a batch; called in one thread, one batch at a time. It may be called again with the same
-            messages, so it must be idempotent.
+            messages, so it must be idempotent. Its second argument is the batch that comes next if nothing goes
+            wrong, or empty; neither `take_over` nor `tend` is called between the two.
         take_over: called in that thread with the partitions that were assigned, before their first batch.
         let_go: called when partitions are taken away, after the batch in hand; from the event loop.
         tend: called in that thread between batches, every `tend_interval` seconds while partitions are owned.
         size: most messages in a batch.
         wait: seconds to wait for a batch to fill; 0 = take what is there.
+        look_ahead: tell `process` what comes next. Such a batch is what is there when the one before it begins; it
+            must be full if batches wait to be filled.
         retry: what to do about transient faults.
         commit_interval: seconds between commits.
         revoke_patience: seconds that the batch in hand gets when partitions are taken away.
@@ -122,7 +135,7 @@ class BatchAgent:
         self,
         app: faust.App,
         topic: str,
-        process: Callable[[Sequence[Message]], None],
+        process: Callable[[Sequence[Message], Sequence[Message]], None],
         *,
         take_over: Callable[[Collection[int]], Any] = lambda _partitions: None,
         let_go: Callable[[], Any] = lambda: None,
@@ -130,6 +143,7 @@ class BatchAgent:
         tend_interval: float = 5.0,
         size: int,
         wait: float,
+        look_ahead: bool = False,
         retry: RetryPolicy,
         commit_interval: float,
         revoke_patience: float,
@@ -147,6 +161,7 @@ class BatchAgent:
         self._tend_interval = tend_interval
         self._size = size
         self._wait = wait
+        self._look_ahead = look_ahead
         self._retry = retry
         self._commit_interval = commit_interval
         self._revoke_patience = revoke_patience
@@ -193,6 +208,11 @@ class BatchAgent:
             seconds=seconds,
         )
 
+    def refuse(self, error: FatalError) -> None:
+        """Leave, because the configuration cannot work any more."""
+        _LOG.critical("%s; leaving without commit", error)
+        self._leave(EXIT_CONFIG)
+
     async def stop(self) -> None:
         """Finish the batch in hand, commit what is done, and take nothing more. Call before the consumer stops."""
         if self._stopping is None:
@@ -220,16 +240,17 @@ class BatchAgent:
 
     async def _read(self, stream: Any) -> None:
         async for event in stream.noack().events():
-            m = event.message
-            place = (m.generation_id, m.partition)
-            if m.offset < self._first.setdefault(place, m.offset):
+            generation, run = event.message.generation_id, event.message.value
+            place = (generation, event.message.partition)
+            offset = run[0].offset
+            if offset < self._first.setdefault(place, offset):
                 # The consumer began behind the committed offset: what lies between was passed over.
-                _LOG.critical("partition %d went back to offset %d; leaving without commit", m.partition, m.offset)
+                _LOG.critical("partition %d went back to offset %d; leaving without commit", place[1], offset)
                 self._leave(EXIT_DEFECT)
-            if m.offset > self._newest.get(place, -1):  # Faust may deliver the newest message twice
-                self._newest[place] = m.offset
-                message = Message(m.topic, m.partition, m.offset, m.key, m.value, m.headers or ())
-                await self._messages().put(_Received(m.generation_id, message))
+            for record in run:
+                if record.offset > self._newest.get(place, -1):  # Faust may deliver the newest messages twice
+                    self._newest[place] = record.offset
+                    await self._messages().put(_Received(generation, _message(record)))
 
     def _messages(self) -> asyncio.Queue[_Received]:
         if self._queue is None:
@@ -237,37 +258,49 @@ class BatchAgent:
         return self._queue
 
     async def _work(self) -> None:
+        following: Batch | None = None
         while True:
-            received = await self._next_batch()
+            batch, following = following or await self._next_batch(), None
             # What was fetched before the partitions moved is forgotten: it comes again from the committed offset.
-            current = [r.message for r in received if r.generation == self._generation]
-            if current and not self._give_up.is_set():
+            ours = batch.generation is not None and batch.generation == self._generation
+            if ours and (batch.messages or batch.tend) and not self._give_up.is_set():
                 self._idle.clear()
                 try:
-                    messages = [message for message in current if message is not None]
-                    await self._run(messages, tend=len(messages) < len(current))
+                    if self._look_ahead and self._messages().qsize() >= (self._size if self._wait else 1):
+                        following = self._batch(self._fill([]))
+                    await self._run(batch, following)
                 finally:
                     self._idle.set()
 
-    async def _next_batch(self) -> list[_Received]:
+    async def _next_batch(self) -> Batch:
         queue = self._messages()
         self._emptied += queue.empty()
-        batch = [await queue.get()]
+        received = self._fill([await queue.get()])
         deadline = time.monotonic() + self._wait
-        while len(batch) < self._size and batch[-1].message is not None:
+        while not self._full(received) and (left := deadline - time.monotonic()) > 0:
             try:
-                batch.append(queue.get_nowait())
-            except asyncio.QueueEmpty:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    break
-                try:
-                    batch.append(await asyncio.wait_for(queue.get(), left))
-                except asyncio.TimeoutError:
-                    break
-        return batch
+                received.append(await asyncio.wait_for(queue.get(), left))
+            except asyncio.TimeoutError:
+                break
+            self._fill(received)
+        return self._batch(received)
 
-    async def _run(self, batch: Sequence[Message], tend: bool) -> None:
+    def _fill(self, received: list[_Received]) -> list[_Received]:
+        """Add what is there, up to a full batch."""
+        with suppress(asyncio.QueueEmpty):
+            while not self._full(received):
+                received.append(self._messages().get_nowait())
+        return received
+
+    def _full(self, received: Sequence[_Received]) -> bool:
+        return len(received) >= self._size or bool(received and received[-1].message is None)
+
+    def _batch(self, received: Sequence[_Received]) -> Batch:
+        current = [r.message for r in received if r.generation == self._generation]
+        messages = [message for message in current if message is not None]
+        return Batch(self._generation, messages, tend=len(messages) < len(current))
+
+    async def _run(self, batch: Batch, following: Batch | None) -> None:
         """Take over new partitions or look after old ones, then process one batch, until it is done or given up."""
         generation = self._generation
         if self._taken_over != generation:
@@ -276,16 +309,19 @@ class BatchAgent:
             self._taken_over = generation
             if self._give_up.is_set():
                 return  # they are going again, and nothing of the batch was begun
-        elif tend and not await self._attempt(self._tend, list(self._owned), "looking after partitions"):
+        elif batch.tend and not await self._attempt(self._tend, list(self._owned), "looking after partitions"):
             return
         started = time.monotonic()
-        if not batch or not await self._attempt(self._process, batch, f"a batch of {len(batch)} messages"):
+        messages = batch.messages
+        after = () if following is None or following.tend else following.messages
+        process = partial(self._process, messages)
+        if not messages or not await self._attempt(process, after, f"a batch of {len(messages)} messages"):
             return
         if generation != self._generation:
             return  # done, but too late: its offsets are no longer ours to commit
-        for message in batch:
+        for message in messages:
             self._done[TP(message.topic, message.partition)] = message.offset + 1
-        self._metrics.batch_size.observe(len(batch))
+        self._metrics.batch_size.observe(len(messages))
         self._metrics.batch_seconds.observe(time.monotonic() - started)
         self._metrics.last_progress.set_to_current_time()
 
@@ -322,8 +358,7 @@ class BatchAgent:
                         self._generation = None
                     return False
                 except FatalError as error:
-                    _LOG.critical("%s; leaving without commit", error)
-                    self._leave(EXIT_CONFIG)
+                    self.refuse(error)
                     return False
         finally:
             self._doing, self._failing = None, False
@@ -396,3 +431,10 @@ class BatchAgent:
         while not queue.empty():  # nothing of the new generation has arrived yet
             queue.get_nowait()
         queue.put_nowait(_Received(self._generation, None))  # take over at once, not with the first message
+
+
+def _message(record: Any) -> Message:
+    """From aiokafka's."""
+    seconds = record.timestamp / 1000
+    headers = record.headers or ()
+    return Message(record.topic, record.partition, record.offset, record.key, record.value, headers, seconds)

@@ -31,18 +31,24 @@ Where the process is paused for so long that its partitions go to another worker
     after 4         its store stays behind the changelog wherever others wrote; it reads the rest before it owns the
                     partition again. Its commits are refused: they carry an older generation of the group.
 
+While a batch waits for its search, steps 1 to 3 of the batch behind it may be taken already, on the histories that this
+one will leave: Milvus goes on searching while answers are merged, packed and sent. Those steps change nothing. What
+they found is thrown away unless the batch in front comes to its end and the next call is for just these messages; and
+between the two calls nobody else may write histories (`streams.agents` never repairs or takes over there).
+
 A click that the fence stops still gets its user's recommendation again, because nobody can know whether it went out.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from streams.deadletters import dead_letter_output
-from streams.engine import RecallEngine
-from streams.errors import BadMessage
+from streams.engine import Lap, RecallEngine
+from streams.errors import BadMessage, PartitionLost, TransientError
 from streams.history import History, apply_clicks
 from streams.merge import Candidates
 from streams.messages import Click, Recommendation, decode_click, encode_recommendation
@@ -58,6 +64,22 @@ class _User:
     key: bytes
     clicks: list[tuple[int, int]] = field(default_factory=list)  # (offset, item id)
     newest: Click | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Begun:
+    """A batch after step 2, its search sent off: nothing has been changed by it.
+
+    Attributes:
+        updates: for each user the history with the batch's clicks, and how many of them were new.
+        candidates: waits for the search.
+    """
+
+    messages: Sequence[Message]
+    users: Sequence[_User]
+    dead: Sequence[DeadLetter]
+    updates: Sequence[tuple[History, int]]
+    candidates: Callable[[Lap], list[Candidates | None]]
 
 
 class ClickProcessor:
@@ -101,29 +123,55 @@ class ClickProcessor:
         self._history_length = history_length
         self._metrics = metrics
         self._clock = clock
+        self._ahead: _Begun | None = None
 
-    def process(self, messages: Sequence[Message]) -> None:
+    def process(self, messages: Sequence[Message], following: Sequence[Message] = ()) -> None:
         """Steps 1 to 5.
+
+        Args:
+            messages: the batch.
+            following: the next batch, where it is known; the call for it must get this very object. Empty: unknown.
 
         Raises:
             TransientError: Milvus or Kafka did not answer; call again with the same messages.
             PartitionLost: another worker owns a partition of the batch now; forget the batch.
         """
+        begun, self._ahead = self._ahead, None
+        if begun is None or begun.messages is not messages:
+            begun = self._begin(messages, {})
+        ahead = self._begin_ahead(following, begun) if following else None
+        self._finish(begun)
+        self._ahead = ahead
+
+    def _begin_ahead(self, following: Sequence[Message], begun: _Begun) -> _Begun | None:
+        left = {(u.partition, u.key): history for u, (history, _) in zip(begun.users, begun.updates, strict=True)}
+        with suppress(TransientError, PartitionLost):  # it has its own turn to fail in
+            return self._begin(following, left)
+        return None
+
+    def _begin(self, messages: Sequence[Message], newer: Mapping[tuple[int, bytes], History]) -> _Begun:
+        """Steps 1 and 2, and the first half of 3; `newer` histories take the place of those in the store."""
         lap = self._metrics.stopwatch()
         users, dead = self._decode(messages)  # 1
         lap("decode")
-        old = self._read(users)  # 2
+        old = self._read(users, newer)  # 2
         updates = [
             apply_clicks(history, user.partition, user.clicks, self._history_length)
             for user, history in zip(users, old, strict=True)
         ]
-        histories = [history for history, _ in updates]
         lap("read")
-        candidates = self._engine.recall([h.items for h in histories], lap)  # 3
+        candidates = self._engine.begin([history.items for history, _ in updates], lap)  # 3
+        return _Begun(messages, users, dead, updates, candidates)
+
+    def _finish(self, begun: _Begun) -> None:
+        """The second half of step 3, 4 and 5."""
+        lap = self._metrics.stopwatch()
+        users, dead, updates = begun.users, begun.dead, begun.updates
+        candidates = begun.candidates(lap)
 
         changed = [(user, history) for user, (history, applied) in zip(users, updates, strict=True) if applied]
         records = [Output(self._changelog, u.key, h.to_bytes(), u.partition) for u, h in changed]
-        answers = self._answers(users, histories, candidates)
+        answers = self._answers(users, [history for history, _ in updates], candidates)
         letters = [
             dead_letter_output(self._dead_letters, letter, self._clock(), self._max_letter_bytes) for letter in dead
         ]
@@ -151,16 +199,16 @@ class ClickProcessor:
             user.newest = click
         return list(users.values()), dead
 
-    def _read(self, users: Sequence[_User]) -> list[History | None]:
+    def _read(self, users: Sequence[_User], newer: Mapping[tuple[int, bytes], History]) -> list[History | None]:
         by_partition: dict[int, list[bytes]] = {}
         for user in users:
-            by_partition.setdefault(user.partition, []).append(user.key)
-        found: dict[tuple[int, bytes], bytes | None] = {}
+            if (user.partition, user.key) not in newer:
+                by_partition.setdefault(user.partition, []).append(user.key)
+        found: dict[tuple[int, bytes], History | None] = dict(newer)
         for partition, keys in by_partition.items():
-            records = self._store.read(partition, keys)
-            found.update({(partition, key): record for key, record in zip(keys, records, strict=True)})
-        records = [found[user.partition, user.key] for user in users]
-        return [None if record is None else History.from_bytes(record) for record in records]
+            for key, record in zip(keys, self._store.read(partition, keys), strict=True):
+                found[partition, key] = None if record is None else History.from_bytes(record)
+        return [found[user.partition, user.key] for user in users]
 
     def _answers(
         self, users: Sequence[_User], histories: Sequence[History], candidates: Sequence[Candidates | None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from streams.ports import FloatArray, IdArray, InterestEncoder, ItemIndex
 
 #: Is told which stage has just ended: embed, encode, search, merge.
 Lap = Callable[[str], object]
+#: Batches whose search may be under way: one that is waited for, and one begun ahead of its turn.
+_IN_FLIGHT = 2
 
 
 class RecallEngine:
@@ -43,6 +46,7 @@ class RecallEngine:
         self._top_k = top_k
         self._interests = encoder.interests if interests is None else min(interests, encoder.interests)
         self._filter_seen = filter_seen
+        self._threads = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="search")
 
     def recall(self, histories: Sequence[IdArray], lap: Lap = lambda _stage: None) -> list[Candidates | None]:
         """Candidates for each history, (n,) item ids, oldest first; None where no item of the history is known.
@@ -50,23 +54,38 @@ class RecallEngine:
         Raises:
             TransientError: the index did not answer.
         """
+        return self.begin(histories, lap)(lap)
+
+    def begin(
+        self, histories: Sequence[IdArray], lap: Lap = lambda _stage: None
+    ) -> Callable[[Lap], list[Candidates | None]]:
+        """Send the search of `recall` off. What this returns waits for the answer and merges it; call it once.
+
+        Raises:
+            TransientError: now, or when the answer is waited for: the index did not answer.
+        """
         answers: list[Candidates | None] = [None] * len(histories)
         if not histories:
-            return answers
+            return lambda _lap: answers
         interests, usable = self.interests(histories, lap)  # (B', K, D), (B',)
         if len(usable) == 0:
-            return answers
+            return lambda _lap: answers
         seen = _padded([histories[i] for i in usable]) if self._filter_seen else None  # (B', H)
         # Seen items take places in every interest's list: ask for as many more as may be left out.
         limit = self._top_k + (0 if seen is None else seen.shape[1])
         B, K, D = interests.shape
-        ids, scores = self._index.search(interests.reshape(B * K, D), limit)  # (B'·K, limit)
-        lap("search")
-        merged = merge(ids.reshape(B, K, limit), scores.reshape(B, K, limit), self._top_k, seen)
-        for place, candidates in zip(usable, merged, strict=True):
-            answers[place] = candidates
-        lap("merge")
-        return answers
+        search = self._threads.submit(self._index.search, interests.reshape(B * K, D), limit)
+
+        def finish(lap: Lap) -> list[Candidates | None]:
+            ids, scores = search.result()  # (B'·K, limit)
+            lap("search")
+            merged = merge(ids.reshape(B, K, limit), scores.reshape(B, K, limit), self._top_k, seen)
+            for place, candidates in zip(usable, merged, strict=True):
+                answers[place] = candidates
+            lap("merge")
+            return answers
+
+        return finish
 
     def interests(self, histories: Sequence[IdArray], lap: Lap = lambda _stage: None) -> tuple[FloatArray, IdArray]:
         """Interest vectors (B', K, D) of those users whose history holds a known item, and their places (B',)."""

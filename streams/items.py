@@ -65,13 +65,13 @@ class ItemProcessor:
         self._metrics = metrics
         self._clock = clock
 
-    def process(self, messages: Sequence[Message]) -> None:
-        """Bring the index to the state after the last of the messages.
+    def process(self, messages: Sequence[Message], following: Sequence[Message] = ()) -> None:  # noqa: ARG002
+        """Bring the index to the state after the last of the messages; what follows them does not matter.
 
         Raises:
             TransientError: Milvus or Kafka did not answer; call again with the same messages.
         """
-        newest: dict[int, FloatVector | None] = {}  # item id → vector, None = removed; the last message wins
+        newest: dict[int, tuple[FloatVector | None, float]] = {}  # item id → vector, None = removed, and time stamp
         dead: list[DeadLetter] = []
         others = 0
         for message in messages:
@@ -83,13 +83,17 @@ class ItemProcessor:
             if isinstance(item, Item) and item.model_version != self._model_version:
                 others += 1
                 continue
-            newest[item.item_id] = item.embedding if isinstance(item, Item) else None
+            newest[item.item_id] = (item.embedding if isinstance(item, Item) else None), message.timestamp
 
-        upserts = [(item_id, vector) for item_id, vector in newest.items() if vector is not None]
-        removals = [item_id for item_id, vector in newest.items() if vector is None]
+        upserts = [(item_id, vector) for item_id, (vector, _) in newest.items() if vector is not None]
+        removals = [item_id for item_id, (vector, _) in newest.items() if vector is None]
         if upserts:
             ids = np.array([item_id for item_id, _ in upserts], dtype=np.int64)
             self._index.upsert(ids, np.stack([vector for _, vector in upserts]))
+            now = self._clock()
+            for vector, published in newest.values():
+                if vector is not None and published > 0:
+                    self._metrics.freshness.observe(max(0.0, now - published))
         if removals:
             self._index.delete(np.array(removals, dtype=np.int64))
         if dead:

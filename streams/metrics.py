@@ -158,6 +158,12 @@ class ItemMetrics(BatchMetrics):
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry, "items")
         self.upserts = Counter("mindstream_item_upserts", "Item vectors written to the index", registry=registry)
+        self.freshness = BatchHistogram(
+            registry,
+            "mindstream_item_publish_to_upsert_seconds",
+            "From the time stamp of an item's message to its acceptance by the index",
+            _LATENCY,
+        )
         self.removals = Counter("mindstream_item_removals", "Items removed from the index", registry=registry)
         self.other_versions = Counter(
             "mindstream_items_of_other_versions",

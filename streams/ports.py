@@ -88,7 +88,7 @@ class ItemIndex(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message as Kafka delivered it. Header names may repeat."""
+    """One message as Kafka delivered it. Header names may repeat; `timestamp` is in seconds since 1970, 0 = none."""
 
     topic: str
     partition: int
@@ -96,6 +96,7 @@ class Message:
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]] = ()
+    timestamp: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

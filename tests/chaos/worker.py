@@ -24,10 +24,10 @@ from faust.types import TP
 import streams.app
 import streams.clicks
 from streams.__main__ import main
-from streams.agents import BatchAgent
+from streams.agents import Batch, BatchAgent
 from streams.history import History, apply_clicks
 from streams.outbox import KafkaOutbox
-from streams.ports import Message, Output
+from streams.ports import Output
 from streams.store import PartitionStores
 from tests.chaos.trips import POINTS
 
@@ -89,11 +89,11 @@ class _Agent(BatchAgent):
 
 
 class _CommitsFirst(_Agent):
-    async def _run(self, batch: Sequence[Message], tend: bool) -> None:
-        for message in batch:
+    async def _run(self, batch: Batch, following: Batch | None) -> None:
+        for message in batch.messages:
             self._done[TP(message.topic, message.partition)] = message.offset + 1
         await self._commit()
-        await super()._run(batch, tend)
+        await super()._run(batch, following)
 
 
 class _NeverBehind(_Stores):

@@ -15,19 +15,19 @@ from typing import Any
 
 import streams.app
 from streams.__main__ import main
-from streams.agents import BatchAgent
+from streams.agents import Batch, BatchAgent
 from streams.clicks import ClickProcessor
 from streams.ports import Message
 
 
 class _HangsInBatch(ClickProcessor):
-    def process(self, messages: Sequence[Message]) -> None:
+    def process(self, messages: Sequence[Message], following: Sequence[Message] = ()) -> None:
         threading.Event().wait()
 
 
 class _HangsInLoop(BatchAgent):
-    async def _run(self, batch: Sequence[Message], tend: bool) -> None:
-        while batch and "clicks" in self.topic:
+    async def _run(self, batch: Batch, following: Batch | None) -> None:
+        while batch.messages and "clicks" in self.topic:
             time.sleep(1)  # noqa: ASYNC251 - the event loop stands still
 
 

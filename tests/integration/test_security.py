@@ -223,11 +223,17 @@ def test_tools_without_rights_say_so(site: SecureSite, broker: SecureKafka) -> N
     broker.revoke("admin", [*describe, *wrong])
 
 
-def test_a_right_taken_away_stops_the_worker_and_loses_nothing(site: SecureSite, broker: SecureKafka) -> None:
+@pytest.mark.parametrize("operation", ["write", "read"])
+def test_a_right_taken_away_stops_the_worker_and_loses_nothing(
+    site: SecureSite, broker: SecureKafka, operation: str
+) -> None:
     site.create_topics()
     site.fill_index()
     topics = site.config.topics
-    right = Right(AclOperation.WRITE, "topic", topics.recommendations)
+    right = {
+        "write": Right(AclOperation.WRITE, "topic", topics.recommendations),
+        "read": Right(AclOperation.READ, "topic", topics.clicks),
+    }[operation]
     with acting(broker.login("worker")):
         with site.worker("--agents", "clicks") as worker:
             site.outbox.send([site.click(1, 5)])
@@ -238,7 +244,7 @@ def test_a_right_taken_away_stops_the_worker_and_loses_nothing(site: SecureSite,
             assert worker.returncode == 78
         log = (site.folder / "worker.log").read_text()
         (line,) = [line for line in log.splitlines() if "CRITICAL" in line]
-        assert "authorization failed" in line
+        assert "authorization" in line.lower()
         assert site.dead_letters() == []
         broker.grant("worker", [right])
         with site.worker("--agents", "clicks"):

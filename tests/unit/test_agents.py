@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -70,14 +71,17 @@ class FakeFaust:
         coroutines = [self._receive(stream), *(task() for task in self._tasks)]
         return [asyncio.get_running_loop().create_task(c) for c in coroutines]
 
-    def deliver(self, offset: int, partition: int = 0, generation: int | None = None) -> None:
+    def deliver(self, *offsets: int, partition: int = 0, generation: int | None = None) -> None:
+        """A run of messages."""
+        records = [
+            SimpleNamespace(
+                topic=TOPIC, partition=partition, offset=n, key=b"k", value=b"v", headers=(), timestamp=10**6
+            )
+            for n in offsets
+        ]
         message = SimpleNamespace(
-            topic=TOPIC,
             partition=partition,
-            offset=offset,
-            key=b"k",
-            value=b"v",
-            headers=(),
+            value=records,
             generation_id=self.consumer_generation_id if generation is None else generation,
         )
         self.events.put_nowait(SimpleNamespace(message=message))
@@ -94,12 +98,14 @@ class Recorder:
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
+        self.calls: list[tuple[Sequence[Message], Sequence[Message]]] = []  # messages and what follows them
         self.faults: list[Exception] = []
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
 
-    def __call__(self, messages: Sequence[Message]) -> None:
+    def __call__(self, messages: Sequence[Message], following: Sequence[Message]) -> None:
+        self.calls.append((messages, following))
         self.entered.set()
         assert self.gate.wait(10)
         if self.faults:
@@ -118,8 +124,10 @@ class World:
         self.exits: list[int] = []
         self.defect: Exception | None = None  # raised where partitions are let go
         settings: dict[str, Any] = {
+            "process": self.work,
             "size": 4,
             "wait": 0.0,
+            "look_ahead": True,
             "retry": RetryPolicy(first=0.001, longest=0.01, budget=60.0),
             "let_go": self._let_go,
             "commit_interval": 0.01,
@@ -127,7 +135,7 @@ class World:
             "metrics": BatchMetrics(CollectorRegistry(), "clicks"),
         }
         app: Any = self.faust
-        self.agent = BatchAgent(app, TOPIC, self.work, leave=self.exits.append, **settings | options)
+        self.agent = BatchAgent(app, TOPIC, leave=self.exits.append, **settings | options)
         self.tasks: list[asyncio.Task[None]] = []
 
     def _let_go(self) -> None:
@@ -507,6 +515,75 @@ def test_a_batch_waits_to_fill_only_if_told_to() -> None:
 
     assert run(scenario, wait=5.0, size=3).work.batches == [[0, 1, 2]]
     assert len(run(scenario, wait=0.0, size=3).work.batches) >= 2
+
+
+@pytest.mark.parametrize("look_ahead", [True, False])
+def test_what_is_there_is_told_to_the_batch_before_it(look_ahead: bool) -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        world.work.gate.clear()
+        world.faust.deliver(0)
+        await asyncio.to_thread(world.work.entered.wait, 10)
+        for offset in range(1, 10):
+            world.faust.deliver(offset)
+        await asyncio.sleep(0.05)
+        world.work.gate.set()
+        await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 10})
+
+    calls = run(scenario, look_ahead=look_ahead).work.calls
+    assert [len(messages) for messages, _ in calls] == [1, 4, 4, 1]
+    announced = [following for _, following in calls]
+    if look_ahead:
+        assert all(promised is kept for promised, (kept, _) in zip(announced[1:], calls[2:], strict=False))
+        assert [len(following) for following in announced] == [0, 4, 1, 0]
+    else:
+        assert not any(announced)
+
+
+def test_partitions_are_never_looked_after_between_a_batch_and_the_one_it_was_told_of() -> None:
+    order: list[str] = []
+
+    class Work(Recorder):
+        def __call__(self, messages: Sequence[Message], following: Sequence[Message]) -> None:
+            time.sleep(0.002)
+            super().__call__(messages, following)
+            order.append("told" if following else "untold")
+
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        for offset in range(400):
+            world.faust.deliver(offset)
+            if offset % 40 == 0:
+                await asyncio.sleep(0.01)
+        await until(lambda: len(work.offsets) == 400)
+
+    work = Work()
+    run(scenario, process=work, tend=lambda _: order.append("tended"), tend_interval=0.003)
+    assert order.count("tended") > 5
+    assert order.count("told") > 20
+    assert ("told", "tended") not in list(pairwise(order))
+
+
+def test_what_was_looked_ahead_at_is_forgotten_when_partitions_move() -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        world.work.gate.clear()
+        for offset in range(8):
+            world.faust.deliver(offset)
+        await asyncio.to_thread(world.work.entered.wait, 10)
+        await world.faust.revoke()  # gives up waiting after its patience
+        world.faust.consumer_generation_id = 2
+        await world.faust.assign(0)
+        world.work.gate.set()
+        await asyncio.sleep(0.05)
+        assert world.faust.commits == []
+        for offset in range(8):
+            world.faust.deliver(offset)
+        await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 8})
+
+    work = run(scenario, revoke_patience=0.05).work
+    assert work.offsets[-8:] == list(range(8))
+    assert work.offsets[:-8] == list(range(len(work.offsets) - 8)), "only the batch in hand came to its end"
 
 
 def test_waits_grow_with_jitter_up_to_the_longest() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import numpy as np
 import orjson
 import pytest
@@ -141,6 +143,49 @@ def test_a_cut_between_any_two_messages_loses_and_doubles_nothing(
         newest = max(offset for offset, (u, _) in enumerate(clicks) if u == user)
         answers = [decode_recommendation(o.value or b"") for o in owner.sent("recommendations")]
         assert max(a.source_offset for a in answers if a.user_id == user) == newest
+
+
+_BATCHES = st.lists(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 7)), min_size=1, max_size=4), min_size=1, max_size=6
+)
+
+
+def _batches(chosen: list[list[tuple[int, int]]]) -> list[list[Message]]:
+    offsets = count()
+    return [[click_message(next(offsets), user, item) for user, item in batch] for batch in chosen]
+
+
+@given(_BATCHES, st.lists(st.booleans(), min_size=40, max_size=40))
+def test_beginning_the_next_batch_ahead_changes_nothing(
+    chosen: list[list[tuple[int, int]]], failing: list[bool]
+) -> None:
+    """Whatever Milvus fails at, and whether the next batch is announced or not: the same bytes leave, in order."""
+    batches = _batches(chosen)
+    plain, ahead = ClickWorld(), ClickWorld()
+    for batch in batches:
+        plain.processor.process(batch)
+    fails = iter(failing)
+    for batch, following in zip(batches, [*batches[1:], []], strict=True):
+        ahead.index.failures = next(fails, False)
+        sent = len(ahead.outbox.sent)
+        while True:
+            try:
+                ahead.processor.process(batch, following)
+                break
+            except TransientError:
+                assert len(ahead.outbox.sent) == sent, "nothing leaves before the search is answered"
+    assert ahead.store.records == plain.store.records
+    assert ahead.outbox.sent == plain.outbox.sent
+
+
+def test_a_batch_begun_ahead_is_thrown_away_unless_it_is_the_next() -> None:
+    world = ClickWorld()
+    first, announced, other = _batches([[(7, 1)], [(7, 2)], [(7, 3)]])
+    world.processor.process(first, announced)
+    world.processor.process(other)
+    assert _history(world, "7") == [1, 3]
+    world.processor.process([click_message(9, 7, 4)])
+    assert _history(world, "7") == [1, 3, 4]
 
 
 def test_batch_equals_single_clicks() -> None:

@@ -30,6 +30,7 @@ class ItemWorld:
             dim=2,
             batch_size=batch_size,
             metrics=self.metrics,
+            clock=lambda: 1010.0,
         )
         self._offset = 0
 
@@ -38,10 +39,21 @@ class ItemWorld:
         value = None
         if vector is not None:
             value = encode_item(Item(item_id, np.array(vector, dtype=np.float32), version))
-        return Message("items", 0, self._offset, str(item_id).encode(), value)
+        return Message("items", 0, self._offset, str(item_id).encode(), value, timestamp=1000.0 + self._offset)
 
     def ids(self) -> set[int]:
         return set(self.memory.get(np.arange(20)))
+
+
+def test_freshness_is_counted_for_each_vector_that_went_into_the_index() -> None:
+    world = ItemWorld(failures=1)
+    batch = [world.message(1, [1, 0]), world.message(2, [0, 1]), world.message(1, [0, 2]), world.message(3, None)]
+    with pytest.raises(TransientError):
+        world.processor.process(batch)
+    world.processor.process(batch)
+    (family,) = world.metrics.freshness.collect()
+    samples = {sample.name.rpartition("_")[2]: sample.value for sample in family.samples}
+    assert (samples["count"], samples["sum"]) == (2.0, (1010 - 1002) + (1010 - 1003))
 
 
 def test_the_last_message_of_an_item_wins() -> None:
