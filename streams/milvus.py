@@ -243,7 +243,7 @@ class MilvusIndex:
 
 
 def _column(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    return np.fromiter(values, dtype, len(values))
+    return np.array(values, dtype)  # of protobuf's newer versions it copies the memory
 
 
 def _connect(settings: Milvus) -> MilvusClient:
