@@ -27,6 +27,7 @@ NAMES = {
     "latency": "click → recommendation at 10, 50 and 80 % of what the worker sustains",
     "freshness": "published item → found by a search, while clicks flow",
     "pressure": "more clicks than the worker sustains: memory, lag, nothing lost, time to catch up",
+    "scaling": "throughput, CPU time and memory by items, users, top-k, history length and number of workers",
     "recall": "what the approximate search finds of the exact one, and at which speed, by ef",
     "producers": "items and clicks a second into Kafka",
     "restore": "histories a second from the changelog into an empty store; memory and disk",

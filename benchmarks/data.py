@@ -116,7 +116,9 @@ class Shop:
     in sessions, few of them much and most of them little, and popular items more than others.
     """
 
-    def __init__(self, folder: Path, *, items: int, dim: int, users: int, clicks: int, seed: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, items: int, dim: int, users: int, clicks: int, length: int = 20, seed: int = 0
+    ) -> None:
         rng = np.random.default_rng(seed)
         tastes = max(4, items // _TASTE)
         self._sent = clicks
@@ -127,7 +129,7 @@ class Shop:
         vectors *= np.float32(_APART)
         vectors += _directions(tastes, dim, rng)[made.item_taste[1:]]
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        self.artifact = _save(folder, vectors, 20, rng)
+        self.artifact = _save(folder, vectors, length, rng)
 
     @classmethod
     def of(cls, folder: Path, sizes: Mapping[str, int]) -> Shop:

@@ -127,6 +127,17 @@ class Stage:
                 used["Kafka" if name == "kafka" else "Milvus"] = cpu_seconds(entry.pid)
         return used
 
+    def server_memory(self) -> dict[str, int]:
+        """Server → bytes in memory now, children included; only servers started here."""
+        used = {}
+        for name, stack in self._stacks.items():
+            entry = stack.place.state.get(name)
+            if entry is not None and entry.alive:
+                used["Kafka" if name == "kafka" else "Milvus"] = sum(
+                    process.memory_info().rss for process in _family(entry.pid)
+                )
+        return used
+
     @contextmanager
     def index(self, artifact: Artifact) -> Iterator[None]:
         """The artifact's items in Milvus, written directly and indexed, as they are some minutes after publishing."""
@@ -287,25 +298,30 @@ class Site:
                     deadline = time.monotonic() + PATIENCE
                 show(total - left)
 
+    def data_dir(self, name: str) -> Path:
+        """Of the worker of this name."""
+        return self._folder / name
+
     @contextmanager
-    def worker(self, agents: str, module: str = "streams") -> Iterator[Worker]:
+    def worker(self, agents: str, module: str = "streams", name: str = "worker") -> Iterator[Worker]:
         """A worker process that owns its partitions; ended with the block.
 
         Args:
             agents: "clicks", "items" or "clicks,items".
             module: with the command line of `streams`.
+            name: tells workers that run at the same time apart.
         """
         self._stage.report(f"Starting a worker for {agents}")
-        sets = [*self._settings, f"worker.data_dir={self._folder / agents}"]
+        sets = [*self._settings, f"worker.data_dir={self.data_dir(name)}"]
         arguments = ["worker", "--agents", agents, *(a for setting in sets for a in ("--set", setting))]
-        with self.process(module, *arguments) as worker:
+        with self.process(module, *arguments, name=name) as worker:
             worker.await_log(b"partitions [", times=agents.count(",") + 1)
             yield worker
 
     @contextmanager
-    def process(self, module: str, *arguments: str) -> Iterator[Worker]:
+    def process(self, module: str, *arguments: str, name: str = "") -> Iterator[Worker]:
         """`python -m MODULE ARGUMENTS…`, ended with the block; its output goes to a log."""
-        log = self._folder / f"{module}.log"
+        log = self._folder / f"{name or module}.log"
         with log.open("wb") as file:
             process = subprocess.Popen(  # noqa: S603 - our own command
                 [sys.executable, "-m", module, *arguments], cwd=ROOT, stdout=file, stderr=file
@@ -384,10 +400,16 @@ class Worker:
 def cpu_seconds(pid: int) -> float:
     """CPU seconds, user and system, of a process and all its children so far; 0 when it has ended."""
     used = 0.0
+    for member in _family(pid):
+        with suppress(psutil.NoSuchProcess):
+            times = member.cpu_times()
+            used += times.user + times.system
+    return used
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """A process and all its children; none when it has ended."""
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        for member in [process, *process.children(recursive=True)]:
-            with suppress(psutil.NoSuchProcess):
-                times = member.cpu_times()
-                used += times.user + times.system
-    return used
+        return [process, *process.children(recursive=True)]
+    return []

@@ -46,7 +46,7 @@ _LOG = logging.getLogger("mindstream.worker")
 AGENTS = ("clicks", "items")
 #: Messages that Faust hands over at once. Partitions take turns run by run.
 _RUN = 64
-#: Runs of a partition that may wait for the agent; beyond that, Faust stops fetching.
+#: Runs that may wait for the agent; beyond that, Faust stops fetching.
 _WAITING_RUNS = 16
 
 

@@ -1,0 +1,158 @@
+"""How throughput, CPU time and memory grow with items, users, top-k, history length and number of workers.
+
+One thing is changed at a time. Workers own their partitions before the clicks come; the clicks come in rounds, so that
+each is searched for. Memory is the largest resident set; that of a worker includes the pages of the item matrix that
+it has touched, which processes share. The workers, Kafka and Milvus share the machine: a second worker adds what the
+first one leaves idle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.benchmark import Benchmark, Sizes
+from benchmarks.data import Shop, Traffic
+from benchmarks.report import Curve, Figure
+from benchmarks.stage import Site, Stage
+from benchmarks.stream import Recorder
+from model.artifact import Artifact
+
+#: What is changed → the values beside the base, as parts or multiples of it.
+_VALUES: Mapping[str, Sequence[float]] = {
+    "items": (5, 18.4),
+    "users": (0.2, 5),
+    "top-k": (0.2, 4),
+    "history": (0.5, 2.5),
+    "workers": (2,),
+}
+_MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One measurement.
+
+    Attributes:
+        rate: clicks/s.
+        worker_cpu, milvus_cpu: seconds for 1,000 clicks; of all workers.
+        worker_memory, milvus_memory: bytes; of one worker.
+        disk: bytes of the history stores.
+    """
+
+    rate: float
+    worker_cpu: float
+    milvus_cpu: float
+    worker_memory: int
+    milvus_memory: int
+    disk: int
+
+
+def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
+    base = {"items": sizes["items"], "users": sizes["users"], "top-k": 50, "history": 20, "workers": 1}
+    points: dict[tuple[str, int], Point] = {}
+    for what, value, point in _points(stage, sizes, base):
+        points[what, value] = point
+    found: list[Figure | Curve] = []
+    for what in _VALUES:
+        series = sorted((value, point) for (name, value), point in points.items() if name == what)
+        for value, point in series:
+            found += _figures(f"{what} {value:,}", point)
+        found.append(Curve(what, what, "clicks/s", [v for v, _ in series], [p.rate for _, p in series]))
+    by_items = sorted((value, p) for (name, value), p in points.items() if name == "items")
+    (few, small), (many, large) = by_items[0], by_items[-1]
+    millions = (many - few) / 1e6
+    return [
+        *found,
+        Figure(
+            "a worker's memory", (large.worker_memory - small.worker_memory) / millions / _MIB, "MiB / million items"
+        ),
+        Figure("Milvus' memory", (large.milvus_memory - small.milvus_memory) / millions / _MIB, "MiB / million items"),
+    ]
+
+
+def _points(stage: Stage, sizes: Sizes, base: Mapping[str, int]) -> Iterator[tuple[str, int, Point]]:
+    changed = {what: [round(base[what] * part) for part in parts] for what, parts in _VALUES.items()}
+
+    def shop(items: int, users: int, length: int) -> Shop:
+        folder = stage.folder / f"{items}-{users}-{length}"
+        return Shop(folder, items=items, users=users, dim=sizes["dim"], clicks=sizes["clicks"], length=length)
+
+    ordinary = shop(base["items"], base["users"], base["history"])
+    with stage.index(ordinary.artifact):
+        point = _measure(stage, sizes, ordinary.artifact, ordinary.rounds())
+        for what in changed:
+            yield what, base[what], point
+        for users in changed["users"]:
+            # The artifact stays: users say only which of its items are clicked.
+            traffic = shop(base["items"], users, base["history"]).rounds()
+            yield "users", users, _measure(stage, sizes, ordinary.artifact, traffic)
+        for top_k in changed["top-k"]:
+            yield "top-k", top_k, _measure(stage, sizes, ordinary.artifact, ordinary.rounds(), top_k=top_k)
+        for workers in changed["workers"]:
+            yield "workers", workers, _measure(stage, sizes, ordinary.artifact, ordinary.rounds(), workers=workers)
+    others = [("items", n, shop(n, base["users"], base["history"])) for n in changed["items"]]
+    others += [("history", n, shop(base["items"], base["users"], n)) for n in changed["history"]]
+    for what, value, other in others:
+        with stage.index(other.artifact):
+            yield what, value, _measure(stage, sizes, other.artifact, other.rounds())
+
+
+def _measure(
+    stage: Stage, sizes: Sizes, artifact: Artifact, traffic: Traffic, *, top_k: int = 50, workers: int = 1
+) -> Point:
+    settings = {
+        "batch.size": sizes["batch"],
+        "milvus.timeout": 60.0,
+        "recall.top_k": top_k,
+        "history.length": artifact.history_length,
+    }
+    with stage.site("scaling", artifact, settings) as site, ExitStack() as stack:
+        site.remember(traffic)
+        team = [stack.enter_context(site.worker("clicks", name=str(number))) for number in range(workers)]
+        before = [worker.cpu for worker in team], stage.server_cpu().get("Milvus", 0.0)
+        site.send(traffic.clicks(), limit=sizes["clicks"])
+        for worker in team:
+            site.await_answers(worker)
+        spent = sum(worker.cpu for worker in team) - sum(before[0])
+        milvus = stage.server_cpu().get("Milvus", 0.0) - before[1]
+        memory = max(worker.memory for worker in team)
+        thousands = sizes["clicks"] / 1000
+        return Point(
+            rate=Recorder(site).phase().rate(),
+            worker_cpu=spent / thousands,
+            milvus_cpu=milvus / thousands,
+            worker_memory=memory,
+            milvus_memory=stage.server_memory().get("Milvus", 0),
+            disk=_disk(site, workers),
+        )
+
+
+def _disk(site: Site, workers: int) -> int:
+    folders: list[Path] = [site.data_dir(str(number)) / "history" for number in range(workers)]
+    return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+
+
+def _figures(name: str, point: Point) -> list[Figure]:
+    return [
+        Figure(f"{name}: clicks", point.rate, "clicks/s"),
+        Figure(f"{name}: CPU of the workers", point.worker_cpu, "s / 1,000 clicks"),
+        Figure(f"{name}: CPU of Milvus", point.milvus_cpu, "s / 1,000 clicks"),
+        Figure(f"{name}: memory of a worker", point.worker_memory / _MIB, "MiB"),
+        Figure(f"{name}: memory of Milvus", point.milvus_memory / _MIB, "MiB"),
+        Figure(f"{name}: histories on disk", point.disk / _MIB, "MiB"),
+    ]
+
+
+_SHARED = {"dim": 64}
+BENCHMARK = Benchmark(
+    run,
+    {
+        "standalone": {"items": 20_000, "users": 100_000, "clicks": 20_000, "batch": 256} | _SHARED,
+        "lite": {"items": 400, "users": 200, "clicks": 300, "batch": 4} | _SHARED,
+    },
+    kafka=True,
+    milvus=True,
+)
