@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -30,11 +31,13 @@ import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from filelock import FileLock, Timeout
+from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.data import Traffic
 from benchmarks.report import ROOT
 from configs.loader import load_replay, load_worker
 from configs.schema import ReplayConfig, WorkerConfig
+from embedded.ports import pick
 from embedded.stack import Stack
 from model.artifact import Artifact
 from producers.cli import progress_bar
@@ -223,7 +226,7 @@ class Site:
         run = f"bench-{name}-{uuid.uuid4().hex[:8]}"
         topics = ("clicks", "items", "recommendations", "dead_letters")
         names = {f"topics.{topic}": f"{run}-{topic}" for topic in topics}
-        names |= {"worker.group": run, "worker.metrics_port": "0"}
+        names |= {"worker.group": run}
         self._run = run
         self._stage = stage
         self._folder = stage.folder / run
@@ -312,9 +315,11 @@ class Site:
             name: tells workers that run at the same time apart.
         """
         self._stage.report(f"Starting a worker for {agents}")
-        sets = [*self._settings, f"worker.data_dir={self.data_dir(name)}"]
+        (port,) = pick(1)
+        sets = [*self._settings, f"worker.data_dir={self.data_dir(name)}", f"worker.metrics_port={port}"]
         arguments = ["worker", "--agents", agents, *(a for setting in sets for a in ("--set", setting))]
         with self.process(module, *arguments, name=name) as worker:
+            worker.metrics_port = port
             worker.await_log(b"partitions [", times=agents.count(",") + 1)
             yield worker
 
@@ -347,6 +352,14 @@ class Worker:
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self._process = process
         self.log = log
+        self.metrics_port = 0  # of a worker
+
+    def stages(self) -> dict[str, float]:
+        """Stage → seconds that the worker's batches of clicks have spent in it so far."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=_LEAVE) as answer:
+            families = list(text_string_to_metric_families(answer.read().decode()))
+        samples = [sample for family in families for sample in family.samples]
+        return {s.labels["stage"]: s.value for s in samples if s.name == "mindstream_clicks_stage_seconds_sum"}
 
     @property
     def cpu(self) -> float:
