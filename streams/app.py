@@ -292,6 +292,9 @@ def _faust_app(config: WorkerConfig, agent: str) -> WorkerApp:
         consumer_max_fetch_size=max(2**20, config.topics.max_message_bytes),
         broker_session_timeout=worker.session_timeout,
         broker_heartbeat_interval=worker.session_timeout / 5,
+        # Members that died together with the broker are known to its successor, which may forget to watch them: then
+        # the others wait for them as long as this.
+        broker_rebalance_timeout=worker.session_timeout,
         # Beyond the retry budget: while a batch waits for Milvus, nothing is fetched, and a worker that leaves the
         # group for that never comes back.
         broker_max_poll_interval=2 * worker.retry_budget + 600,

@@ -47,7 +47,11 @@ def trip(point: str) -> None:
         (_TRIPS / point).rename(mine)
     except FileNotFoundError:
         return
-    os.kill(os.getpid(), signal.Signals[mine.read_text()])
+    try:
+        number = signal.Signals[mine.read_text()]
+    except FileNotFoundError:  # disarmed at this very moment
+        return
+    os.kill(os.getpid(), number)
     time.sleep(0.1)  # a stopped process goes on here, once it is continued
 
 
