@@ -4,23 +4,34 @@ What it sustains is measured first, with a backlog in rounds (`benchmarks.data`)
 clicks come in an open schedule: each has its moment, however long those before it take, so a stall counts for all
 clicks that meet it. By how much the broker got them after their moment is reported, too. A click's answer is the first
 recommendation that takes it into account.
+
+Two searches alone, on the idle Milvus, stand beside it: for one user, to compare with single clicks on an idle system,
+and for a full batch, to compare with half the sustained rate.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
+
 from benchmarks.benchmark import Benchmark, Sizes
 from benchmarks.data import Shop
 from benchmarks.report import Figure, percentiles
+from benchmarks.searches import index, interests
 from benchmarks.stage import Site, Stage, Worker
 from benchmarks.stream import Recorder
 from producers.clicks import ClickLog
 
 #: Parts of the sustained rate, in percent.
 _PARTS = (10, 50, 80)
+#: Clicks a second of which none meets another.
+_IDLE = 2.0
+#: Searches alone, of each size.
+_SEARCHES = 20
 
 
 def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
@@ -28,15 +39,40 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
     figures = []
     with stage.index(shop.artifact), sustained(stage, shop, sizes, "clicks") as steady:
         figures.append(Figure("sustained", steady.rate, "clicks/s"))
-        for part in _PARTS:
-            rate = steady.rate * part / 100
+        searches = {users: _search(stage, steady.site, shop, users) for users in (1, sizes["batch"])}
+        for users, seconds in searches.items():
+            figures += percentiles(f"one search alone, users {users}", seconds, (50, 99))
+        answered: dict[str, list[float]] = {}
+        parts = [(f"at {part} %", steady.rate * part / 100) for part in _PARTS]
+        for name, rate in [("idle", _IDLE), *parts]:
             stage.report(f"Sending {rate:.1f} clicks/s for {sizes['seconds']} s")
             steady.site.send(steady.log, limit=max(1, round(rate * sizes["seconds"])), rate=rate)
             steady.site.await_answers(steady.worker)
             phase = steady.recorder.phase()
-            figures += percentiles(f"click → recommendation at {part} %", phase.delays().tolist(), (50, 95, 99, 100))
-            figures += percentiles(f"click behind its moment at {part} %", phase.lateness(rate).tolist(), (99,))
-    return figures
+            answered[name] = phase.delays().tolist()
+            figures += percentiles(f"click → recommendation {name}", answered[name], (50, 95, 99, 100))
+            figures += percentiles(f"click behind its moment {name}", phase.lateness(rate).tolist(), (99,))
+    one, batch = (float(np.median(seconds)) for seconds in searches.values())
+    half = np.percentile(answered["at 50 %"], (50, 99))
+    return [
+        *figures,
+        Figure("idle, p50, beyond one search", 1000 * (float(np.median(answered["idle"])) - one), "ms"),
+        Figure("at 50 %, p50 / one search for a batch", float(half[0]) / batch, "×"),
+        Figure("at 50 %, p99 / one search for a batch", float(half[1]) / batch, "×"),
+    ]
+
+
+def _search(stage: Stage, site: Site, shop: Shop, users: int) -> list[float]:
+    """Seconds of searches for so many users, one after the other."""
+    asked = interests(shop, shop.rounds(), users).reshape(-1, shop.artifact.dim)
+    limit = site.config.recall.top_k + site.config.history.length
+    taken = []
+    with index(stage, shop) as milvus:
+        for _ in range(_SEARCHES):
+            begin = time.monotonic()
+            milvus.search(asked, limit)
+            taken.append(time.monotonic() - begin)
+    return taken
 
 
 class Steady(NamedTuple):

@@ -15,12 +15,9 @@ import numpy as np
 from benchmarks.benchmark import Benchmark, Sizes
 from benchmarks.data import FloatMatrix, IntVector, Shop
 from benchmarks.report import Curve, Figure
+from benchmarks.searches import index, interests
 from benchmarks.stage import Stage
-from configs.loader import load_worker
-from model.encoder import Encoder
 from model.evaluation.search import exact_top
-from model.inputs import model_input
-from streams.milvus import MilvusIndex
 
 #: Items looked for, and candidates that HNSW looks at: at least as many.
 _TOP = 50
@@ -29,7 +26,7 @@ _EFS = (50, 70, 100, 200)
 
 def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
     shop = Shop.of(stage.folder / "recall", sizes)
-    queries = _queries(shop, sizes["queried"])  # (Q, D)
+    queries = interests(shop, shop.rounds(), sizes["queried"]).reshape(-1, shop.artifact.dim)  # (Q, D)
     stage.report(f"Searching exactly for {len(queries):,} queries")
     vectors = np.asarray(shop.artifact.item_vectors)
     exact = shop.artifact.item_ids[exact_top(queries[:, None], vectors, _TOP)]  # (Q, 50)
@@ -48,28 +45,14 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
     ]
 
 
-def _queries(shop: Shop, users: int) -> FloatMatrix:
-    """(4 · users, D) interest vectors."""
-    artifact = shop.artifact
-    histories = shop.rounds().histories(users, artifact.history_length, np.random.default_rng(0))
-    places, lengths = model_input([artifact.rows(h) for h in histories], artifact.history_length)
-    interests = Encoder.from_artifact(artifact).encode(np.asarray(artifact.item_vectors)[places], lengths)
-    return interests.reshape(-1, artifact.dim)
-
-
 def _search(stage: Stage, shop: Shop, queries: FloatMatrix, ef: int, batch: int) -> tuple[IntVector, float]:
     """(Q, 50) the ids found, and queries a second."""
-    settings = [f"milvus.uri={stage.milvus_uri()}", f"milvus.hnsw_ef={ef}", "milvus.timeout=60"]
-    index = MilvusIndex(
-        load_worker(overrides=settings).milvus, shop.artifact.model_version, shop.artifact.dim, create=False
-    )
     step = 4 * batch
-    index.search(queries[:step], _TOP)  # warm
-    begin = time.monotonic()
-    found = [index.search(queries[at : at + step], _TOP)[0] for at in range(0, len(queries), step)]
-    rate = len(queries) / (time.monotonic() - begin)
-    index.close()
-    return np.concatenate(found), rate
+    with index(stage, shop, f"milvus.hnsw_ef={ef}") as milvus:
+        milvus.search(queries[:step], _TOP)  # warm
+        begin = time.monotonic()
+        found = [milvus.search(queries[at : at + step], _TOP)[0] for at in range(0, len(queries), step)]
+        return np.concatenate(found), len(queries) / (time.monotonic() - begin)
 
 
 _SHARED = {"dim": 64}

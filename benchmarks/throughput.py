@@ -25,14 +25,10 @@ from benchmarks.benchmark import Benchmark, Sizes
 from benchmarks.clients import drive
 from benchmarks.data import Shop, Traffic
 from benchmarks.report import Figure, percentiles
+from benchmarks.searches import index, interests
 from benchmarks.stage import Site, Stage
 from benchmarks.stream import Phase, Recorder
 from embedded.ports import pick
-from model.encoder import Encoder
-from streams.embeddings import HistoryEmbeddings
-from streams.engine import RecallEngine
-from streams.memory import MemoryIndex
-from streams.milvus import MilvusIndex
 
 #: Concurrent clients of the baseline, and users in one request.
 _CLIENTS, _USERS = (1, 8, 32), (1, 16)
@@ -116,32 +112,28 @@ def _drain(stage: Stage, site: Site, traffic: Traffic, clicks: int, module: str 
 def _limit(stage: Stage, site: Site, shop: Shop, traffic: Traffic, sizes: Sizes) -> dict[int, float]:
     """Requests in flight → users a second whose searches Milvus answers, asked as the worker asks."""
     stage.report("Asking Milvus directly")
-    config, artifact = site.config, shop.artifact
-    histories = traffic.histories(_ASKED, config.history.length, np.random.default_rng(0))
-    nothing = MemoryIndex(artifact.model_version, artifact.dim)
-    embeddings = HistoryEmbeddings(artifact, nothing, capacity=1, refresh=60.0, unknown_ttl=60.0)
-    interests, _ = RecallEngine(Encoder.from_artifact(artifact), embeddings, nothing, top_k=1).interests(histories)
+    config, dim = site.config, shop.artifact.dim
+    asked = interests(shop, traffic, _ASKED)  # (U, 4, D)
     B, limit = config.batch.size, config.recall.top_k + config.history.length
-    batches = [part.reshape(-1, artifact.dim) for part in np.split(interests, range(B, len(interests), B))]
-    index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create=False)
+    batches = np.split(asked, range(B, len(asked), B))
     rates = {}
-    for in_flight in _IN_FLIGHT:
-        begin = time.monotonic()
+    with index(stage, shop) as milvus:
+        for in_flight in _IN_FLIGHT:
+            begin = time.monotonic()
 
-        def ask(first: int, step: int = in_flight, begin: float = begin) -> int:
-            users = 0
-            for number in range(first, 10**9, step):
-                if time.monotonic() - begin >= sizes["seconds"]:
-                    break
-                batch = batches[number % len(batches)]
-                index.search(batch, limit)
-                users += len(batch) // artifact.interests
-            return users
+            def ask(first: int, step: int = in_flight, begin: float = begin) -> int:
+                users = 0
+                for number in range(first, 10**9, step):
+                    if time.monotonic() - begin >= sizes["seconds"]:
+                        break
+                    batch = batches[number % len(batches)]
+                    milvus.search(batch.reshape(-1, dim), limit)
+                    users += len(batch)
+                return users
 
-        with ThreadPoolExecutor(in_flight) as threads:
-            answered = sum(threads.map(ask, range(in_flight)))
-        rates[in_flight] = answered / (time.monotonic() - begin)
-    index.close()
+            with ThreadPoolExecutor(in_flight) as threads:
+                answered = sum(threads.map(ask, range(in_flight)))
+            rates[in_flight] = answered / (time.monotonic() - begin)
     return rates
 
 
