@@ -17,8 +17,7 @@ import click
 from configs.loader import ConfigError, load_worker
 from configs.schema import WorkerConfig
 from streams.errors import FatalError, Reason, TransientError
-
-_LOG_FORMAT = "%(asctime)s %(levelname)-8s %(name)s: %(message)s"
+from streams.logs import configure
 
 
 def _configured(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,7 +99,7 @@ def worker(config: WorkerConfig, agents: str, log_level: str) -> None:
     unknown = [name for name in names if name not in ("clicks", "items")]
     if unknown:
         raise click.BadParameter(f"unknown agent {unknown[0]!r}; known: clicks, items", param_hint="--agents")
-    logging.basicConfig(level=log_level.upper(), format=_LOG_FORMAT, stream=sys.stderr)
+    configure(log_level.upper())
     status = run(config, names)
     logging.shutdown()
     # Not sys.exit: a thread that still waits for an answer of Milvus would hold the process back, and nothing of its
