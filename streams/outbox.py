@@ -38,8 +38,9 @@ class KafkaOutbox:
                 **{
                     "enable.idempotence": True,
                     "acks": "all",
-                    # The batch is complete when it is handed over, and `send` waits for it: lingering only adds delay.
-                    "linger.ms": 0,
+                    # Nothing leaves while a batch is handed over, message by message; `flush` then sends all at once and
+                    # does not linger.
+                    "linger.ms": 50,
                     # As Kafka's Java clients do, so that other producers put a user into the same partition.
                     "partitioner": "murmur2_random",
                     "delivery.timeout.ms": int(DELIVERY_TIMEOUT * 1000),
