@@ -38,8 +38,8 @@ class KafkaOutbox:
                 **{
                     "enable.idempotence": True,
                     "acks": "all",
-                    # Nothing leaves while a batch is handed over, message by message; `flush` then sends all at once and
-                    # does not linger.
+                    # Nothing leaves while a batch is handed over, message by message; `flush` then sends all at once,
+                    # without lingering.
                     "linger.ms": 50,
                     # As Kafka's Java clients do, so that other producers put a user into the same partition.
                     "partitioner": "murmur2_random",
