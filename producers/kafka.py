@@ -28,6 +28,8 @@ _UNHEARD.disabled = True
 
 #: Seconds between two looks at the stop signal while waiting.
 TICK = 0.1
+#: Seconds after the delivery timeout until messages of which nothing is heard count as failed.
+_OVERDUE = 10.0
 
 
 @dataclass(slots=True)
@@ -144,13 +146,20 @@ class Sender:
     def finish(self) -> Report:
         """Waits until each message is delivered or failed; after `stop`, at most `producer.stop_timeout` seconds."""
         stop_seen: float | None = None
-        while self._serve(self._producer.flush, TICK) > 0:
+        left, moved = -1, time.monotonic()
+        while (waiting := self._serve(self._producer.flush, TICK)) > 0:
+            now = time.monotonic()
+            if waiting != left:
+                left, moved = waiting, now
             if self.stop.is_set():
-                stop_seen = stop_seen or time.monotonic()
-                if time.monotonic() - stop_seen > self._settings.stop_timeout:
-                    self._producer.purge()
-                    self._serve(self._producer.flush, 1)
-                    break
+                stop_seen = stop_seen or now
+            # librdkafka gives up on each message after the delivery timeout; seldom, when the broker goes while the
+            # first ones are on their way, it never does.
+            late = now - moved > self._settings.delivery_timeout + _OVERDUE
+            if late or (stop_seen is not None and now - stop_seen > self._settings.stop_timeout):
+                self._producer.purge()
+                self._serve(self._producer.flush, 1)
+                break
         # Each message has its callback by now; anything else would be a loss that must not pass as success.
         self.report.failed = self.report.sent - self.report.delivered
         self.report.seconds = time.monotonic() - self._started

@@ -227,6 +227,34 @@ def test_a_full_queue_waits_and_a_large_message_fails_alone(kafka: MockKafka) ->
     assert (report.sent, report.delivered, report.failed) == (120_001, 120_000, 1)
 
 
+class SilentProducer:
+    """Takes messages and never says what became of them: neither delivered nor timed out."""
+
+    purged = False
+
+    def produce(self, *_: object, **__: object) -> None: ...
+
+    def poll(self, _seconds: float) -> int:
+        return 0
+
+    def flush(self, _seconds: float) -> int:
+        time.sleep(0.01)
+        return 0 if self.purged else 3
+
+    def purge(self) -> None:
+        self.purged = True
+
+
+def test_messages_of_which_nothing_is_heard_fail_in_the_end(kafka: MockKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = config(kafka.address, "producer.delivery_timeout=0.2")
+    sender = Sender(settings.kafka, settings.producer, settings.topics, "clicks")
+    monkeypatch.setattr(sender, "_producer", SilentProducer())
+    monkeypatch.setattr("producers.kafka._OVERDUE", 0.3)
+    report = send_all(sender, [(b"k", b"x")] * 3, lambda _report: None)
+    assert (report.sent, report.delivered, report.failed) == (3, 0, 3)
+    assert 0.5 <= report.seconds < 5
+
+
 def test_stop_ends_a_wait_at_once(kafka: MockKafka, clicks_file: Path) -> None:
     settings = config(kafka.address, "replay.rate=0.01")
     sender = replay.clicks_sender(settings)
