@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as RawMessage
 
 from configs.schema import Kafka
+from streams.errors import TransientError
 from streams.kafka import fault
 from streams.ports import Output
 
@@ -17,6 +18,8 @@ _LOG = logging.getLogger("mindstream.kafka")
 
 #: Seconds until an unacknowledged message counts as failed. Longer than a leader election takes.
 DELIVERY_TIMEOUT = 30.0
+#: Seconds after that until messages of which nothing is heard count as failed.
+_OVERDUE = 10.0
 
 
 class KafkaOutbox:
@@ -68,10 +71,15 @@ class KafkaOutbox:
 
             self._produce(output, delivered)
         try:
-            self._producer.flush()  # ends at the latest after the delivery timeout of the last message
+            silent = self._producer.flush(DELIVERY_TIMEOUT + _OVERDUE)
         except SystemError as error:
             # So confluent-kafka reports a signal that arrives during a callback; nothing else is raised in ours.
             raise KeyboardInterrupt from error
+        if silent:
+            # librdkafka gives up on each message after the delivery timeout; seldom, when a broker goes, it never does.
+            self._producer.purge()
+            self._producer = self._new_producer()
+            raise TransientError("Kafka", f"nothing is heard of {silent} messages")
         if errors:
             if any(error.fatal() for error, _ in errors):
                 # An idempotent producer that lost its place in the sequence never recovers; the batch is sent again.
