@@ -260,6 +260,7 @@ def _item_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, regist
         app,
         config.topics.items,
         processor.process,
+        tend=processor.tend,
         size=config.items.batch_size,
         wait=config.items.batch_wait,
         metrics=metrics,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
@@ -62,6 +62,7 @@ class ItemProcessor:
         self._dim = dim
         self._batch_size = batch_size
         self._unsettled = 0
+        self._tended = 0  # of them, when they were looked at last
         self._metrics = metrics
         self._clock = clock
 
@@ -111,6 +112,12 @@ class ItemProcessor:
         self._metrics.other_versions.inc(others)
         for letter in dead:
             self._metrics.dead_letters.labels(letter.reason).inc()
+
+    def tend(self, _partitions: Collection[int]) -> None:
+        """Settle the index when nothing has come since the last call: a load may have ended with a full batch."""
+        quiet, self._tended = self._unsettled == self._tended, self._unsettled
+        if quiet and self._unsettled >= SETTLE_AFTER:
+            self._settle()
 
     def _settle(self) -> None:
         """The items are in the index already: a failure costs speed, and the next batch tries again."""

@@ -118,6 +118,17 @@ def test_the_index_is_settled_once_after_a_bulk_load() -> None:
     assert world.index.settled == 1, "single items do not settle it again"
 
 
+def test_the_index_is_settled_when_the_load_ends_with_a_full_batch() -> None:
+    world = ItemWorld(batch_size=SETTLE_AFTER)
+    world.processor.process([world.message(1 + n, [1, 0]) for n in range(SETTLE_AFTER)])
+    assert world.index.settled == 0, "more may follow"
+    world.processor.tend([0])
+    assert world.index.settled == 0, "some have come since the last look"
+    world.processor.tend([0])
+    world.processor.tend([0])
+    assert world.index.settled == 1
+
+
 def test_a_failure_to_settle_loses_nothing_and_is_tried_again() -> None:
     world = ItemWorld(batch_size=SETTLE_AFTER)
     world.processor.process([world.message(i + 1, [1, 0]) for i in range(SETTLE_AFTER)])
