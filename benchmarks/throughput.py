@@ -80,6 +80,7 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
             kind: _plain_faust(stage, site, kind, min(sizes["faust"], sizes["clicks"])) for kind in ("empty", "table")
         }
     users = worker.phase.answer_rate()
+    best = {u: max(baseline[clients, u] for clients in _CLIENTS) for u in _USERS}
     return [
         *worker.figures("in rounds"),
         *coalescing.figures("in sessions"),
@@ -88,9 +89,13 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
         *engine.figures("engine"),
         *(Figure(f"Faust, {kind} agent: clicks", rate, "clicks/s") for kind, (rate, _) in faust.items()),
         *(Figure(f"Faust, {kind} agent: CPU", 1000 * cpu, "s / 1,000 clicks") for kind, (_, cpu) in faust.items()),
-        Figure("worker in rounds / limit", users / max(limit.values()), "×"),
+        *(Figure(f"worker in rounds / limit, {n} in flight", users / rate, "×") for n, rate in limit.items()),
         Figure("worker in rounds / baseline, 1 × 1", users / baseline[1, 1], "×"),
-        Figure("worker in rounds / best of baseline", users / max(baseline.values()), "×"),
+        *(Figure(f"worker in rounds / best of baseline, {u} a request", users / r, "×") for u, r in best.items()),
+        *(
+            Figure(f"worker in sessions / best of baseline, {u} a request", coalescing.phase.rate() / r, "×")
+            for u, r in best.items()
+        ),
         *(Figure(f"engine / Faust, {k} agent", engine.phase.rate() / rate, "×") for k, (rate, _) in faust.items()),
     ]
 

@@ -207,11 +207,10 @@ class Demo:
             "clicks in": f"{report.clicks:,}",
             "recommendations out": f"{report.recommendations:,}",
             "users": f"{report.users:,} ({report.without_candidates:,} without a known item, so without an answer)",
-            "click → recommendation": f"p50 {percentile(board.latencies, 50):.0f} ms, "
-            f"p99 {percentile(board.latencies, 99):.0f} ms",
+            "click → recommendation": f"p50 {percentile(board.latencies, 50)}, p99 {percentile(board.latencies, 99)}",
             f"already recommended (hit@{CUT})": f"{ours:.1%} of {board.judged:,} clicks; popular items: {popular:.1%}",
-            "new item searchable": f"p50 {percentile(board.searchable, 50):.0f} ms, "
-            f"max {percentile(board.searchable, 100):.0f} ms ({len(board.searchable)} items published during the run, "
+            "new item searchable": f"p50 {percentile(board.searchable, 50)}, "
+            f"max {percentile(board.searchable, 100)} ({len(board.searchable)} items published during the run, "
             f"{len(board.first_recommended)} of them recommended)",
             "dead letters": f"{report.dead_letters} ({len(_BROKEN)} broken messages were sent on purpose)",
             "histories recomputed": f"{report.users - report.histories_different - report.histories_missing:,} of "

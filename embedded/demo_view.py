@@ -67,9 +67,9 @@ class View:
         return (
             f"t={time.monotonic() - self._started:.0f}s clicks {board.clicks:,}/{self._total:,} ({clicks:.0f}/s) "
             f"recommendations {board.recommendations:,} ({recommendations:.0f}/s) "
-            f"latency p50 {percentile(board.latencies, 50):.0f} ms p99 {percentile(board.latencies, 99):.0f} ms "
+            f"latency p50 {percentile(board.latencies, 50)} p99 {percentile(board.latencies, 99)} "
             f"hit@{CUT} {ours:.1%} (popular {popular:.1%}) "
-            f"new item searchable p50 {percentile(board.searchable, 50):.0f} ms dead letters {board.dead_letters}"
+            f"new item searchable p50 {percentile(board.searchable, 50)} dead letters {board.dead_letters}"
         )
 
     def _figures(self) -> Table:
@@ -81,14 +81,14 @@ class View:
         table.add_row("recommendations out", f"{board.recommendations:,}", f"{recommendations:,.0f} /s")
         table.add_row(
             "click → recommendation",
-            f"p50 {percentile(board.latencies, 50):.0f} ms",
-            f"p99 {percentile(board.latencies, 99):.0f} ms",
+            f"p50 {percentile(board.latencies, 50)}",
+            f"p99 {percentile(board.latencies, 99)}",
         )
         table.add_row(f"already recommended (hit@{CUT})", f"[bold]{ours:.1%}[/]", f"popular items: {popular:.1%}")
         table.add_row(
             f"new items ({len(board.searchable)}) searchable after",
-            f"p50 {percentile(board.searchable, 50):.0f} ms",
-            f"max {percentile(board.searchable, 100):.0f} ms",
+            f"p50 {percentile(board.searchable, 50)}",
+            f"max {percentile(board.searchable, 100)}",
         )
         table.add_row("new items recommended", f"{len(board.first_recommended)}", "")
         table.add_row("dead letters", f"{board.dead_letters}", "3 broken messages are sent on purpose")

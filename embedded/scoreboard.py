@@ -111,6 +111,6 @@ class Scoreboard:
         return best
 
 
-def percentile(seconds: Sequence[float], q: float) -> float:
-    """A percentile, in milliseconds; nan without values."""
-    return float(np.percentile(seconds, q)) * 1000 if seconds else float("nan")
+def percentile(seconds: Sequence[float], q: float) -> str:
+    """A percentile in milliseconds, with its unit; a dash without values."""
+    return f"{1000 * np.percentile(seconds, q):.0f} ms" if seconds else "–"

@@ -54,8 +54,8 @@ class _Consumer(Consumer):
     """Faust's consumer, mended in three places.
 
     It would let messages through before it is back at the committed offset, and crash when Kafka refuses a commit. And
-    it takes twice as long to hand one message over as a worker takes for all the rest, so here it hands over runs:
-    what Faust takes for a message is the last one of a run of up to `_RUN`, whose value is all of them.
+    it spends some 0.3 ms of CPU time on each message that it hands over, so here it hands over runs: what Faust takes
+    for a message is the last one of a run of up to `_RUN`, whose value is all of them.
     """
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:

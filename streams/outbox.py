@@ -75,16 +75,15 @@ class KafkaOutbox:
         except SystemError as error:
             # So confluent-kafka reports a signal that arrives during a callback; nothing else is raised in ours.
             raise KeyboardInterrupt from error
-        if silent:
-            # librdkafka gives up on each message after the delivery timeout; seldom, when a broker goes, it never does.
+        if silent or any(error.fatal() for error, _ in errors):
+            # An idempotent producer that lost its place in the sequence never recovers. And librdkafka gives up on each
+            # message after the delivery timeout; seldom, when a broker goes, it never does. The batch is sent again.
             self._producer.purge()
             self._producer = self._new_producer()
-            raise TransientError("Kafka", f"nothing is heard of {silent} messages")
         if errors:
-            if any(error.fatal() for error, _ in errors):
-                # An idempotent producer that lost its place in the sequence never recovers; the batch is sent again.
-                self._producer = self._new_producer()
             raise fault(*errors[0])
+        if silent:
+            raise TransientError("Kafka", f"nothing is heard of {silent} messages")
         return offsets
 
     def _produce(self, output: Output, delivered: Any) -> None:

@@ -82,5 +82,5 @@ def test_the_story_follows_one_user() -> None:
 
 
 def test_percentiles_are_in_milliseconds() -> None:
-    assert percentile([0.01, 0.02, 0.03], 50) == 20
-    assert str(percentile([], 50)) == "nan"
+    assert percentile([0.01, 0.02, 0.03], 50) == "20 ms"
+    assert percentile([], 50) == "–"
