@@ -87,6 +87,7 @@ class MilvusIndex:
     def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
         """See `streams.ports.ItemIndex.search`."""
         Q = len(queries)
+        queries = np.asarray(queries, "<f4")
         ids = np.full((Q, limit), PADDING, dtype=np.int64)
         scores = np.full((Q, limit), -np.inf, dtype=np.float32)
         parameters = {"metric_type": METRIC, "params": {"ef": max(self._settings.hnsw_ef, limit)}}
@@ -96,7 +97,8 @@ class MilvusIndex:
             with self._translated():
                 future = self._client.search(
                     self._name,
-                    data=list(queries[start:stop]),
+                    # Their bytes: pymilvus packs anything else number by number, 8 ms for 1,024 queries.
+                    data=[query.tobytes() for query in queries[start:stop]],
                     anns_field=_VECTOR,
                     limit=limit,
                     search_params=parameters,

@@ -14,6 +14,7 @@ import time
 from collections.abc import Collection
 
 import faust
+from threadpoolctl import threadpool_limits
 
 from configs.schema import WorkerConfig
 from streams.agents import EXIT_DEFECT
@@ -104,6 +105,8 @@ def run(config: WorkerConfig, agents: Collection[str]) -> int:
     # Faust logs every step of a rebalance as a table; what an operator needs is logged here.
     for chatty in ("faust", "aiokafka", "mode", "streams.app"):  # the last one: what Faust says of its subclasses
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # A batch's matrices are too small for a second thread to help, and BLAS' threads spin between them.
+    threadpool_limits(1, user_api="blas")
     process = build(config, agents)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
