@@ -112,7 +112,8 @@ class BatchAgent:
     """Feeds batches of one topic to `process`, in a thread of its own.
 
     Args:
-        app: the Faust app that it belongs to. The value of each of its messages is a run of Kafka's (`streams.app`).
+        app: the Faust app that it belongs to. The value of each of its messages is a run of Kafka's, of one or several
+            partitions (`streams.app`).
         topic: topic to read.
         process: processes a batch; called in one thread, one batch at a time. It may be called again with the same
             messages, so it must be idempotent. Its second argument is the batch that comes next if nothing goes
@@ -208,6 +209,12 @@ class BatchAgent:
             seconds=seconds,
         )
 
+    async def between_batches(self, patience: float) -> None:
+        """Wait until no batch is in hand, for so many seconds at most: until then messages could only queue up."""
+        if not self._idle.is_set():
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), patience)
+
     def refuse(self, error: FatalError) -> None:
         """Leave, because the configuration cannot work any more."""
         _LOG.critical("%s; leaving without commit", error)
@@ -240,16 +247,15 @@ class BatchAgent:
 
     async def _read(self, stream: Any) -> None:
         async for event in stream.noack().events():
-            generation, run = event.message.generation_id, event.message.value
-            place = (generation, event.message.partition)
-            offset = run[0].offset
-            if offset < self._first.setdefault(place, offset):
-                # The consumer began behind the committed offset: what lies between was passed over.
-                _LOG.critical("partition %d went back to offset %d; leaving without commit", place[1], offset)
-                self._leave(EXIT_DEFECT)
-            for record in run:
-                if record.offset > self._newest.get(place, -1):  # Faust may deliver the newest messages twice
-                    self._newest[place] = record.offset
+            generation = event.message.generation_id
+            for record in event.message.value:
+                place, offset = (generation, record.partition), record.offset
+                if offset < self._first.setdefault(place, offset):
+                    # The consumer began behind the committed offset: what lies between was passed over.
+                    _LOG.critical("partition %d went back to offset %d; leaving without commit", place[1], offset)
+                    self._leave(EXIT_DEFECT)
+                if offset > self._newest.get(place, -1):  # Faust may deliver the newest messages twice
+                    self._newest[place] = offset
                     await self._messages().put(_Received(generation, _message(record)))
 
     def _messages(self) -> asyncio.Queue[_Received]:

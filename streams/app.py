@@ -44,34 +44,34 @@ from streams.watchdog import KafkaLag, Pulse, Watchdog
 _LOG = logging.getLogger("mindstream.worker")
 
 AGENTS = ("clicks", "items")
-#: Messages that Faust hands over at once. Partitions take turns run by run.
-_RUN = 64
-#: Runs that may wait for the agent; beyond that, Faust stops fetching.
-_WAITING_RUNS = 16
+#: Runs, of up to 500 messages each, that may wait for the agent; beyond that, Faust stops fetching.
+_WAITING_RUNS = 2
+#: Seconds for which messages may lie in the consumer while a batch is in hand.
+_ASIDE = 0.01
 
 
 class _Consumer(Consumer):
     """Faust's consumer, mended in three places.
 
     It would let messages through before it is back at the committed offset, and crash when Kafka refuses a commit. And
-    it spends some 0.3 ms of CPU time on each message that it hands over, so here it hands over runs: what Faust takes
-    for a message is the last one of a run of up to `_RUN`, whose value is all of them.
+    it spends some 0.3 ms of CPU time on each message that it hands over, and hands over one by one what comes one by
+    one. So here it hands over runs, all that Kafka's client has of all partitions, between batches or a little later.
+    What Faust takes for a message is the last one of a run, whose value is all of them.
     """
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
+        batches = cast("WorkerApp", self.app).batches
+        await batches.between_batches(_ASIDE)
         try:
             records, active = await super()._wait_next_records(timeout)
         except TopicAuthorizationFailedError as refused:
-            cast("WorkerApp", self.app).batches.refuse(
-                FatalError(f"Kafka refuses: {refused}; give this user its rights (configs/access.md)")
-            )
+            batches.refuse(FatalError(f"Kafka refuses: {refused}; give this user its rights (configs/access.md)"))
             raise
-        return {tp: self._runs(tp, fetched) for tp, fetched in (records or {}).items()}, active
-
-    def _runs(self, tp: TP, fetched: Sequence[ConsumerRecord]) -> list[Sequence[ConsumerRecord]]:
-        position = self._read_offset[tp] or 0  # Faust drops what lies before, message by message
-        fresh = [record for record in fetched if record.offset >= position]
-        return [fresh[first : first + _RUN] for first in range(0, len(fresh), _RUN)]
+        run: list[ConsumerRecord] = []
+        for tp, fetched in (records or {}).items():
+            position = self._read_offset[tp] or 0  # Faust drops what lies before, message by message
+            run += [record for record in fetched if record.offset >= position]
+        return {TP(run[-1].topic, run[-1].partition): [run]} if run else {}, active
 
     def _to_message(self, tp: TP, run: Sequence[ConsumerRecord]) -> ConsumerMessage:
         message = super()._to_message(tp, run[-1])
