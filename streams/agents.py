@@ -118,13 +118,14 @@ class BatchAgent:
         process: processes a batch; called in one thread, one batch at a time. It may be called again with the same
             messages, so it must be idempotent. Its second argument is the batch that comes next if nothing goes
             wrong, or empty; neither `take_over` nor `tend` is called between the two.
+        prepare: called before `process` with the same batch; does what changes nothing and can wait for other servers.
+            Its second argument is the batch that comes next, if a full one is there already; `process` is told of what
+            is there by then. None: nothing to prepare, and `process` is never told of what comes next.
         take_over: called in that thread with the partitions that were assigned, before their first batch.
         let_go: called when partitions are taken away, after the batch in hand; from the event loop.
         tend: called in that thread between batches, every `tend_interval` seconds while partitions are owned.
         size: most messages in a batch.
         wait: seconds to wait for a batch to fill; 0 = take what is there.
-        look_ahead: tell `process` what comes next. Such a batch is what is there when the one before it begins; it
-            must be full if batches wait to be filled.
         retry: what to do about transient faults.
         commit_interval: seconds between commits.
         revoke_patience: seconds that the batch in hand gets when partitions are taken away.
@@ -138,13 +139,13 @@ class BatchAgent:
         topic: str,
         process: Callable[[Sequence[Message], Sequence[Message]], None],
         *,
+        prepare: Callable[[Sequence[Message], Sequence[Message]], None] | None = None,
         take_over: Callable[[Collection[int]], Any] = lambda _partitions: None,
         let_go: Callable[[], Any] = lambda: None,
         tend: Callable[[Collection[int]], Any] = lambda _partitions: None,
         tend_interval: float = 5.0,
         size: int,
         wait: float,
-        look_ahead: bool = False,
         retry: RetryPolicy,
         commit_interval: float,
         revoke_patience: float,
@@ -156,13 +157,13 @@ class BatchAgent:
         self.stopped = False
         self._app = app
         self._process = process
+        self._prepare = prepare
         self._take_over = take_over
         self._let_go = let_go
         self._tend = tend
         self._tend_interval = tend_interval
         self._size = size
         self._wait = wait
-        self._look_ahead = look_ahead
         self._retry = retry
         self._commit_interval = commit_interval
         self._revoke_patience = revoke_patience
@@ -272,9 +273,7 @@ class BatchAgent:
             if ours and (batch.messages or batch.tend) and not self._give_up.is_set():
                 self._idle.clear()
                 try:
-                    if self._look_ahead and self._messages().qsize() >= (self._size if self._wait else 1):
-                        following = self._batch(self._fill([]))
-                    await self._run(batch, following)
+                    following = await self._run(batch)
                 finally:
                     self._idle.set()
 
@@ -306,30 +305,45 @@ class BatchAgent:
         messages = [message for message in current if message is not None]
         return Batch(self._generation, messages, tend=len(messages) < len(current))
 
-    async def _run(self, batch: Batch, following: Batch | None) -> None:
-        """Take over new partitions or look after old ones, then process one batch, until it is done or given up."""
+    def _waiting(self, least: int) -> Batch | None:
+        """The next batch, if so many messages are there."""
+        return self._batch(self._fill([])) if self._messages().qsize() >= least else None
+
+    async def _run(self, batch: Batch) -> Batch | None:
+        """Take over new partitions or look after old ones, then process one batch, until it is done or given up.
+
+        Returns the batch that was taken from the queue meanwhile.
+        """
         generation = self._generation
         if self._taken_over != generation:
             if not await self._attempt(self._take_over, list(self._owned), _TAKING_OVER):
-                return
+                return None
             self._taken_over = generation
             if self._give_up.is_set():
-                return  # they are going again, and nothing of the batch was begun
+                return None  # they are going again, and nothing of the batch was begun
         elif batch.tend and not await self._attempt(self._tend, list(self._owned), "looking after partitions"):
-            return
+            return None
         started = time.monotonic()
-        messages = batch.messages
-        after = () if following is None or following.tend else following.messages
-        process = partial(self._process, messages)
-        if not messages or not await self._attempt(process, after, f"a batch of {len(messages)} messages"):
-            return
+        messages, following = batch.messages, None
+        if not messages:
+            return None
+        what = f"a batch of {len(messages)} messages"
+        if self._prepare is not None:
+            following = self._waiting(self._size)
+            if not await self._attempt(partial(self._prepare, messages), _announced(following), what):
+                return following
+            # As late as possible: what has come meanwhile need not wait for the batch after the next.
+            following = following or self._waiting(self._size if self._wait else 1)
+        if not await self._attempt(partial(self._process, messages), _announced(following), what):
+            return following
         if generation != self._generation:
-            return  # done, but too late: its offsets are no longer ours to commit
+            return following  # done, but too late: its offsets are no longer ours to commit
         for message in messages:
             self._done[TP(message.topic, message.partition)] = message.offset + 1
         self._metrics.batch_size.observe(len(messages))
         self._metrics.batch_seconds.observe(time.monotonic() - started)
         self._metrics.last_progress.set_to_current_time()
+        return following
 
     async def _attempt(self, call: Callable[[Any], Any], argument: Any, what: str) -> bool:
         """Call in the batch thread until it succeeds: True, or False when the partitions are gone."""
@@ -437,6 +451,11 @@ class BatchAgent:
         while not queue.empty():  # nothing of the new generation has arrived yet
             queue.get_nowait()
         queue.put_nowait(_Received(self._generation, None))  # take over at once, not with the first message
+
+
+def _announced(following: Batch | None) -> Sequence[Message]:
+    """What a batch is told of the next one: nothing if partitions are looked after between them."""
+    return () if following is None or following.tend else following.messages
 
 
 def _message(record: Any) -> Message:

@@ -231,12 +231,12 @@ def _click_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, regis
         app,
         config.topics.clicks,
         processor.process,
+        prepare=processor.search,
         take_over=take_over,
         let_go=stores.disown,
         tend=restorer.tend,
         size=config.batch.size,
         wait=config.batch.wait,
-        look_ahead=True,
         metrics=metrics,
         **_timing(config),
     )

@@ -31,10 +31,11 @@ Where the process is paused for so long that its partitions go to another worker
     after 4         its store stays behind the changelog wherever others wrote; it reads the rest before it owns the
                     partition again. Its commits are refused: they carry an older generation of the group.
 
-While a batch waits for its search, steps 1 to 3 of the batch behind it may be taken already, on the histories that this
-one will leave: Milvus goes on searching while answers are merged, packed and sent. Those steps change nothing. What
-they found is thrown away unless the batch in front comes to its end and the next call is for just these messages; and
-between the two calls nobody else may write histories (`streams.agents` never repairs or takes over there).
+Once a batch's search is answered, or earlier if a full batch waits behind it, steps 1 to 3 of the batch behind it are
+begun on the histories that this one will leave: Milvus searches while answers are merged, packed and sent. Those steps
+change nothing. What they found is thrown away unless the batch in front comes to its end and the next call is for just
+these messages; and between the two nobody else may write histories (`streams.agents` never repairs or takes over
+there).
 
 A click that the fence stops still gets its user's recommendation again, because nobody can know whether it went out.
 """
@@ -47,7 +48,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from streams.deadletters import dead_letter_output
-from streams.engine import Lap, RecallEngine
+from streams.engine import Recall, RecallEngine
 from streams.errors import BadMessage, PartitionLost, TransientError
 from streams.history import History, apply_clicks
 from streams.merge import Candidates
@@ -72,14 +73,14 @@ class _Begun:
 
     Attributes:
         updates: for each user the history with the batch's clicks, and how many of them were new.
-        candidates: waits for the search.
+        recall: candidates on their way.
     """
 
     messages: Sequence[Message]
     users: Sequence[_User]
     dead: Sequence[DeadLetter]
     updates: Sequence[tuple[History, int]]
-    candidates: Callable[[Lap], list[Candidates | None]]
+    recall: Recall
 
 
 class ClickProcessor:
@@ -123,7 +124,28 @@ class ClickProcessor:
         self._history_length = history_length
         self._metrics = metrics
         self._clock = clock
-        self._ahead: _Begun | None = None
+        self._searched: tuple[_Begun, _Begun | None] | None = None  # a batch, and the one behind it
+        self._next: _Begun | None = None  # behind a batch that came to its end
+
+    def search(self, messages: Sequence[Message], following: Sequence[Message] = ()) -> None:
+        """Steps 1 to 3 up to Milvus' answer, for `process` to go on from if it is called next, with the same arguments.
+
+        Args:
+            messages: the batch.
+            following: begun before the answer is waited for; see `process`.
+
+        Raises:
+            TransientError, PartitionLost: as `process`.
+        """
+        begun = self._next
+        self._searched = self._next = None
+        if begun is None or begun.messages is not messages:
+            begun = self._begin(messages, {})
+        ahead = self._begin_ahead(following, begun) if following else None
+        lap = self._metrics.stopwatch()
+        begun.recall.wait()
+        lap("search")
+        self._searched = begun, ahead
 
     def process(self, messages: Sequence[Message], following: Sequence[Message] = ()) -> None:
         """Steps 1 to 5.
@@ -136,12 +158,14 @@ class ClickProcessor:
             TransientError: Milvus or Kafka did not answer; call again with the same messages.
             PartitionLost: another worker owns a partition of the batch now; forget the batch.
         """
-        begun, self._ahead = self._ahead, None
+        begun, ahead = self._searched or (self._next, None)
+        self._searched = self._next = None
         if begun is None or begun.messages is not messages:
-            begun = self._begin(messages, {})
-        ahead = self._begin_ahead(following, begun) if following else None
+            begun, ahead = self._begin(messages, {}), None
+        if ahead is None or ahead.messages is not following:
+            ahead = self._begin_ahead(following, begun) if following else None
         self._finish(begun)
-        self._ahead = ahead
+        self._next = ahead
 
     def _begin_ahead(self, following: Sequence[Message], begun: _Begun) -> _Begun | None:
         left = {(u.partition, u.key): history for u, (history, _) in zip(begun.users, begun.updates, strict=True)}
@@ -160,14 +184,14 @@ class ClickProcessor:
             for user, history in zip(users, old, strict=True)
         ]
         lap("read")
-        candidates = self._engine.begin([history.items for history, _ in updates], lap)  # 3
-        return _Begun(messages, users, dead, updates, candidates)
+        recall = self._engine.begin([history.items for history, _ in updates], lap)  # 3
+        return _Begun(messages, users, dead, updates, recall)
 
     def _finish(self, begun: _Begun) -> None:
         """The second half of step 3, 4 and 5."""
         lap = self._metrics.stopwatch()
         users, dead, updates = begun.users, begun.dead, begun.updates
-        candidates = begun.candidates(lap)
+        candidates = begun.recall.finish(lap)
 
         changed = [(user, history) for user, (history, applied) in zip(users, updates, strict=True) if applied]
         records = [Output(self._changelog, u.key, h.to_bytes(), u.partition) for u, h in changed]

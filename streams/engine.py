@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,21 @@ from streams.ports import FloatArray, IdArray, InterestEncoder, ItemIndex
 Lap = Callable[[str], object]
 #: Batches whose search may be under way: one that is waited for, and one begun ahead of its turn.
 _IN_FLIGHT = 2
+
+
+class Recall(NamedTuple):
+    """Candidates on their way.
+
+    Attributes:
+        wait: returns when the index has answered.
+        finish: merges the answer, which it waits for if need be: candidates for each history, None where no item of the
+            history is known. Call it once.
+
+    Both raise TransientError if the index did not answer.
+    """
+
+    wait: Callable[[], object]
+    finish: Callable[[Lap], list[Candidates | None]]
 
 
 class RecallEngine:
@@ -54,22 +70,21 @@ class RecallEngine:
         Raises:
             TransientError: the index did not answer.
         """
-        return self.begin(histories, lap)(lap)
+        return self.begin(histories, lap).finish(lap)
 
-    def begin(
-        self, histories: Sequence[IdArray], lap: Lap = lambda _stage: None
-    ) -> Callable[[Lap], list[Candidates | None]]:
-        """Send the search of `recall` off. What this returns waits for the answer and merges it; call it once.
+    def begin(self, histories: Sequence[IdArray], lap: Lap = lambda _stage: None) -> Recall:
+        """Send the search of `recall` off.
 
         Raises:
-            TransientError: now, or when the answer is waited for: the index did not answer.
+            TransientError: the index did not answer.
         """
         answers: list[Candidates | None] = [None] * len(histories)
+        nothing = Recall(lambda: None, lambda _lap: answers)
         if not histories:
-            return lambda _lap: answers
+            return nothing
         interests, usable = self.interests(histories, lap)  # (B', K, D), (B',)
         if len(usable) == 0:
-            return lambda _lap: answers
+            return nothing
         seen = _padded([histories[i] for i in usable]) if self._filter_seen else None  # (B', H)
         # Seen items take places in every interest's list: ask for as many more as may be left out.
         limit = self._top_k + (0 if seen is None else seen.shape[1])
@@ -85,7 +100,7 @@ class RecallEngine:
             lap("merge")
             return answers
 
-        return finish
+        return Recall(search.result, finish)
 
     def interests(self, histories: Sequence[IdArray], lap: Lap = lambda _stage: None) -> tuple[FloatArray, IdArray]:
         """Interest vectors (B', K, D) of those users whose history holds a known item, and their places (B',)."""

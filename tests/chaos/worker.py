@@ -93,11 +93,11 @@ class _Agent(BatchAgent):
 
 
 class _CommitsFirst(_Agent):
-    async def _run(self, batch: Batch, following: Batch | None) -> None:
+    async def _run(self, batch: Batch) -> Batch | None:
         for message in batch.messages:
             self._done[TP(message.topic, message.partition)] = message.offset + 1
         await self._commit()
-        await super()._run(batch, following)
+        return await super()._run(batch)
 
 
 class _NeverBehind(_Stores):

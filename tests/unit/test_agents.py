@@ -73,17 +73,16 @@ class FakeFaust:
 
     def deliver(self, *offsets: int, partition: int = 0, generation: int | None = None) -> None:
         """A run of messages."""
+        self.deliver_run(*((partition, offset) for offset in offsets), generation=generation)
+
+    def deliver_run(self, *places: tuple[int, int], generation: int | None = None) -> None:
+        """A run of messages, of several partitions."""
         records = [
-            SimpleNamespace(
-                topic=TOPIC, partition=partition, offset=n, key=b"k", value=b"v", headers=(), timestamp=10**6
-            )
-            for n in offsets
+            SimpleNamespace(topic=TOPIC, partition=p, offset=n, key=b"k", value=b"v", headers=(), timestamp=10**6)
+            for p, n in places
         ]
-        message = SimpleNamespace(
-            partition=partition,
-            value=records,
-            generation_id=self.consumer_generation_id if generation is None else generation,
-        )
+        generation = self.consumer_generation_id if generation is None else generation
+        message = SimpleNamespace(value=records, generation_id=generation)
         self.events.put_nowait(SimpleNamespace(message=message))
 
     async def assign(self, *partitions: int) -> None:
@@ -99,10 +98,17 @@ class Recorder:
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.calls: list[tuple[Sequence[Message], Sequence[Message]]] = []  # messages and what follows them
+        self.prepared: list[tuple[Sequence[Message], Sequence[Message]]] = []
+        self.answered = threading.Event()
+        self.answered.set()
         self.faults: list[Exception] = []
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
+
+    def prepare(self, messages: Sequence[Message], following: Sequence[Message]) -> None:
+        self.prepared.append((messages, following))
+        assert self.answered.wait(10)
 
     def __call__(self, messages: Sequence[Message], following: Sequence[Message]) -> None:
         self.calls.append((messages, following))
@@ -127,7 +133,7 @@ class World:
             "process": self.work,
             "size": 4,
             "wait": 0.0,
-            "look_ahead": True,
+            "prepare": self.work.prepare,
             "retry": RetryPolicy(first=0.001, longest=0.01, budget=60.0),
             "let_go": self._let_go,
             "commit_interval": 0.01,
@@ -517,8 +523,12 @@ def test_a_batch_waits_to_fill_only_if_told_to() -> None:
     assert len(run(scenario, wait=0.0, size=3).work.batches) >= 2
 
 
-@pytest.mark.parametrize("look_ahead", [True, False])
-def test_what_is_there_is_told_to_the_batch_before_it(look_ahead: bool) -> None:
+def _lengths(calls: list[tuple[Sequence[Message], Sequence[Message]]]) -> list[tuple[int, int]]:
+    return [(len(messages), len(following)) for messages, following in calls]
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_what_is_there_is_told_to_the_batch_before_it(ahead: bool) -> None:
     async def scenario(world: World) -> None:
         await world.faust.assign(0)
         world.work.gate.clear()
@@ -530,14 +540,65 @@ def test_what_is_there_is_told_to_the_batch_before_it(look_ahead: bool) -> None:
         world.work.gate.set()
         await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 10})
 
-    calls = run(scenario, look_ahead=look_ahead).work.calls
-    assert [len(messages) for messages, _ in calls] == [1, 4, 4, 1]
-    announced = [following for _, following in calls]
-    if look_ahead:
-        assert all(promised is kept for promised, (kept, _) in zip(announced[1:], calls[2:], strict=False))
-        assert [len(following) for following in announced] == [0, 4, 1, 0]
+    work = run(scenario, **({} if ahead else {"prepare": None})).work
+    if ahead:
+        assert _lengths(work.prepared) == [(1, 0), (4, 4), (4, 0), (1, 0)], "a full batch is told of early"
+        assert _lengths(work.calls) == [(1, 0), (4, 4), (4, 1), (1, 0)], "others as late as possible"
+        promised = [following for _, following in work.calls]
+        kept = [(messages, prepared) for (messages, _), (prepared, _) in zip(work.calls, work.prepared, strict=True)]
+        assert all(a is b is c for a, (b, c) in zip(promised[1:], kept[2:], strict=False))
+        assert work.prepared[1][1] is work.calls[1][1]
     else:
-        assert not any(announced)
+        assert _lengths(work.calls) == [(1, 0), (4, 0), (4, 0), (1, 0)]
+
+
+def test_what_comes_while_a_batch_is_prepared_is_told_to_it() -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        world.work.answered.clear()
+        world.faust.deliver(0)
+        await until(lambda: world.work.prepared)
+        world.faust.deliver(1, 2)
+        await asyncio.sleep(0.05)
+        world.work.answered.set()
+        await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 3})
+
+    work = run(scenario).work
+    assert _lengths(work.prepared) == [(1, 0), (2, 0)]
+    assert _lengths(work.calls) == [(1, 2), (2, 0)]
+
+
+def test_the_consumer_waits_for_the_batch_in_hand_but_not_for_long() -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        await until(lambda: world.agent.state().restored)
+        await asyncio.wait_for(world.agent.between_batches(60), 1)  # nothing is in hand
+        world.work.gate.clear()
+        world.faust.deliver(0)
+        await asyncio.to_thread(world.work.entered.wait, 10)
+        started = time.monotonic()
+        await world.agent.between_batches(0.05)
+        assert time.monotonic() - started >= 0.05
+        waiting = asyncio.ensure_future(world.agent.between_batches(60))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        world.work.gate.set()
+        await asyncio.wait_for(waiting, 1)
+
+    run(scenario)
+
+
+def test_a_run_of_several_partitions_is_read_in_the_order_of_each() -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0, 1)
+        world.faust.deliver_run((0, 4), (0, 5), (1, 7), (1, 8))
+        world.faust.deliver_run((0, 5), (1, 8), (1, 9), (0, 6))  # the newest ones may come twice
+        await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 7, 1: 10})
+        assert world.work.offsets == [4, 5, 7, 8, 9, 6]
+        world.faust.deliver_run((0, 7), (1, 6))
+        await until(lambda: world.exits == [EXIT_DEFECT])
+
+    run(scenario)
 
 
 def test_partitions_are_never_looked_after_between_a_batch_and_the_one_it_was_told_of() -> None:

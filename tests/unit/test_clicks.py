@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import count
 
 import numpy as np
@@ -155,27 +156,46 @@ def _batches(chosen: list[list[tuple[int, int]]]) -> list[list[Message]]:
     return [[click_message(next(offsets), user, item) for user, item in batch] for batch in chosen]
 
 
-@given(_BATCHES, st.lists(st.booleans(), min_size=40, max_size=40))
+@given(_BATCHES, st.lists(st.booleans(), min_size=40, max_size=40), st.data())
 def test_beginning_the_next_batch_ahead_changes_nothing(
-    chosen: list[list[tuple[int, int]]], failing: list[bool]
+    chosen: list[list[tuple[int, int]]], failing: list[bool], data: st.DataObject
 ) -> None:
-    """Whatever Milvus fails at, and whether the next batch is announced or not: the same bytes leave, in order."""
+    """Whatever Milvus fails at, and whenever the next batch is announced, if at all: the same bytes leave, in order."""
     batches = _batches(chosen)
     plain, ahead = ClickWorld(), ClickWorld()
     for batch in batches:
         plain.processor.process(batch)
     fails = iter(failing)
-    for batch, following in zip(batches, [*batches[1:], []], strict=True):
-        ahead.index.failures = next(fails, False)
+
+    def insist(
+        call: Callable[[Sequence[Message], Sequence[Message]], None],
+        batch: Sequence[Message],
+        following: Sequence[Message],
+    ) -> None:
         sent = len(ahead.outbox.sent)
         while True:
+            ahead.index.failures = next(fails, False)
             try:
-                ahead.processor.process(batch, following)
-                break
+                return call(batch, following)
             except TransientError:
                 assert len(ahead.outbox.sent) == sent, "nothing leaves before the search is answered"
+
+    for batch, following in zip(batches, [*batches[1:], []], strict=True):
+        if data.draw(st.booleans()):
+            insist(ahead.processor.search, batch, data.draw(st.sampled_from([[], following])))
+        insist(ahead.processor.process, batch, data.draw(st.sampled_from([[], following])))
     assert ahead.store.records == plain.store.records
     assert ahead.outbox.sent == plain.outbox.sent
+
+
+def test_a_batch_begun_ahead_of_one_that_was_given_up_is_thrown_away() -> None:
+    world = ClickWorld()
+    given_up, behind = _batches([[(7, 1)], [(7, 2)]])
+    world.processor.search(given_up, behind)
+    world.processor.search(behind)
+    world.processor.process(behind)
+    assert _history(world, "7") == [2]
+    assert [output for output in world.outbox.sent if output.topic == "recommendations"]
 
 
 def test_a_batch_begun_ahead_is_thrown_away_unless_it_is_the_next() -> None:
