@@ -47,7 +47,7 @@ AGENTS = ("clicks", "items")
 #: Runs, of up to 500 messages each, that may wait for the agent; beyond that, Faust stops fetching.
 _WAITING_RUNS = 2
 #: Seconds for which messages may lie in the consumer while a batch is in hand.
-_ASIDE = 0.01
+_ASIDE = 0.02
 
 
 class _Consumer(Consumer):
