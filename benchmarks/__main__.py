@@ -46,7 +46,7 @@ Examples:
   python -m benchmarks throughput latency --milvus standalone
   python -m benchmarks encoder --json encoder.json
   python -m benchmarks pressure recall --plot curves.png
-  python -m benchmarks throughput --set throughput.clicks=1000000 --set throughput.items=20000
+  python -m benchmarks throughput --set throughput.clicks=100000 --set throughput.items=20000
 
 \b
 The servers are embedded ones (python -m embedded --help), unless MINDSTREAM_KAFKA or MINDSTREAM_MILVUS name others.

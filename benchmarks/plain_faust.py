@@ -1,13 +1,13 @@
 """Plain Faust on the clicks of a benchmark, to compare with.
 
-    python -m benchmarks.plain_faust KIND BROKER TOPIC PARTITIONS CLICKS
-
+    python -m benchmarks.plain_faust KIND BROKER TOPIC PARTITIONS CLICKS FOLDER
 
     empty   an agent that reads the topic and does nothing: what Faust lets through
     table   the design that Faust's documentation teaches: history in a table, one `topic.send` for each click
 
 Neither encodes nor searches; the answer that `table` sends was encoded beforehand. After CLICKS clicks it prints how
-many a second it took while the middle 80 % came and its CPU seconds for each of them, and leaves.
+many a second it took while the middle 80 % came and its CPU seconds for each of them, and leaves. Faust keeps its
+files in FOLDER.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ import orjson
 _LENGTH, _ITEMS = 20, 50
 
 
-def build(kind: str, broker: str, topic: str, partitions: int, clicks: int) -> faust.App:
+def build(kind: str, broker: str, topic: str, partitions: int, clicks: int, folder: str) -> faust.App:
     """The app of one kind; it ends the process after so many clicks."""
     app = faust.App(
         f"{topic}-{kind}",
         broker=f"kafka://{broker}",
         store="memory://",
+        datadir=folder,
         consumer_auto_offset_reset="earliest",
         stream_wait_empty=False,
         topic_disable_leader=True,
@@ -75,8 +76,8 @@ def build(kind: str, broker: str, topic: str, partitions: int, clicks: int) -> f
 
 
 if __name__ == "__main__":
-    kind, broker, topic, partitions, clicks = sys.argv[1:]
-    app = build(kind, broker, topic, int(partitions), int(clicks))
+    kind, broker, topic, partitions, clicks, folder = sys.argv[1:]
+    app = build(kind, broker, topic, int(partitions), int(clicks), folder)
     worker = faust.Worker(app, loglevel="WARN", quiet=True)
     worker.spinner = None  # it writes to standard output
     worker.execute_from_commandline()

@@ -174,7 +174,7 @@ def _plain_faust(stage: Stage, site: Site, kind: str, clicks: int) -> tuple[floa
     """Clicks a second and CPU seconds for each of them."""
     stage.report(f"Reading the clicks with plain Faust: {kind}")
     broker, topics = site.config.kafka.bootstrap_servers, site.config.topics
-    arguments = [kind, broker, topics.clicks, str(topics.partitions), str(clicks)]
+    arguments = [kind, broker, topics.clicks, str(topics.partitions), str(clicks), str(site.data_dir(kind))]
     with site.process("benchmarks.plain_faust", *arguments) as process:
         found = json.loads(process.await_end().splitlines()[-1])
     return found["rate"], found["cpu"]
@@ -184,7 +184,8 @@ _SHARED = {"dim": 64, "seconds": 10}
 BENCHMARK = Benchmark(
     run,
     {
-        "standalone": {"items": 367_983, "users": 200_000, "clicks": 100_000, "faust": 20_000, "batch": 256} | _SHARED,
+        "standalone": {"items": 367_983, "users": 200_000, "clicks": 1_000_000, "faust": 100_000, "batch": 256}
+        | _SHARED,
         # milvus-lite is Python and answers some hundred queries a second: small batches keep the answers coming.
         "lite": {"items": 2_000, "users": 200, "clicks": 1_000, "faust": 1_000, "batch": 4} | _SHARED,
     },
