@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -18,16 +18,12 @@ from streams.tls import speaks_tls
 
 _LOG = logging.getLogger("mindstream.kafka")
 
-#: Seconds until an unacknowledged message counts as failed. Longer than a leader election takes.
-DELIVERY_TIMEOUT = 30.0
 #: Seconds to wait for an answer to a metadata or admin request.
 ADMIN_TIMEOUT = 10.0
 #: Seconds between two looks at what a client was told.
 _TICK = 0.05
 #: Seconds for the answer of a broker that has just cut us off.
 _PROBE = 2.0
-#: Bytes that a dead letter may have beyond the largest input message: its headers.
-HEADER_BYTES = 2**20
 
 
 class Record(NamedTuple):
@@ -240,3 +236,42 @@ _FATAL = frozenset(
 def admin(kafka: Kafka) -> AdminClient:
     """A client for requests about topics. Keep it until its futures are done: they end with it."""
     return AdminClient(kafka.client(), logger=_LOG)
+
+
+class AdminRequests:
+    """Requests about one topic through one client, which is kept: asking again is one request. For one thread.
+
+    librdkafka looks up once who leads a partition, and believes that for minutes, even when `list_offsets` is told
+    otherwise because there was an election. So when a broker refuses, the next request goes through a new client.
+
+    Args:
+        kafka: the cluster.
+        topic: that is asked about.
+    """
+
+    def __init__(self, kafka: Kafka, topic: str) -> None:
+        self._kafka = kafka
+        self._topic = topic
+        self._client: AdminClient | None = None
+
+    def ask(self, call: Callable[..., Mapping[Any, Any]], what: Any) -> dict[Any, Any]:
+        """Answers by what was asked about.
+
+        Args:
+            call: a method of AdminClient, which returns futures; unbound.
+            what: its argument.
+
+        Raises:
+            KafkaException: Kafka refuses or does not answer.
+        """
+        try:
+            if self._client is None:
+                client = admin(self._kafka)
+                client.list_topics(self._topic, timeout=ADMIN_TIMEOUT)  # connects; the first request may else wait 1 s
+                self._client = client
+            futures = call(self._client, what, request_timeout=ADMIN_TIMEOUT)
+            return {key: future.result() for key, future in futures.items()}
+        except KafkaException as error:
+            if error.args[0].code() > 0:  # said by a broker; librdkafka's own are below 0, a broker that is away, too
+                self._client = None
+            raise

@@ -45,7 +45,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from configs.schema import Kafka
 from streams.errors import FatalError, TransientError
 from streams.history import CorruptHistoryError
-from streams.kafka import ADMIN_TIMEOUT, admin, fault, harmless
+from streams.kafka import ADMIN_TIMEOUT, AdminRequests, fault, harmless
 from streams.ports import Outbox, Output
 from streams.store import PartitionStores
 
@@ -147,7 +147,7 @@ class Changelog:
     def __init__(self, kafka: Kafka, topic: str) -> None:
         self.topic = topic
         self._kafka = kafka
-        self._admin: AdminClient | None = None  # kept: asking for the ends is then one request
+        self._requests = AdminRequests(kafka, topic)
 
     def ends(self, partitions: Collection[int]) -> dict[int, int]:
         """Partition → the offset after its last record.
@@ -160,14 +160,10 @@ class Changelog:
         if not wanted:
             return {}
         try:
-            if self._admin is None:
-                client = admin(self._kafka)
-                client.list_topics(self.topic, timeout=ADMIN_TIMEOUT)  # connects; the first request may else wait 1 s
-                self._admin = client
-            found = self._admin.list_offsets(wanted, request_timeout=ADMIN_TIMEOUT)
-            return {place.partition: future.result().offset for place, future in found.items()}
+            found = self._requests.ask(AdminClient.list_offsets, wanted)
         except KafkaException as error:
             raise fault(error.args[0]) from None
+        return {place.partition: result.offset for place, result in found.items()}
 
     def reader(self) -> ChangelogReader:
         return ChangelogReader(self._kafka, self.topic)

@@ -36,6 +36,7 @@ from prometheus_client import Gauge
 from configs.schema import Kafka
 from streams.agents import EXIT_STALLED, AgentState
 from streams.errors import TransientError
+from streams.kafka import AdminRequests
 
 _LOG = logging.getLogger("mindstream.watchdog")
 
@@ -307,14 +308,14 @@ class KafkaLag:
         self._partitions = [TopicPartition(topic, p) for p in range(partitions)]
         self._topic = topic
         self._client_id = client_id
-        self._admin = AdminClient(kafka.client(), logger=_LOG)
+        self._requests = AdminRequests(kafka, topic)
 
     def marks(self) -> Mapping[int, Mark]:
         """See `LagReader.marks`."""
         asked = [ConsumerGroupTopicPartitions(self._group, self._partitions)]
         committed = {
             tp.partition: tp.offset
-            for tp in self._ask(self._admin.list_consumer_group_offsets, asked)[self._group].topic_partitions
+            for tp in self._ask(AdminClient.list_consumer_group_offsets, asked)[self._group].topic_partitions
         }
         ends = self._offsets(self._partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
         fresh = [tp for tp in self._partitions if committed[tp.partition] < 0]
@@ -351,7 +352,7 @@ class KafkaLag:
 
     def owned_by_others(self) -> Collection[int]:
         """See `LagReader.owned_by_others`."""
-        group = self._ask(self._admin.describe_consumer_groups, [self._group])[self._group]
+        group = self._ask(AdminClient.describe_consumer_groups, [self._group])[self._group]
         return {
             tp.partition
             for member in group.members
@@ -363,11 +364,11 @@ class KafkaLag:
     def _offsets(self, partitions: Sequence[TopicPartition], spec: Any) -> dict[int, int]:
         if not partitions:
             return {}
-        found = self._ask(self._admin.list_offsets, dict.fromkeys(partitions, spec))
+        found = self._ask(AdminClient.list_offsets, dict.fromkeys(partitions, spec))
         return {tp.partition: result.offset for tp, result in found.items()}
 
     def _ask(self, call: Callable[..., Mapping[Any, Any]], what: Any) -> dict[Any, Any]:
         try:
-            return {key: future.result() for key, future in call(what, request_timeout=_TIMEOUT).items()}
+            return self._requests.ask(call, what)
         except KafkaException as error:
             raise TransientError("Kafka", str(error.args[0])) from None
