@@ -1,14 +1,17 @@
-"""Draws the curves of a run, one picture for each, in one file."""
+"""Draws the curves of a run, one picture for each, in one file; each benchmark begins a row."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import click
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
+from matplotlib.ticker import MaxNLocator
 
-from benchmarks.report import Result
+from benchmarks.report import Curve, Result
 
 #: Inches of one picture.
 _WIDTH, _HEIGHT = 5.0, 3.5
@@ -16,6 +19,8 @@ _WIDTH, _HEIGHT = 5.0, 3.5
 _COLUMNS = 4
 #: More points than that are drawn without markers.
 _FEW = 20
+#: Most numbers below a picture.
+_TICKS = 6
 
 
 def draw(path: Path, results: Sequence[Result]) -> None:
@@ -24,23 +29,30 @@ def draw(path: Path, results: Sequence[Result]) -> None:
     Raises:
         click.ClickException: there are none, or the file cannot be written.
     """
-    curves = [(result.benchmark, curve) for result in results for curve in result.curves]
-    if not curves:
+    drawn = [result for result in results if result.curves]
+    if not drawn:
         raise click.ClickException(
             "--plot: none of these benchmarks has a curve; pressure, recall and scaling have some"
         )
-    columns = min(_COLUMNS, len(curves))
-    rows = -(-len(curves) // columns)
-    canvas = Canvas(figsize=(_WIDTH * columns, _HEIGHT * rows), layout="constrained")
-    places = canvas.subplots(rows, columns, squeeze=False).ravel()
-    for axes in places[len(curves) :]:
-        axes.set_axis_off()
-    for axes, (benchmark, curve) in zip(places, curves, strict=False):
-        axes.plot(curve.x, curve.y, marker="o" if len(curve.x) <= _FEW else None)
-        axes.set(title=f"{benchmark}: {curve.name}", xlabel=curve.x_label, ylabel=curve.y_label)
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
+    columns = min(_COLUMNS, max(len(result.curves) for result in drawn))
+    rows = [-(-len(result.curves) // columns) for result in drawn]
+    canvas = Canvas(figsize=(_WIDTH * columns, _HEIGHT * sum(rows)), layout="constrained")
+    places = iter(canvas.subplots(sum(rows), columns, squeeze=False).ravel())
+    for result, its in zip(drawn, rows, strict=True):
+        for curve, axes in zip_longest(result.curves, islice(places, its * columns)):
+            if curve is None:
+                axes.set_axis_off()
+            else:
+                _draw(axes, f"{result.benchmark}: {curve.name}", curve)
     try:
         canvas.savefig(path, dpi=150)
     except (OSError, ValueError) as error:  # ValueError: a suffix that it does not know
         raise click.ClickException(f"{path}: cannot be written: {error}") from None
+
+
+def _draw(axes: Axes, title: str, curve: Curve) -> None:
+    axes.plot(curve.x, curve.y, marker="o" if len(curve.x) <= _FEW else None)
+    axes.set(title=title, xlabel=curve.x_label, ylabel=curve.y_label)
+    axes.set_ylim(0, 1.08 * max(curve.y) or 1)
+    axes.xaxis.set_major_locator(MaxNLocator(_TICKS))
+    axes.grid(alpha=0.3)

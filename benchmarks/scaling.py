@@ -60,7 +60,7 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
         series = sorted((value, point) for (name, value), point in points.items() if name == what)
         for value, point in series:
             found += _figures(f"{what} {value:,}", point)
-        found.append(Curve(what, what, "clicks/s", [v for v, _ in series], [p.rate for _, p in series]))
+        found += _curves(what, series)
     by_items = sorted((value, p) for (name, value), p in points.items() if name == "items")
     (few, small), (many, large) = by_items[0], by_items[-1]
     millions = (many - few) / 1e6
@@ -143,6 +143,16 @@ def _figures(name: str, point: Point) -> list[Figure]:
         Figure(f"{name}: memory of a worker", point.worker_memory / _MIB, "MiB"),
         Figure(f"{name}: memory of Milvus", point.milvus_memory / _MIB, "MiB"),
         Figure(f"{name}: histories on disk", point.disk / _MIB, "MiB"),
+    ]
+
+
+def _curves(what: str, series: Sequence[tuple[int, Point]]) -> list[Curve]:
+    values, points = [value for value, _ in series], [point for _, point in series]
+    return [
+        Curve("throughput", what, "clicks/s", values, [p.rate for p in points]),
+        Curve("CPU of the workers", what, "s / 1,000 clicks", values, [p.worker_cpu for p in points]),
+        Curve("CPU of Milvus", what, "s / 1,000 clicks", values, [p.milvus_cpu for p in points]),
+        Curve("memory of a worker", what, "MiB", values, [p.worker_memory / _MIB for p in points]),
     ]
 
 

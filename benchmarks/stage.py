@@ -307,7 +307,7 @@ class Site:
 
     @contextmanager
     def worker(self, agents: str, module: str = "streams", name: str = "worker") -> Iterator[Worker]:
-        """A worker process that owns its partitions; ended with the block.
+        """A worker process that owns its partitions, with their histories; ended with the block.
 
         Args:
             agents: "clicks", "items" or "clicks,items".
@@ -321,6 +321,8 @@ class Site:
         with self.process(module, *arguments, name=name) as worker:
             worker.metrics_port = port
             worker.await_log(b"partitions [", times=agents.count(",") + 1)
+            if "clicks" in agents:
+                worker.await_log(b"took over")  # restoring histories is measured by itself
             yield worker
 
     @contextmanager

@@ -143,7 +143,8 @@ def test_the_traffic_of_a_shop(tmp_path: Path) -> None:
 
 def test_curves_are_drawn(tmp_path: Path) -> None:
     curve = Curve("by ef", "recall@50, %", "queries/s", [90.0, 99.0], [4000.0, 2000.0])
-    draw(tmp_path / "curves.svg", [dataclasses.replace(RESULT, curves=[curve])])
-    assert "recall@50, %" in (tmp_path / "curves.svg").read_text()
+    several = [dataclasses.replace(RESULT, curves=[curve]), RESULT, dataclasses.replace(RESULT, curves=5 * [curve])]
+    draw(tmp_path / "curves.svg", several)
+    assert (tmp_path / "curves.svg").read_text().count("<!-- recall@50, % -->") == 6
     with pytest.raises(click.ClickException, match="curve"):
         draw(tmp_path / "none.png", [RESULT])
