@@ -43,6 +43,8 @@ _COMPONENTS = ("rootCoord", "dataCoord", "queryCoord", "dataNode", "queryNode", 
 #: server's default of 30 would make each restart take as long; much less, and a server on a busy machine that fails to
 #: renew it in time gives up.
 _SESSION_TTL = 10
+#: Milliseconds between Milvus' time ticks, with which new rows become visible; its default is 200.
+_TICK = 50
 
 
 class Standalone(Milvus):
@@ -216,7 +218,7 @@ def _settings(
         "mq": {"type": "rocksmq"},
         "rocksmq": {"path": str(data / "rocksmq")},
         "localStorage": {"path": str(data)},
-        "proxy": {"ip": ports.HOST, **proxy},
+        "proxy": {"ip": ports.HOST, "timeTickInterval": _TICK, **proxy},
         **{name: {"ip": ports.HOST, "port": port} for name, port in components.items()},
         "common": {"storageType": "local", "session": {"ttl": _SESSION_TTL, "retryTimes": 30}},
     }
