@@ -55,9 +55,9 @@ def main(
         for number in range(rounds):
             # The first round has the long outages; the others differ from it by seed alone.
             figures += play(running, folder / f"round-{number}", seed + number, names, short or number > 0, sabotage)
+            if path is not None:  # after each round: hours of playing outlast an interruption
+                path.write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n", encoding="utf-8")
             click.echo(table(figures) if number == rounds - 1 else f"round {number + 1} of {rounds} played")
-    if path is not None:
-        path.write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n", encoding="utf-8")
     if not all(f.ok for f in figures):
         click.echo(f"THE BOOKS DO NOT BALANCE; logs: {folder}")
         sys.exit(1)
