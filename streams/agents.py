@@ -26,7 +26,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import faust
 from faust.types import TP
@@ -66,6 +66,17 @@ class RetryPolicy:
         while True:
             yield wait * rng.uniform(0.5, 1.0)
             wait = min(self.longest, 2 * wait)
+
+
+class Run(NamedTuple):
+    """Successive messages of one partition, aiokafka's, and the consumer's position before and behind them.
+
+    The positions tell whether anything was passed over: offsets alone may have gaps.
+    """
+
+    begin: int
+    end: int
+    records: Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +123,7 @@ class BatchAgent:
     """Feeds batches of one topic to `process`, in a thread of its own.
 
     Args:
-        app: the Faust app that it belongs to. The value of each of its messages is a run of Kafka's, of one or several
-            partitions (`streams.app`).
+        app: the Faust app that it belongs to. The value of each of its messages is a list of runs (`streams.app`).
         topic: topic to read.
         process: processes a batch; called in one thread, one batch at a time. It may be called again with the same
             messages, so it must be idempotent. Its second argument is the batch that comes next if nothing goes
@@ -180,8 +190,7 @@ class BatchAgent:
         self._doing: tuple[str, float] | None = None  # the call in hand, and since when
         self._failing = False  # the call in hand has failed before
         self._taken_over: int | None = None  # generation whose partitions are ready
-        self._first: dict[tuple[int | None, int], int] = {}  # generation, partition → first offset received
-        self._newest: dict[tuple[int | None, int], int] = {}  # generation, partition → newest offset received
+        self._next: dict[int, int] = {}  # partition → position behind what was received in this generation
         self._done: dict[TP, int] = {}  # offset to commit: one behind the last processed message
         self._committed: dict[TP, int] = {}
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{topic}-batch")
@@ -249,15 +258,47 @@ class BatchAgent:
     async def _read(self, stream: Any) -> None:
         async for event in stream.noack().events():
             generation = event.message.generation_id
-            for record in event.message.value:
-                place, offset = (generation, record.partition), record.offset
-                if offset < self._first.setdefault(place, offset):
-                    # The consumer began behind the committed offset: what lies between was passed over.
-                    _LOG.critical("partition %d went back to offset %d; leaving without commit", place[1], offset)
-                    self._leave(EXIT_DEFECT)
-                if offset > self._newest.get(place, -1):  # Faust may deliver the newest messages twice
-                    self._newest[place] = offset
-                    await self._messages().put(_Received(generation, _message(record)))
+            for run in event.message.value:
+                if generation == self._generation:  # else it comes again, from the committed offset
+                    await self._take(run)
+
+    async def _take(self, run: Run) -> None:
+        """Queue what is new of a run. Nothing may lie between it and what was received before."""
+        generation, tp = self._generation, TP(self.topic, run.records[0].partition)
+        expected = self._next.get(tp.partition)
+        if expected is None and (sought := self._consumer().sought(tp)) is not None:
+            expected = min(sought, run.begin)  # a topic that was made anew begins before
+        if (expected is None or run.begin > expected) and not await self._follows(run, tp, expected):
+            return
+        self._next[tp.partition] = max(run.end, expected or 0)
+        for record in run.records:
+            if expected is None or record.offset >= expected:
+                await self._messages().put(_Received(generation, _message(record)))
+
+    async def _follows(self, run: Run, tp: TP, expected: int | None) -> bool:
+        """Whether nothing that Kafka still has was passed over; if it was, the process leaves: it is read again."""
+        generation = self._generation
+        oldest = await self._oldest(tp)
+        if generation != self._generation:
+            return False
+        if run.begin > max(oldest, expected or 0):
+            first = max(oldest, expected or 0)
+            text = "the consumer passed over offsets %d to %d of partition %d; leaving without commit"
+            _LOG.critical(text, first, run.begin - 1, tp.partition)
+            self._leave(EXIT_DEFECT)
+            return False
+        if expected is not None:
+            text = "partition %d: Kafka removed offsets %d to %d before they were read; the topic keeps too little"
+            _LOG.error(text, tp.partition, expected, run.begin - 1)
+        return True
+
+    async def _oldest(self, tp: TP) -> int:
+        while True:
+            try:
+                return int(await self._consumer().oldest(tp))
+            except TransientError as error:
+                _LOG.warning("%s; reading partition %d waits", error, tp.partition)
+                await asyncio.sleep(self._retry.longest)
 
     def _messages(self) -> asyncio.Queue[_Received]:
         if self._queue is None:
@@ -319,8 +360,8 @@ class BatchAgent:
             if not await self._attempt(self._take_over, list(self._owned), _TAKING_OVER):
                 return None
             self._taken_over = generation
-            if self._give_up.is_set():
-                return None  # they are going again, and nothing of the batch was begun
+            if self._give_up.is_set() or generation != self._generation:
+                return None  # they are going again, or gone, and nothing of the batch was begun
         elif batch.tend and not await self._attempt(self._tend, list(self._owned), "looking after partitions"):
             return None
         started = time.monotonic()
@@ -333,7 +374,8 @@ class BatchAgent:
             if not await self._attempt(partial(self._prepare, messages), _announced(following), what):
                 return following
             # As late as possible: what has come meanwhile need not wait for the batch after the next.
-            following = following or self._waiting(self._size if self._wait else 1)
+            if generation == self._generation:
+                following = following or self._waiting(self._size if self._wait else 1)
         if not await self._attempt(partial(self._process, messages), _announced(following), what):
             return following
         if generation != self._generation:
@@ -410,7 +452,7 @@ class BatchAgent:
                 self._committed.update(due)
 
     def _consumer(self) -> Any:
-        # `commit` of Faust's consumer takes no offsets; `_commit` does, and is what it calls with its own.
+        # `streams.app`'s. `commit` of Faust's takes no offsets; `_commit` does, and is what it calls with its own.
         return self._app.consumer
 
     async def _drain(self, patience: float) -> None:
@@ -444,8 +486,7 @@ class BatchAgent:
         _LOG.info("%s: partitions %s", self.topic, self._owned or "none")
         self._generation = self._app.consumer_generation_id
         self._taken_over = None
-        self._first.clear()
-        self._newest.clear()
+        self._next.clear()
         self._give_up.clear()
         queue = self._messages()
         while not queue.empty():  # nothing of the new generation has arrived yet

@@ -40,7 +40,7 @@ class _LosesPartition(BatchAgent):
             async for event in stream.noack().events():
                 message = event.message
                 if "clicks" in self.topic:
-                    message.value = [record for record in message.value if record.partition != 0]
+                    message.value = [run for run in message.value if run.records[0].partition != 0]
                 yield event
 
         await super()._read(SimpleNamespace(noack=lambda: SimpleNamespace(events=some)))

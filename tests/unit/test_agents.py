@@ -14,7 +14,7 @@ import pytest
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
-from streams.agents import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, AgentState, BatchAgent, RetryPolicy
+from streams.agents import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, AgentState, BatchAgent, RetryPolicy, Run
 from streams.errors import FatalError, PartitionLost, TransientError
 from streams.metrics import BatchMetrics
 from streams.ports import Message
@@ -29,7 +29,10 @@ class FakeFaust:
         self.consumer_generation_id = 1
         self.commits: list[dict[int, int]] = []
         self.refused: list[bool | Exception] = []  # what the next commits end with, instead of success
-        self.consumer = SimpleNamespace(_commit=self._commit)
+        self.consumer = SimpleNamespace(_commit=self._commit, sought=self._sought, oldest=self._oldest)
+        self.begins: dict[int, int] = {}  # partition → committed offset that reading began at
+        self.kept: dict[int, int | TransientError] = {}  # partition → oldest offset, if not that of the first run
+        self._positions: dict[int, int] = {}
         self.on_partitions_revoked = SimpleNamespace(connect=self._on("revoked"))
         self.on_partitions_assigned = SimpleNamespace(connect=self._on("assigned"))
         self._callbacks: dict[str, Any] = {}
@@ -59,6 +62,16 @@ class FakeFaust:
         self.commits.append({tp.partition: offset for tp, offset in offsets.items()})
         return True
 
+    def _sought(self, tp: TP) -> int | None:
+        return self.begins.get(tp.partition)
+
+    async def _oldest(self, tp: TP) -> int:
+        oldest = self.kept.get(tp.partition, 10**9)
+        if isinstance(oldest, TransientError):
+            del self.kept[tp.partition]
+            raise oldest
+        return oldest
+
     def noack(self) -> FakeFaust:
         return self
 
@@ -71,18 +84,29 @@ class FakeFaust:
         coroutines = [self._receive(stream), *(task() for task in self._tasks)]
         return [asyncio.get_running_loop().create_task(c) for c in coroutines]
 
-    def deliver(self, *offsets: int, partition: int = 0, generation: int | None = None) -> None:
-        """A run of messages."""
-        self.deliver_run(*((partition, offset) for offset in offsets), generation=generation)
+    def deliver(
+        self, *offsets: int, partition: int = 0, generation: int | None = None, begin: int | None = None
+    ) -> None:
+        """A run of messages, which begins where the last one ended, or is read again, unless told."""
+        self.deliver_runs((partition, offsets), generation=generation, begin=begin)
 
-    def deliver_run(self, *places: tuple[int, int], generation: int | None = None) -> None:
-        """A run of messages, of several partitions."""
-        records = [
-            SimpleNamespace(topic=TOPIC, partition=p, offset=n, key=b"k", value=b"v", headers=(), timestamp=10**6)
-            for p, n in places
-        ]
+    def deliver_runs(
+        self, *runs: tuple[int, Sequence[int]], generation: int | None = None, begin: int | None = None
+    ) -> None:
+        """Runs of several partitions."""
+        value = []
+        for partition, offsets in runs:
+            records = [
+                SimpleNamespace(
+                    topic=TOPIC, partition=partition, offset=n, key=b"k", value=b"v", headers=(), timestamp=10**6
+                )
+                for n in offsets
+            ]
+            position = min(self._positions.get(partition, offsets[0]), offsets[0])
+            self._positions[partition] = offsets[-1] + 1
+            value.append(Run(position if begin is None else begin, offsets[-1] + 1, records))
         generation = self.consumer_generation_id if generation is None else generation
-        message = SimpleNamespace(value=records, generation_id=generation)
+        message = SimpleNamespace(value=value, generation_id=generation)
         self.events.put_nowait(SimpleNamespace(message=message))
 
     async def assign(self, *partitions: int) -> None:
@@ -500,15 +524,77 @@ def test_a_message_delivered_twice_is_processed_once() -> None:
     assert run(scenario).work.offsets == [0, 1, 2]
 
 
-def test_going_back_behind_the_first_message_is_never_silent() -> None:
+@pytest.mark.parametrize("begins", [{0: 5}, {}])
+def test_passing_over_the_first_messages_is_never_silent(begins: dict[int, int]) -> None:
     async def scenario(world: World) -> None:
+        world.faust.begins, world.faust.kept = begins, {0: 5}
         await world.faust.assign(0)
         world.faust.deliver(7)
-        await until(lambda: world.work.offsets == [7])
+        await until(lambda: world.exits == [EXIT_DEFECT])
+        await asyncio.sleep(0.05)
+        assert not world.faust.commits
+
+    assert run(scenario).work.offsets == []
+
+
+def test_passing_over_messages_later_is_never_silent() -> None:
+    async def scenario(world: World) -> None:
+        world.faust.begins, world.faust.kept = {0: 5}, {0: 0}
+        await world.faust.assign(0)
         world.faust.deliver(5)
+        await until(lambda: world.work.offsets == [5])
+        world.faust.deliver(9, begin=8)
         await until(lambda: world.exits == [EXIT_DEFECT])
 
+    assert run(scenario).work.offsets == [5]
+
+
+def test_offsets_that_hold_no_message_are_no_loss() -> None:
+    """Compaction and the markers of transactions leave gaps; positions have none."""
+
+    async def scenario(world: World) -> None:
+        world.faust.begins, world.faust.kept = {0: 5}, {0: 0}
+        await world.faust.assign(0)
+        world.faust.deliver(7, begin=5)
+        world.faust.deliver(20, begin=8)
+        await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 21})
+        assert not world.exits
+
+    assert run(scenario).work.offsets == [7, 20]
+
+
+def test_what_kafka_has_removed_is_said_and_passed_over(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(world: World) -> None:
+        world.faust.begins, world.faust.kept = {0: 5}, {0: TransientError("Kafka", "away")}
+        await world.faust.assign(0)
+        world.faust.deliver(9)  # Kafka is asked again
+        await until(lambda: world.work.offsets == [9])
+        assert not world.exits
+
     run(scenario)
+    assert "removed offsets 5 to 8" in caplog.text
+
+
+def test_a_topic_that_was_made_anew_is_read_from_its_beginning() -> None:
+    async def scenario(world: World) -> None:
+        world.faust.begins = {0: 100}
+        await world.faust.assign(0)
+        world.faust.deliver(0, 1)
+        world.faust.deliver(2)
+        await until(lambda: world.work.offsets == [0, 1, 2])
+
+    run(scenario)
+
+
+def test_what_is_read_again_in_a_generation_is_taken_once() -> None:
+    async def scenario(world: World) -> None:
+        world.faust.begins = {0: 3}
+        await world.faust.assign(0)
+        world.faust.deliver(3, 4, 5)
+        world.faust.deliver(3, 4, 5, 6, begin=3)  # the consumer went back to the committed offset
+        await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 7})
+
+    assert run(scenario).work.offsets == [3, 4, 5, 6]
 
 
 def test_a_batch_waits_to_fill_only_if_told_to() -> None:
@@ -588,15 +674,13 @@ def test_the_consumer_waits_for_the_batch_in_hand_but_not_for_long() -> None:
     run(scenario)
 
 
-def test_a_run_of_several_partitions_is_read_in_the_order_of_each() -> None:
+def test_runs_of_several_partitions_are_read_in_the_order_of_each() -> None:
     async def scenario(world: World) -> None:
         await world.faust.assign(0, 1)
-        world.faust.deliver_run((0, 4), (0, 5), (1, 7), (1, 8))
-        world.faust.deliver_run((0, 5), (1, 8), (1, 9), (0, 6))  # the newest ones may come twice
+        world.faust.deliver_runs((0, [4, 5]), (1, [7, 8]))
+        world.faust.deliver_runs((1, [8, 9]), (0, [5, 6]))  # the newest ones may come twice
         await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 7, 1: 10})
         assert world.work.offsets == [4, 5, 7, 8, 9, 6]
-        world.faust.deliver_run((0, 7), (1, 6))
-        await until(lambda: world.exits == [EXIT_DEFECT])
 
     run(scenario)
 
