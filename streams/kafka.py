@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
 from confluent_kafka.admin import AdminClient
 
@@ -22,6 +22,8 @@ _LOG = logging.getLogger("mindstream.kafka")
 ADMIN_TIMEOUT = 10.0
 #: Seconds between two looks at what a client was told.
 _TICK = 0.05
+#: Most log lines and the like that are taken from a client at a time.
+_EVENTS = 1000
 #: Seconds for the answer of a broker that has just cut us off.
 _PROBE = 2.0
 
@@ -171,10 +173,10 @@ def _watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, in
     return int(low), int(high)
 
 
-def _reader(kafka: Kafka) -> dict[str, Any]:
+def _reader(kafka: Kafka, group: str = "mindstream-reader") -> dict[str, Any]:
     return kafka.client(
         **{
-            "group.id": "mindstream-reader",  # librdkafka wants one; nothing is committed and no group is joined
+            "group.id": group,  # librdkafka wants one; nothing is committed and no group is joined
             "enable.auto.commit": False,
             "auto.offset.reset": "error",
             "fetch.wait.max.ms": 50,
@@ -238,40 +240,62 @@ def admin(kafka: Kafka) -> AdminClient:
     return AdminClient(kafka.client(), logger=_LOG)
 
 
-class AdminRequests:
-    """Requests about one topic through one client, which is kept: asking again is one request. For one thread.
+class Positions:
+    """Offsets of a topic's partitions, through one consumer, which is kept: asking again is one request.
 
-    librdkafka looks up once who leads a partition, and believes that for minutes, even when `list_offsets` is told
-    otherwise because there was an election. So when a broker refuses, the next request goes through a new client.
+    For one thread. It joins no group and commits nothing. librdkafka's admin client would do, but it aborts the whole
+    process when a broker goes while a request about offsets is under way (confluentinc/librdkafka#3663).
+
+    librdkafka looks up once who leads a partition, and may believe that for minutes. So when a broker refuses, the next
+    question goes through a new consumer.
 
     Args:
         kafka: the cluster.
         topic: that is asked about.
+        group: whose commits are asked for.
+
+    All methods raise TransientError when Kafka is away or does not answer, FatalError when it refuses for good.
     """
 
-    def __init__(self, kafka: Kafka, topic: str) -> None:
+    def __init__(self, kafka: Kafka, topic: str, group: str = "mindstream-reader") -> None:
         self._kafka = kafka
         self._topic = topic
-        self._client: AdminClient | None = None
+        self._group = group
+        self._consumer: Consumer | None = None
 
-    def ask(self, call: Callable[..., Mapping[Any, Any]], what: Any) -> dict[Any, Any]:
-        """Answers by what was asked about.
+    def ends(self, partitions: Collection[int]) -> dict[int, int]:
+        """Partition → the offset after its newest message."""
+        return self._offsets(partitions, OFFSET_END)
 
-        Args:
-            call: a method of AdminClient, which returns futures; unbound.
-            what: its argument.
+    def begins(self, partitions: Collection[int]) -> dict[int, int]:
+        """Partition → the offset of its oldest message."""
+        return self._offsets(partitions, OFFSET_BEGINNING)
 
-        Raises:
-            KafkaException: Kafka refuses or does not answer.
-        """
+    def committed(self, partitions: Collection[int]) -> dict[int, int | None]:
+        """Partition → the offset that the group has committed; None = none."""
+        found = self._ask(Consumer.committed, [TopicPartition(self._topic, p) for p in partitions])
+        return {place.partition: place.offset if place.offset >= 0 else None for place in found}
+
+    def _offsets(self, partitions: Collection[int], which: int) -> dict[int, int]:
+        # What stands for a time in the protocol may be one of these two: "latest" and "earliest".
+        found = self._ask(Consumer.offsets_for_times, [TopicPartition(self._topic, p, which) for p in partitions])
+        return {place.partition: place.offset for place in found}
+
+    def _ask(self, question: Callable[..., Any], places: list[TopicPartition]) -> list[TopicPartition]:
+        if not places:
+            return []
         try:
-            if self._client is None:
-                client = admin(self._kafka)
-                client.list_topics(self._topic, timeout=ADMIN_TIMEOUT)  # connects; the first request may else wait 1 s
-                self._client = client
-            futures = call(self._client, what, request_timeout=ADMIN_TIMEOUT)
-            return {key: future.result() for key, future in futures.items()}
+            if self._consumer is None:
+                self._consumer = Consumer(_reader(self._kafka, self._group), logger=_LOG)
+            self._consumer.consume(_EVENTS, timeout=0)  # nothing is assigned: this only takes what is logged
+            answers: list[TopicPartition] = question(self._consumer, places, timeout=ADMIN_TIMEOUT)
+            for place in answers:
+                if place.error is not None:
+                    raise KafkaException(place.error)
         except KafkaException as error:
-            if error.args[0].code() > 0:  # said by a broker; librdkafka's own are below 0, a broker that is away, too
-                self._client = None
-            raise
+            if error.args[0].code() > 0 and self._consumer is not None:
+                # Said by a broker; librdkafka's own are below 0, a broker that is away, too.
+                consumer, self._consumer = self._consumer, None
+                consumer.close()
+            raise fault(error.args[0], self._topic) from None
+        return answers

@@ -40,12 +40,11 @@ from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # not in its __all__
 
 from configs.schema import Kafka
 from streams.errors import FatalError, TransientError
 from streams.history import CorruptHistoryError
-from streams.kafka import ADMIN_TIMEOUT, AdminRequests, fault, harmless
+from streams.kafka import ADMIN_TIMEOUT, Positions, fault, harmless
 from streams.ports import Outbox, Output
 from streams.store import PartitionStores
 
@@ -147,7 +146,7 @@ class Changelog:
     def __init__(self, kafka: Kafka, topic: str) -> None:
         self.topic = topic
         self._kafka = kafka
-        self._requests = AdminRequests(kafka, topic)
+        self._positions = Positions(kafka, topic)
 
     def ends(self, partitions: Collection[int]) -> dict[int, int]:
         """Partition → the offset after its last record.
@@ -155,15 +154,7 @@ class Changelog:
         Raises:
             TransientError: Kafka is away.
         """
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        wanted = {TopicPartition(self.topic, p): latest for p in partitions}
-        if not wanted:
-            return {}
-        try:
-            found = self._requests.ask(AdminClient.list_offsets, wanted)
-        except KafkaException as error:
-            raise fault(error.args[0]) from None
-        return {place.partition: result.offset for place, result in found.items()}
+        return self._positions.ends(partitions)
 
     def reader(self) -> ChangelogReader:
         return ChangelogReader(self._kafka, self.topic)

@@ -25,18 +25,17 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # not in its __all__
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from prometheus_client import Gauge
 
 from configs.schema import Kafka
 from streams.agents import EXIT_STALLED, AgentState
-from streams.errors import TransientError
-from streams.kafka import AdminRequests
+from streams.errors import FatalError, TransientError
+from streams.kafka import Positions, admin
 
 _LOG = logging.getLogger("mindstream.watchdog")
 
@@ -305,22 +304,19 @@ class KafkaLag:
     def __init__(self, kafka: Kafka, group: str, topic: str, partitions: int, client_id: str) -> None:
         self._kafka = kafka
         self._group = group
-        self._partitions = [TopicPartition(topic, p) for p in range(partitions)]
         self._topic = topic
+        self._partitions = range(partitions)
         self._client_id = client_id
-        self._requests = AdminRequests(kafka, topic)
+        self._positions = Positions(kafka, topic, group)
 
     def marks(self) -> Mapping[int, Mark]:
         """See `LagReader.marks`."""
-        asked = [ConsumerGroupTopicPartitions(self._group, self._partitions)]
-        committed = {
-            tp.partition: tp.offset
-            for tp in self._ask(AdminClient.list_consumer_group_offsets, asked)[self._group].topic_partitions
-        }
-        ends = self._offsets(self._partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-        fresh = [tp for tp in self._partitions if committed[tp.partition] < 0]
-        committed |= self._offsets(fresh, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-        return {p: Mark(committed[p], end) for p, end in ends.items()}
+        try:
+            committed, ends = self._positions.committed(self._partitions), self._positions.ends(self._partitions)
+            begins = self._positions.begins([p for p, offset in committed.items() if offset is None])
+        except FatalError as error:
+            raise TransientError("Kafka", str(error)) from None  # whether the worker can go on is not decided here
+        return {p: Mark(begins.get(p, committed[p] or 0), end) for p, end in ends.items()}
 
     def readable(self, partition: int, offset: int) -> bool:
         """See `LagReader.readable`."""
@@ -352,7 +348,12 @@ class KafkaLag:
 
     def owned_by_others(self) -> Collection[int]:
         """See `LagReader.owned_by_others`."""
-        group = self._ask(AdminClient.describe_consumer_groups, [self._group])[self._group]
+        client = admin(self._kafka)
+        try:
+            future = client.describe_consumer_groups([self._group], request_timeout=_TIMEOUT)[self._group]
+            group = future.result()
+        except KafkaException as error:
+            raise TransientError("Kafka", str(error.args[0])) from None
         return {
             tp.partition
             for member in group.members
@@ -360,15 +361,3 @@ class KafkaLag:
             for tp in member.assignment.topic_partitions
             if tp.topic == self._topic
         }
-
-    def _offsets(self, partitions: Sequence[TopicPartition], spec: Any) -> dict[int, int]:
-        if not partitions:
-            return {}
-        found = self._ask(AdminClient.list_offsets, dict.fromkeys(partitions, spec))
-        return {tp.partition: result.offset for tp, result in found.items()}
-
-    def _ask(self, call: Callable[..., Mapping[Any, Any]], what: Any) -> dict[Any, Any]:
-        try:
-            return self._requests.ask(call, what)
-        except KafkaException as error:
-            raise TransientError("Kafka", str(error.args[0])) from None

@@ -1,76 +1,104 @@
-"""Requests to Kafka through a client that is kept."""
+"""Questions to Kafka through a consumer that is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import Future
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaException, TopicPartition
 
 import streams.kafka
 from configs.loader import load_worker
-from streams.kafka import AdminRequests
+from streams.errors import FatalError, TransientError
+from streams.kafka import Positions
 
 
-class _Client:
-    """Answers a question about partitions with what it believes, or with errors."""
+class _Consumer:
+    """Answers with what it believes of all partitions, or with errors."""
 
-    def __init__(self, answer: int | KafkaError) -> None:
-        self.answer = answer
+    def __init__(self, end: int | KafkaError, *, about_place: bool = False) -> None:
+        self.end = end
+        self.about_place = about_place
+        self.closed = False
 
-    def list_topics(self, topic: str, timeout: float) -> None:
-        assert topic == "clicks" and timeout > 0
+    def offsets_for_times(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        return [self._answer(place, {OFFSET_END: 0, OFFSET_BEGINNING: -5}[place.offset]) for place in places]
 
-    def ends(self, partitions: list[int], request_timeout: float) -> Mapping[int, Future[int]]:
-        assert request_timeout > 0
-        return {partition: self._future() for partition in partitions}
+    def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        return [self._answer(place, -2 if place.partition else -1008) for place in places]
 
-    def _future(self) -> Future[int]:
-        future: Future[int] = Future()
-        if isinstance(self.answer, KafkaError):
-            future.set_exception(KafkaException(self.answer))
-        else:
-            future.set_result(self.answer)
-        return future
+    def _answer(self, place: TopicPartition, more: int) -> TopicPartition:
+        if isinstance(self.end, int):
+            return TopicPartition(place.topic, place.partition, self.end + more)
+        if not self.about_place:
+            raise KafkaException(self.end)
+        refused: Any = SimpleNamespace(partition=place.partition, offset=-1001, error=self.end)
+        return cast("TopicPartition", refused)
+
+    def consume(self, most: int, timeout: float) -> list[Any]:
+        assert most > 0 and timeout == 0
+        return []
+
+    def close(self) -> None:
+        self.closed = True
 
 
 @pytest.fixture
-def clients(monkeypatch: pytest.MonkeyPatch) -> list[_Client]:
+def consumers(monkeypatch: pytest.MonkeyPatch) -> list[_Consumer]:
     """Those that will be made, the next one last."""
-    waiting: list[_Client] = []
+    waiting: list[_Consumer] = []
 
-    def make(_kafka: Any) -> _Client:
+    def make(settings: dict[str, Any], **_: Any) -> _Consumer:
+        assert settings["group.id"] == "shop" and settings["enable.auto.commit"] is False
         return waiting.pop()
 
-    monkeypatch.setattr(streams.kafka, "admin", make)
+    # Its methods are called unbound.
+    make.offsets_for_times, make.committed = _Consumer.offsets_for_times, _Consumer.committed  # type: ignore[attr-defined]
+    monkeypatch.setattr(streams.kafka, "Consumer", make)
     return waiting
 
 
-def test_one_client_is_kept(clients: list[_Client]) -> None:
-    clients.append(_Client(7))
-    requests = AdminRequests(load_worker().kafka, "clicks")
-    assert requests.ask(_Client.ends, [0, 1]) == {0: 7, 1: 7}
-    assert requests.ask(_Client.ends, [1]) == {1: 7}
+def _positions() -> Positions:
+    return Positions(load_worker().kafka, "clicks", "shop")
 
 
+def test_one_consumer_answers_all(consumers: list[_Consumer]) -> None:
+    consumers.append(_Consumer(7))
+    positions = _positions()
+    assert positions.ends([0, 1]) == {0: 7, 1: 7}
+    assert positions.begins([1]) == {1: 2}
+    assert positions.committed([0, 1]) == {0: None, 1: 5}
+    assert positions.ends([]) == {}
+
+
+@pytest.mark.parametrize("about_place", [True, False])
 @pytest.mark.parametrize("code", [KafkaError.FENCED_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION])
-def test_a_client_that_believes_in_an_old_leader_is_replaced(clients: list[_Client], code: int) -> None:
-    clients += [_Client(8), _Client(KafkaError(code))]
-    requests = AdminRequests(load_worker().kafka, "clicks")
-    with pytest.raises(KafkaException):
-        requests.ask(_Client.ends, [0])
-    assert requests.ask(_Client.ends, [0]) == {0: 8}
+def test_a_consumer_that_believes_in_an_old_leader_is_replaced(
+    consumers: list[_Consumer], code: int, about_place: bool
+) -> None:
+    old = _Consumer(KafkaError(code), about_place=about_place)
+    consumers += [_Consumer(8), old]
+    positions = _positions()
+    with pytest.raises(TransientError):
+        positions.ends([0])
+    assert old.closed
+    assert positions.ends([0]) == {0: 8}
 
 
-@pytest.mark.parametrize("code", [KafkaError._TRANSPORT, KafkaError._TIMED_OUT])
-def test_a_client_whose_broker_is_away_is_kept(clients: list[_Client], code: int) -> None:
-    client = _Client(KafkaError(code))
-    clients.append(client)
-    requests = AdminRequests(load_worker().kafka, "clicks")
+@pytest.mark.parametrize("code", [KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN])
+def test_a_consumer_whose_broker_is_away_is_kept(consumers: list[_Consumer], code: int) -> None:
+    consumer = _Consumer(KafkaError(code))
+    consumers.append(consumer)
+    positions = _positions()
     for _ in range(2):
-        with pytest.raises(KafkaException):
-            requests.ask(_Client.ends, [0])
-    client.answer = 9
-    assert requests.ask(_Client.ends, [0]) == {0: 9}
+        with pytest.raises(TransientError):
+            positions.ends([0])
+    consumer.end = 9
+    assert positions.ends([0]) == {0: 9}
+
+
+def test_lost_rights_are_no_fault_that_passes(consumers: list[_Consumer]) -> None:
+    consumers.append(_Consumer(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
+    with pytest.raises(FatalError, match="clicks"):
+        _positions().ends([0])
