@@ -61,7 +61,7 @@ def _save(folder: Path, vectors: FloatMatrix, length: int, rng: np.random.Genera
         "output": np.eye(dim, dtype=np.float32),
         "bias": np.zeros(dim, dtype=np.float32),
     }
-    routing = Routing(3, 0.2, "interests", normalise=True, relu=False, residual=0.0, by_history=False)
+    routing = Routing(3, 0.2, "interests", normalise=True, relu=False, residual=0.0, by_history=False, fusion=0.5)
     return save_artifact(
         folder,
         weights=weights,

@@ -1,6 +1,6 @@
 """Recall against the distinctness of interests, from one trained model: python -m benchmarks.distinctness --help
 
-With `loss.readout: mean` training does not depend on `network.residual` and `network.routing_temperature`, so a curve
+With `loss.readout: mean` training does not depend on `network.residual`, `routing_temperature` and `fusion`, so a curve
 costs one evaluation for each point.
 """
 
@@ -20,7 +20,8 @@ from model.evaluation.users import read_users
 
 #: The last one is one vector for all that can be seen: its interests differ by a hundredth.
 RESIDUALS = (0.0, 0.25, 0.5, 1.0, 1.5, 3.0, 100.0)
-TEMPERATURES = (0.2, 0.5)
+#: Routing temperature and fusion.
+SERIES = ((0.2, 0.5), (0.5, 0.0), (0.5, 0.5))
 EPILOG = """\b
 Example:
   python -m benchmarks.distinctness --artifact artifacts/latest --test valid.csv --plot distinctness.png
@@ -32,16 +33,16 @@ Example:
 @click.option("--test", "paths", required=True, multiple=True, type=click.Path(path_type=Path), help="Users.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the curve.")
 def main(folder: Path, paths: tuple[Path, ...], plot: Path | None) -> None:
-    """Measure a model with other residuals and routing temperatures than it was saved with."""
+    """Measure a model with other residuals, routing temperatures and fusions than it was saved with."""
     artifact = Artifact.load(folder)
     users = read_users(paths, "fail")
     figure, axes = panels(1)
-    click.echo("temperature  residual  cosine  recall@20  recall@50  hit rate@50  NDCG@50")
-    for temperature in TEMPERATURES:
+    click.echo("temperature  fusion  residual  cosine  recall@20  recall@50  hit rate@50  NDCG@50")
+    for temperature, fusion in SERIES:
         points = []
         for residual in RESIDUALS:
             routing = Routing.from_dict(artifact.encoder)
-            routing = dataclasses.replace(routing, temperature=temperature, residual=residual)
+            routing = dataclasses.replace(routing, temperature=temperature, residual=residual, fusion=fusion)
             encoder = Encoder(artifact.weights, routing)
             fifty, twenty = (evaluate(encoder, artifact.item_ids, artifact.item_vectors, users, n) for n in (50, 20))
             recall, cosine = 100 * fifty["recall@50"], fifty["interest_cosine"]
@@ -50,17 +51,17 @@ def main(folder: Path, paths: tuple[Path, ...], plot: Path | None) -> None:
                 100 * value for value in (twenty["recall@20"], recall / 100, fifty["hit_rate@50"], fifty["ndcg@50"])
             ]
             click.echo(
-                f"{temperature:11g}  {residual:8g}  {cosine:6.3f}  "
+                f"{temperature:11g}  {fusion:6g}  {residual:8g}  {cosine:6.3f}  "
                 + "  ".join(f"{rank:{width}.2f}" for rank, width in zip(ranks, (9, 9, 11, 7), strict=True))
             )
-        _draw(axes[0], points, temperature)
+        _draw(axes[0], points, f"routing temperature {temperature:g}, fusion {fusion:g}")
     if plot is not None:
         axes[0].legend()
         save(figure, plot)
 
 
-def _draw(axes: Axes, points: list[tuple[float, float]], temperature: float) -> None:
-    axes.plot(*zip(*points, strict=True), marker="o", label=f"routing temperature {temperature:g}")
+def _draw(axes: Axes, points: list[tuple[float, float]], label: str) -> None:
+    axes.plot(*zip(*points, strict=True), marker="o", label=label)
     axes.set(xlabel="mean cosine of a user's interests", ylabel="recall@50, %")
     axes.grid(alpha=0.3)
 

@@ -29,7 +29,7 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
     queries = interests(shop, shop.rounds(), sizes["queried"]).reshape(-1, shop.artifact.dim)  # (Q, D)
     stage.report(f"Searching exactly for {len(queries):,} queries")
     vectors = np.asarray(shop.artifact.item_vectors)
-    exact = shop.artifact.item_ids[exact_top(queries[:, None], vectors, _TOP)]  # (Q, 50)
+    exact = shop.artifact.item_ids[exact_top(queries[:, None], vectors, _TOP, fusion=0)]  # (Q, 50)
     recalls, rates = [], []
     with stage.index(shop.artifact):
         for ef in _EFS:

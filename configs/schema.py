@@ -219,6 +219,7 @@ class Network(Section):
     residual: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     output_map: Literal["identity", "learned"]
     relu: bool
+    fusion: Annotated[float, Field(ge=0, le=1)]
 
 
 class Loss(Section):

@@ -37,6 +37,7 @@ class Routing:
         residual: weight of the history's mean, which is added to each capsule before the last layer; 0 = none.
         by_history: a user has max(1, min(K, ⌊log2 clicks⌋)) interests (arXiv 1904.08030, equation 9); the others
             repeat the first.
+        fusion: how the items that the interests find are merged, from 0 to 1: see `model.merge`.
     """
 
     iterations: int
@@ -46,6 +47,7 @@ class Routing:
     relu: bool
     residual: float
     by_history: bool
+    fusion: float = 0.0
 
     def surplus(self, lengths: IdVector, interests: int) -> FloatArray:
         """(B, K), 1 for interests that users with so many clicks, (B,), do not have, else 0."""
@@ -56,7 +58,7 @@ class Routing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Routing:
-        """Raises TypeError unless the keys are exactly the fields."""
+        """Raises TypeError for other keys than the fields; artifacts from before fusion merge without it."""
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,7 +72,7 @@ class Encoder:
     logarithm of a click's weight, both by age (column 0 = the newest click), `output` (D, D) and `bias` (D,).
 
     Attributes:
-        dim: D. interests: K. history_length: L.
+        dim: D. interests: K. history_length: L. fusion: of the items found, for `model.merge`.
     """
 
     def __init__(self, weights: Mapping[str, FloatArray], routing: Routing) -> None:
@@ -86,6 +88,7 @@ class Encoder:
         expected = [(self.dim, self.dim), (self.interests, self.history_length), (self.history_length,)]
         if [self._bilinear.shape, self._start.shape, self._recency.shape] != expected:
             raise ArtifactError("the shapes of the weights don't fit together; train the model again")
+        self.fusion = routing.fusion
         self._routing = routing
         self._maps_nothing = np.array_equal(self._bilinear, np.eye(self.dim))
 

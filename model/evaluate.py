@@ -64,7 +64,7 @@ def evaluate(
         item_ids: (N,) int64 ascending; item_vectors: (N, D) float32; users: with item ids; n: cut at N.
     """
     interests = encode_users(encoder, item_ids, item_vectors, users.history)
-    ids = item_ids[exact_top(interests, item_vectors, min(n, len(item_ids)))]
+    ids = item_ids[exact_top(interests, item_vectors, min(n, len(item_ids)), encoder.fusion)]
     some = interests.any(axis=(1, 2))
     ids[~some] = 0  # padding: no item
     return quality(ids, users.targets) | {"interest_cosine": interest_cosine(interests[some])}

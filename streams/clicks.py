@@ -47,11 +47,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from model.merge import Candidates
 from streams.deadletters import dead_letter_output
 from streams.engine import Recall, RecallEngine
 from streams.errors import BadMessage, PartitionLost, TransientError
 from streams.history import History, apply_clicks
-from streams.merge import Candidates
 from streams.messages import Click, Recommendation, decode_click, encode_recommendation
 from streams.metrics import ClickMetrics
 from streams.ports import DeadLetter, HistoryStore, Message, Outbox, Output

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from model.inputs import windows
+from model.merge import PADDING, Candidates, merge
 from streams.embeddings import HistoryEmbeddings
-from streams.merge import PADDING, Candidates, merge
 from streams.ports import FloatArray, IdArray, InterestEncoder, ItemIndex
 
 #: Is told which stage has just ended: embed, encode, search, merge.
@@ -94,7 +94,8 @@ class RecallEngine:
         def finish(lap: Lap) -> list[Candidates | None]:
             ids, scores = search.result()  # (B'·K, limit)
             lap("search")
-            merged = merge(ids.reshape(B, K, limit), scores.reshape(B, K, limit), self._top_k, seen)
+            ids, scores = ids.reshape(B, K, limit), scores.reshape(B, K, limit)
+            merged = merge(ids, scores, self._top_k, seen, self._encoder.fusion)
             for place, candidates in zip(usable, merged, strict=True):
                 answers[place] = candidates
             lap("merge")

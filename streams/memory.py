@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from streams.merge import PADDING
+from model.merge import PADDING
 from streams.ports import FloatArray, IdArray, IndexInfo, Output
 
 

@@ -16,8 +16,8 @@ from pymilvus.client.utils import check_status
 from pymilvus.exceptions import ParamError
 
 from configs.schema import Milvus
+from model.merge import PADDING
 from streams.errors import FatalError, TransientError
-from streams.merge import PADDING
 from streams.ports import FloatArray, IdArray, IndexInfo
 from streams.tls import speaks_tls
 

@@ -15,7 +15,7 @@ from model.data import Clicks, Holdout
 from model.encoder import Encoder
 from model.evaluation import metrics
 from model.evaluation.clusters import CLUSTERS, k_means
-from model.evaluation.search import NO_ROW, interests_of, search
+from model.evaluation.search import NO_ROW, search
 from model.evaluation.users import encode_users, known, part_of
 from model.inputs import IdVector
 
@@ -128,12 +128,13 @@ def measure(
             clicked = known(history, catalogue.ids)
             nobody = clicked.lengths == 0
             cosines.append(np.where(nobody, np.nan, metrics.interest_cosines(interests)))
-            for seen, rows in zip(SEEN, search(interests, catalogue.vectors, top, clicked, report), strict=True):
-                rows[nobody] = NO_ROW
-                tallies["exact", seen].add(rows, interests_of(interests, catalogue.vectors, rows), targets)
+            tops = search(interests, catalogue.vectors, top, encoder.fusion, clicked, report)
+            for seen, (rows, brought) in zip(SEEN, tops, strict=True):
+                rows[nobody] = brought[nobody] = NO_ROW
+                tallies["exact", seen].add(rows, brought, targets)
                 if index is not None:
-                    ids, brought = index.recommend(history, top, filter_seen=seen == "filtered")
-                    tallies["milvus", seen].add(artifact.rows(ids), brought, targets, exact=rows)
+                    ids, by = index.recommend(history, top, filter_seen=seen == "filtered")
+                    tallies["milvus", seen].add(artifact.rows(ids), by, targets, exact=rows)
         cosine = np.concatenate(cosines)
         return Measured(
             artifact=str(artifact.path),

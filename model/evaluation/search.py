@@ -16,6 +16,8 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from model.data import Clicks
+from model.keys import NONE, Keys, keys, places_of, scores_of
+from model.merge import PADDING, merge
 
 FloatArray = npt.NDArray[np.float32]
 IdVector = npt.NDArray[np.int64]
@@ -23,21 +25,26 @@ IdMatrix = npt.NDArray[np.int64]
 
 #: Users and items of a tile: with four interests its scores take 2 MB, so that they stay in the processor's cache.
 USERS, ITEMS = 64, 2048
-#: Row of "no item": the places of a list beyond the items there are.
+#: Row of "no item", and its interest: the places of a list beyond the items there are.
 NO_ROW = -1
-#: Key of "no item": sorts behind every other.
-_NONE = np.iinfo(np.int64).max
+
+
+class Top(NamedTuple):
+    """The best items of B users, best first, filled up with `NO_ROW`.
+
+    Attributes:
+        rows: (B, n) int64 of the items. interests: (B, n) int64 that brought them.
+    """
+
+    rows: IdMatrix
+    interests: IdMatrix
 
 
 class Tops(NamedTuple):
-    """Rows of the best items, (B, n) int64, best first, filled up with `NO_ROW`; ties go to the smaller row.
+    """Attributes: kept: of all items. unseen: without those that the user has seen."""
 
-    Attributes:
-        kept: of all items. unseen: without those that the user has seen.
-    """
-
-    kept: IdMatrix
-    unseen: IdMatrix
+    kept: Top
+    unseen: Top
 
 
 class _Pairs(NamedTuple):
@@ -47,34 +54,37 @@ class _Pairs(NamedTuple):
     row: IdVector
 
 
-def exact_top(interests: FloatArray, vectors: FloatArray, n: int) -> IdMatrix:
+def exact_top(interests: FloatArray, vectors: FloatArray, n: int, fusion: float) -> IdMatrix:
     """`search` without seen items: (B, n) int64, rows of `vectors`."""
-    return search(interests, vectors, n).kept
+    return search(interests, vectors, n, fusion).kept.rows
 
 
 def search(
     interests: FloatArray,
     vectors: FloatArray,
     n: int,
+    fusion: float,
     seen: Clicks | None = None,
     report: Callable[[int], object] = lambda _users: None,
 ) -> Tops:
-    """Best items by the largest inner product with any interest: what merging exact searches of each interest gives.
+    """What merging (`model.merge`) the n items of the largest inner product with each interest gives.
 
-    Memory beside the arguments and the result: 4 MB for each core, whatever B and N.
+    An interest's equal scores are in the order of the rows. Memory beside the arguments and the result: 5 MB for each
+    core, whatever B and N.
 
     Args:
-        interests: (B, K, D) float32; vectors: (N, D) float32.
+        interests: (B, K, D) float32; vectors: (N, D) float32; fusion: 0 to 1.
         seen: B users with the rows of the items that they have seen; None = nobody has seen any.
         report: is told the number of users done since its last call.
     """
     B = len(interests)
-    tops = Tops(np.empty((B, n), np.int64), np.empty((B, n), np.int64))
+    tops = Tops(*(Top(np.full((B, n), NO_ROW), np.full((B, n), NO_ROW)) for _ in Tops._fields))
 
     def work(begin: int) -> int:
         users = slice(begin, min(begin + USERS, B))
         pairs = _pairs(seen, users.start, users.stop, len(vectors))
-        tops.kept[users], tops.unseen[users] = _search_block(interests[users], vectors, n, pairs)
+        for top, lists in zip(tops, _search_block(interests[users], vectors, n, pairs), strict=True):
+            _fill(top, begin, lists, fusion)
         return users.stop - users.start
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as threads:
@@ -83,36 +93,42 @@ def search(
     return tops
 
 
-def interests_of(interests: FloatArray, vectors: FloatArray, top: IdMatrix) -> IdMatrix:
-    """Which interest brings each item of `top`, (B, n) rows of `vectors`: the best one; `NO_ROW` where no item is."""
-    scores = vectors[top] @ interests.transpose(0, 2, 1)  # (B, n, K)
-    return np.where(top == NO_ROW, NO_ROW, scores.argmax(axis=2))
+def _fill(top: Top, begin: int, lists: Keys, fusion: float) -> None:
+    """Merges (b, K, n) keys into the places from `begin` on."""
+    ids = np.where(lists == NONE, PADDING, places_of(lists) + 1)  # rows from 1: 0 is no item
+    for user, found in enumerate(merge(ids, scores_of(lists), lists.shape[2], fusion=fusion), begin):
+        top.rows[user, : len(found.item_ids)] = found.item_ids - 1
+        top.interests[user, : len(found.item_ids)] = found.interests
 
 
-def _search_block(interests: FloatArray, vectors: FloatArray, n: int, seen: _Pairs) -> Tops:
-    """One pass over the catalogue. Only scores above a user's n-th best so far are looked at again, and seen items are
-    taken out of the running: their scores are put aside, and join the others at the end."""
+def _search_block(interests: FloatArray, vectors: FloatArray, n: int, seen: _Pairs) -> tuple[Keys, Keys]:
+    """One pass over the catalogue: (b, K, n) keys of the best items of each interest, all and unseen ones.
+
+    Only scores above an interest's n-th best so far are looked at again, and seen items are taken out of the running:
+    their scores are put aside, and join the others at the end.
+    """
     b, K, D = interests.shape
-    queries = interests.transpose(1, 0, 2).reshape(K * b, D)
-    buffer, aside = np.empty(K * b * ITEMS, np.float32), np.empty(len(seen.row), np.float32)
-    best, bound = np.full((b, n), _NONE), np.full((b, 1), -np.inf, np.float32)
+    queries = interests.reshape(b * K, D)
+    buffer, aside = np.empty(b * K * ITEMS, np.float32), np.empty((len(seen.row), K), np.float32)
+    best, bound = np.full((b * K, n), NONE), np.full((b * K, 1), -np.inf, np.float32)
     for begin in range(0, len(vectors), ITEMS):
         part = vectors[begin : begin + ITEMS]  # (t, D)
         t = len(part)
-        products = np.matmul(queries, part.T, out=buffer[: K * b * t].reshape(K * b, t)).reshape(K, b, t)
-        scores = products[0]
-        for k in range(1, K):
-            np.maximum(scores, products[k], out=scores)  # (b, t)
+        scores = np.matmul(queries, part.T, out=buffer[: b * K * t].reshape(b * K, t))
         here = slice(*np.searchsorted(seen.row, [begin, begin + t]))
-        place = seen.user[here], seen.row[here] - begin
-        aside[here] = scores[place]
-        scores[place] = -np.inf
-        user, column = np.divmod(np.flatnonzero(scores > bound), t)
-        if len(user):
-            best = _merge(best, user, _keys(scores[user, column], column + begin))
-            bound = _bounds(best[:, -1:])
+        place = seen.user[here], slice(None), seen.row[here] - begin
+        of_users = scores.reshape(b, K, t)
+        aside[here] = of_users[place]
+        of_users[place] = -np.inf
+        query, column = np.divmod(np.flatnonzero(scores > bound), t)
+        if len(query):
+            best = _best(best, query, keys(scores[query, column], column + begin))
+            bound = scores_of(best[:, -1:])
     order = np.argsort(seen.user, kind="stable")
-    return Tops(_rows(_merge(best, seen.user[order], _keys(aside, seen.row)[order])), _rows(best))
+    query = (seen.user[order, None] * K + np.arange(K)).ravel()
+    by_query = np.argsort(query, kind="stable")
+    all_of_them = _best(best, query[by_query], keys(aside[order], seen.row[order, None]).ravel()[by_query])
+    return all_of_them.reshape(b, K, n), best.reshape(b, K, n)
 
 
 def _pairs(seen: Clicks | None, begin: int, end: int, items: int) -> _Pairs:
@@ -126,35 +142,13 @@ def _pairs(seen: Clicks | None, begin: int, end: int, items: int) -> _Pairs:
     return _Pairs(user, row)
 
 
-# A key is one int64 for score and row: the smaller, the better, and equal scores go by row. So one sort does it all.
-
-
-def _keys(scores: FloatArray, rows: IdVector) -> IdVector:
-    """The complement of the score's bits, in the order of the numbers, above 32 bits of the row."""
-    bits = (scores + np.float32(0)).view(np.int32)  # + 0: no negative zero
-    ordered = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))  # negative floats count down
-    return np.asarray((~ordered).astype(np.int64) << 32 | rows)
-
-
-def _rows(keys: IdMatrix) -> IdMatrix:
-    return np.where(keys == _NONE, NO_ROW, keys & 0xFFFFFFFF)
-
-
-def _bounds(keys: IdMatrix) -> FloatArray:
-    """Scores of keys; -inf for "no item"."""
-    ordered = ~(keys >> 32).astype(np.int32)
-    scores: FloatArray = (ordered ^ ((ordered >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
-    scores[keys == _NONE] = -np.inf
-    return scores
-
-
-def _merge(best: IdMatrix, user: IdVector, keys: IdVector) -> IdMatrix:
-    """(b, n), the smallest of each row of `best` and the `keys` of that user; `user` ascends."""
-    b, n = best.shape
-    count = np.bincount(user, minlength=b)
-    place = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
-    pool = np.full((b, n + count.max(initial=0)), _NONE)
+def _best(best: Keys, query: IdVector, found: Keys) -> Keys:
+    """(q, n), the smallest of each row of `best` and the keys `found` of that query; `query` ascends."""
+    q, n = best.shape
+    count = np.bincount(query, minlength=q)
+    place = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
+    pool = np.full((q, n + count.max(initial=0)), NONE)
     pool[:, :n] = best
-    pool[user, n + place] = keys
+    pool[query, n + place] = found
     pool.sort(axis=1)
     return pool[:, :n]

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from model.artifact import Artifact
 from model.data import Clicks
 from model.encoder import Encoder, Routing
-from model.evaluation.search import NO_ROW, interests_of, search
-from model.inputs import IdMatrix, IdVector, model_input
+from model.evaluation.search import NO_ROW, Top, search
+from model.inputs import IdVector, model_input
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -62,7 +62,7 @@ class Explanation:
         clicks: what the model reads, newest first.
         targets: items that the user clicked next, the next one first.
         recalled: (K, n), what each interest recalls, best first; less where the catalogue is smaller than n.
-        merged: the n best of all interests, as exact search merges: every item once, with its best interest.
+        merged: the n best of all interests (`model.merge`), every item once, with its best interest.
         cosines: (K, K), of the interests' vectors.
     """
 
@@ -109,10 +109,11 @@ def explain(
     ids, lengths = model_input([known], encoder.history_length)  # (1, L), (1,)
     embeddings = np.asarray(artifact.item_vectors[ids])  # (1, L, D)
     K = encoder.interests - int(Routing.from_dict(artifact.encoder).surplus(lengths, encoder.interests).sum())
-    interests = encoder.encode(embeddings, lengths)[0, :K]  # (K, D)
+    interests = encoder.encode(embeddings, lengths)[0]  # (interests, D); those from K on repeat the first
     read = int(lengths[0])
-    recalled, merged = _search(interests, artifact.item_vectors, n, known if unseen else None)
-    brought = interests_of(interests[None], artifact.item_vectors, merged[None])[0]
+    taken = known if unseen else known[:0]
+    recalled = _search(interests[:K, None], artifact.item_vectors, n, taken)  # as if K users had one interest each
+    merged = _search(interests[None], artifact.item_vectors, n, taken, encoder.fusion)
     seen, wanted = set(history.tolist()), set(targets.tolist())
 
     def items(rows: IdVector, by: IdVector) -> list[Recalled]:
@@ -130,23 +131,17 @@ def explain(
         unknown=history[rows < 0].tolist(),
         clicks=_clicks(artifact.item_ids[ids[0, :read]], encoder.route(embeddings, lengths)[0, :K, :read]),
         targets=targets.tolist(),
-        recalled=[items(recalled[k], np.full(n, k)) for k in range(K)],
-        merged=items(merged, brought),
-        cosines=_cosines(interests).tolist(),
+        recalled=[items(recalled.rows[k], np.full(n, k)) for k in range(K)],
+        merged=items(merged.rows[0], merged.interests[0]),
+        cosines=_cosines(interests[:K]).tolist(),
     )
 
 
-def _search(interests: FloatArray, vectors: FloatArray, n: int, seen: IdVector | None) -> tuple[IdMatrix, IdVector]:
-    """(K, n) rows for each interest alone, and (n,) for all together, without the rows `seen`, (H,)."""
-    lists = []
-    for queries in (interests[:, None], interests[None]):  # K users with one interest; one user with K interests
-        users = len(queries)
-        if seen is None:
-            lists.append(search(queries, vectors, n).kept)
-        else:
-            offsets = np.arange(users + 1) * len(seen)
-            lists.append(search(queries, vectors, n, Clicks(np.arange(users), offsets, np.tile(seen, users))).unseen)
-    return lists[0], lists[1][0]
+def _search(queries: FloatArray, vectors: FloatArray, n: int, taken: IdVector, fusion: float = 0.0) -> Top:
+    """The n best of each of B users, (B, K, D), without the rows `taken`, (H,)."""
+    B = len(queries)
+    seen = Clicks(np.arange(B), np.arange(B + 1) * len(taken), np.tile(taken, B))
+    return search(queries, vectors, n, fusion, seen).unseen
 
 
 def _clicks(items: IdVector, weights: FloatArray) -> list[Click]:

@@ -30,6 +30,7 @@ def routing_of(network: Network) -> Routing:
         relu=network.relu,
         residual=network.residual,
         by_history=network.interests_by_history,
+        fusion=network.fusion,
     )
 
 

@@ -34,6 +34,7 @@ class MeanEncoder:
     """One interest: the mean of the history. Enough to see which embeddings arrived."""
 
     interests = 1
+    fusion = 0.0
 
     def __init__(self, dim: int, history_length: int = 4) -> None:
         self.dim = dim
