@@ -286,7 +286,9 @@ class Positions:
             return []
         try:
             if self._consumer is None:
-                self._consumer = Consumer(_reader(self._kafka, self._group), logger=_LOG)
+                # By default, a transaction that is open would hide the end.
+                settings = _reader(self._kafka, self._group) | {"isolation.level": "read_uncommitted"}
+                self._consumer = Consumer(settings, logger=_LOG)
             self._consumer.consume(_EVENTS, timeout=0)  # nothing is assigned: this only takes what is logged
             answers: list[TopicPartition] = question(self._consumer, places, timeout=ADMIN_TIMEOUT)
             for place in answers:

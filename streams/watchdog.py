@@ -348,6 +348,8 @@ class KafkaLag:
 
     def owned_by_others(self) -> Collection[int]:
         """See `LagReader.owned_by_others`."""
+        # Only an admin client can tell. It may abort the process (see `Positions`): it is made for this question alone,
+        # which only a process asks that owns nothing.
         client = admin(self._kafka)
         try:
             future = client.describe_consumer_groups([self._group], request_timeout=_TIMEOUT)[self._group]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 from configs.loader import load_worker
 from configs.schema import Kafka
@@ -73,6 +74,16 @@ def test_the_end_is_one_behind_the_last_own_record(owner: Owner) -> None:
         assert owner.changelog.ends([0, 1]) == {0: 0, 1: fence + 1}
         assert owner.stores.offset(1) == fence
         assert owner.tend() == 0
+
+
+def test_an_open_transaction_hides_no_end(owner: Owner) -> None:
+    producer = Producer(owner.kafka.client(**{"transactional.id": owner.topic}))
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.produce(owner.topic, b"someone else's", key=b"ada", partition=1)
+    producer.flush()
+    assert owner.changelog.ends([0, 1]) == {0: 0, 1: 1}
+    producer.abort_transaction()
 
 
 def test_the_owner_repairs_what_a_zombie_overwrites(owner: Owner, tmp_path: Path) -> None:

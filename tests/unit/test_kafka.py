@@ -51,6 +51,7 @@ def consumers(monkeypatch: pytest.MonkeyPatch) -> list[_Consumer]:
 
     def make(settings: dict[str, Any], **_: Any) -> _Consumer:
         assert settings["group.id"] == "shop" and settings["enable.auto.commit"] is False
+        assert settings["isolation.level"] == "read_uncommitted"
         return waiting.pop()
 
     # Its methods are called unbound.
