@@ -6,6 +6,7 @@ import json
 import logging
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -16,12 +17,16 @@ from random import Random
 import click
 
 from benchmarks.report import Run
+from streams.agents import EXIT_TRANSIENT
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.stage import Figures, Servers, Stage, servers, table
 from tests.chaos.trips import SABOTAGES
 
 #: Seconds that the workers get to answer everything after a scenario.
 PATIENCE = 120.0
+
+#: How workers may end: killed, or after their retry budget.
+EXPECTED = {-signal.SIGKILL, EXIT_TRANSIENT}
 
 EPILOG = """\b
 Examples:
@@ -43,7 +48,8 @@ def main(
 ) -> None:
     """Play every scenario in each round, in random order on new topics; exit status 1 when an audit does not balance.
 
-    A failed round keeps its folder with the logs of the workers, and its name is printed.
+    So it is when a worker crashed or had a defect, although nothing was lost. The folder with the logs of the workers
+    is kept then, and its name is printed.
     """
     seed = Random().randrange(10**6) if seed is None else seed
     click.echo(Run.of_now(shlex.join(["python", "-m", "tests.chaos", *sys.argv[1:]])).to_text())
@@ -60,6 +66,9 @@ def main(
             click.echo(table(figures) if number == rounds - 1 else f"round {number + 1} of {rounds} played")
     if not all(f.ok for f in figures):
         click.echo(f"THE BOOKS DO NOT BALANCE; logs: {folder}")
+        sys.exit(1)
+    if strange := sorted({end for f in figures for end in f.ends} - EXPECTED):
+        click.echo(f"The books balance, but workers ended with {strange}, which no fault here explains; logs: {folder}")
         sys.exit(1)
     shutil.rmtree(folder)
 
