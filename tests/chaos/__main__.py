@@ -51,6 +51,8 @@ def main(
     So it is when a worker crashed or had a defect, although nothing was lost. The folder with the logs of the workers
     is kept then, and its name is printed.
     """
+    for ending in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started us with them ignored
+        signal.signal(ending, signal.default_int_handler)  # leaves through the servers' and workers' ends
     seed = Random().randrange(10**6) if seed is None else seed
     click.echo(Run.of_now(shlex.join(["python", "-m", "tests.chaos", *sys.argv[1:]])).to_text())
     click.echo(f"seed     {seed}")
