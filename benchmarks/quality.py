@@ -90,7 +90,7 @@ ABLATIONS = {
     "640 negatives": ("loss.negatives=640",),
     "log-uniform negatives": ("loss.distribution=log_uniform",),
     "in-batch negatives": ("loss.distribution=in_batch",),
-    "mixed negatives": ("loss.distribution=mixed",),
+    "uniform negatives": ("loss.distribution=uniform",),
     "hard negatives, 5": ("loss.hardness=5",),
     "temperature 0.07": ("loss.temperature=0.07",),
     "prefixes from 4": ("training.shortest_history=4",),
@@ -127,7 +127,9 @@ Variants: {", ".join(VARIANTS)}.
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1), help="Trainings of each variant.")
 @click.option("--on", default="test", show_default=True, type=click.Choice(["valid", "test"]), help="Users measured.")
 @click.option("--ablations", is_flag=True, help="All variants of the default with one choice changed.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For every training; repeatable.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For every training, before the variant; repeatable."
+)
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there, too.")
 def main(
     variants: tuple[str, ...],
@@ -184,7 +186,7 @@ def run(task: Task, data: Path, on: str, overrides: Iterable[str]) -> dict[str, 
     split = data / f"{task.split}-split"
     folder = FOLDER / f"{task.split}-{task.variant}-{task.seed}".replace(" ", "-").replace(",", "")
     file, changed = VARIANTS[task.variant]
-    settings = [*changed, *overrides, f"training.seed={task.seed}", f"data.valid_paths=[{split / 'valid.csv.xz'}]"]
+    settings = [*overrides, *changed, f"training.seed={task.seed}", f"data.valid_paths=[{split / 'valid.csv.xz'}]"]
     settings += [f"output.runs={FOLDER / 'runs' / folder.name}"]  # two may start in the same second
     train = ["model.train", "-c", f"{CONFIGS}/{file}", "--data", str(split / "train.csv.xz"), "--out", str(folder)]
     begin = time.monotonic()
