@@ -91,7 +91,7 @@ def watermarks(kafka: Kafka, topic: str, partitions: Collection[int] | None = No
         FatalError: there is no such topic.
     """
     wanted = _partitions(kafka, topic) if partitions is None else partitions
-    consumer = Consumer(_reader(kafka), logger=_LOG)
+    consumer = Consumer(reader(kafka), logger=_LOG)
     try:
         return {p: _watermarks(consumer, topic, p) for p in sorted(wanted)}
     except KafkaException as error:
@@ -115,7 +115,7 @@ def read_to_end(kafka: Kafka, topic: str, starts: Mapping[int, int] | None = Non
     marks = watermarks(kafka, topic, None if starts is None else starts.keys())
     begin = {p: low if starts is None else max(low, starts[p]) for p, (low, _) in marks.items()}
     ends = {p: end for p, (_, end) in marks.items() if end > begin[p]}
-    consumer = Consumer(_reader(kafka), logger=_LOG)
+    consumer = Consumer(reader(kafka), logger=_LOG)
     try:
         assigned = [TopicPartition(topic, p, begin[p]) for p in ends]
         consumer.assign(assigned)
@@ -142,7 +142,7 @@ def read_to_end(kafka: Kafka, topic: str, starts: Mapping[int, int] | None = Non
 def follow(kafka: Kafka, topics: Sequence[str], from_beginning: bool = False) -> Iterator[Record | None]:
     """Messages as they arrive, for ever; None whenever none arrived for 0.2 s, so that a caller can look around."""
     places = [(topic, partition) for topic in topics for partition in _partitions(kafka, topic)]
-    consumer = Consumer(_reader(kafka), logger=_LOG)
+    consumer = Consumer(reader(kafka), logger=_LOG)
     try:
         starts = []
         for topic, partition in places:
@@ -173,14 +173,18 @@ def _watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, in
     return int(low), int(high)
 
 
-def _reader(kafka: Kafka, group: str = "mindstream-reader") -> dict[str, Any]:
+def reader(kafka: Kafka, group: str = "mindstream-reader", **settings: Any) -> dict[str, Any]:
+    """librdkafka's settings for a consumer that joins no group and sees what the worker sees."""
     return kafka.client(
         **{
-            "group.id": group,  # librdkafka wants one; nothing is committed and no group is joined
+            "group.id": group,  # librdkafka wants one; nothing is committed
             "enable.auto.commit": False,
             "auto.offset.reset": "error",
             "fetch.wait.max.ms": 50,
+            # Not librdkafka's default, with which a transaction that is open would hide the end.
+            "isolation.level": "read_uncommitted",
         }
+        | settings
     )
 
 
@@ -286,9 +290,7 @@ class Positions:
             return []
         try:
             if self._consumer is None:
-                # By default, a transaction that is open would hide the end.
-                settings = _reader(self._kafka, self._group) | {"isolation.level": "read_uncommitted"}
-                self._consumer = Consumer(settings, logger=_LOG)
+                self._consumer = Consumer(reader(self._kafka, self._group), logger=_LOG)
             self._consumer.consume(_EVENTS, timeout=0)  # nothing is assigned: this only takes what is logged
             answers: list[TopicPartition] = question(self._consumer, places, timeout=ADMIN_TIMEOUT)
             for place in answers:

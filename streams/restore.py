@@ -44,7 +44,7 @@ from confluent_kafka import Message as RawMessage
 from configs.schema import Kafka
 from streams.errors import FatalError, TransientError
 from streams.history import CorruptHistoryError
-from streams.kafka import ADMIN_TIMEOUT, Positions, fault, harmless
+from streams.kafka import ADMIN_TIMEOUT, Positions, fault, harmless, reader
 from streams.ports import Outbox, Output
 from streams.store import PartitionStores
 
@@ -78,19 +78,14 @@ class ChangelogReader:
 
     def __init__(self, kafka: Kafka, topic: str) -> None:
         self._topic = topic
+        settings = {
+            # Offsets that Kafka does not have (any more): reading a record again changes nothing.
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+            "queued.max.messages.kbytes": _READ_AHEAD,
+        }
         self._consumer = Consumer(
-            kafka.client(
-                **{
-                    "group.id": "mindstream-restore",  # librdkafka wants one; nothing is committed
-                    "enable.auto.commit": False,
-                    # Offsets that Kafka does not have (any more): reading a record again changes nothing.
-                    "auto.offset.reset": "earliest",
-                    "enable.partition.eof": True,
-                    "fetch.wait.max.ms": 50,
-                    "queued.max.messages.kbytes": _READ_AHEAD,
-                }
-            ),
-            logger=logging.getLogger("mindstream.kafka"),
+            reader(kafka, "mindstream-restore", **settings), logger=logging.getLogger("mindstream.kafka")
         )
 
     def start(self, starts: Mapping[int, int]) -> None:

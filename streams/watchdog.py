@@ -35,7 +35,7 @@ from prometheus_client import Gauge
 from configs.schema import Kafka
 from streams.agents import EXIT_STALLED, AgentState
 from streams.errors import FatalError, TransientError
-from streams.kafka import Positions, admin
+from streams.kafka import Positions, admin, reader
 
 _LOG = logging.getLogger("mindstream.watchdog")
 
@@ -320,18 +320,8 @@ class KafkaLag:
 
     def readable(self, partition: int, offset: int) -> bool:
         """See `LagReader.readable`."""
-        consumer = Consumer(
-            self._kafka.client(
-                **{
-                    "group.id": "mindstream-watchdog",  # librdkafka wants one; nothing is committed and no group joined
-                    "enable.auto.commit": False,
-                    "auto.offset.reset": "earliest",
-                    "enable.partition.eof": True,
-                    "isolation.level": "read_uncommitted",  # as the worker reads
-                }
-            ),
-            logger=_LOG,
-        )
+        settings = {"auto.offset.reset": "earliest", "enable.partition.eof": True}
+        consumer = Consumer(reader(self._kafka, "mindstream-watchdog", **settings), logger=_LOG)
         try:
             consumer.assign([TopicPartition(self._topic, partition, offset)])
             message = consumer.poll(_TIMEOUT)
