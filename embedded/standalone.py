@@ -53,6 +53,9 @@ class Standalone(Milvus):
     # Its components wait for each other when they stop, so that SIGTERM alone hardly ever ends it. What was
     # acknowledged is in its write-ahead log and survives SIGKILL.
     grace = 2.0
+    # A new one may share its channel of the write-ahead log with an old one; if the server dies soon after, this
+    # version may skip all that the old one has there (milvus-io/milvus#34255, mended in 2.4.6).
+    makes_another = False
 
     @property
     def program(self) -> Path:

@@ -149,3 +149,27 @@ def test_standalone_replaces_lite_at_the_same_address(folder: Path) -> None:
     with closing(MilvusClient(lite.milvus)) as client:
         assert client.get_server_version().startswith("v2.3.5")
     assert [server.flavour for server in stack.status()] == ["standalone"]
+
+
+@pytest.mark.standalone
+def test_a_standalone_that_starts_again_makes_no_collection_beside_those_it_has(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This version may lose rows of collections that share a channel."""
+    try:
+        require_platform()
+    except EmbeddedError as error:
+        pytest.skip(str(error))
+    stack = Stack(folder, "standalone", kafka=False, environ={})
+    address = stack.up().milvus
+    assert address is not None
+    with closing(MilvusClient(address)) as client:
+        client.create_collection("kept", dimension=2, metric_type="IP")
+        client.insert("kept", [{"id": 7, "vector": [1.0, 0.0]}])
+        client.create_collection("idle", dimension=2, metric_type="IP")
+        client.release_collection("idle")
+    stack.milvus.kill()
+    monkeypatch.setattr(MilvusClient, "create_collection", None)
+    assert stack.milvus.start() == address
+    with closing(MilvusClient(address)) as client:
+        assert client.search("kept", [[1.0, 0.0]], limit=1)[0][0].id == 7, "ready, so at once"
