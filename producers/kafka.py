@@ -18,6 +18,7 @@ import confluent_kafka as ck
 
 from configs.schema import Kafka, Producer, Topics
 from streams.errors import FatalError, MindstreamError, TransientError
+from streams.tls import turned_away
 
 #: Every writer of `clicks` must hash keys alike, or one user's clicks land in two partitions. This is the hash of
 #: Java's client and of the worker's; librdkafka's own default differs.
@@ -95,7 +96,7 @@ class Sender:
         except ck.KafkaException as error:
             self._serve(self._producer.poll, 0)  # brings `_on_error` the reason
             reason = self._last_error or error.args[0]
-            if reason.code() in (ck.KafkaError._AUTHENTICATION, ck.KafkaError._SSL):
+            if turned_away(reason):
                 raise FatalError(self._kafka.refusal(reason.str())) from None
             raise TransientError(
                 "Kafka",

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from configs.schema import Kafka
 from streams.errors import FatalError, TransientError
 from streams.ports import Message
-from streams.tls import speaks_tls
+from streams.tls import speaks_tls, turned_away
 
 _LOG = logging.getLogger("mindstream.kafka")
 
@@ -57,7 +57,7 @@ def metadata(kafka: Kafka) -> Any:
     answer = client.describe_cluster(request_timeout=ADMIN_TIMEOUT)
     while not answer.done():
         client.poll(_TICK)
-        refused = [reason for reason in reasons if reason.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL)]
+        refused = [reason for reason in reasons if turned_away(reason)]
         if len(refused) >= len(servers):  # it goes from one to the next
             raise FatalError(kafka.refusal(refused[-1].str()))
     try:

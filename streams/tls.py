@@ -1,16 +1,21 @@
-"""Whether somebody speaks TLS: a client without it is only cut off, and cannot tell that from a server that is away."""
+"""Servers that turn us away at the door, told apart from those that are away."""
 
 from __future__ import annotations
 
 import socket
 import ssl
 
+from confluent_kafka import KafkaError
+
 #: Seconds to wait for the server's half of the handshake.
 _TIMEOUT = 2.0
 
 
 def speaks_tls(host: str, port: int) -> bool:
-    """Whether a TLS server listens there. Nothing is sent to it but the handshake: it does not matter who it is."""
+    """Whether a TLS server listens there: a client without TLS is only cut off, as by one that is away.
+
+    Nothing is sent to it but the handshake: it does not matter who it is.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
@@ -18,3 +23,11 @@ def speaks_tls(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
+
+
+def turned_away(error: KafkaError) -> bool:
+    """Whether a broker refuses our user, password or certificate, or we its certificate.
+
+    A handshake that fails at its first step is a fault of transport to librdkafka; only OpenSSL's words tell.
+    """
+    return error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL) or ":SSL routines:" in error.str()

@@ -21,8 +21,8 @@ ALLOWED = {
     "embedded": {"configs", "model", "streams", "producers"},
     "benchmarks": {"configs", "model", "streams", "producers", "embedded"},
 }
-#: The part of `streams` that producers may know: messages and their errors.
-PRODUCERS_MAY = {"streams.messages", "streams.errors"}
+#: The part of `streams` that producers may know: messages, their errors, and what a refusal looks like.
+PRODUCERS_MAY = {"streams.messages", "streams.errors", "streams.tls"}
 #: The one file that looks ahead, and what it may see: a model is measured as it is served.
 AHEAD = {
     "model/evaluation/through_milvus.py": {

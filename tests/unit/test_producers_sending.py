@@ -354,6 +354,16 @@ def test_settings_that_librdkafka_refuses(tmp_path: Path) -> None:
         replay.clicks_sender(settings)
 
 
+def test_a_handshake_that_fails_at_its_first_step_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """librdkafka calls it a fault of transport, when the broker answers before it has looked for the first time."""
+    sender = replay.clicks_sender(config("127.0.0.1:1", "producer.connect_timeout=0.1"))
+    text = "sasl_ssl://127.0.0.1:1/bootstrap: error:0A000086:SSL routines::certificate verify failed"
+    handshake = ck.KafkaError(ck.KafkaError._TRANSPORT, text)
+    monkeypatch.setattr(sender, "_serve", lambda *_: sender._on_error(handshake))
+    with pytest.raises(FatalError, match=r"certificate verify failed; check kafka:"):
+        sender.connect()
+
+
 def test_a_fatal_error_of_the_producer_ends_the_run(kafka: MockKafka) -> None:
     sender = replay.clicks_sender(config(kafka.address))
     with pytest.raises(TransientError, match="start the command again"):
