@@ -12,16 +12,22 @@ Faults: `TransientError` holds the batch back and tries again with growing waits
 process leaves with status 75, without commit, so that its supervisor restarts it. Any other exception is a defect:
 the process leaves with status 70, without commit. No exception ever leaves an agent's loop, where Faust would go on
 behind the message that it concerned. What neither returns nor fails is the matter of `streams.watchdog`.
+
+A process that is paused for longer than its session loses its partitions and wakes as a zombie, with messages in hand
+that their new owner has passed. What cannot tell old from new by itself is processed under a lease: Kafka takes commits
+from members of the group only, so one that it took proves that the partitions belong to no other for the rest of the
+session. When the last one is older than the lease, the offset of the batch in hand is committed before it is processed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -139,6 +145,8 @@ class BatchAgent:
         retry: what to do about transient faults.
         commit_interval: seconds between commits.
         revoke_patience: seconds that the batch in hand gets when partitions are taken away.
+        lease: seconds, less than the session, for which a commit proves that the partitions are ours; asked for before
+            `process`. None: `process` does no harm to partitions of others.
         metrics: counters.
         leave: ends the process with a status; replaced in tests.
     """
@@ -159,6 +167,7 @@ class BatchAgent:
         retry: RetryPolicy,
         commit_interval: float,
         revoke_patience: float,
+        lease: float | None = None,
         metrics: BatchMetrics,
         leave: Callable[[int], Any] = os._exit,
     ) -> None:
@@ -177,6 +186,7 @@ class BatchAgent:
         self._retry = retry
         self._commit_interval = commit_interval
         self._revoke_patience = revoke_patience
+        self._lease = lease
         self._metrics = metrics
         self._leave = leave
         self._queue: asyncio.Queue[_Received] | None = None  # made in the event loop
@@ -193,6 +203,8 @@ class BatchAgent:
         self._next: dict[int, int] = {}  # partition → position behind what was received in this generation
         self._done: dict[TP, int] = {}  # offset to commit: one behind the last processed message
         self._committed: dict[TP, int] = {}
+        self._in_hand: int | None = None  # generation of the call in hand
+        self._proved = -math.inf  # when the last commit that Kafka took was begun
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{topic}-batch")
         self._idle.set()
         metrics.waiting.set_function(lambda: self.state().retrying)
@@ -224,6 +236,18 @@ class BatchAgent:
         if not self._idle.is_set():
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), patience)
+
+    def require_lease(self) -> None:
+        """To be called by `process` directly before it changes what a newer owner may have changed.
+
+        Raises:
+            TransientError: the lease ran out since `process` was called, or the partitions are gone.
+        """
+        if self._generation != self._in_hand or not self._leased():
+            raise TransientError("Kafka", "this process stood still; its partitions may belong to another")
+
+    def _leased(self) -> bool:
+        return self._lease is None or time.monotonic() - self._proved <= self._lease
 
     def refuse(self, error: FatalError) -> None:
         """Leave, because the configuration cannot work any more."""
@@ -376,7 +400,7 @@ class BatchAgent:
             # As late as possible: what has come meanwhile need not wait for the batch after the next.
             if generation == self._generation:
                 following = following or self._waiting(self._size if self._wait else 1)
-        if not await self._attempt(partial(self._process, messages), _announced(following), what):
+        if not await self._attempt(partial(self._process, messages), _announced(following), what, messages):
             return following
         if generation != self._generation:
             return following  # done, but too late: its offsets are no longer ours to commit
@@ -387,16 +411,25 @@ class BatchAgent:
         self._metrics.last_progress.set_to_current_time()
         return following
 
-    async def _attempt(self, call: Callable[[Any], Any], argument: Any, what: str) -> bool:
-        """Call in the batch thread until it succeeds: True, or False when the partitions are gone."""
+    async def _attempt(
+        self, call: Callable[[Any], Any], argument: Any, what: str, leased: Sequence[Message] = ()
+    ) -> bool:
+        """Call in the batch thread until it succeeds: True, or False when the partitions are gone.
+
+        Under a lease for the partitions of the messages that `leased` holds.
+        """
         loop = asyncio.get_running_loop()
-        generation = self._generation
+        generation = self._in_hand = self._generation
         started = time.monotonic()
         waits = self._retry.waits(random.Random())
         self._doing = what, started
         try:
             while True:
                 try:
+                    if leased and not self._leased():
+                        await self._renew_lease(leased)
+                        if self._give_up.is_set() or generation != self._generation:
+                            return False
                     await loop.run_in_executor(self._thread, call, argument)
                     return True
                 except TransientError as error:
@@ -425,6 +458,13 @@ class BatchAgent:
         finally:
             self._doing, self._failing = None, False
 
+    async def _renew_lease(self, messages: Sequence[Message]) -> None:
+        """Commit where the batch begins: what lies before it is done. Raises TransientError when Kafka does not."""
+        begins = {TP(m.topic, m.partition): m.offset for m in reversed(messages)}
+        async with self._committing:
+            if not await self._try_commit(begins):
+                raise TransientError("Kafka", "it does not confirm that the partitions are ours")
+
     async def _given_up_within(self, seconds: float) -> bool:
         try:
             await asyncio.wait_for(self._give_up.wait(), seconds)
@@ -448,8 +488,16 @@ class BatchAgent:
         """Commit what is done. A failed commit costs repeats, never clicks."""
         async with self._committing:  # an older commit that overtakes a newer one would cost repeats
             due = {tp: offset for tp, offset in self._done.items() if self._committed.get(tp) != offset}
-            if due and await self._consumer()._commit(due):
+            if due and await self._try_commit(due):
                 self._committed.update(due)
+
+    async def _try_commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Whether Kafka took them: then this process was a member of the group when it was asked."""
+        asked = time.monotonic()
+        taken: bool = await self._consumer()._commit(offsets)
+        if taken:
+            self._proved = asked
+        return taken
 
     def _consumer(self) -> Any:
         # `streams.app`'s. `commit` of Faust's takes no offsets; `_commit` does, and is what it calls with its own.

@@ -336,6 +336,7 @@ def _item_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, regist
         model_version=artifact.model_version,
         dim=artifact.dim,
         batch_size=config.items.batch_size,
+        require_lease=lambda: app.batches.require_lease(),
         metrics=metrics,
     )
     app.batches = BatchAgent(
@@ -345,6 +346,7 @@ def _item_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, regist
         tend=processor.tend,
         size=config.items.batch_size,
         wait=config.items.batch_wait,
+        lease=config.worker.session_timeout / 2,
         metrics=metrics,
         **_timing(config),
     )

@@ -1,8 +1,10 @@
 """What happens to a batch of item messages: validated, then upserted into or deleted from the index, then acknowledged.
 
 Upserts and deletes are idempotent, so a batch that is delivered again after a crash changes nothing. Messages of one
-item stay in order: the last one in the batch wins. Items of another model version are passed over and counted: their
-vectors cannot be compared with this version's, and the item worker of that version reads the topic itself.
+item stay in order: the last one in the batch wins. Milvus cannot tell an older vector from a newer one: the agent must
+hold a lease for the partitions (`streams.agents`) whenever it is told anything. Items of another model version are
+passed over and counted: their vectors cannot be compared with this version's, and the item worker of that version reads
+the topic itself.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ class ItemProcessor:
         model_version: whose vectors the index holds.
         dim: dimension of the vectors.
         batch_size: messages in a full batch; a smaller one means that the topic is quiet for now.
+        require_lease: raises TransientError when the messages may belong to another worker by now.
         metrics: counters.
         clock: seconds since 1970.
     """
@@ -51,6 +54,7 @@ class ItemProcessor:
         model_version: str,
         dim: int,
         batch_size: int,
+        require_lease: Callable[[], None],
         metrics: ItemMetrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -61,6 +65,7 @@ class ItemProcessor:
         self._model_version = model_version
         self._dim = dim
         self._batch_size = batch_size
+        self._require_lease = require_lease
         self._unsettled = 0
         self._tended = 0  # of them, when they were looked at last
         self._metrics = metrics
@@ -70,7 +75,7 @@ class ItemProcessor:
         """Bring the index to the state after the last of the messages; what follows them does not matter.
 
         Raises:
-            TransientError: Milvus or Kafka did not answer; call again with the same messages.
+            TransientError: Milvus or Kafka did not answer, or the lease ran out; call again with the same messages.
         """
         newest: dict[int, tuple[FloatVector | None, float]] = {}  # item id → vector, None = removed, and time stamp
         dead: list[DeadLetter] = []
@@ -90,12 +95,15 @@ class ItemProcessor:
         removals = [item_id for item_id, (vector, _) in newest.items() if vector is None]
         if upserts:
             ids = np.array([item_id for item_id, _ in upserts], dtype=np.int64)
-            self._index.upsert(ids, np.stack([vector for _, vector in upserts]))
+            stacked = np.stack([vector for _, vector in upserts])
+            self._require_lease()
+            self._index.upsert(ids, stacked)
             now = self._clock()
             for vector, published in newest.values():
                 if vector is not None and published > 0:
                     self._metrics.freshness.observe(max(0.0, now - published))
         if removals:
+            self._require_lease()
             self._index.delete(np.array(removals, dtype=np.int64))
         if dead:
             now = self._clock()

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
 from streams.audit import audit_kafka
@@ -107,6 +108,26 @@ def test_a_new_item_is_recommended_and_counts_in_histories(site: Site) -> None:
         wait_for(lambda: 5_000 not in index.search(vector[None], 5)[0], "the removal")
 
 
+def test_transactions_hide_nothing_from_the_worker_or_the_audit(site: Site) -> None:
+    """An aborted click counts, and an open transaction holds nothing up: all read alike, as the audit shows."""
+    site.fill_index()
+    producer = Producer(site.config.kafka.client(**{"transactional.id": site.config.worker.group}))
+    producer.init_transactions()
+    with site.worker():
+        for user, items in ((1, [5, 6]), (1, [7])):
+            producer.begin_transaction()
+            for click in [site.click(user, item) for item in items]:
+                producer.produce(click.topic, click.value, click.key)
+            producer.flush()
+            if items == [5, 6]:
+                producer.abort_transaction()
+        site.outbox.send([site.click(1, 8)])
+        wait_for(lambda: any(a.history_length == 4 for a in _answers(site)), "an answer to all four clicks")
+        wait_for(lambda: audit_kafka(site.config).ok, "the commit")
+        assert audit_kafka(site.config).clicks == 4
+        producer.abort_transaction()
+
+
 def test_sigterm_finishes_the_batch_and_leaves_within_5_seconds(site: Site) -> None:
     site.fill_index()
     with site.worker() as process:
@@ -119,6 +140,41 @@ def test_sigterm_finishes_the_batch_and_leaves_within_5_seconds(site: Site) -> N
     with site.worker(name="next"):
         wait_for(lambda: audit_kafka(site.config).ok, "the next worker to finish")
     assert audit_kafka(site.config).users == 400
+
+
+def test_a_zombie_overwrites_no_newer_vector(site: Site) -> None:
+    """A worker is paused until its partitions belong to another. What it was sent before it slept is old by then."""
+    settings = ["--agents", "items", "--set", "worker.session_timeout=6"]
+    index = site.index(create=True)
+    versions = np.eye(3, site.artifact.dim, dtype=np.float32)
+    items = range(1, 17)  # of both partitions
+
+    def holds(version: int) -> bool:
+        found = index.get(np.array(items))
+        return len(found) == len(items) and all(np.array_equal(vector, versions[version]) for vector in found.values())
+
+    def publish(version: int) -> None:
+        site.outbox.send([site.item(item, versions[version]) for item in items])
+
+    def assignments(name: str) -> int:
+        return (site.folder / f"{name}.log").read_text().count("-items: partitions [")
+
+    with site.worker(*settings, name="zombie") as zombie, site.worker(*settings, name="other"):
+        publish(0)
+        wait_for(lambda: holds(0), "the items")
+        zombie.send_signal(signal.SIGSTOP)
+        try:
+            publish(1)
+            wait_for(lambda: holds(1), "the other one to own all partitions")
+            publish(2)
+            wait_for(lambda: holds(2), "the newest vectors")
+            before = assignments("zombie")
+        finally:
+            zombie.send_signal(signal.SIGCONT)
+        wait_for(lambda: assignments("zombie") > before, "the zombie to come back")
+        time.sleep(1.0)  # for what it has in hand
+        assert holds(2)
+    index.close()
 
 
 def test_agents_run_apart(site: Site) -> None:

@@ -760,3 +760,91 @@ def test_partitions_are_looked_after_between_batches_and_while_idle() -> None:
     world = run(scenario, tend=lambda owned: tended.append(list(owned)), tend_interval=0.005)
     assert world.work.offsets == list(range(40))
     assert tended[0] == [0, 3]
+
+
+def test_a_batch_is_processed_under_a_lease_that_a_commit_has_proved() -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0, 1)
+        world.faust.deliver_runs((0, [5, 6]), (1, [2]))
+        await until(lambda: world.work.offsets == [5, 6, 2])
+        assert world.faust.commits[0] == {0: 5, 1: 2}, "where the batch begins, before it is processed"
+        await until(lambda: world.faust.commits[-1] == {0: 7, 1: 3})
+        world.faust.deliver(7)
+        await until(lambda: world.faust.commits[-1] == {0: 8})
+        assert len(world.faust.commits) == 3, "the last commit is proof enough"
+
+    run(scenario, lease=60.0, commit_interval=0.1)
+
+
+def test_nothing_is_processed_without_proof() -> None:
+    async def scenario(world: World) -> None:
+        world.faust.refused = [False, False]
+        await world.faust.assign(0)
+        world.faust.deliver(0)
+        await until(lambda: world.work.batches)
+        assert world.faust.refused == []
+
+    run(scenario, lease=60.0, commit_interval=60.0)
+
+
+def test_a_zombie_gives_its_batch_up() -> None:
+    async def scenario(world: World) -> None:
+        world.faust.refused = [False] * 1000
+        await world.faust.assign(0)
+        world.faust.deliver(0)
+        await until(lambda: len(world.faust.refused) < 998)
+        await world.faust.revoke()
+        world.faust.refused, world.faust.consumer_generation_id = [], 2
+        await world.faust.assign(0)
+        world.faust.deliver(7, begin=7)
+        await until(lambda: world.work.offsets == [7])
+
+    run(scenario, lease=60.0, commit_interval=60.0)
+
+
+def test_a_batch_whose_lease_ran_out_in_between_is_tried_again() -> None:
+    worlds: list[World] = []
+    tries: list[str] = []
+
+    def process(messages: Sequence[Message], _following: Sequence[Message]) -> None:
+        if not tries:
+            time.sleep(0.25)
+        tries.append("begun")
+        worlds[0].agent.require_lease()
+        tries.append("done")
+
+    async def scenario(world: World) -> None:
+        worlds.append(world)
+        await world.faust.assign(0)
+        world.faust.deliver(0)
+        await until(lambda: "done" in tries)
+
+    world = run(scenario, process=process, lease=0.2, commit_interval=60.0)
+    assert tries == ["begun", "begun", "done"]
+    assert world.faust.commits == [{0: 0}, {0: 0}, {0: 1}]
+
+
+def test_there_is_no_lease_once_the_partitions_are_gone() -> None:
+    worlds: list[World] = []
+    faults: list[TransientError] = []
+
+    def process(messages: Sequence[Message], _following: Sequence[Message]) -> None:
+        worlds[0].work(messages, ())
+        try:
+            worlds[0].agent.require_lease()
+        except TransientError as error:
+            faults.append(error)
+
+    async def scenario(world: World) -> None:
+        worlds.append(world)
+        world.work.gate.clear()
+        await world.faust.assign(0)
+        world.faust.deliver(0)
+        await until(world.work.entered.is_set)
+        await world.faust.revoke()
+        world.faust.consumer_generation_id = 2
+        await world.faust.assign(0)  # to be read from the committed offset
+        world.work.gate.set()
+        await until(lambda: faults)
+
+    run(scenario, process=process, lease=60.0, commit_interval=60.0)

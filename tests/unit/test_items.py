@@ -29,10 +29,16 @@ class ItemWorld:
             model_version="m1",
             dim=2,
             batch_size=batch_size,
+            require_lease=self._require_lease,
             metrics=self.metrics,
             clock=lambda: 1010.0,
         )
         self._offset = 0
+        self.leases = [True] * 100  # what is answered next
+
+    def _require_lease(self) -> None:
+        if not self.leases.pop(0):
+            raise TransientError("Kafka", "the partitions may belong to another")
 
     def message(self, item_id: int, vector: list[float] | None, version: str = "m1") -> Message:
         self._offset += 1
@@ -139,3 +145,13 @@ def test_a_failure_to_settle_loses_nothing_and_is_tried_again() -> None:
     assert world.index.settled == 0
     world.processor.process(batch[:0])
     assert world.index.settled == 1
+
+
+@pytest.mark.parametrize(("leases", "ids"), [([False], {2}), ([True, False], {1, 2})])
+def test_the_index_is_changed_under_a_lease_only(leases: list[bool], ids: set[int]) -> None:
+    world = ItemWorld()
+    world.processor.process([world.message(2, [0, 1])])
+    world.leases = list(leases)
+    with pytest.raises(TransientError):
+        world.processor.process([world.message(1, [1, 0]), world.message(2, None)])
+    assert world.ids() == ids
