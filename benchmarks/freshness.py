@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 from benchmarks.benchmark import Benchmark, Sizes
 from benchmarks.data import Shop
@@ -23,22 +24,25 @@ from producers.cli import progress_bar
 def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
     shop = Shop.of(stage.folder / "freshness", sizes)
     found, stop = [], threading.Event()
-    with stage.index(shop.artifact), sustained(stage, shop, sizes, "clicks,items") as steady:
-        items = NewItems(steady.site.config, shop.artifact)
+    with (
+        stage.index(shop.artifact),
+        sustained(stage, shop, sizes, "clicks,items") as steady,
+        closing(NewItems(steady.site.config, shop.artifact)) as items,
+    ):
         items.publish_one()  # connections are made, the collection is warm
         stage.report(f"Publishing {sizes['published']:,} items, one after the other")
-        with ThreadPoolExecutor(1) as thread, progress_bar(sizes["published"], "items") as show:
+        with ThreadPoolExecutor(2) as threads, progress_bar(sizes["published"], "items") as show:
             rate = steady.rate / 2
-            clicks = thread.submit(steady.site.send, steady.log, limit=10**9, rate=rate, stop=stop)
+            clicks = threads.submit(steady.site.send, steady.log, limit=10**9, rate=rate, stop=stop)
             try:
                 for number in range(sizes["published"]):
-                    found.append(items.publish_one())
+                    # Not in this thread: where Ctrl-C comes in the midst of a call, gRPC may wait for its end for ever.
+                    found.append(threads.submit(items.publish_one).result())
                     steady.worker.check()
                     show(number + 1)
             finally:
                 stop.set()
             clicks.result()
-        items.close()
     missed = sum(seconds >= GIVE_UP for seconds in found)
     return [
         Figure("clicks meanwhile", rate, "clicks/s"),

@@ -117,6 +117,8 @@ class FreshnessProbe:
     ) -> None:
         self._stop.set()
         self._thread.join(timeout=GIVE_UP)
+        if not self._thread.is_alive():
+            self._items.close()
 
     def _run(self) -> None:
         while not self._stop.wait(self._every):
