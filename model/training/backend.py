@@ -1,8 +1,9 @@
-"""Paddle, imported here alone: it would leave a folder in the user's home and a warning on the screen."""
+"""Paddle, imported here alone: it would leave a folder in the user's home, and a warning and log lines on screen."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import tempfile
 import warnings
@@ -24,7 +25,19 @@ def _other_home() -> Iterator[None]:
                 os.environ["HOME"] = home
 
 
-with _other_home(), warnings.catch_warnings():
+@contextlib.contextmanager
+def _other_log() -> Iterator[None]:
+    """Paddle has the information of all libraries logged to the screen."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+with _other_home(), _other_log(), warnings.catch_warnings():
     # Paddle looks for a compiler cache on import; nothing is compiled here.
     warnings.filterwarnings("ignore", message="No ccache found")
     import paddle
