@@ -21,6 +21,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ FILES = ("weights.npz", "item_ids.npy", "item_vectors.npy", "item_counts.npy")
 METRIC = "IP"
 #: Manifest keys that decide how the files are used. With the files' checksums they make up the model's version.
 IDENTITY = ("format", "metric", "dim", "interests", "history_length", "items", "encoder", "sha256")
+#: Ids from the first to the last for each item, beyond which they are searched for instead of being looked up.
+_SPARSEST = 4
 _RETRAIN = "train again: python -m model.train -c configs/mind.yaml"
 
 
@@ -109,8 +112,25 @@ class Artifact:
 
     def rows(self, ids: IdVector) -> IdVector:
         """Rows of `item_vectors` for (n,) item ids, int64; -1 for ids that the model does not know."""
-        places = np.minimum(np.searchsorted(self.item_ids, ids), len(self.item_ids) - 1)
-        return np.where(self.item_ids[places] == ids, places, -1).astype(np.int64)
+        if self._numbered is None:
+            places = np.minimum(np.searchsorted(self.item_ids, ids), len(self.item_ids) - 1)
+            return np.where(self.item_ids[places] == ids, places, -1).astype(np.int64)
+        first, last = self.item_ids[0], self.item_ids[-1]
+        rows = self._numbered.take(np.clip(ids, first, last) - first)
+        return np.where((first <= ids) & (ids <= last), rows, -1)
+
+    @cached_property
+    def _numbered(self) -> IdVector | None:
+        """Row of each id from the first to the last, -1 in gaps; None where most are gaps, as among hashed ids.
+
+        A search takes ten times as long, a third of all that is done between a history and its encoding.
+        """
+        first, last = int(self.item_ids[0]), int(self.item_ids[-1])
+        if last - first >= _SPARSEST * len(self.item_ids):
+            return None
+        rows = np.full(last - first + 1, -1, dtype=np.int64)
+        rows[self.item_ids - first] = np.arange(len(self.item_ids))
+        return rows
 
 
 def save_artifact(

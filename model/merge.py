@@ -52,29 +52,28 @@ def merge(ids: Ids, scores: Scores, top_k: int, exclude: Ids | None = None, fusi
         B lists of candidates. The interest of an item is the one that gave its maximum.
     """
     B, K, n = ids.shape
+    m = K * n
     usable = ids != PADDING
     if exclude is not None:
-        usable &= ~_contains(exclude, ids.reshape(B, K * n)).reshape(B, K, n)
-    usable &= np.cumsum(usable, axis=2) <= top_k
-    ranked = np.full((B, K * n), NONE)  # at the place of an item's maximum, its key
+        usable &= ~_contains(exclude, ids.reshape(B, m)).reshape(B, K, n)
+    usable &= np.cumsum(usable, axis=2, dtype=np.int32) <= top_k
+    ranked = np.full(B * m, NONE)  # at the place of an item's maximum, its key
     if usable.any():
-        user, place, new = _by_item(np.where(usable, ids, PADDING).reshape(B, K * n))  # (E,) each
-        score = scores.ravel()[user * (K * n) + place]
-        first = np.flatnonzero(new)  # (G,), where each item of a user begins
-        best = np.minimum.reduceat(keys(score, place), first)
+        place, first = _by_item(np.where(usable, ids, PADDING).reshape(B, m))  # (E,), (G,)
+        best = np.minimum.reduceat(keys(scores.ravel().take(place), place), first)
         if fusion:
-            lists, share = _last_scores(scores, usable)
-            lists = lists[:, user[first]]  # (K, G)
-            lists[place // n, np.cumsum(new) - 1] = score
-            mean = lists.sum(axis=0) * share[user[first]]
+            user, (last, share) = place.take(first) // m, _last_scores(scores, usable)
+            # What the lists that found it add to the last scores of all. In float64, where its order does not matter.
+            gain = np.add.reduceat((scores - last).ravel().take(place), first, dtype=np.float64).astype(np.float32)
+            mean = (gain + last.sum(axis=(1, 2)).take(user)) * share.take(user)
             best = keys(np.float32(1 - fusion) * scores_of(best) + np.float32(fusion) * mean, places_of(best))
-        ranked[user[first], places_of(best)] = best
-        ranked.sort(axis=1)
-    ranked = ranked[:, :top_k]
+        ranked[places_of(best)] = best
+    ranked = np.sort(ranked.reshape(B, m), axis=1)[:, :top_k]
     found = ranked != NONE
-    users, places = np.nonzero(found)[0], places_of(ranked[found])
-    merged, values, interests = ids.reshape(B, K * n)[users, places], scores_of(ranked[found]), places // max(n, 1)
     ends = np.cumsum(found.sum(axis=1)).tolist()
+    ranked = ranked[found]
+    place = places_of(ranked)
+    merged, values, interests = ids.ravel().take(place), scores_of(ranked), place % m // n
     return [
         Candidates(merged[begin:end], values[begin:end], interests[begin:end])
         for begin, end in zip([0, *ends], ends, strict=False)
@@ -89,18 +88,23 @@ def _contains(sets: Ids, ids: Ids) -> Mask:
     return found
 
 
-def _by_item(ids: Ids) -> tuple[Ids, Ids, Mask]:
-    """Row and column of each id of (B, m) that is no padding, equals of a row together, and whether another begins."""
+def _by_item(ids: Ids) -> tuple[Ids, Ids]:
+    """Places in the flattened (B, m) of ids that are no padding, equals of a row together; where each group begins."""
+    B, m = ids.shape
     order = np.argsort(ids, axis=1)  # not stable, which would be slower: nobody minds the order of equals
-    ordered = ids.ravel()[order + ids.shape[1] * np.arange(len(ids))[:, None]]
-    new = np.ones(ids.shape, dtype=bool)
-    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    known = ordered != PADDING
-    return np.repeat(np.arange(len(ids)), known.sum(axis=1)), order[known], new[known]
+    order += np.arange(0, B * m, m)[:, None]
+    ordered = ids.ravel().take(order.ravel())
+    known = np.flatnonzero(ordered)  # PADDING is 0
+    place, item = order.ravel().take(known), ordered.take(known)
+    row = place // m
+    new = np.ones(len(item), dtype=bool)
+    new[1:] = (item[1:] != item[:-1]) | (row[1:] != row[:-1])
+    return place, np.flatnonzero(new)
 
 
 def _last_scores(scores: Scores, usable: Mask) -> tuple[Scores, Scores]:
-    """(K, B) the smallest usable score of each list, 0 where it has none; (B,) one through the number that have."""
-    last = np.where(usable, scores, np.float32(np.inf)).min(axis=2).T
+    """(B, K, 1) the smallest usable score of each list, 0 where it has none; (B,) one through the number that have."""
+    last = np.where(usable, scores, np.float32(np.inf)).min(axis=2, keepdims=True)
     some = np.isfinite(last)
-    return np.where(some, last, np.float32(0)), np.float32(1) / np.maximum(some.sum(axis=0), 1).astype(np.float32)
+    share = np.float32(1) / np.maximum(some.sum(axis=(1, 2)), 1).astype(np.float32)
+    return np.where(some, last, np.float32(0)), share

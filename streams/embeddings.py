@@ -38,6 +38,7 @@ class HistoryEmbeddings:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._known = known
+        self._vectors: FloatArray = np.asarray(known.item_vectors)  # a memory map's own class makes each call slower
         self._index = index
         self._capacity = capacity
         self._refresh = refresh
@@ -53,8 +54,8 @@ class HistoryEmbeddings:
         """
         rows = self._known.rows(ids)  # (n,)
         found = rows >= 0
-        vectors = np.zeros((len(ids), self._known.item_vectors.shape[1]), dtype=np.float32)  # (n, D)
-        vectors[found] = self._known.item_vectors[rows[found]]
+        vectors = self._vectors.take(rows, axis=0, mode="clip")  # (n, D), with row 0 for what is unknown
+        vectors[~found] = 0
         if not found.all():
             later = self._later_items(np.unique(ids[~found]))
             for place in np.flatnonzero(~found):

@@ -54,7 +54,7 @@ class History:
             CorruptHistoryError: the bytes are no record of this format.
         """
         _, partition, offset = _header(record)
-        return cls(partition, offset, np.frombuffer(record, dtype="<i8", offset=_HEADER.size).astype(np.int64))
+        return cls(partition, offset, np.frombuffer(record, dtype="<i8", offset=_HEADER.size))
 
 
 def newer_record(a: bytes, b: bytes) -> bytes:

@@ -80,11 +80,14 @@ def test_the_version_names_the_content_and_nothing_else(saved: Artifact, tmp_pat
         assert save_artifact(tmp_path / "c", **changed).model_version != saved.model_version
 
 
-@given(st.lists(st.integers(-(2**63), 2**63 - 1) | st.sampled_from([-7, 2, 3, 50, 2**62])))
-def test_rows_finds_known_ids_and_marks_unknown_ones(ids: list[int]) -> None:
-    vectors, counts = np.empty((N, D), np.float32), np.empty(N, np.int64)
-    artifact = Artifact(Path(), "m", D, K, L, "IP", {}, {}, content()["item_ids"], vectors, counts, {})
-    known = artifact.item_ids.tolist()
+@given(
+    st.lists(st.integers(-(2**63), 2**63 - 1) | st.sampled_from([-7, 2, 3, 50, 2**62]) | st.integers(-8, 9)),
+    st.sampled_from([content()["item_ids"].tolist(), [-7, -6, -5, -1, 2, 3, 7], [5]]),
+)
+def test_rows_finds_known_ids_and_marks_unknown_ones(ids: list[int], known: list[int]) -> None:
+    items = np.array(known, np.int64)
+    vectors, counts = np.empty((len(items), D), np.float32), np.empty(len(items), np.int64)
+    artifact = Artifact(Path(), "m", D, K, L, "IP", {}, {}, items, vectors, counts, {})
     rows = artifact.rows(np.array(ids, np.int64))
     assert rows.dtype == np.int64
     assert rows.tolist() == [known.index(i) if i in known else -1 for i in ids]
