@@ -85,8 +85,7 @@ class Run(NamedTuple):
     records: Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class _Received:
+class _Received(NamedTuple):
     """A message and the generation of the consumer group in which it was fetched; None = look after the partitions."""
 
     generation: int | None

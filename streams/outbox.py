@@ -16,6 +16,8 @@ from streams.ports import Output
 
 _LOG = logging.getLogger("mindstream.kafka")
 
+#: For librdkafka: the partitioner decides.
+_BY_KEY = -1
 #: Seconds until an unacknowledged message counts as failed. Longer than a leader election takes.
 DELIVERY_TIMEOUT = 30.0
 #: Seconds after that until messages of which nothing is heard count as failed.
@@ -87,16 +89,16 @@ class KafkaOutbox:
         return offsets
 
     def _produce(self, output: Output, delivered: Any) -> None:
-        options: dict[str, Any] = {} if output.partition is None else {"partition": output.partition}
+        partition = _BY_KEY if output.partition is None else output.partition
         while True:
             try:
                 self._producer.produce(
                     output.topic,
                     output.value,
                     output.key,
-                    headers=list(output.headers),
+                    partition,
                     on_delivery=delivered,
-                    **options,
+                    headers=list(output.headers),
                 )
             except BufferError:  # the local queue is full: let deliveries make room
                 self._producer.poll(0.1)

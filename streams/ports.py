@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -88,8 +88,7 @@ class ItemIndex(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """One message as Kafka delivered it. Header names may repeat; `timestamp` is in seconds since 1970, 0 = none."""
 
     topic: str
@@ -101,8 +100,7 @@ class Message:
     timestamp: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """One message to send. `partition` None: by the hash of the key (murmur2, as Kafka's Java clients do)."""
 
     topic: str

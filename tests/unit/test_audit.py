@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -78,7 +76,7 @@ def test_a_missing_dead_letter_is_an_unaccounted_click(books: Books) -> None:
 
 
 def test_a_lost_click_makes_a_history_different(books: Books) -> None:
-    books.clicks.insert(4, replace(click_message(4, 8, 5), offset=4))
+    books.clicks.insert(4, click_message(4, 8, 5)._replace(offset=4))
     report = books.audit()
     assert (report.histories_different, report.users_stale) == (1, 1)
 
@@ -101,8 +99,8 @@ def test_a_history_without_clicks_is_found(books: Books) -> None:
 
 def test_a_stale_recommendation_is_found(books: Books) -> None:
     newest = books.recommendations[-1]
-    old = replace(decode_recommendation(newest.value or b""), source_offset=0)
-    books.recommendations[-1] = replace(newest, value=encode_recommendation(old))
+    old = decode_recommendation(newest.value or b"")._replace(source_offset=0)
+    books.recommendations[-1] = newest._replace(value=encode_recommendation(old))
     report = books.audit()
     assert report.users_stale == 1
     assert not report.ok
