@@ -247,7 +247,7 @@ def _int64(name: str, value: Any) -> int:
 
 
 def _seconds(value: Any, name: str = "ts") -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):  # `int | float` would be made anew each time
         raise BadMessage("wrong_type", f"{name} must be a number of seconds since 1970, found {_show(value)}")
     if not math.isfinite(value):
         raise BadMessage("out_of_range", f"{name} must be finite")
