@@ -5,7 +5,7 @@ Measuring a model and serving it share this.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,7 @@ Mask = npt.NDArray[np.bool_]
 PADDING = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Candidates:
+class Candidates(NamedTuple):
     """Recalled items of one user, best first; `interests[i]` is the interest that recalled `item_ids[i]`.
 
     Shapes (n,), n ≤ top-k; dtypes int64, float32 and int64.
