@@ -26,7 +26,7 @@ from model.training.checkpoint import Checkpoint, CheckpointError, Position
 from model.training.learner import Learner
 from model.training.net import routing_of
 from model.training.progress import TrainingProgress
-from model.training.runfolder import BEST, CONFIG, LAST, RunFolder, new_name
+from model.training.runfolder import BEST, CONFIG, LAST, RunFolder, new_path
 from model.training.sampling import Sampler
 from model.training.stop import StopSignals
 from model.training.team import Team
@@ -113,7 +113,7 @@ def train(
     learner = Learner(config, len(data.item_ids), sampler.log_q, rank=team.rank, processes=team.size)
 
     at, fingerprint = Position(), data.fingerprint()
-    folder = RunFolder(resume or run or config.output.runs / new_name(config), config, fingerprint)
+    folder = RunFolder(resume or run or new_path(config), config, fingerprint)
     if resume:
         checkpoint = Checkpoint.read(resume / LAST)
         checkpoint.check(config.model_dump(mode="json"), fingerprint)

@@ -13,6 +13,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,11 @@ from model.training.optimizer import State
 CONFIG, METRICS, PLOT, LAST, BEST = "config.yaml", "metrics.jsonl", "training.png", "last.npz", "best.npz"
 
 
-def new_name(config: TrainConfig) -> str:
-    """Name of a run's folder: UTC time and seed."""
-    return f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-seed{config.training.seed}"
+def new_path(config: TrainConfig) -> Path:
+    """A folder for a new run, named by UTC time and seed; later ones of the same second are numbered."""
+    path = config.output.runs / f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-seed{config.training.seed}"
+    numbered = (path.with_name(f"{path.name}-{n}") for n in count(2))
+    return next(candidate for candidate in chain([path], numbered) if not candidate.exists())
 
 
 class RunFolder:

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,24 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another_one(tmp_pat
         succeed(small_run(tmp_path, f"training.seed={seed}", f"output.runs={tmp_path / str(len(versions))}"))
         versions.append(Artifact.load(tmp_path / "artifact").model_version)
     assert versions[0] == versions[1] != versions[2]
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Clock:
+            return cls(2026, 1, 2, 3, 4, 5, tzinfo=tz)
+
+    monkeypatch.setattr("model.training.runfolder.datetime", Clock)
+    with CliRunner().isolated_filesystem():
+        arguments = small_run(Path(), "output.runs=runs")
+        for _ in range(3):
+            succeed(arguments)
+        assert {path.name for path in Path("runs").iterdir()} == {
+            "20260102-030405-seed1",
+            "20260102-030405-seed1-2",
+            "20260102-030405-seed1-3",
+        }
 
 
 @pytest.mark.parametrize("command", [["-m", "model.train"], ["model/train.py"]])
