@@ -52,5 +52,5 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
 
 
 BENCHMARK = Benchmark(
-    run, {"standalone": STANDALONE | {"published": 100}, "lite": LITE | {"published": 100}}, True, True
+    run, {"standalone": STANDALONE | {"published": 600}, "lite": LITE | {"published": 100}}, True, True
 )

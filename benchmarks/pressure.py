@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks.benchmark import Benchmark, Sizes
 from benchmarks.data import Shop
-from benchmarks.latency import LITE, STANDALONE
+from benchmarks.latency import LITE, STANDALONE, warm_rate
 from benchmarks.report import Curve, Figure
 from benchmarks.stage import PATIENCE, BenchmarkError, Site, Stage, Worker
 from benchmarks.stream import Recorder
@@ -34,10 +34,8 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
         # Without earlier histories, which the audit could not recompute.
         stage.site("pressure", shop.artifact, {"batch.size": sizes["batch"], "milvus.timeout": 60.0}) as site,
     ):
-        site.send(log, limit=sizes["clicks"])
         with site.worker("clicks") as worker:
-            site.await_answers(worker)
-            most = Recorder(site).phase().rate()
+            most = warm_rate(site, worker, Recorder(site), log, sizes["clicks"])
             rate, stop = 2 * most, threading.Event()
             stage.report(f"Sending {rate:.1f} clicks/s for {sizes['seconds']} s")
             with ThreadPoolExecutor(1) as thread:
