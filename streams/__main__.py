@@ -16,7 +16,7 @@ import click
 
 from configs.loader import ConfigError, load_worker
 from configs.schema import WorkerConfig
-from streams.errors import FatalError, Reason, TransientError
+from streams.errors import EXIT_CONFIG, EXIT_TRANSIENT, FatalError, Reason, TransientError
 from streams.logs import configure
 
 
@@ -46,10 +46,10 @@ def _reported() -> Iterator[None]:
         yield
     except (ConfigError, FatalError) as error:
         click.echo(f"error: {error}", err=True)
-        sys.exit(78)
+        sys.exit(EXIT_CONFIG)
     except TransientError as error:
         click.echo(f"error: {error}; is it running? (python -m embedded status)", err=True)
-        sys.exit(75)
+        sys.exit(EXIT_TRANSIENT)
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -13,17 +13,14 @@ process leaves with status 75, without commit, so that its supervisor restarts i
 the process leaves with status 70, without commit. No exception ever leaves an agent's loop, where Faust would go on
 behind the message that it concerned. What neither returns nor fails is the matter of `streams.watchdog`.
 
-A process that is paused for longer than its session loses its partitions and wakes as a zombie, with messages in hand
-that their new owner has passed. What cannot tell old from new by itself is processed under a lease: Kafka takes commits
-from members of the group only, so one that it took proves that the partitions belong to no other for the rest of the
-session. When the last one is older than the lease, the offset of the batch in hand is committed before it is processed.
+What cannot tell old messages from new by itself is processed under a lease (`streams.commits`): when the last proof
+that the partitions are ours is older, the offset of the batch in hand is committed before it is processed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import random
 import time
@@ -32,27 +29,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import faust
 from faust.types import TP
 
-from streams.errors import FatalError, PartitionLost, TransientError
+from streams.commits import Commits
+from streams.errors import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, FatalError, PartitionLost, TransientError
+from streams.intake import Batch, Intake
 from streams.metrics import BatchMetrics
 from streams.ports import Message
 
 _LOG = logging.getLogger("mindstream.agent")
 
-#: Exit status: a transient fault outlasted its budget (EX_TEMPFAIL); restart the process.
-EXIT_TRANSIENT = 75
-#: Exit status: a defect of this software (EX_SOFTWARE); the log has the traceback.
-EXIT_DEFECT = 70
-#: Exit status: the process stood still although messages wait (EX_UNAVAILABLE); restart it.
-EXIT_STALLED = 69
-#: Exit status: the configuration cannot work (EX_CONFIG); the message says what mends it.
-EXIT_CONFIG = 78
-#: Batches that may wait in memory while one is processed; beyond that, Faust stops fetching.
-_QUEUED_BATCHES = 4
 _TAKING_OVER = "taking over partitions"
 #: Seconds that the batch in hand gets when the process stops, well inside the 5 s until it must be gone.
 _STOP_PATIENCE = 2.0
@@ -72,33 +61,6 @@ class RetryPolicy:
         while True:
             yield wait * rng.uniform(0.5, 1.0)
             wait = min(self.longest, 2 * wait)
-
-
-class Run(NamedTuple):
-    """Successive messages of one partition, aiokafka's, and the consumer's position before and behind them.
-
-    The positions tell whether anything was passed over: offsets alone may have gaps.
-    """
-
-    begin: int
-    end: int
-    records: Sequence[Any]
-
-
-class _Received(NamedTuple):
-    """A message and the generation of the consumer group in which it was fetched; None = look after the partitions."""
-
-    generation: int | None
-    message: Message | None
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Messages of one generation; `tend`: look after the partitions first."""
-
-    generation: int | None
-    messages: Sequence[Message]
-    tend: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +90,7 @@ class BatchAgent:
     """Feeds batches of one topic to `process`, in a thread of its own.
 
     Args:
-        app: the Faust app that it belongs to. The value of each of its messages is a list of runs (`streams.app`).
+        app: the Faust app that it belongs to. The value of each of its messages is a list of runs (`streams.consumer`).
         topic: topic to read.
         process: processes a batch; called in one thread, one batch at a time. It may be called again with the same
             messages, so it must be idempotent. Its second argument is the batch that comes next if nothing goes
@@ -185,27 +147,30 @@ class BatchAgent:
         self._retry = retry
         self._commit_interval = commit_interval
         self._revoke_patience = revoke_patience
-        self._lease = lease
         self._metrics = metrics
         self._leave = leave
-        self._queue: asyncio.Queue[_Received] | None = None  # made in the event loop
         self._idle = asyncio.Event()
         self._give_up = asyncio.Event()
         self._generation: int | None = None  # of the consumer group; None = no partitions, or stopping
         self._owned: list[int] = []
         self._stopping: asyncio.Task[None] | None = None
-        self._committing = asyncio.Lock()
-        self._emptied = 0
         self._doing: tuple[str, float] | None = None  # the call in hand, and since when
         self._failing = False  # the call in hand has failed before
         self._taken_over: int | None = None  # generation whose partitions are ready
-        self._next: dict[int, int] = {}  # partition → position behind what was received in this generation
-        self._done: dict[TP, int] = {}  # offset to commit: one behind the last processed message
-        self._committed: dict[TP, int] = {}
         self._in_hand: int | None = None  # generation of the call in hand
-        self._proved = -math.inf  # when the last commit that Kafka took was begun
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{topic}-batch")
         self._idle.set()
+        # Faust makes its consumer when it starts.
+        self._commits = Commits(lambda offsets: self._consumer()._commit(self._places(offsets)), lease)
+        self._intake = Intake(
+            lambda: self._generation,
+            lambda partition: self._consumer().sought(TP(topic, partition)),
+            lambda partition: self._consumer().oldest(TP(topic, partition)),
+            size=size,
+            wait=wait,
+            patience=retry.longest,
+            leave=leave,
+        )
         metrics.waiting.set_function(lambda: self.state().retrying)
         metrics.partitions.set_function(lambda: len(self.state().owned or ()))
 
@@ -225,7 +190,7 @@ class BatchAgent:
             restored=generation is not None and self._taken_over == generation,
             restoring=doing is not None and doing[0] == _TAKING_OVER,
             retrying=seconds if self._failing else 0.0,
-            emptied=self._emptied,
+            emptied=self._intake.emptied,
             doing=None if doing is None else doing[0],
             seconds=seconds,
         )
@@ -242,11 +207,8 @@ class BatchAgent:
         Raises:
             TransientError: the lease ran out since `process` was called, or the partitions are gone.
         """
-        if self._generation != self._in_hand or not self._leased():
+        if self._generation != self._in_hand or not self._commits.leased():
             raise TransientError("Kafka", "this process stood still; its partitions may belong to another")
-
-    def _leased(self) -> bool:
-        return self._lease is None or time.monotonic() - self._proved <= self._lease
 
     def refuse(self, error: FatalError) -> None:
         """Leave, because the configuration cannot work any more."""
@@ -280,58 +242,12 @@ class BatchAgent:
 
     async def _read(self, stream: Any) -> None:
         async for event in stream.noack().events():
-            generation = event.message.generation_id
-            for run in event.message.value:
-                if generation == self._generation:  # else it comes again, from the committed offset
-                    await self._take(run)
-
-    async def _take(self, run: Run) -> None:
-        """Queue what is new of a run. Nothing may lie between it and what was received before."""
-        generation, tp = self._generation, TP(self.topic, run.records[0].partition)
-        expected = self._next.get(tp.partition)
-        if expected is None and (sought := self._consumer().sought(tp)) is not None:
-            expected = min(sought, run.begin)  # a topic that was made anew begins before
-        if (expected is None or run.begin > expected) and not await self._follows(run, tp, expected):
-            return
-        self._next[tp.partition] = max(run.end, expected or 0)
-        for record in run.records:
-            if expected is None or record.offset >= expected:
-                await self._messages().put(_Received(generation, _message(record)))
-
-    async def _follows(self, run: Run, tp: TP, expected: int | None) -> bool:
-        """Whether nothing that Kafka still has was passed over; if it was, the process leaves: it is read again."""
-        generation = self._generation
-        oldest = await self._oldest(tp)
-        if generation != self._generation:
-            return False
-        if run.begin > max(oldest, expected or 0):
-            first = max(oldest, expected or 0)
-            text = "the consumer passed over offsets %d to %d of partition %d; leaving without commit"
-            _LOG.critical(text, first, run.begin - 1, tp.partition)
-            self._leave(EXIT_DEFECT)
-            return False
-        if expected is not None:
-            text = "partition %d: Kafka removed offsets %d to %d before they were read; the topic keeps too little"
-            _LOG.error(text, tp.partition, expected, run.begin - 1)
-        return True
-
-    async def _oldest(self, tp: TP) -> int:
-        while True:
-            try:
-                return int(await self._consumer().oldest(tp))
-            except TransientError as error:
-                _LOG.warning("%s; reading partition %d waits", error, tp.partition)
-                await asyncio.sleep(self._retry.longest)
-
-    def _messages(self) -> asyncio.Queue[_Received]:
-        if self._queue is None:
-            self._queue = asyncio.Queue(maxsize=_QUEUED_BATCHES * self._size)
-        return self._queue
+            await self._intake.take(event.message.generation_id, event.message.value)
 
     async def _work(self) -> None:
         following: Batch | None = None
         while True:
-            batch, following = following or await self._next_batch(), None
+            batch, following = following or await self._intake.batch(), None
             # What was fetched before the partitions moved is forgotten: it comes again from the committed offset.
             ours = batch.generation is not None and batch.generation == self._generation
             if ours and (batch.messages or batch.tend) and not self._give_up.is_set():
@@ -340,38 +256,6 @@ class BatchAgent:
                     following = await self._run(batch)
                 finally:
                     self._idle.set()
-
-    async def _next_batch(self) -> Batch:
-        queue = self._messages()
-        self._emptied += queue.empty()
-        received = self._fill([await queue.get()])
-        deadline = time.monotonic() + self._wait
-        while not self._full(received) and (left := deadline - time.monotonic()) > 0:
-            try:
-                received.append(await asyncio.wait_for(queue.get(), left))
-            except asyncio.TimeoutError:
-                break
-            self._fill(received)
-        return self._batch(received)
-
-    def _fill(self, received: list[_Received]) -> list[_Received]:
-        """Add what is there, up to a full batch."""
-        with suppress(asyncio.QueueEmpty):
-            while not self._full(received):
-                received.append(self._messages().get_nowait())
-        return received
-
-    def _full(self, received: Sequence[_Received]) -> bool:
-        return len(received) >= self._size or bool(received and received[-1].message is None)
-
-    def _batch(self, received: Sequence[_Received]) -> Batch:
-        current = [r.message for r in received if r.generation == self._generation]
-        messages = [message for message in current if message is not None]
-        return Batch(self._generation, messages, tend=len(messages) < len(current))
-
-    def _waiting(self, least: int) -> Batch | None:
-        """The next batch, if so many messages are there."""
-        return self._batch(self._fill([])) if self._messages().qsize() >= least else None
 
     async def _run(self, batch: Batch) -> Batch | None:
         """Take over new partitions or look after old ones, then process one batch, until it is done or given up.
@@ -393,18 +277,17 @@ class BatchAgent:
             return None
         what = f"a batch of {len(messages)} messages"
         if self._prepare is not None:
-            following = self._waiting(self._size)
+            following = self._intake.at_once(self._size)
             if not await self._attempt(partial(self._prepare, messages), _announced(following), what):
                 return following
             # As late as possible: what has come meanwhile need not wait for the batch after the next.
             if generation == self._generation:
-                following = following or self._waiting(self._size if self._wait else 1)
+                following = following or self._intake.at_once(self._size if self._wait else 1)
         if not await self._attempt(partial(self._process, messages), _announced(following), what, messages):
             return following
         if generation != self._generation:
             return following  # done, but too late: its offsets are no longer ours to commit
-        for message in messages:
-            self._done[TP(message.topic, message.partition)] = message.offset + 1
+        self._commits.done(messages)
         self._metrics.batch_size.observe(len(messages))
         self._metrics.batch_seconds.observe(time.monotonic() - started)
         self._metrics.last_progress.set_to_current_time()
@@ -425,8 +308,8 @@ class BatchAgent:
         try:
             while True:
                 try:
-                    if leased and not self._leased():
-                        await self._renew_lease(leased)
+                    if leased and not self._commits.leased():
+                        await self._commits.renew_lease(leased)
                         if self._give_up.is_set() or generation != self._generation:
                             return False
                     await loop.run_in_executor(self._thread, call, argument)
@@ -457,13 +340,6 @@ class BatchAgent:
         finally:
             self._doing, self._failing = None, False
 
-    async def _renew_lease(self, messages: Sequence[Message]) -> None:
-        """Commit where the batch begins: what lies before it is done. Raises TransientError when Kafka does not."""
-        begins = {TP(m.topic, m.partition): m.offset for m in reversed(messages)}
-        async with self._committing:
-            if not await self._try_commit(begins):
-                raise TransientError("Kafka", "it does not confirm that the partitions are ours")
-
     async def _given_up_within(self, seconds: float) -> bool:
         try:
             await asyncio.wait_for(self._give_up.wait(), seconds)
@@ -474,33 +350,20 @@ class BatchAgent:
     async def _commit_regularly(self) -> None:
         while True:
             await asyncio.sleep(self._commit_interval)
-            await self._commit()
+            await self._commits.commit()
 
     async def _tend_regularly(self) -> None:
         while True:
             await asyncio.sleep(self._tend_interval)
             if self._generation is not None:
-                with suppress(asyncio.QueueFull):  # under a backlog, the next time
-                    self._messages().put_nowait(_Received(self._generation, None))
-
-    async def _commit(self) -> None:
-        """Commit what is done. A failed commit costs repeats, never clicks."""
-        async with self._committing:  # an older commit that overtakes a newer one would cost repeats
-            due = {tp: offset for tp, offset in self._done.items() if self._committed.get(tp) != offset}
-            if due and await self._try_commit(due):
-                self._committed.update(due)
-
-    async def _try_commit(self, offsets: Mapping[TP, int]) -> bool:
-        """Whether Kafka took them: then this process was a member of the group when it was asked."""
-        asked = time.monotonic()
-        taken: bool = await self._consumer()._commit(offsets)
-        if taken:
-            self._proved = asked
-        return taken
+                self._intake.remind()
 
     def _consumer(self) -> Any:
-        # `streams.app`'s. `commit` of Faust's takes no offsets; `_commit` does, and is what it calls with its own.
+        # `streams.consumer`'s. `commit` of Faust's takes no offsets; `_commit` does, and is what it calls with its own.
         return self._app.consumer
+
+    def _places(self, offsets: Mapping[int, int]) -> Mapping[TP, int]:
+        return {TP(self.topic, partition): offset for partition, offset in offsets.items()}
 
     async def _drain(self, patience: float) -> None:
         """Let the batch in hand finish, commit, and take nothing more until partitions are assigned again."""
@@ -516,11 +379,10 @@ class BatchAgent:
         self._generation = None
         self._let_go()
         try:
-            await asyncio.wait_for(self._commit(), max(0.5, deadline - time.monotonic()))
+            await asyncio.wait_for(self._commits.commit(), max(0.5, deadline - time.monotonic()))
         except asyncio.TimeoutError:
             _LOG.warning("Kafka did not take the commit within %.1f s; some messages will be repeated", patience)
-        self._done.clear()
-        self._committed.clear()
+        self._commits.forget()
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
         await self._guarded(self._drain(self._revoke_patience))
@@ -533,21 +395,10 @@ class BatchAgent:
         _LOG.info("%s: partitions %s", self.topic, self._owned or "none")
         self._generation = self._app.consumer_generation_id
         self._taken_over = None
-        self._next.clear()
         self._give_up.clear()
-        queue = self._messages()
-        while not queue.empty():  # nothing of the new generation has arrived yet
-            queue.get_nowait()
-        queue.put_nowait(_Received(self._generation, None))  # take over at once, not with the first message
+        self._intake.begin()
 
 
 def _announced(following: Batch | None) -> Sequence[Message]:
     """What a batch is told of the next one: nothing if partitions are looked after between them."""
     return () if following is None or following.tend else following.messages
-
-
-def _message(record: Any) -> Message:
-    """From aiokafka's."""
-    seconds = record.timestamp / 1000
-    headers = record.headers or ()
-    return Message(record.topic, record.partition, record.offset, record.key, record.value, headers, seconds)

@@ -10,6 +10,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+#: Exit status: a transient fault outlasted its budget (EX_TEMPFAIL); restart the process.
+EXIT_TRANSIENT = 75
+#: Exit status: a defect of this software (EX_SOFTWARE); the log has the traceback.
+EXIT_DEFECT = 70
+#: Exit status: the process stood still although messages wait (EX_UNAVAILABLE); restart it.
+EXIT_STALLED = 69
+#: Exit status: the configuration cannot work (EX_CONFIG); the message says what mends it.
+EXIT_CONFIG = 78
+
 Reason = Literal[
     "null_value",  # a click without a value
     "too_large",  # more bytes than a message of its kind can have

@@ -33,8 +33,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from prometheus_client import Gauge
 
 from configs.schema import Kafka
-from streams.agents import EXIT_STALLED, AgentState
-from streams.errors import FatalError, TransientError
+from streams.agents import AgentState
+from streams.errors import EXIT_STALLED, FatalError, TransientError
 from streams.kafka import Positions, admin, reader
 
 _LOG = logging.getLogger("mindstream.watchdog")

@@ -18,8 +18,8 @@ import faust
 from threadpoolctl import threadpool_limits
 
 from configs.schema import WorkerConfig
-from streams.agents import EXIT_DEFECT
 from streams.app import Process, build
+from streams.errors import EXIT_DEFECT
 
 _LOG = logging.getLogger("mindstream.worker")
 
@@ -106,7 +106,7 @@ def run(config: WorkerConfig, agents: Collection[str]) -> int:
         FatalError, TransientError: as `streams.app.build`.
     """
     # Faust logs every step of a rebalance as a table; what an operator needs is logged here.
-    for chatty in ("faust", "aiokafka", "mode", "streams.app"):  # the last one: what Faust says of its subclasses
+    for chatty in ("faust", "aiokafka", "mode", "streams.consumer"):  # the last one: what Faust says of its subclasses
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # A batch's matrices are too small for a second thread to help, and BLAS' threads spin between them.
     threadpool_limits(1, user_api="blas")

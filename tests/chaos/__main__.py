@@ -17,7 +17,7 @@ from random import Random
 import click
 
 from benchmarks.report import Run
-from streams.agents import EXIT_TRANSIENT
+from streams.errors import EXIT_TRANSIENT
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.stage import Figures, Servers, Stage, servers, table
 from tests.chaos.trips import SABOTAGES

@@ -1,6 +1,6 @@
 """The worker with trip-wires, for the chaos suite alone; its options are those of `python -m streams worker`.
 
-Production code has no hooks. The points lie in subclasses of the parts that `streams.app` puts together. A point is
+Production code has no hooks. The points lie in subclasses of the parts of a worker. A point is
 armed by a file of its name in the folder MINDSTREAM_TRIPS that holds the signal to send; the first process that passes
 the point takes the file away and sends the signal to itself: SIGKILL dies there, SIGSTOP becomes a zombie.
 
@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from faust.types import TP
-
+import streams.agents
 import streams.app
 import streams.clicks
 from streams.__main__ import main
-from streams.agents import Batch, BatchAgent
+from streams.agents import BatchAgent
+from streams.commits import Commits
 from streams.history import History, apply_clicks
+from streams.intake import Batch
 from streams.outbox import KafkaOutbox
 from streams.ports import Output
 from streams.store import PartitionStores
@@ -83,20 +84,19 @@ class _Stores(PartitionStores):
         return restored
 
 
-class _Agent(BatchAgent):
-    async def _commit(self) -> None:
+class _Commits(Commits):
+    async def commit(self) -> None:
         if self._done:
             trip("committing")
-        await super()._commit()
+        await super().commit()
         if self._done:
             trip("committed")
 
 
-class _CommitsFirst(_Agent):
+class _CommitsFirst(BatchAgent):
     async def _run(self, batch: Batch) -> Batch | None:
-        for message in batch.messages:
-            self._done[TP(message.topic, message.partition)] = message.offset + 1
-        await self._commit()
+        self._commits.done(batch.messages)
+        await self._commits.commit()
         return await super()._run(batch)
 
 
@@ -115,14 +115,15 @@ def _apply_without_fence(
 
 if __name__ == "__main__":
     sabotage = os.environ.get("MINDSTREAM_SABOTAGE", "")
-    parts: dict[str, Any] = {
-        "KafkaOutbox": _Outbox,
-        "PartitionStores": _NeverBehind if sabotage == "no repair" else _Stores,
-        "BatchAgent": _CommitsFirst if sabotage == "commit first" else _Agent,
+    parts: dict[tuple[Any, str], Any] = {
+        (streams.app, "KafkaOutbox"): _Outbox,
+        (streams.app, "PartitionStores"): _NeverBehind if sabotage == "no repair" else _Stores,
+        (streams.app, "BatchAgent"): _CommitsFirst if sabotage == "commit first" else BatchAgent,
+        (streams.agents, "Commits"): _Commits,
     }
-    for name, part in parts.items():
-        assert hasattr(streams.app, name)
-        setattr(streams.app, name, part)
+    for (module, name), part in parts.items():
+        assert hasattr(module, name)
+        setattr(module, name, part)
     if sabotage == "no fence":
         setattr(streams.clicks, "apply_clicks", _apply_without_fence)  # noqa: B010 - imported there, not exported
     main(["worker", *sys.argv[1:]], prog_name="chaos worker")

@@ -15,8 +15,9 @@ from typing import Any
 
 import streams.app
 from streams.__main__ import main
-from streams.agents import Batch, BatchAgent
+from streams.agents import BatchAgent
 from streams.clicks import ClickProcessor
+from streams.intake import Batch
 from streams.ports import Message
 
 

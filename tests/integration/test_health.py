@@ -19,9 +19,8 @@ import pytest
 
 from embedded import ports
 from embedded.stack import Stack
-from streams.agents import EXIT_CONFIG, EXIT_STALLED
 from streams.audit import audit_kafka
-from streams.errors import TransientError
+from streams.errors import EXIT_CONFIG, EXIT_STALLED, TransientError
 from tests.site import ROOT, Site, wait_for
 
 pytestmark = pytest.mark.integration

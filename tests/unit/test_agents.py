@@ -14,8 +14,9 @@ import pytest
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
-from streams.agents import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, AgentState, BatchAgent, RetryPolicy, Run
-from streams.errors import FatalError, PartitionLost, TransientError
+from streams.agents import AgentState, BatchAgent, RetryPolicy
+from streams.errors import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, FatalError, PartitionLost, TransientError
+from streams.intake import Run
 from streams.metrics import BatchMetrics
 from streams.ports import Message
 

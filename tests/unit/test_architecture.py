@@ -31,12 +31,13 @@ AHEAD = {
 }
 #: The pure half of the streaming side: no I/O, no framework.
 PURE = {"messages", "history", "embeddings", "engine", "ports", "errors", "memory", "clicks", "items"}
+PURE |= {"intake", "commits"}
 PURE_MAY = {"numpy", "orjson", "prometheus_client"}
 #: What training and serving must do alike.
 PURE_OF_MODEL = {"model.inputs", "model.merge"}
 #: Library → the only files that may import it.
 ONLY_IN = {
-    "faust": {"streams/agents.py", "streams/app.py", "streams/worker.py", "benchmarks/plain_faust.py"},
+    "faust": {f"streams/{name}.py" for name in ("agents", "app", "consumer", "worker")} | {"benchmarks/plain_faust.py"},
     "rocksdict": {"streams/store.py"},
     "pymilvus": {"streams/milvus.py", "embedded/milvus.py", "benchmarks/baseline.py"},
     "paddle": {"model/training/backend.py"},

@@ -13,8 +13,8 @@ from aiokafka.errors import ConsumerStoppedError, TopicAuthorizationFailedError 
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP
 
-from streams import app
-from streams.agents import Run
+from streams import consumer as mended
+from streams.intake import Run
 
 TOPIC = "clicks"
 
@@ -35,12 +35,12 @@ def _records(partition: int, *offsets: int) -> list[Any]:
 
 def _next_records(monkeypatch: pytest.MonkeyPatch, taken: Any) -> tuple[dict[TP, Any], Any]:
     async def kafka(_consumer: Any, _timeout: float) -> tuple[Any, Any]:
-        assert batches.waited == [app._ASIDE], "messages lie in the consumer while a batch is in hand"
+        assert batches.waited == [mended._ASIDE], "messages lie in the consumer while a batch is in hand"
         return taken, {"active"}
 
     monkeypatch.setattr(Consumer, "_wait_next_records", kafka)
     batches = _Batches()
-    consumer: Any = object.__new__(app._Consumer)
+    consumer: Any = object.__new__(mended._Consumer)
     consumer.app = SimpleNamespace(batches=batches)
     consumer._read_offset = defaultdict(lambda: None, {TP(TOPIC, 2): 99})
     found: tuple[dict[TP, Any], Any] = asyncio.run(consumer._wait_next_records(1.0))
@@ -108,7 +108,7 @@ class _Client:
 def _thread(monkeypatch: pytest.MonkeyPatch, *, flows: bool = True) -> Any:
     monkeypatch.setattr(AIOKafkaConsumerThread, "__init__", lambda self, consumer: setattr(self, "consumer", consumer))
     consumer: Any = SimpleNamespace(flow_active=flows)
-    return app._Thread(consumer)
+    return mended._Thread(consumer)
 
 
 def _fetch(thread: Any, client: _Client, timeout: float = 0.01) -> dict[TP, Run]:

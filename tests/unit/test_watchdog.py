@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from streams.agents import EXIT_STALLED, AgentState
-from streams.errors import TransientError
+from streams.agents import AgentState
+from streams.errors import EXIT_STALLED, TransientError
 from streams.watchdog import Mark, Pulse, Watchdog
 
 TIMEOUT = 100.0
