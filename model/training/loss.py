@@ -155,8 +155,11 @@ def loss_and_gradients(
     share *= missed.sum(axis=1, keepdims=True) / total  # (B, M), gradient by the negatives' scores
     by_users = np.empty_like(users)
     by_negatives = np.zeros_like(negatives)
+    left = np.ones_like(wrong, dtype=bool)  # (B, M), where no interest before k is the best: equal ones share nothing
     for k, user in enumerate(users):
-        own = share * (scores[k] == wrong) if len(users) > 1 else share  # (B, M), where interest k is the best
+        leads = (scores[k] == wrong) & left  # (B, M)
+        left &= ~leads
+        own = share * leads if len(users) > 1 else share
         by_negatives += own.T @ user
         np.matmul(own, negatives, out=by_users[k])
         by_users[k] -= np.einsum("bt,btd->bd", missed * (best == k), targets)

@@ -83,6 +83,19 @@ def test_numpy_and_operators_agree_in_value_and_gradients(interests: int, hardne
         assert np.abs(found).max() > 1e-3
 
 
+def test_a_negative_that_interests_share_counts_once() -> None:
+    """Interests of one click alone are equal: together they must learn what one vector would."""
+    users, targets, negatives = vectors(1)
+    alone = loss_and_gradients(users, targets, negatives, terms(), settings())
+    value, by_users, by_targets, by_negatives = loss_and_gradients(
+        users.repeat(K, axis=1), targets, negatives, terms(), settings()
+    )
+    assert value == pytest.approx(float(alone[0]), rel=1e-6)
+    assert by_users.sum(axis=1) == pytest.approx(alone[1][:, 0], abs=1e-6)
+    assert by_targets == pytest.approx(alone[2], abs=1e-6)
+    assert by_negatives == pytest.approx(alone[3], abs=1e-6)
+
+
 def test_padding_of_targets_has_no_gradient_and_a_users_targets_are_no_negatives() -> None:
     users, targets, negatives = vectors()
     by_targets = loss_and_gradients(users, targets, negatives, terms(), settings())[2]
