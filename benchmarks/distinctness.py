@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 
 from model.artifact import Artifact
 from model.encoder import Encoder, Routing
-from model.evaluate import evaluate
+from model.evaluation.measure import evaluate
 from model.evaluation.plots import panels, save
 from model.evaluation.users import read_users
 

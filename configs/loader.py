@@ -148,5 +148,7 @@ def _explain(error: ValidationError, origin: dict[str, str]) -> str:
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
         key = ".".join(str(part) for part in fault["loc"])
         source = origin.get(key) or origin.get(key.rpartition(".")[0]) or "configuration"
-        lines.append(f"{source}: '{key}': {fault['msg']}; see the comment of this key in {FOLDER}")
+        # What several sections do not allow together names its keys itself.
+        what = f"{source}: '{key}'" if key else source
+        lines.append(f"{what}: {fault['msg']}; see the comments of the keys in {FOLDER}")
     return "\n".join(lines)

@@ -34,7 +34,7 @@ class Routing:
         axis: what the routing softmax runs over, "interests" as published, or "clicks".
         normalise: capsules are weighted means of clicks instead of squashed sums, and interests have length 1.
         relu: whether the last layer is ReLU(x W + b), as published, or x W.
-        residual: weight of the history's mean, which is added to each capsule before the last layer; 0 = none.
+        residual: weight of the history's mean in what enters the last layer, beside 1 for the capsule; 0 = none.
         by_history: a user has max(1, min(K, ⌊log2 clicks⌋)) interests (arXiv 1904.08030, equation 9); the others
             repeat the first.
         fusion: how the items that the interests find are merged, from 0 to 1: see `model.merge`.
@@ -124,7 +124,7 @@ class Encoder:
             capsules = _squash(capsules)
         if self._routing.residual:
             share = _softmax(log_weight, axis=2)  # (B, 1, L)
-            capsules = capsules + np.float32(self._routing.residual) * (share @ embeddings)
+            capsules = _mixed(capsules, share @ embeddings, self._routing.residual)
         interests = self._project(capsules)
         if self._routing.by_history:
             surplus = self._routing.surplus(lengths, self.interests)[:, :, None] > 0  # (B, K, 1)
@@ -194,6 +194,13 @@ def _log_softmax(logits: FloatArray, axis: int) -> FloatArray:
     shifted = logits - logits.max(axis=axis, keepdims=True)
     logarithm: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
     return logarithm
+
+
+def _mixed(capsules: FloatArray, mean: FloatArray, residual: float) -> FloatArray:
+    """(B, K, D) weighted mean of 1 part capsule and `residual` parts of the history's mean, (B, 1, D)."""
+    part = np.float32(1 / (1 + residual))
+    mixed: FloatArray = part * capsules + (1 - part) * mean
+    return mixed
 
 
 def _squash(capsules: FloatArray) -> FloatArray:

@@ -15,8 +15,6 @@ if not __package__:  # started as `python model/evaluate.py`: import from the ch
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import click
-import numpy as np
-import numpy.typing as npt
 from rich.console import Console
 
 from configs.loader import ConfigError, load_train, load_worker
@@ -24,17 +22,10 @@ from configs.schema import TrainConfig
 from model.artifact import Artifact, ArtifactError
 from model.clickfile import DataError
 from model.data import Holdout
-from model.encoder import Encoder
 from model.evaluation.measure import EvaluationError, Index, Measured, measure
-from model.evaluation.metrics import interest_cosine, quality
 from model.evaluation.report import document, progress_bar, tables
 from model.evaluation.runs import kept_epochs, parse_numbers, seconds_by_epoch
-from model.evaluation.search import exact_top
-from model.evaluation.users import encode_users as encode_users
 from model.evaluation.users import read_users
-from model.inputs import IdVector
-
-FloatArray = npt.NDArray[np.float32]
 
 #: Seconds for one request to Milvus: here nobody waits for the answer, and a milvus-lite takes its time.
 MILVUS_TIMEOUT = 60
@@ -52,24 +43,6 @@ standard error. Exit status: 0 measured; 1 a fault; 130 interrupted.
 """
 
 
-def evaluate(
-    encoder: Encoder, item_ids: IdVector, item_vectors: FloatArray, users: Holdout, n: int
-) -> dict[str, float]:
-    """Recall, hit rate and NDCG at n (`model.evaluation.metrics.ranking`), and the mean cosine of a user's interests.
-
-    Every item is a candidate, items of the history too. Unknown items are dropped from histories and stay among the
-    targets, where they count as missed; a user without a known item gets no recommendation, as in service.
-
-    Args:
-        item_ids: (N,) int64 ascending; item_vectors: (N, D) float32; users: with item ids; n: cut at N.
-    """
-    interests = encode_users(encoder, item_ids, item_vectors, users.history)
-    ids = item_ids[exact_top(interests, item_vectors, min(n, len(item_ids)), encoder.fusion)]
-    some = interests.any(axis=(1, 2))
-    ids[~some] = 0  # padding: no item
-    return quality(ids, users.targets) | {"interest_cosine": interest_cosine(interests[some])}
-
-
 def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[int] | None:
     try:
         return None if value is None else parse_numbers(value)
@@ -84,7 +57,13 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
 @click.option("--run", type=click.Path(path_type=Path), help="Folder of a training run, instead of one model.")
 @click.option("--epochs", callback=_numbers, help="Of the run, such as 5-20; default: all kept ones.")
 @click.option("--test", "tests", multiple=True, type=click.Path(path_type=Path), help="Default: data.valid_paths.")
-@click.option("--top-n", default="20,50", show_default=True, callback=_numbers, help="Lengths of the lists.")
+@click.option(
+    "--top-n",
+    default="20,50",
+    show_default=True,
+    callback=_numbers,
+    help="Lengths of the lists, all cut from the longest.",
+)
 @click.option("--milvus", metavar="URI", help="Measure through this Milvus, too, in a collection that is dropped.")
 @click.option("--json", "as_json", is_flag=True, help="Everything as one JSON document.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw recall against K, epochs, time.")

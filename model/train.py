@@ -19,8 +19,7 @@ from model.artifact import Artifact, ArtifactError, check_target, save_artifact
 from model.clickfile import DataError
 from model.data import Holdout
 from model.encoder import Encoder
-from model.evaluate import evaluate
-from model.evaluation.measure import EvaluationError
+from model.evaluation.measure import EvaluationError, evaluate
 from model.training.backend import paddle
 from model.training.checkpoint import Checkpoint, CheckpointError, Position
 from model.training.learner import Learner
@@ -147,7 +146,6 @@ def train(
     except DivergenceError:
         trainer.draw()
         raise
-    trainer.draw()
     if not team.leads:
         return None
 
@@ -165,6 +163,7 @@ def train(
     seconds = time.monotonic() - begin
     summary = f"model {artifact.model_version}: {len(data.item_ids):,} items, {seconds:.0f} s, in {artifact.path}"
     console.print(summary, soft_wrap=True)
+    trainer.draw()  # last: a figure that cannot be written must not cost the model
     return artifact
 
 

@@ -15,7 +15,7 @@ from model.data import Clicks, Holdout
 from model.encoder import Encoder
 from model.evaluation import metrics
 from model.evaluation.clusters import CLUSTERS, k_means
-from model.evaluation.search import NO_ROW, search
+from model.evaluation.search import NO_ROW, exact_top, search
 from model.evaluation.users import encode_users, known, part_of
 from model.inputs import IdVector
 
@@ -149,6 +149,25 @@ def measure(
                 for name in dict.fromkeys(name for name, _ in tallies)
             },
         )
+
+
+def evaluate(
+    encoder: Encoder, item_ids: IdVector, item_vectors: FloatArray, users: Holdout, n: int
+) -> dict[str, float]:
+    """Recall, hit rate and NDCG at n (`model.evaluation.metrics.ranking`), and the mean cosine of a user's interests.
+
+    Every item is a candidate, items of the history too. Unknown items are dropped from histories and stay among the
+    targets, where they count as missed; a user without a known item gets no recommendation, as in service.
+
+    Args:
+        item_ids: (N,) int64 ascending; item_vectors: (N, D) float32; users: with item ids.
+        n: length of the lists; fewer items give shorter ones.
+    """
+    interests = encode_users(encoder, item_ids, item_vectors, users.history)
+    ids = item_ids[exact_top(interests, item_vectors, min(n, len(item_ids)), encoder.fusion)]
+    some = interests.any(axis=(1, 2))
+    ids[~some] = 0  # padding: no item
+    return metrics.quality(ids, users.targets, n) | {"interest_cosine": metrics.interest_cosine(interests[some])}
 
 
 @dataclass(frozen=True, eq=False)

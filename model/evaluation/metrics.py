@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from model.data import Clicks
 from model.evaluation.search import NO_ROW
-from model.evaluation.search import exact_top as exact_top
 
 FloatArray = npt.NDArray[np.float32]
 IdMatrix = npt.NDArray[np.int64]
@@ -23,13 +22,13 @@ RESAMPLES, CONFIDENCE = 1000, 0.95
 _BOOTSTRAP_MEMORY = 32 * 2**20
 
 
-def quality(top: IdMatrix, targets: Clicks) -> dict[str, float]:
+def quality(top: IdMatrix, targets: Clicks, n: int) -> dict[str, float]:
     """Mean over users of recall, hit rate and NDCG at n, as fractions; see `ranking`.
 
     Args:
-        top: (B, n), recommended items, best first; targets: B users with at least one target each, same numbering.
+        top: (B, n), recommended items, best first, fewer where there are no more; targets: B users with at least one
+            target each, same numbering.
     """
-    n = top.shape[1]
     values = ranking(*hits(top, targets))
     return {f"{name}@{n}": float(values[name].mean()) for name in ("recall", "hit_rate", "ndcg")}
 

@@ -92,7 +92,8 @@ class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
         if not self._routing.normalise:
             capsules = _squash(capsules)
         if self._routing.residual:
-            capsules = capsules + self._routing.residual * _mean(embeddings, log_weight)
+            part = 1 / (1 + self._routing.residual)
+            capsules = part * capsules + (1 - part) * _mean(embeddings, log_weight)
         interests = self._project(capsules)
         if self._routing.by_history:
             interests = interests + surplus * (interests[:, :1] - interests)

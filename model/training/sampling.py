@@ -154,7 +154,7 @@ class NegativeSampler:
             else:
                 uniform = self._size if self._kind == "mixed" else 0
                 drawn = config.training.batch_size
-                # A row that is never a target has no negatives to correct; as a target of a later place it has a few.
+                # 0 has no logarithm: a row that is never a first target comes as a uniform negative alone.
                 share = np.maximum(targets[1:], 1 / (N * 1e3))
                 self.log_q[1:] = np.log((uniform / N + drawn * share) / (uniform + drawn))
 

@@ -61,6 +61,13 @@ def test_errors_name_file_key_and_remedy(tmp_path: Path, text: str, needles: lis
         assert needle in str(caught.value)
 
 
+@pytest.mark.parametrize("setting", ["network.start=learned", "network.routing_map=learned", "loss.routing_variance=1"])
+def test_what_training_would_not_learn_is_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match=f"^configuration: .*{setting.split('=')[0]}.* set loss.readout to max"):
+        load_train(None, [setting], {})
+    load_train(None, [setting, "loss.readout=max"], {})
+
+
 def test_a_missing_file_and_a_broken_override_are_named() -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: cannot be read"):
         load_worker(Path("nowhere.yaml"), (), {})

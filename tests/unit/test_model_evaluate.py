@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from click.testing import CliRunner, Result
 
 from model.artifact import save_artifact
+from model.data import read_clicks
 from model.encoder import Routing
 from model.evaluate import main
 from model.evaluation.measure import EvaluationError
 from model.evaluation.runs import kept_epochs, parse_numbers, seconds_by_epoch
+from model.inputs import IdVector
+
+FloatArray = npt.NDArray[np.float32]
+
+SAMPLE = Path(os.environ.get("MINDSTREAM_DATA", "../shared/data")) / "amazonbook-sample"
+needs_sample = pytest.mark.skipif(
+    not SAMPLE.is_dir(), reason=f"no AmazonBook sample in {SAMPLE}; set MINDSTREAM_DATA to the folder that holds it"
+)
 
 #: Items 10, 20, … 60 stand on two axes: who clicked the first three is recommended these, then nothing else is near.
 IDS = np.arange(10, 70, 10)
 D = 4
 
 
-def artifact(folder: Path, *, shuffled: bool = False) -> Path:
+def axes(*, shuffled: bool = False) -> FloatArray:
     """Items 10, 20, 30 in one direction, ever nearer, and 40, 50, 60 in another; shuffled: 10 and 40 change places."""
     vectors = np.zeros((6, D), np.float32)
     vectors[:3, 0], vectors[3:, 1] = [1.0, 0.9, 0.8], [1.0, 0.9, 0.8]
     vectors[:3, 2], vectors[3:, 3] = [0.0, 0.3, 0.5], [0.0, 0.3, 0.5]
     if shuffled:
         vectors[[0, 3]] = vectors[[3, 0]]
+    return vectors
+
+
+def artifact(folder: Path, ids: IdVector = IDS, vectors: FloatArray | None = None) -> Path:
+    """A model of these items, by default those of `axes`."""
     weights = {"bilinear": np.eye(D), "output": np.eye(D), "bias": np.zeros(D)}
     weights |= {"start": np.zeros((2, 5)), "recency": np.zeros(5)}
     save_artifact(
@@ -36,14 +52,31 @@ def artifact(folder: Path, *, shuffled: bool = False) -> Path:
         interests=2,
         history_length=5,
         encoder=Routing(3, 1.0, "interests", normalise=True, relu=False, residual=0.0, by_history=False).to_dict(),
-        item_ids=IDS,
-        item_vectors=vectors,
-        item_counts=np.ones(6, np.int64),
+        item_ids=ids,
+        item_vectors=axes() if vectors is None else vectors,
+        item_counts=np.ones(len(ids), np.int64),
         users=1,
         clicks=6,
         config={},
     )
     return folder
+
+
+@needs_sample
+@pytest.mark.parametrize("file", ["train/demo.txt", "valid/part-0"])
+def test_genuine_amazonbook_files_are_measured(tmp_path: Path, file: str) -> None:
+    """By a model of the train file's popular items: it knows few of the test users' items, but some."""
+    clicks = read_clicks([SAMPLE / "train" / "demo.txt"])
+    ids, counts = np.unique(clicks.items, return_counts=True)
+    popular = np.sort(ids[np.argsort(-counts, kind="stable")[:500]])
+    rng = np.random.default_rng(0)
+    model = artifact(tmp_path / "model", popular, rng.standard_normal((len(popular), D)).astype(np.float32))
+    found = measured("--artifact", model, "--test", SAMPLE / file)["models"][0]
+    assert found["users"] == {"train/demo.txt": 1467, "valid/part-0": 499}[file]
+    assert 0 < found["without_history"] < found["users"]
+    recalls = {(one["seen"], one["n"]): one["figures"]["recall"]["mean"] for one in found["lists"]}
+    assert 0 < recalls["kept", 20] <= recalls["kept", 50] < 0.2
+    assert 0 < recalls["filtered", 20] <= recalls["filtered", 50] < 0.2
 
 
 def run(*arguments: object) -> Result:
@@ -140,7 +173,7 @@ def training_run(tmp_path: Path, valid_format: Path) -> Path:
     folder = tmp_path / "run"
     (folder / "epochs").mkdir(parents=True)
     for epoch, shuffled in ((4, False), (5, True), (6, False)):
-        artifact(folder / "epochs" / f"{epoch:04}", shuffled=shuffled)
+        artifact(folder / "epochs" / f"{epoch:04}", vectors=axes(shuffled=shuffled))
     (folder / "config.yaml").write_text(f"data: {{valid_paths: [{valid_format}]}}\n")
     entries = [{"epoch": e, "step": 10 * e + s, "seconds": e + s / 10, "loss": 1.0} for e in (4, 5, 6) for s in (1, 2)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries) + '{"epoch": 7, "st')

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from model.data import Clicks, Holdout
 from model.encoder import Encoder, Routing
-from model.evaluate import evaluate
 from model.evaluation.clusters import k_means
+from model.evaluation.measure import evaluate
 from model.evaluation.metrics import bootstrap, distinct, diversity, hits, interest_cosine, quality, ranking, shares
 
 
@@ -30,7 +30,7 @@ def clicks_of(rows: list[list[int]]) -> Clicks:
     )
 )
 def test_quality_equals_its_definition(users: list[tuple[list[int], list[int]]]) -> None:
-    found = quality(np.array([top for top, _ in users]), clicks_of([targets for _, targets in users]))
+    found = quality(np.array([top for top, _ in users]), clicks_of([targets for _, targets in users]), 4)
     recall = hit = ndcg = 0.0
     for top, targets in users:
         wanted = set(targets)
@@ -43,7 +43,7 @@ def test_quality_equals_its_definition(users: list[tuple[list[int], list[int]]])
 
 
 def test_one_hit_of_ten_targets_is_no_perfect_ranking() -> None:
-    found = quality(np.array([[1, 90, 91, 92]]), clicks_of([list(range(1, 11))]))
+    found = quality(np.array([[1, 90, 91, 92]]), clicks_of([list(range(1, 11))]), 4)
     assert found["ndcg@4"] == pytest.approx(1 / (1 + 1 / math.log2(3) + 1 / 2 + 1 / math.log2(5)))
     assert found["recall@4"] == pytest.approx(0.1)
     assert found["hit_rate@4"] == 1
@@ -127,4 +127,4 @@ def test_evaluate_drops_unknown_items_from_histories_and_misses_them_as_targets(
     users = Holdout(clicks_of([[20, 99, 98], [99], [30]]), clicks_of([[20], [20], [30, 99]]))
     found = evaluate(encoder, ids, vectors, users, 1)
     assert found["recall@1"] == pytest.approx((1 + 0 + 0.5) / 3)
-    assert evaluate(encoder, ids, vectors, users, 9)["recall@4"] == pytest.approx((1 + 0 + 0.5) / 3)  # no list, no hit
+    assert evaluate(encoder, ids, vectors, users, 9)["recall@9"] == pytest.approx((1 + 0 + 0.5) / 3)  # no list, no hit

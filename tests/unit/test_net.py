@@ -34,7 +34,7 @@ VARIANTS: dict[str, tuple[Path | None, list[str]]] = {
     "softmax over clicks": (None, ["network.routing_axis=clicks"]),
     "interests by history": (None, ["network.interests_by_history=true"]),
     "residual": (None, ["network.residual=0.5"]),
-    "learned start, no map": (None, ["network.start=learned", "network.routing_map=identity"]),
+    "learned start, no map": (None, ["network.start=learned", "loss.readout=max"]),
     "no recency": (None, ["network.recency=false", "network.iterations=1"]),
 }
 
@@ -71,6 +71,23 @@ def test_the_encoder_equals_the_network(variant: str, seed: int) -> None:
     assert np.abs(encoder.encode(embeddings.numpy(), lengths) - trained.numpy()).max() <= 1e-5
     assert np.abs(encoder.route(embeddings.numpy(), lengths) - routed.numpy())[lengths > 0].max() <= 1e-5
     assert np.abs(trained.numpy()).max() > 0.1
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_what_the_default_trains_on_is_the_encoder_of_one_interest(relu: bool) -> None:
+    """And what many interests come to with an ever larger residual."""
+    config = config_of("one interest", f"network.relu={relu}", "network.iterations=1")
+    weights = random_net(config)[1] | {"bilinear": np.eye(16, dtype=np.float32)}  # which it does not train
+    net = Mind(weights, config.network)
+    embeddings, lengths = random_users(200, 7)
+    lengths = np.maximum(lengths, 1)
+    general = net.general(embeddings, paddle.to_tensor(lengths)).numpy()
+    one = Encoder(weights, routing_of(config.network)).encode(embeddings.numpy(), lengths)
+    assert np.abs(one - general).max() <= 1e-5
+    many = config_of("default", f"network.relu={relu}", "network.residual=1e6")
+    weights |= {"start": initial_weights(many.network, np.random.default_rng(1))["start"]}
+    near = Encoder(weights, routing_of(many.network)).encode(embeddings.numpy(), lengths)
+    assert np.abs(near - general).max() <= 1e-4
 
 
 def test_padding_changes_nothing() -> None:

@@ -28,8 +28,8 @@ from configs.loader import load_train
 from model.artifact import Artifact
 from model.data import Clicks
 from model.encoder import Encoder
-from model.evaluate import encode_users
 from model.evaluation.runs import kept_epochs, seconds_by_epoch
+from model.evaluation.users import encode_users
 from model.train import main, train
 
 ROOT = Path(__file__).parents[2]
