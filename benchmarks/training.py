@@ -34,16 +34,18 @@ PUBLISHED = {"PaddleRec": 359.0, "REMI, PyTorch, as shipped": 394.0, "REMI, PyTo
 def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
     from model.training.backend import paddle
 
-    stage.report(f"Training on {sizes['items']:,} items, on {paddle.get_device()}")
     clicks = _clicks(sizes)
     counts = np.bincount(clicks.items, minlength=sizes["items"] + 1)[1:]
     figures: list[Figure] = []
-    for name, path in VARIANTS.items():
-        for batch in (sizes["batch"], sizes["large_batch"]):
-            config = load_train(path, [f"training.batch_size={batch}", f"loss.negatives={sizes['negatives']}"], {})
-            sampler = Sampler(clicks, counts, config)
-            dense = batch == sizes["batch"]
-            figures += _measure(f"{name}, batch {batch}", config, sampler, sizes, with_dense=dense)
+    for device in ("cpu", *["gpu"] * (paddle.device.cuda.device_count() > 0)):
+        stage.report(f"Training on {sizes['items']:,} items, on the {device}")
+        paddle.device.set_device(device)
+        for name, path in VARIANTS.items():
+            for batch in (sizes["batch"], sizes["large_batch"]):
+                config = load_train(path, [f"training.batch_size={batch}", f"loss.negatives={sizes['negatives']}"], {})
+                sampler = Sampler(clicks, counts, config)
+                dense = batch == sizes["batch"]
+                figures += _measure(f"{device}: {name}, batch {batch}", config, sampler, sizes, with_dense=dense)
     return figures + [Figure(f"published: {name}, batch 128", rate, "samples/s") for name, rate in PUBLISHED.items()]
 
 
@@ -78,7 +80,7 @@ def _measure(name: str, config: TrainConfig, sampler: Sampler, sizes: Sizes, *, 
 
 def _dense_step(config: TrainConfig, items: int, sampler: Sampler) -> Callable[[Batch], None]:
     from model.training.backend import F, paddle
-    from model.training.loss import Terms, by_operators, sampled_softmax
+    from model.training.loss import Terms, sampled_softmax
     from model.training.net import Mind, initial_table, initial_weights, item_vectors
 
     rng = np.random.default_rng(0)
@@ -95,13 +97,12 @@ def _dense_step(config: TrainConfig, items: int, sampler: Sampler) -> Callable[[
         )
         terms = Terms.of(batch.targets, batch.negatives, sampler.log_q, users=len(batch.lengths))
         lengths = paddle.to_tensor(batch.lengths)
-        if config.loss.readout == "mean":
-            loss = by_operators(net.general(histories, lengths), targets, negatives, terms, config.loss)
-        else:
-            loss = sampled_softmax(net(histories, lengths)[0], targets, negatives, terms, config.loss)
+        interests = net.general(histories, lengths) if config.loss.readout == "mean" else net(histories, lengths)[0]
+        loss = sampled_softmax(interests, targets, negatives, terms, config.loss)
         loss.backward()
         adam.step()
         adam.clear_grad()
+        table[0].numpy()  # a GPU may still be at it
 
     return step
 
