@@ -36,17 +36,13 @@ PROGRAMS = (
     "benchmarks.quality",
     "benchmarks.distinctness",
     "benchmarks",
+    "tests.chaos",
 )
 ROOMS = {"configs", "model", "streams", "producers", "embedded", "benchmarks", "tests"}
 #: Variables of ours that are no configuration keys.
 OTHER_VARIABLES = {"MINDSTREAM_DATA"}
-LINKING = [
-    path
-    for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "model/README.md", "configs/access.md")
-    if (path := ROOT / name).exists()
-]
 #: Suffixes by which `name.suffix` is a file, not a configuration key.
-FILES = {"yaml", "yml", "md", "py", "json", "toml", "csv", "npy", "npz", "txt", "gz", "xz", "db", "log"}
+FILES = {"yaml", "yml", "md", "py", "json", "toml", "csv", "npy", "npz", "txt", "gz", "xz", "db", "log", "png"}
 
 ALL_COMMANDS = [command for path in documents() for command in commands(path)]
 
@@ -151,20 +147,28 @@ def test_configuration_keys_exist() -> None:
                 assert _is_known(f"{match[1]}.{match[2]}"), f"{path.name}: there is no configuration key {span}"
 
 
+def test_files_exist() -> None:
+    """Paths below the project's folders, in code spans and commands, are files of this checkout."""
+    for path in documents():
+        named = [*spans(path), *(word for command in commands(path) for word in command.words)]
+        for name in re.findall(rf"(?<![\w./])(?:{'|'.join(ROOMS)})/[\w./-]+\.\w+", " ".join(named)):
+            assert (ROOT / name).exists(), f"{path.relative_to(ROOT)}: there is no file {name}"
+
+
 def _is_module(room: str, name: str) -> bool:
     return any((ROOT / room / part).exists() for part in (f"{name}.py", name))
 
 
 def test_environment_variables_exist() -> None:
     known = ENVIRONMENT.keys() | OTHER_VARIABLES
-    for path in {*documents(), *LINKING}:
+    for path in documents():
         for name in set(re.findall(r"MINDSTREAM_[A-Z_]+\*?", path.read_text())):
             prefix = name.rstrip("*")
             found = [n for n in known if n == name or (name != n and prefix.endswith("_") and n.startswith(prefix))]
             assert found, f"{path.name}: there is no environment variable {name}"
 
 
-@pytest.mark.parametrize("path", LINKING, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_local_links_lead_somewhere(path: Path) -> None:
     for link in links(path):
         if re.match(r"[a-z]+:", link):
