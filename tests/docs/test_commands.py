@@ -9,6 +9,7 @@ import difflib
 import importlib.util
 import re
 import runpy
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -88,6 +89,8 @@ def _keys() -> dict[str, set[str]]:
 KEYS = _keys()
 TARGETS = set(re.findall(r"^([A-Za-z][\w-]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
 MAKE_VARIABLES = set(re.findall(r"\$\((?:if \$\()?([A-Z]+)\)", (ROOT / "Makefile").read_text()))
+#: Variables of the Makefile that nobody sets.
+OF_MAKE_ITSELF = {"BENCH", "PY", "STAMP", "VENV"}
 
 
 def test_the_readme_has_commands() -> None:
@@ -145,6 +148,23 @@ def test_configuration_keys_exist() -> None:
             # A name that nearly is that of a section is a slip of the pen, not something else.
             if difflib.get_close_matches(match[1], KEYS, n=1, cutoff=0.8):
                 assert _is_known(f"{match[1]}.{match[2]}"), f"{path.name}: there is no configuration key {span}"
+
+
+def test_make_clean_keeps_what_users_made_and_purge_does_not() -> None:
+    kept = {"artifacts", "runs", ".mindstream"}
+    removed = {target: set(_make("-n", target).split()) for target in ("clean", "purge")}
+    assert not kept & removed["clean"]
+    assert kept | removed["clean"] <= removed["purge"]
+
+
+def test_make_help_names_all_targets_and_what_they_take() -> None:
+    shown = _make("help")
+    for name in (TARGETS | MAKE_VARIABLES) - OF_MAKE_ITSELF:
+        assert re.search(rf"\b{name}\b", shown), f"make help does not name {name}"
+
+
+def _make(*words: str) -> str:
+    return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 def test_files_exist() -> None:

