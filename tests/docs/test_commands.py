@@ -207,6 +207,7 @@ def test_every_command_explains_itself(module: str) -> None:
     for path, command in _paths(program):
         shown = _help(module, *path)
         assert (command.help or "").strip(), f"{module} {path}: no description"
+        assert "-h, --help" in shown, f"{module} {path}: no -h"
         # A group within a group lists its commands, which have the examples.
         if not path or not isinstance(command, click.Group):
             assert "Example" in shown and f"python -m {module}" in shown, f"{module} {path}: no example"
