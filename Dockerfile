@@ -2,7 +2,7 @@
 #   docker build --target worker -t mindstream-worker:0.1.0 .
 #   docker build --target train -t mindstream-train:0.1.0 .
 
-FROM python:3.11-slim-bookworm AS base
+FROM python:3.11.13-slim-bookworm AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # A fixed number, so that volumes keep their owner from image to image. A new named volume takes over the owner of the
 # folder that it is mounted on: hence /artifacts and /var/lib/mindstream, and /volumes for the images that have no user
@@ -12,9 +12,10 @@ RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin mindstream \
     && touch /volumes/etcd/.keep /volumes/minio/.keep /volumes/milvus/.keep \
     && chown -R 10001:10001 /volumes
 WORKDIR /app
-# The distribution holds no packages: this installs its dependencies, and is repeated only when they change.
-COPY pyproject.toml README.md ./
-RUN pip install .
+# The distribution holds no packages: this installs its dependencies, and is repeated only when they change. So the page
+# that pyproject.toml names as its description is an empty one.
+COPY pyproject.toml ./
+RUN touch README.md && pip install .
 
 FROM base AS train
 # Paddle's wheels expect OpenMP from the system.

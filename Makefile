@@ -7,11 +7,12 @@ BENCH := $(VENV)/.bench
 PADDLE ?= cpu
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast chaos check bench quality clean
+.PHONY: help demo test test-fast chaos check bench quality clean purge
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  demo takes DATA=path/to/clicks (AmazonBook train format); PYTHON=python3.12 picks the interpreter."
+	@echo "  demo takes DATA=path/to/clicks (AmazonBook train format); test, test-fast and bench take ARGS='…' for pytest and benchmarks."
+	@echo "  While .venv does not exist (make clean): PYTHON=python3.12 picks the interpreter, PADDLE=gpu PaddlePaddle's build for GPUs."
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else "Mindstream needs Python 3.10 to 3.13, this is %d.%d: make PYTHON=python3.12" % v)'
@@ -28,7 +29,7 @@ $(BENCH): $(STAMP)
 demo: $(STAMP) ## run the whole path on real, embedded servers and print a summary
 	@$(PY) -m embedded demo $(if $(DATA),--data '$(DATA)')
 
-test: $(BENCH) ## run all tests, on the embedded servers
+test: $(BENCH) ## run all tests, on the embedded servers (about 22 minutes on two cores)
 	@$(PY) -m pytest $(ARGS)
 
 test-fast: $(STAMP) ## run the tests that need no server
@@ -48,6 +49,9 @@ bench: $(BENCH) ## measure, on the embedded servers
 quality: $(STAMP) ## train and measure default, one vector and published MIND on real splits (MINDSTREAM_DATA; SEEDS=3)
 	@$(PY) -m benchmarks.quality --seeds $(or $(SEEDS),1)
 
-clean: ## stop the embedded servers and remove everything that make created
+clean: ## stop the embedded servers, remove environment, downloads and caches; models and the servers' data stay
 	@if [ -x $(PY) ]; then $(PY) -m embedded down || true; fi
-	rm -rf $(VENV) .mindstream artifacts runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) mindstream.egg-info .mindstream/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+purge: clean ## clean, and delete models and runs (artifacts/, runs/) and the servers' data (.mindstream/)
+	rm -rf .mindstream artifacts runs

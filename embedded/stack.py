@@ -100,7 +100,7 @@ class Stack:
 
     Args:
         folder: the instance: data, logs, state.
-        milvus: which Milvus to start.
+        milvus: which Milvus to start; None = the one that runs or ran last in this folder, at first the small one.
         kafka: whether to start Kafka.
         kafka_port, milvus_port: 0 = the port of the last time if it is free, else any free one.
         cache: downloads, shared by all instances.
@@ -110,7 +110,7 @@ class Stack:
     def __init__(
         self,
         folder: Path = FOLDER,
-        milvus: Flavour = "lite",
+        milvus: Flavour | None = "lite",
         kafka_port: int = 0,
         milvus_port: int = 0,
         *,
@@ -124,8 +124,9 @@ class Stack:
         self._wanted: dict[str, Server] = {}
         if kafka:
             self._wanted["kafka"] = Kafka(self.place, kafka_port)
+        self._as_last_time = milvus is None
         if milvus != "none":
-            self._wanted["milvus"] = _MILVUS[milvus](self.place, milvus_port)
+            self._wanted["milvus"] = _MILVUS[milvus or "lite"](self.place, milvus_port)
 
     @property
     def kafka(self) -> Server:
@@ -144,6 +145,8 @@ class Stack:
             EmbeddedError: something is missing or failed; nothing that this call started is left running.
         """
         with self._lock(report):
+            if self._as_last_time:
+                self._keep_flavour()
             known = {name: other.require() for name in self._wanted if (other := self._external(name)) is not None}
             mine = [server for name, server in self._wanted.items() if name not in known]
             missing = [server for server in mine if not self._found(server, report)]
@@ -180,6 +183,12 @@ class Stack:
             self._end_leftovers(keep=[])
             if wipe:
                 self._wipe()
+
+    def _keep_flavour(self) -> None:
+        """To be called under the lock: what was started while we waited for it counts, too."""
+        last = self.place.state.get("milvus")
+        if last is not None:
+            self._wanted["milvus"] = _MILVUS[last.flavour](self.place, self._wanted["milvus"].told_port)
 
     def _start(self, servers: list[Server], report: Report) -> None:
         """Start all at once; if one fails, or the user gives up, end the others."""

@@ -3,8 +3,9 @@
 The wheel's own launcher is not used: it always takes the same ports for etcd, and its child survives it.
 
 The server cannot be told to listen on the loopback interface only: it opens its client port and its eight internal
-ports on all interfaces (etcd alone obeys). The components reach each other over loopback, but behind no firewall the
-ports are open to the network: `up` says so, and the default flavour is the other one.
+ports on all interfaces (etcd alone obeys), and asks for no password. The components reach each other over loopback, but
+behind no firewall the ports are open to the network: `up` and `demo` say so. `up` starts it only when asked for it, or
+when it ran last; `demo` wherever the platform has it.
 """
 
 from __future__ import annotations
@@ -74,7 +75,9 @@ class Standalone(Milvus):
         """Change milvus.yaml before it is written: what a test's server with passwords or TLS does differently."""
 
     def launch(self, port: int, report: Report) -> Launch:
-        report(f"Note: {self.title} listens on all network interfaces; it cannot be told otherwise.")
+        report(
+            f"Note: {self.title} listens on all network interfaces, without a password; it cannot be told otherwise."
+        )
         configs = self.home / "configs"
         configs.mkdir(parents=True, exist_ok=True)
         etcd, peer, metrics, internal, *others = _internal_ports(configs / "ports.json", port)

@@ -45,7 +45,7 @@ Exit status: 0 the artifact is written; 1 a fault, or the training diverged; 130
 """
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="YAML file with the keys to change.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One key, e.g. training.epochs=5.")
 @click.option("--data", multiple=True, metavar="PATH", help="Click file (uid,item_id,order); may be repeated.")

@@ -84,7 +84,7 @@ def _check_truth(_context: click.Context, _parameter: click.Parameter, path: Pat
     return path
 
 
-@click.command(epilog=EPILOG, context_settings={"show_default": True})
+@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--users", default=10_000, help="Users, at least one click each.")
 @click.option("--items", default=5_000, help="Items in the catalogue, ids 1 to this number by falling frequency.")
 @click.option("--clicks", default=200_000, help="Clicks in all.")

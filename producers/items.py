@@ -120,7 +120,7 @@ def items_sender(config: ReplayConfig) -> Sender:
     return Sender(config.kafka, config.producer, config.topics, config.topics.items)
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @config_options
 @click.option(
     "--artifact",

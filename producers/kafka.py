@@ -102,7 +102,8 @@ class Sender:
                 "Kafka",
                 f"no broker answers at {address} ({reason.str()}). Is the address right (kafka.bootstrap_servers or "
                 f"MINDSTREAM_KAFKA), and does it speak {self._kafka.security_protocol} (kafka.security_protocol)? "
-                "`python -m embedded up` starts a broker on this machine",
+                '`python -m embedded up` starts a broker on this machine; `eval "$(python -m embedded env)"` points a '
+                "shell at the one that runs",
             ) from None
         if self.topic not in known:
             raise FatalError(

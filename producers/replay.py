@@ -109,7 +109,7 @@ def _read(files: tuple[str, ...], settings: Replay) -> ClickLog:
     )
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @config_options
 @click.option("--rate", type=float, help="Clicks a second.")

