@@ -21,6 +21,7 @@ from streams.agents import BatchAgent
 from streams.errors import FatalError, TransientError
 from streams.intake import Run
 from streams.metrics import BatchMetrics
+from streams.records import tolerate_header_names
 
 _LOG = logging.getLogger("mindstream.worker")
 
@@ -93,6 +94,7 @@ class _Consumer(Consumer):
     """
 
     def _new_consumer_thread(self) -> _Thread:
+        tolerate_header_names()
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
