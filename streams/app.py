@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from configs.schema import Kafka, WorkerConfig
 from model.artifact import Artifact
 from model.encoder import Encoder
-from streams.access import check_rights, worker_rights
+from streams.access import check_rights, used_topics, worker_rights
 from streams.agents import BatchAgent, RetryPolicy
 from streams.artifacts import load_artifact
 from streams.clicks import ClickProcessor
@@ -64,8 +64,9 @@ def build(config: WorkerConfig, agents: Collection[str]) -> Process:
     """
     artifact = load_artifact(config)
     _make_folder(config.worker.data_dir)
-    check_rights(config.kafka, worker_rights(config.topics, config.worker.group, agents))
-    check_topics(config.kafka, topic_specs(config.topics, config.worker.group))
+    needed = worker_rights(config.topics, config.worker.group, agents)
+    check_rights(config.kafka, needed)
+    check_topics(config.kafka, used_topics(topic_specs(config.topics, config.worker.group), needed))
     # The item agent owns the collection; a click worker alone must find it.
     milvus = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create="items" in agents)
     index = ObservedIndex(milvus, patience=2 * config.milvus.timeout + 10)

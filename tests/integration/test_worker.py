@@ -187,6 +187,26 @@ def test_agents_run_apart(site: Site) -> None:
         wait_for(lambda: len(_answers(site)) == 1, "a recommendation")
 
 
+def test_an_item_worker_of_a_new_model_needs_no_changelog_of_its_group(site: Site) -> None:
+    with site.worker("--agents", "items", "--set", f"worker.group={site.config.worker.group}-new"):
+        vector = np.asarray(site.artifact.item_vectors[0])
+        site.outbox.send([site.item(1, vector)])
+        index = site.index()
+        wait_for(lambda: index.describe().count == 1, "the item")
+    index.close()
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_clicks_are_read_whatever_packed_them(site: Site, codec: str) -> None:
+    site.fill_index()
+    producer = Producer(site.config.kafka.client(**{"compression.type": codec}))
+    with site.worker():
+        click = site.click(1, 5)
+        producer.produce(click.topic, click.value, click.key, headers={"padding": b"x" * 1000})  # worth packing
+        producer.flush()
+        wait_for(lambda: len(_answers(site)) == 1, "a recommendation")
+
+
 def _refused(site: Site, *extra: str) -> str:
     done = site.run("streams", "worker", *extra)
     assert done.returncode == 78, done.stderr
