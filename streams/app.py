@@ -40,8 +40,11 @@ from streams.watchdog import KafkaLag, Pulse, Watchdog
 _LOG = logging.getLogger("mindstream.worker")
 
 AGENTS = ("clicks", "items")
-#: Runs, of up to 500 messages each, that may wait for the agent; beyond that, Faust stops fetching.
-_WAITING_RUNS = 2
+#: Messages that Kafka's client hands over at once, or two batches if that is more. It does so every 20 ms at least; and
+#: without a limit it unpacks all that it has of a partition, 40,000 clicks.
+_HANDED_OVER = 500
+#: How often that may wait for the agent; beyond that, Faust stops fetching.
+_WAITING = 2
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _click_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, registry: CollectorRegistry) -> WorkerApp:
-    app = _faust_app(config, "clicks")
+    app = _faust_app(config, "clicks", config.batch.size)
     stores = PartitionStores(config.worker.data_dir / "history")
     changelog = changelog_topic(config.worker.group)
     stores.bind(topic_id(config.kafka, changelog))
@@ -167,7 +170,7 @@ def _click_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, regis
 
 
 def _item_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, registry: CollectorRegistry) -> WorkerApp:
-    app = _faust_app(config, "items")
+    app = _faust_app(config, "items", config.items.batch_size)
     metrics = app.metrics = ItemMetrics(registry)
     processor = ItemProcessor(
         index,
@@ -204,7 +207,7 @@ def _timing(config: WorkerConfig) -> dict[str, Any]:
     }
 
 
-def _faust_app(config: WorkerConfig, agent: str) -> WorkerApp:
+def _faust_app(config: WorkerConfig, agent: str, batch_size: int) -> WorkerApp:
     worker = config.worker
     return WorkerApp(
         f"{worker.group}-{agent}",
@@ -216,6 +219,7 @@ def _faust_app(config: WorkerConfig, agent: str) -> WorkerApp:
         processing_guarantee="at_least_once",
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=max(2**20, config.topics.max_message_bytes),
+        broker_max_poll_records=max(_HANDED_OVER, 2 * batch_size),
         broker_session_timeout=worker.session_timeout,
         broker_heartbeat_interval=worker.session_timeout / 5,
         # Members that died together with the broker are known to its successor, which may forget to watch them: then
@@ -234,7 +238,7 @@ def _faust_app(config: WorkerConfig, agent: str) -> WorkerApp:
         web_enabled=False,
         worker_redirect_stdouts=False,
         autodiscover=False,
-        stream_buffer_maxsize=_WAITING_RUNS,
+        stream_buffer_maxsize=_WAITING,
     )
 
 

@@ -21,6 +21,8 @@ _LOG = logging.getLogger("mindstream.agent")
 
 #: Batches that may wait in memory while one is processed; beyond that, Faust stops fetching.
 _QUEUED_BATCHES = 4
+#: Bytes of keys and values beyond which no further message may wait: large ones would fill the memory.
+_QUEUED_BYTES = 64 * 2**20
 
 
 class Run(NamedTuple):
@@ -48,6 +50,28 @@ class _Received(NamedTuple):
 
     generation: int | None
     message: Message | None
+
+
+class _Queue(asyncio.Queue[_Received]):
+    """Bounded by the messages' bytes, too. `_put` and `_get` are what asyncio's own queues override."""
+
+    _bytes = 0
+
+    def full(self) -> bool:
+        return super().full() or self._bytes >= _QUEUED_BYTES
+
+    def _put(self, item: _Received) -> None:
+        self._bytes += _size(item.message)
+        super()._put(item)
+
+    def _get(self) -> _Received:
+        item = super()._get()
+        self._bytes -= _size(item.message)
+        return item
+
+
+def _size(message: Message | None) -> int:
+    return 0 if message is None else len(message.key or b"") + len(message.value or b"")
 
 
 class Intake:
@@ -84,7 +108,7 @@ class Intake:
         self._patience = patience
         self._leave = leave
         self._next: dict[int, int] = {}  # partition → position behind what was received in this generation
-        self._queue: asyncio.Queue[_Received] = asyncio.Queue(maxsize=_QUEUED_BATCHES * size)
+        self._queue = _Queue(maxsize=_QUEUED_BATCHES * size)
 
     def begin(self) -> None:
         """A generation begins: forget what was received, and have its partitions looked after at once."""

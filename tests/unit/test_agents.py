@@ -14,6 +14,7 @@ import pytest
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
+from streams import intake
 from streams.agents import AgentState, BatchAgent, RetryPolicy
 from streams.errors import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, FatalError, PartitionLost, TransientError
 from streams.intake import Run
@@ -657,6 +658,22 @@ def test_what_is_read_again_in_a_generation_is_taken_once() -> None:
         await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 7})
 
     assert run(scenario).work.offsets == [3, 4, 5, 6]
+
+
+def test_large_messages_wait_in_kafkas_client_not_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "_QUEUED_BYTES", 6)
+
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        world.work.gate.clear()
+        world.faust.deliver(*range(20))
+        await asyncio.to_thread(world.work.entered.wait, 10)
+        await asyncio.sleep(0.05)
+        assert world.agent._intake._queue.qsize() == 3, "of two bytes each"
+        world.work.gate.set()
+        await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 20})
+
+    assert run(scenario, prepare=None).work.offsets == list(range(20))
 
 
 def test_a_batch_waits_to_fill_only_if_told_to() -> None:

@@ -7,13 +7,19 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from configs.loader import load_worker
-from streams import worker
+from streams import app, worker
 from streams.errors import FatalError
 
 
 def _blas_threads() -> list[int]:
     np.ones((2, 2)) @ np.ones((2, 2))
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+@pytest.mark.parametrize(("batch", "most"), [(1, 500), (256, 512), (4000, 8000)])
+def test_kafkas_client_hands_over_some_batches_not_all_that_it_has(batch: int, most: int) -> None:
+    made = app._faust_app(load_worker(), "clicks", batch)
+    assert made.conf.broker_max_poll_records == most
 
 
 def test_the_encoders_matrices_get_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
