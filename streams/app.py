@@ -27,11 +27,12 @@ from streams.engine import RecallEngine
 from streams.errors import FatalError
 from streams.health import Health, ObservedIndex, serve
 from streams.items import ItemProcessor
+from streams.kafka import Positions
 from streams.metrics import ClickMetrics, ItemMetrics, worker_registry
 from streams.milvus import MilvusIndex
 from streams.outbox import KafkaOutbox
 from streams.ports import ItemIndex
-from streams.restore import Changelog, Restorer
+from streams.restore import Changelog, Restorer, check_fences
 from streams.standby import Standby
 from streams.store import PartitionStores
 from streams.topics import HEADER_BYTES, changelog_topic, check_topics, topic_id, topic_specs
@@ -143,10 +144,12 @@ def _click_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, regis
         history_length=config.history.length,
         metrics=metrics,
     )
-    restorer = Restorer(Changelog(config.kafka, changelog), stores, outbox)
+    records, clicks = Changelog(config.kafka, changelog), Positions(config.kafka, config.topics.clicks)
+    restorer = Restorer(records, stores, outbox)
 
     def restore(partitions: Collection[int]) -> None:
         metrics.restored.inc(restorer.take_over(partitions))
+        check_fences(records, clicks, partitions)
 
     take_over: Callable[[Collection[int]], Any] = restore
     if config.worker.standby:

@@ -207,6 +207,20 @@ def test_clicks_are_read_whatever_packed_them(site: Site, codec: str) -> None:
         wait_for(lambda: len(_answers(site)) == 1, "a recommendation")
 
 
+def test_clicks_of_a_topic_that_was_made_anew_are_not_taken_for_repeats(site: Site) -> None:
+    site.fill_index()
+    with site.worker(name="first"):
+        site.outbox.send([site.click(1, item) for item in (5, 6, 7)])
+        wait_for(lambda: audit_kafka(site.config).ok, "the clicks")
+    clicks = site.config.topics.clicks
+    admin = AdminClient(site.config.kafka.client())
+    admin.delete_topics([clicks])[clicks].result()
+    wait_for(lambda: clicks not in admin.list_topics(timeout=10).topics, "the end of the topic")
+    site.create_topics()
+    site.outbox.send([site.click(1, 8)])
+    assert "another worker.group" in _refused(site, "--set", f"worker.data_dir={site.folder / 'a lost disk'}")
+
+
 def _refused(site: Site, *extra: str) -> str:
     done = site.run("streams", "worker", *extra)
     assert done.returncode == 78, done.stderr
