@@ -154,8 +154,14 @@ class _Consumer(Consumer):
         due = {ensure_aiokafka_TP(tp): OffsetAndMetadata(n, "") for tp, n in offsets.items() if tp in owned}
         if not due:
             return False
+        client = self._thread._ensure_consumer()
+        if client._coordinator.generation < 0:
+            # The group has turned this member out. Kafka would take it for a client without a group, whose
+            # commits count while the group has no members.
+            _LOG.warning("no commit: this process is no member of its group now")
+            return False
         try:
-            await self._thread._ensure_consumer().commit(due)
+            await client.commit(due)
         except KafkaError as error:
             _LOG.warning("Kafka did not take the commit: %r", error)
             return False
