@@ -16,10 +16,9 @@ from prometheus_client import CollectorRegistry
 
 from configs.schema import Kafka, WorkerConfig
 from model.artifact import Artifact
-from model.encoder import Encoder
 from streams.access import check_rights, used_topics, worker_rights
 from streams.agents import BatchAgent, RetryPolicy
-from streams.artifacts import load_artifact
+from streams.artifacts import encoder_of, load_artifact
 from streams.clicks import ClickProcessor
 from streams.consumer import WorkerApp
 from streams.embeddings import HistoryEmbeddings
@@ -114,7 +113,7 @@ def _click_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, regis
     stores = PartitionStores(config.worker.data_dir / "history")
     changelog = changelog_topic(config.worker.group)
     stores.bind(topic_id(config.kafka, changelog))
-    encoder = Encoder.from_artifact(artifact)
+    encoder = encoder_of(artifact)
     embeddings = HistoryEmbeddings(
         artifact,
         index,
