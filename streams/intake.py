@@ -46,7 +46,7 @@ class Batch:
 
 
 class _Received(NamedTuple):
-    """A message and its generation; None = look after the partitions."""
+    """A message and its generation; None = nothing, it only wakes who waits for messages."""
 
     generation: int | None
     message: Message | None
@@ -108,6 +108,7 @@ class Intake:
         self._patience = patience
         self._leave = leave
         self._next: dict[int, int] = {}  # partition → position behind what was received in this generation
+        self._tend = False  # the next batch says so
         self._queue = _Queue(maxsize=_QUEUED_BATCHES * size)
 
     def begin(self) -> None:
@@ -118,9 +119,10 @@ class Intake:
         self.remind()
 
     def remind(self) -> None:
-        """Have the partitions looked after between two batches. Under a backlog nothing happens: call again."""
-        with suppress(asyncio.QueueFull):
-            self._queue.put_nowait(_Received(self._generation(), None))
+        """Have the partitions looked after before the next batch, or at once if nothing waits."""
+        self._tend = True
+        if self._queue.empty():
+            self._queue.put_nowait(_Received(None, None))
 
     async def take(self, generation: int, runs: Sequence[Run]) -> None:
         """Queue what is new of runs that were fetched in this generation; wait while there is no room."""
@@ -194,9 +196,9 @@ class Intake:
 
     def _batch(self, received: Sequence[_Received]) -> Batch:
         generation = self._generation()
-        current = [r.message for r in received if r.generation == generation]
-        messages = [message for message in current if message is not None]
-        return Batch(generation, messages, tend=len(messages) < len(current))
+        messages = [r.message for r in received if r.message is not None and r.generation == generation]
+        tend, self._tend = self._tend, False
+        return Batch(generation, messages, tend)
 
 
 def _message(record: Any) -> Message:

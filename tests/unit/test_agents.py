@@ -841,6 +841,23 @@ def test_partitions_are_looked_after_between_batches_and_while_idle() -> None:
     assert tended[0] == [0, 3]
 
 
+def test_partitions_are_looked_after_under_a_backlog() -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        world.work.gate.clear()
+        world.faust.deliver(*range(100))
+        await asyncio.to_thread(world.work.entered.wait, 10)
+        await until(world.agent._intake._queue.full)
+        tended.clear()
+        world.agent._intake.remind()
+        world.work.gate.set()
+        await until(lambda: len(world.work.offsets) == 100)
+        assert len(tended) == 1
+
+    tended: list[object] = []
+    run(scenario, tend=tended.append, prepare=None)
+
+
 def test_a_batch_is_processed_under_a_lease_that_a_commit_has_proved() -> None:
     async def scenario(world: World) -> None:
         await world.faust.assign(0, 1)
