@@ -148,7 +148,7 @@ class Worker(Section):
 
 class Producer(Section):
     linger: Seconds
-    compression: Literal["none", "gzip"]
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"]
     connect_timeout: PositiveSeconds
     delivery_timeout: PositiveSeconds
     stop_timeout: PositiveSeconds

@@ -16,7 +16,7 @@ from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]
 from configs.schema import Kafka, Topics
 from streams.errors import FatalError
 from streams.kafka import ADMIN_TIMEOUT, admin, metadata
-from streams.topics import changelog_topic
+from streams.topics import TopicSpec, changelog_topic
 
 _TOPICS = ("clicks", "items", "recommendations", "dead_letters", "changelog")
 
@@ -37,12 +37,10 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     "streams worker --agents clicks": (
         Grant(_READ, ("clicks", "changelog"), ("clicks",)),
         Grant(_WRITE, ("recommendations", "changelog", "dead_letters")),
-        Grant(AclOperation.DESCRIBE, ("items",)),
     ),
     "streams worker --agents items": (
         Grant(_READ, ("items",), ("items",)),
         Grant(_WRITE, ("dead_letters",)),
-        Grant(AclOperation.DESCRIBE, ("clicks", "recommendations", "changelog")),
     ),
     "producers.replay": (Grant(_WRITE, ("clicks",)),),
     "producers.items": (Grant(_WRITE, ("items",)),),
@@ -83,6 +81,12 @@ def worker_rights(topics: Topics, group: str, agents: Collection[str]) -> list[R
     """The rights of a worker with these agents."""
     needed = [right for agent in agents for right in rights(f"streams worker --agents {agent}", topics, group)]
     return list(dict.fromkeys(needed))
+
+
+def used_topics(specs: Collection[TopicSpec], needed: Collection[Right]) -> list[TopicSpec]:
+    """Those of the topics that whoever needs these rights reads or writes; the others need not exist for it."""
+    names = {right.name for right in needed if right.kind == "topic"}
+    return [spec for spec in specs if spec.name in names]
 
 
 def check_rights(kafka: Kafka, wanted: Collection[Right]) -> None:

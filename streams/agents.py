@@ -267,8 +267,8 @@ class BatchAgent:
             if not await self._attempt(self._take_over, list(self._owned), _TAKING_OVER):
                 return None
             self._taken_over = generation
-            if self._give_up.is_set() or generation != self._generation:
-                return None  # they are going again, or gone, and nothing of the batch was begun
+            if self._give_up.is_set():
+                return None  # they are going again, and nothing of the batch was begun
         elif batch.tend and not await self._attempt(self._tend, list(self._owned), "looking after partitions"):
             return None
         started = time.monotonic()
@@ -281,12 +281,9 @@ class BatchAgent:
             if not await self._attempt(partial(self._prepare, messages), _announced(following), what):
                 return following
             # As late as possible: what has come meanwhile need not wait for the batch after the next.
-            if generation == self._generation:
-                following = following or self._intake.at_once(self._size if self._wait else 1)
+            following = following or self._intake.at_once(self._size if self._wait else 1)
         if not await self._attempt(partial(self._process, messages), _announced(following), what, messages):
             return following
-        if generation != self._generation:
-            return following  # done, but too late: its offsets are no longer ours to commit
         self._commits.done(messages)
         self._metrics.batch_size.observe(len(messages))
         self._metrics.batch_seconds.observe(time.monotonic() - started)
@@ -296,7 +293,8 @@ class BatchAgent:
     async def _attempt(
         self, call: Callable[[Any], Any], argument: Any, what: str, leased: Sequence[Message] = ()
     ) -> bool:
-        """Call in the batch thread until it succeeds: True, or False when the partitions are gone.
+        """Call in the batch thread until it succeeds: True, or False when the partitions are gone, also if they have
+        come back: then their messages come again, and offsets of the old ones are no longer ours to commit.
 
         Under a lease for the partitions of the messages that `leased` holds.
         """
@@ -313,7 +311,7 @@ class BatchAgent:
                         if self._give_up.is_set() or generation != self._generation:
                             return False
                     await loop.run_in_executor(self._thread, call, argument)
-                    return True
+                    return generation == self._generation
                 except TransientError as error:
                     self._metrics.retries.inc()
                     self._failing = True
@@ -329,10 +327,9 @@ class BatchAgent:
                         _LOG.warning("gave up %s; the next owner of the partitions does it", what)
                         return False
                 except PartitionLost as error:
+                    if generation == self._generation and not self._give_up.is_set():
+                        raise  # a defect: partitions are let go in `_drain` alone
                     _LOG.warning("%s; gave up %s", error, what)
-                    if generation == self._generation:
-                        # Another worker was faster than the news. What follows this batch must not be committed.
-                        self._generation = None
                     return False
                 except FatalError as error:
                     self.refuse(error)

@@ -16,10 +16,9 @@ from prometheus_client import CollectorRegistry
 
 from configs.schema import Kafka, WorkerConfig
 from model.artifact import Artifact
-from model.encoder import Encoder
-from streams.access import check_rights, worker_rights
+from streams.access import check_rights, used_topics, worker_rights
 from streams.agents import BatchAgent, RetryPolicy
-from streams.artifacts import load_artifact
+from streams.artifacts import encoder_of, load_artifact
 from streams.clicks import ClickProcessor
 from streams.consumer import WorkerApp
 from streams.embeddings import HistoryEmbeddings
@@ -27,11 +26,12 @@ from streams.engine import RecallEngine
 from streams.errors import FatalError
 from streams.health import Health, ObservedIndex, serve
 from streams.items import ItemProcessor
+from streams.kafka import Positions
 from streams.metrics import ClickMetrics, ItemMetrics, worker_registry
 from streams.milvus import MilvusIndex
 from streams.outbox import KafkaOutbox
 from streams.ports import ItemIndex
-from streams.restore import Changelog, Restorer
+from streams.restore import Changelog, Restorer, check_fences
 from streams.standby import Standby
 from streams.store import PartitionStores
 from streams.topics import HEADER_BYTES, changelog_topic, check_topics, topic_id, topic_specs
@@ -40,8 +40,11 @@ from streams.watchdog import KafkaLag, Pulse, Watchdog
 _LOG = logging.getLogger("mindstream.worker")
 
 AGENTS = ("clicks", "items")
-#: Runs, of up to 500 messages each, that may wait for the agent; beyond that, Faust stops fetching.
-_WAITING_RUNS = 2
+#: Messages that Kafka's client hands over at once, or two batches if that is more. It does so every 20 ms at least; and
+#: without a limit it unpacks all that it has of a partition, 40,000 clicks.
+_HANDED_OVER = 500
+#: How often that may wait for the agent; beyond that, Faust stops fetching.
+_WAITING = 2
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ def build(config: WorkerConfig, agents: Collection[str]) -> Process:
     """
     artifact = load_artifact(config)
     _make_folder(config.worker.data_dir)
-    check_rights(config.kafka, worker_rights(config.topics, config.worker.group, agents))
-    check_topics(config.kafka, topic_specs(config.topics, config.worker.group))
+    needed = worker_rights(config.topics, config.worker.group, agents)
+    check_rights(config.kafka, needed)
+    check_topics(config.kafka, used_topics(topic_specs(config.topics, config.worker.group), needed))
     # The item agent owns the collection; a click worker alone must find it.
     milvus = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create="items" in agents)
     index = ObservedIndex(milvus, patience=2 * config.milvus.timeout + 10)
@@ -105,11 +109,11 @@ def _make_folder(folder: Path) -> None:
 
 
 def _click_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, registry: CollectorRegistry) -> WorkerApp:
-    app = _faust_app(config, "clicks")
+    app = _faust_app(config, "clicks", config.batch.size)
     stores = PartitionStores(config.worker.data_dir / "history")
     changelog = changelog_topic(config.worker.group)
     stores.bind(topic_id(config.kafka, changelog))
-    encoder = Encoder.from_artifact(artifact)
+    encoder = encoder_of(artifact)
     embeddings = HistoryEmbeddings(
         artifact,
         index,
@@ -139,10 +143,12 @@ def _click_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, regis
         history_length=config.history.length,
         metrics=metrics,
     )
-    restorer = Restorer(Changelog(config.kafka, changelog), stores, outbox)
+    records, clicks = Changelog(config.kafka, changelog), Positions(config.kafka, config.topics.clicks)
+    restorer = Restorer(records, stores, outbox)
 
     def restore(partitions: Collection[int]) -> None:
         metrics.restored.inc(restorer.take_over(partitions))
+        check_fences(records, clicks, partitions)
 
     take_over: Callable[[Collection[int]], Any] = restore
     if config.worker.standby:
@@ -166,7 +172,7 @@ def _click_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, regis
 
 
 def _item_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, registry: CollectorRegistry) -> WorkerApp:
-    app = _faust_app(config, "items")
+    app = _faust_app(config, "items", config.items.batch_size)
     metrics = app.metrics = ItemMetrics(registry)
     processor = ItemProcessor(
         index,
@@ -203,7 +209,7 @@ def _timing(config: WorkerConfig) -> dict[str, Any]:
     }
 
 
-def _faust_app(config: WorkerConfig, agent: str) -> WorkerApp:
+def _faust_app(config: WorkerConfig, agent: str, batch_size: int) -> WorkerApp:
     worker = config.worker
     return WorkerApp(
         f"{worker.group}-{agent}",
@@ -215,6 +221,7 @@ def _faust_app(config: WorkerConfig, agent: str) -> WorkerApp:
         processing_guarantee="at_least_once",
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=max(2**20, config.topics.max_message_bytes),
+        broker_max_poll_records=max(_HANDED_OVER, 2 * batch_size),
         broker_session_timeout=worker.session_timeout,
         broker_heartbeat_interval=worker.session_timeout / 5,
         # Members that died together with the broker are known to its successor, which may forget to watch them: then
@@ -233,7 +240,7 @@ def _faust_app(config: WorkerConfig, agent: str) -> WorkerApp:
         web_enabled=False,
         worker_redirect_stdouts=False,
         autodiscover=False,
-        stream_buffer_maxsize=_WAITING_RUNS,
+        stream_buffer_maxsize=_WAITING,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from configs.schema import WorkerConfig
 from model.artifact import Artifact, ArtifactError
+from model.encoder import Encoder
 from streams.errors import FatalError
 
 
@@ -30,3 +31,15 @@ def load_artifact(config: WorkerConfig) -> Artifact:
             f"{artifact.interests}; set it to at most {artifact.interests}, or to null for all of them"
         )
     return artifact
+
+
+def encoder_of(artifact: Artifact) -> Encoder:
+    """Its encoder.
+
+    Raises:
+        FatalError: this version cannot compute what the artifact describes.
+    """
+    try:
+        return Encoder.from_artifact(artifact)
+    except ArtifactError as error:
+        raise FatalError(str(error)) from None

@@ -142,9 +142,7 @@ class ClickProcessor:
         if begun is None or begun.messages is not messages:
             begun = self._begin(messages, {})
         ahead = self._begin_ahead(following, begun) if following else None
-        lap = self._metrics.stopwatch()
-        begun.recall.wait()
-        lap("search")
+        begun.recall.wait(self._metrics.stopwatch())
         self._searched = begun, ahead
 
     def process(self, messages: Sequence[Message], following: Sequence[Message] = ()) -> None:

@@ -21,6 +21,7 @@ from streams.agents import BatchAgent
 from streams.errors import FatalError, TransientError
 from streams.intake import Run
 from streams.metrics import BatchMetrics
+from streams.records import tolerate_header_names
 
 _LOG = logging.getLogger("mindstream.worker")
 
@@ -88,11 +89,12 @@ class _Consumer(Consumer):
     It would let messages through before it is back at the committed offset, crash when Kafka refuses a commit, and
     crash when it looks for partitions that stand still while they move, which is the matter of `streams.watchdog`. And
     it spends some 0.3 ms of CPU time on each message that it hands over, and hands over one by one what comes one by
-    one. So here it hands over runs, all that Kafka's client has of all partitions, between batches or a little later.
+    one. So here it hands over runs, two batches of what Kafka's client has, between batches or a little later.
     What Faust takes for a message is the last one of them, whose value is all runs.
     """
 
     def _new_consumer_thread(self) -> _Thread:
+        tolerate_header_names()
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
@@ -152,8 +154,14 @@ class _Consumer(Consumer):
         due = {ensure_aiokafka_TP(tp): OffsetAndMetadata(n, "") for tp, n in offsets.items() if tp in owned}
         if not due:
             return False
+        client = self._thread._ensure_consumer()
+        if client._coordinator.generation < 0:
+            # The group has turned this member out. Kafka would take it for a client without a group, whose
+            # commits count while the group has no members.
+            _LOG.warning("no commit: this process is no member of its group now")
+            return False
         try:
-            await self._thread._ensure_consumer().commit(due)
+            await client.commit(due)
         except KafkaError as error:
             _LOG.warning("Kafka did not take the commit: %r", error)
             return False

@@ -23,14 +23,14 @@ class Recall(NamedTuple):
     """Candidates on their way.
 
     Attributes:
-        wait: returns when the index has answered.
+        wait: returns when the index has answered. Only the first call tells of the search: `finish` waits, too.
         finish: merges the answer, which it waits for if need be: candidates for each history, None where no item of the
             history is known. Call it once.
 
     Both raise TransientError if the index did not answer.
     """
 
-    wait: Callable[[], object]
+    wait: Callable[[Lap], object]
     finish: Callable[[Lap], list[Candidates | None]]
 
 
@@ -79,7 +79,7 @@ class RecallEngine:
             TransientError: the index did not answer.
         """
         answers: list[Candidates | None] = [None] * len(histories)
-        nothing = Recall(lambda: None, lambda _lap: answers)
+        nothing = Recall(lambda _lap: None, lambda _lap: answers)
         if not histories:
             return nothing
         interests, usable = self.interests(histories, lap)  # (B', K, D), (B',)
@@ -91,9 +91,18 @@ class RecallEngine:
         B, K, D = interests.shape
         search = self._threads.submit(self._index.search, interests.reshape(B * K, D), limit)
 
+        told = False
+
+        def wait(lap: Lap) -> tuple[IdArray, FloatArray]:
+            nonlocal told
+            answer = search.result()
+            if not told:
+                told = True
+                lap("search")
+            return answer
+
         def finish(lap: Lap) -> list[Candidates | None]:
-            ids, scores = search.result()  # (B'·K, limit)
-            lap("search")
+            ids, scores = wait(lap)  # (B'·K, limit)
             ids, scores = ids.reshape(B, K, limit), scores.reshape(B, K, limit)
             merged = merge(ids, scores, self._top_k, seen, self._encoder.fusion)
             for place, candidates in zip(usable, merged, strict=True):
@@ -101,7 +110,7 @@ class RecallEngine:
             lap("merge")
             return answers
 
-        return Recall(search.result, finish)
+        return Recall(wait, finish)
 
     def interests(self, histories: Sequence[IdArray], lap: Lap = lambda _stage: None) -> tuple[FloatArray, IdArray]:
         """Interest vectors (B', K, D) of those users whose history holds a known item, and their places (B',)."""

@@ -21,6 +21,8 @@ _LOG = logging.getLogger("mindstream.agent")
 
 #: Batches that may wait in memory while one is processed; beyond that, Faust stops fetching.
 _QUEUED_BATCHES = 4
+#: Bytes of keys and values beyond which no further message may wait: large ones would fill the memory.
+_QUEUED_BYTES = 64 * 2**20
 
 
 class Run(NamedTuple):
@@ -44,10 +46,32 @@ class Batch:
 
 
 class _Received(NamedTuple):
-    """A message and its generation; None = look after the partitions."""
+    """A message and its generation; None = nothing, it only wakes who waits for messages."""
 
     generation: int | None
     message: Message | None
+
+
+class _Queue(asyncio.Queue[_Received]):
+    """Bounded by the messages' bytes, too. `_put` and `_get` are what asyncio's own queues override."""
+
+    _bytes = 0
+
+    def full(self) -> bool:
+        return super().full() or self._bytes >= _QUEUED_BYTES
+
+    def _put(self, item: _Received) -> None:
+        self._bytes += _size(item.message)
+        super()._put(item)
+
+    def _get(self) -> _Received:
+        item = super()._get()
+        self._bytes -= _size(item.message)
+        return item
+
+
+def _size(message: Message | None) -> int:
+    return 0 if message is None else len(message.key or b"") + len(message.value or b"")
 
 
 class Intake:
@@ -84,7 +108,8 @@ class Intake:
         self._patience = patience
         self._leave = leave
         self._next: dict[int, int] = {}  # partition → position behind what was received in this generation
-        self._queue: asyncio.Queue[_Received] = asyncio.Queue(maxsize=_QUEUED_BATCHES * size)
+        self._tend = False  # the next batch says so
+        self._queue = _Queue(maxsize=_QUEUED_BATCHES * size)
 
     def begin(self) -> None:
         """A generation begins: forget what was received, and have its partitions looked after at once."""
@@ -94,9 +119,10 @@ class Intake:
         self.remind()
 
     def remind(self) -> None:
-        """Have the partitions looked after between two batches. Under a backlog nothing happens: call again."""
-        with suppress(asyncio.QueueFull):
-            self._queue.put_nowait(_Received(self._generation(), None))
+        """Have the partitions looked after before the next batch, or at once if nothing waits."""
+        self._tend = True
+        if self._queue.empty():
+            self._queue.put_nowait(_Received(None, None))
 
     async def take(self, generation: int, runs: Sequence[Run]) -> None:
         """Queue what is new of runs that were fetched in this generation; wait while there is no room."""
@@ -170,9 +196,9 @@ class Intake:
 
     def _batch(self, received: Sequence[_Received]) -> Batch:
         generation = self._generation()
-        current = [r.message for r in received if r.generation == generation]
-        messages = [message for message in current if message is not None]
-        return Batch(generation, messages, tend=len(messages) < len(current))
+        messages = [r.message for r in received if r.message is not None and r.generation == generation]
+        tend, self._tend = self._tend, False
+        return Batch(generation, messages, tend)
 
 
 def _message(record: Any) -> Message:

@@ -263,7 +263,7 @@ class Positions:
 
     def __init__(self, kafka: Kafka, topic: str, group: str = "mindstream-reader") -> None:
         self._kafka = kafka
-        self._topic = topic
+        self.topic = topic
         self._group = group
         self._consumer: Consumer | None = None
 
@@ -277,12 +277,12 @@ class Positions:
 
     def committed(self, partitions: Collection[int]) -> dict[int, int | None]:
         """Partition → the offset that the group has committed; None = none."""
-        found = self._ask(Consumer.committed, [TopicPartition(self._topic, p) for p in partitions])
+        found = self._ask(Consumer.committed, [TopicPartition(self.topic, p) for p in partitions])
         return {place.partition: place.offset if place.offset >= 0 else None for place in found}
 
     def _offsets(self, partitions: Collection[int], which: int) -> dict[int, int]:
         # What stands for a time in the protocol may be one of these two: "latest" and "earliest".
-        found = self._ask(Consumer.offsets_for_times, [TopicPartition(self._topic, p, which) for p in partitions])
+        found = self._ask(Consumer.offsets_for_times, [TopicPartition(self.topic, p, which) for p in partitions])
         return {place.partition: place.offset for place in found}
 
     def _ask(self, question: Callable[..., Any], places: list[TopicPartition]) -> list[TopicPartition]:
@@ -301,5 +301,5 @@ class Positions:
                 # Said by a broker; librdkafka's own are below 0, a broker that is away, too.
                 consumer, self._consumer = self._consumer, None
                 consumer.close()
-            raise fault(error.args[0], self._topic) from None
+            raise fault(error.args[0], self.topic) from None
         return answers

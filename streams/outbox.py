@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -72,16 +72,10 @@ class KafkaOutbox:
                     offsets[place] = -1 if offset is None else offset
 
             self._produce(output, delivered)
-        try:
-            silent = self._producer.flush(DELIVERY_TIMEOUT + _OVERDUE)
-        except SystemError as error:
-            # So confluent-kafka reports a signal that arrives during a callback; nothing else is raised in ours.
-            raise KeyboardInterrupt from error
-        if silent or any(error.fatal() for error, _ in errors):
-            # An idempotent producer that lost its place in the sequence never recovers. And librdkafka gives up on each
-            # message after the delivery timeout; seldom, when a broker goes, it never does. The batch is sent again.
-            self._producer.purge()
-            self._producer = self._new_producer()
+        silent = self._serve(self._producer.flush, DELIVERY_TIMEOUT + _OVERDUE)
+        if silent:
+            # librdkafka gives up on each message after the delivery timeout; seldom, when a broker goes, it never does.
+            self._replace()
         if errors:
             raise fault(*errors[0])
         if silent:
@@ -101,8 +95,29 @@ class KafkaOutbox:
                     headers=list(output.headers),
                 )
             except BufferError:  # the local queue is full: let deliveries make room
-                self._producer.poll(0.1)
+                self._serve(self._producer.poll, 0.1)
             except KafkaException as error:
+                if error.args[0].code() == KafkaError._FATAL:
+                    self._serve(self._producer.poll, 0)  # raises the reason, if nobody has been told of it
+                    self._replace()
                 raise fault(error.args[0], output.topic) from None
             else:
                 return
+
+    def _serve(self, call: Callable[[float], int], seconds: float) -> int:
+        """`poll` or `flush`: they handle deliveries, and raise what ends an idempotent producer for good."""
+        try:
+            return call(seconds)
+        except KafkaException as error:
+            ended = error
+        except SystemError as error:  # so confluent-kafka reports what was raised while a callback of ours ran
+            if not isinstance(error.__cause__, KafkaException):
+                raise KeyboardInterrupt from error  # a signal; nothing else is raised in ours
+            ended = error.__cause__
+        self._replace()
+        raise fault(ended.args[0])
+
+    def _replace(self) -> None:
+        """Give the producer up, with all that it still has to send: the batch is sent again by another."""
+        self._producer.purge()
+        self._producer = self._new_producer()

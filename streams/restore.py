@@ -43,7 +43,7 @@ from confluent_kafka import Message as RawMessage
 
 from configs.schema import Kafka
 from streams.errors import FatalError, TransientError
-from streams.history import CorruptHistoryError
+from streams.history import CorruptHistoryError, History
 from streams.kafka import ADMIN_TIMEOUT, Positions, fault, harmless, reader
 from streams.ports import Outbox, Output
 from streams.store import PartitionStores
@@ -293,6 +293,37 @@ class Restorer:
             "another worker wrote %d older histories behind newer ones; wrote the newer ones again", len(outputs)
         )
         return offsets
+
+
+def check_fences(changelog: Changelog, clicks: Positions, partitions: Collection[int]) -> None:
+    """Refuse histories that reflect clicks which their topic does not have: it was made anew.
+
+    It counts from 0 again, and new clicks below the old fences would be passed over as repeats. The last record of a
+    partition is enough to tell: it is about as far on as any.
+
+    Args:
+        changelog: of the histories.
+        clicks: the topic that they are made of.
+        partitions: to look at.
+
+    Raises:
+        TransientError: Kafka is away.
+        FatalError: the topic was made anew; the message says what to do.
+    """
+    ends = changelog.ends(partitions)
+    fences: dict[int, int] = {}
+    for partition, portion in changelog.read({p: end - 1 for p, end in ends.items() if end > 0}, ends):
+        for _, record in portion.records:
+            if record is not None and (history := History.from_bytes(record)).partition == partition:
+                fences[partition] = history.offset
+    known = clicks.ends(fences)  # asked last: what a fence names was there before
+    for partition, fence in fences.items():
+        if fence >= known[partition]:
+            raise FatalError(
+                f"topic {clicks.topic} ends at offset {known[partition]} of partition {partition}, but histories "
+                f"reflect offset {fence}: it was deleted and made anew. Begin anew under another worker.group. (If it "
+                "only lost its end, start again when it has grown beyond that offset)"
+            )
 
 
 def listed(partitions: Collection[int]) -> str:

@@ -56,7 +56,10 @@ class PartitionStores:
         file = self._folder / _BINDING
         if not file.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
-            file.write_text(topic_id)
+            # At one stroke: half a name would have every later start refused.
+            written = file.with_suffix(".new")
+            written.write_text(topic_id)
+            written.replace(file)
         elif file.read_text() != topic_id:
             raise FatalError(
                 f"{self._folder} holds histories of another changelog topic (Kafka's topic was deleted and created "

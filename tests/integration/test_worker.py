@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from collections.abc import Iterator
@@ -10,6 +11,9 @@ from pathlib import Path
 import numpy as np
 import orjson
 import pytest
+from aiokafka import AIOKafkaProducer  # type: ignore[import-untyped]
+from aiokafka.producer import message_accumulator, producer  # type: ignore[import-untyped]
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy  # type: ignore[import-untyped]
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
@@ -185,6 +189,64 @@ def test_agents_run_apart(site: Site) -> None:
         wait_for(lambda: index.describe().count == len(vectors), "the items")
         site.outbox.send([site.click(1, 5)])
         wait_for(lambda: len(_answers(site)) == 1, "a recommendation")
+
+
+def test_an_item_worker_of_a_new_model_needs_no_changelog_of_its_group(site: Site) -> None:
+    with site.worker("--agents", "items", "--set", f"worker.group={site.config.worker.group}-new"):
+        vector = np.asarray(site.artifact.item_vectors[0])
+        site.outbox.send([site.item(1, vector)])
+        index = site.index()
+        wait_for(lambda: index.describe().count == 1, "the item")
+    index.close()
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_clicks_are_read_whatever_packed_them(site: Site, codec: str) -> None:
+    site.fill_index()
+    producer = Producer(site.config.kafka.client(**{"compression.type": codec}))
+    with site.worker():
+        click = site.click(1, 5)
+        producer.produce(click.topic, click.value, click.key, headers={"padding": b"x" * 1000})  # worth packing
+        producer.flush()
+        wait_for(lambda: len(_answers(site)) == 1, "a recommendation")
+
+
+def test_clicks_of_a_topic_that_was_made_anew_are_not_taken_for_repeats(site: Site) -> None:
+    site.fill_index()
+    with site.worker(name="first"):
+        site.outbox.send([site.click(1, item) for item in (5, 6, 7)])
+        wait_for(lambda: audit_kafka(site.config).ok, "the clicks")
+    clicks = site.config.topics.clicks
+    admin = AdminClient(site.config.kafka.client())
+    admin.delete_topics([clicks])[clicks].result()
+    wait_for(lambda: clicks not in admin.list_topics(timeout=10).topics, "the end of the topic")
+    site.create_topics()
+    site.outbox.send([site.click(1, 8)])
+    assert "another worker.group" in _refused(site, "--set", f"worker.data_dir={site.folder / 'a lost disk'}")
+
+
+class _NoText(str):
+    """A header's name; it is sent as bytes that are no UTF-8."""
+
+    def encode(self, *_: object) -> bytes:
+        return b"n\xff"
+
+
+def test_a_header_whose_name_is_no_text_stops_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (message_accumulator, producer):  # the one in C takes plain text alone
+        monkeypatch.setattr(module, "DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
+    site.fill_index()
+
+    async def send(click: Output, value: bytes | None) -> None:
+        async with AIOKafkaProducer(bootstrap_servers=site.config.kafka.bootstrap_servers) as client:
+            await client.send_and_wait(click.topic, value, click.key, headers=[(_NoText("n"), b"1")])
+
+    with site.worker():
+        click = site.click(1, 5)
+        asyncio.run(send(click, click.value))
+        asyncio.run(send(click, b"{"))
+        wait_for(lambda: len(_answers(site)) == 1 and site.dead_letters(), "an answer and a dead letter")
+        assert site.dead_letters()[0][1]["headers"] == r'[["n\\xff","1"]]'
 
 
 def _refused(site: Site, *extra: str) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from configs.loader import FOLDER, load_worker
-from streams.access import GRANTS, rights, table, worker_rights
+from streams.access import GRANTS, rights, table, used_topics, worker_rights
+from streams.topics import topic_specs
 
 PAGE = FOLDER / "access.md"
 
@@ -23,6 +26,20 @@ def test_names_come_from_the_configuration() -> None:
         "Read on group g-items",
     } <= shown
     assert [str(right) for right in rights("producers.items", config.topics, "g")] == ["Write on topic items"]
+
+
+@pytest.mark.parametrize(
+    ("agents", "used"),
+    [
+        (["items"], {"items", "dead-letters"}),
+        (["clicks"], {"clicks", "recommendations", "dead-letters", "g-clicks-history-changelog"}),
+    ],
+)
+def test_an_agent_needs_its_own_topics_alone(agents: list[str], used: set[str]) -> None:
+    """An item worker of a new model runs under a new group, which has no changelog yet."""
+    config = load_worker(None, ["worker.group=g"], {})
+    needed = worker_rights(config.topics, "g", agents)
+    assert {spec.name for spec in used_topics(topic_specs(config.topics, "g"), needed)} == used
 
 
 def test_each_right_is_asked_for_once() -> None:

@@ -14,6 +14,7 @@ import pytest
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
+from streams import intake
 from streams.agents import AgentState, BatchAgent, RetryPolicy
 from streams.errors import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, FatalError, PartitionLost, TransientError
 from streams.intake import Run
@@ -338,26 +339,87 @@ def test_a_batch_that_waits_for_milvus_is_given_up_when_partitions_move() -> Non
     run(scenario, retry=RetryPolicy(first=30.0, longest=30.0, budget=60.0), revoke_patience=5.0)
 
 
-def test_a_lost_partition_gives_up_the_batch_and_what_follows_it() -> None:
-    """Another owner was faster than the group's news: a commit behind the batch would pass over it."""
+def test_a_partition_that_is_lost_while_nobody_takes_it_is_a_defect() -> None:
+    """Partitions are let go when the group takes them, and never else: a worker that went on would stand still."""
 
     async def scenario(world: World) -> None:
         world.work.faults = [PartitionLost("gone")]
         await world.faust.assign(0)
+        world.faust.deliver(0, 1)
+        await until(lambda: world.exits == [EXIT_DEFECT])
+        await asyncio.sleep(0.03)
+
+    world = run(scenario)
+    assert world.faust.commits == []
+    assert world.work.offsets == []
+
+
+def test_a_search_that_outlasts_its_partitions_does_not_reach_the_next_generation() -> None:
+    faults: list[Exception] = []
+
+    async def scenario(world: World) -> None:
+        world.work.faults = faults
+        await world.faust.assign(0)
+        world.work.answered.clear()
         world.faust.deliver(0)
-        await until(lambda: not world.work.faults)
-        world.faust.deliver(1)
-        await asyncio.sleep(0.05)
-        assert world.faust.commits == []
-        assert world.work.offsets == []
-        assert world.agent.state().owned is None
-        await world.faust.revoke()
+        await until(lambda: world.work.prepared)
+        await world.faust.revoke()  # gives up waiting after its patience
+        faults.append(PartitionLost("not taken over yet"))
         world.faust.consumer_generation_id = 2
         await world.faust.assign(0)
-        world.faust.deliver(0)
-        await until(lambda: world.faust.commits == [{0: 1}])
+        world.faust.deliver(5)
+        world.work.answered.set()
+        await until(lambda: world.faust.commits == [{0: 6}])
 
-    assert run(scenario).exits == []
+    world = run(scenario, take_over=lambda _: faults.clear(), revoke_patience=0.05)
+    assert world.work.batches == [[5]]
+    assert world.exits == []
+
+
+def test_looking_after_partitions_that_outlasts_them_does_not_let_old_messages_through() -> None:
+    held, entered, holding = threading.Event(), threading.Event(), threading.Event()
+
+    def tend(_: object) -> None:
+        if holding.is_set():
+            entered.set()
+            assert held.wait(10)
+
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        world.work.gate.clear()
+        world.faust.deliver(0)
+        await asyncio.to_thread(world.work.entered.wait, 10)
+        world.faust.deliver(1)
+        holding.set()
+        await asyncio.sleep(0.05)  # until the next batch has partitions to be looked after
+        world.work.gate.set()
+        await asyncio.to_thread(entered.wait, 10)
+        await world.faust.revoke()  # gives up waiting after its patience
+        world.faust.consumer_generation_id = 2
+        await world.faust.assign(0)
+        holding.clear()
+        held.set()
+        world.faust.deliver(5)
+        await until(lambda: {0: 6} in world.faust.commits)
+
+    work = run(scenario, tend=tend, tend_interval=0.005, revoke_patience=0.05, prepare=None).work
+    assert work.batches == [[0], [5]]
+
+
+def test_a_search_that_outlasts_the_stop_ends_quietly() -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        world.work.answered.clear()
+        world.faust.deliver(0)
+        await until(lambda: world.work.prepared)
+        await world.agent.stop()
+        world.work.answered.set()
+        await until(lambda: world.agent.state().doing is None)
+        await asyncio.sleep(0.03)
+
+    world = run(scenario)
+    assert world.exits == []
+    assert world.work.calls == []
 
 
 def test_a_batch_of_earlier_partitions_is_not_tried_again_when_they_come_back() -> None:
@@ -598,6 +660,22 @@ def test_what_is_read_again_in_a_generation_is_taken_once() -> None:
     assert run(scenario).work.offsets == [3, 4, 5, 6]
 
 
+def test_large_messages_wait_in_kafkas_client_not_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "_QUEUED_BYTES", 6)
+
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        world.work.gate.clear()
+        world.faust.deliver(*range(20))
+        await asyncio.to_thread(world.work.entered.wait, 10)
+        await asyncio.sleep(0.05)
+        assert world.agent._intake._queue.qsize() == 3, "of two bytes each"
+        world.work.gate.set()
+        await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 20})
+
+    assert run(scenario, prepare=None).work.offsets == list(range(20))
+
+
 def test_a_batch_waits_to_fill_only_if_told_to() -> None:
     async def scenario(world: World) -> None:
         await world.faust.assign(0)
@@ -761,6 +839,23 @@ def test_partitions_are_looked_after_between_batches_and_while_idle() -> None:
     world = run(scenario, tend=lambda owned: tended.append(list(owned)), tend_interval=0.005)
     assert world.work.offsets == list(range(40))
     assert tended[0] == [0, 3]
+
+
+def test_partitions_are_looked_after_under_a_backlog() -> None:
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        world.work.gate.clear()
+        world.faust.deliver(*range(100))
+        await asyncio.to_thread(world.work.entered.wait, 10)
+        await until(world.agent._intake._queue.full)
+        tended.clear()
+        world.agent._intake.remind()
+        world.work.gate.set()
+        await until(lambda: len(world.work.offsets) == 100)
+        assert len(tended) == 1
+
+    tended: list[object] = []
+    run(scenario, tend=tended.append, prepare=None)
 
 
 def test_a_batch_is_processed_under_a_lease_that_a_commit_has_proved() -> None:

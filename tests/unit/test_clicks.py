@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from streams.errors import TransientError
 from streams.history import History
 from streams.messages import decode_recommendation
+from streams.metrics import STAGES
 from streams.ports import Message
 from tests.unit.fakes import ClickWorld, CrashingOutbox, click_message
 
@@ -186,6 +187,18 @@ def test_beginning_the_next_batch_ahead_changes_nothing(
         insist(ahead.processor.process, batch, data.draw(st.sampled_from([[], following])))
     assert ahead.store.records == plain.store.records
     assert ahead.outbox.sent == plain.outbox.sent
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_each_stage_of_a_batch_is_timed_once(prepared: bool) -> None:
+    world = ClickWorld()
+    batch = [click_message(0, 7, 1)]
+    if prepared:
+        world.processor.search(batch)
+    world.processor.process(batch)
+    (family,) = world.metrics.stages.collect()
+    counts = {s.labels["stage"]: s.value for s in family.samples if s.name.endswith("_count")}
+    assert counts == dict.fromkeys(STAGES, 1)
 
 
 def test_a_batch_begun_ahead_of_one_that_was_given_up_is_thrown_away() -> None:

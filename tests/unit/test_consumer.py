@@ -180,3 +180,19 @@ def test_what_kafka_refuses_and_a_closed_client_are_said(monkeypatch: pytest.Mon
     client._closed = True
     with pytest.raises(ConsumerStoppedError):
         _fetch(_thread(monkeypatch), client)
+
+
+@pytest.mark.parametrize("generation", [-1, 3])
+def test_only_a_member_of_the_group_commits(generation: int) -> None:
+    """While a group has no members, Kafka takes a commit without a generation from anyone: a zombie, too."""
+    asked: list[Any] = []
+
+    async def commit(offsets: Any) -> None:
+        asked.append(offsets)
+
+    client = SimpleNamespace(commit=commit, _coordinator=SimpleNamespace(generation=generation))
+    consumer: Any = object.__new__(mended._Consumer)
+    consumer._thread = SimpleNamespace(assignment=lambda: {TP(TOPIC, 0)}, _ensure_consumer=lambda: client)
+    taken = asyncio.run(consumer._try_commit({TP(TOPIC, 0): 7, TP(TOPIC, 1): 9}))
+    assert taken is (generation > 0)
+    assert [[tp.partition for tp in offsets] for offsets in asked] == ([[0]] if generation > 0 else [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from streams.errors import FatalError, PartitionLost, TransientError
 from streams.history import History, newer_record
+from streams.kafka import Positions
 from streams.ports import Output
-from streams.restore import Restorer
+from streams.restore import Restorer, check_fences
 from streams.store import PartitionStores
 from tests.unit.changelog import ChangelogOutbox, MemoryChangelog, record
 
@@ -234,3 +235,24 @@ def test_whatever_zombies_write_the_newest_record_wins_and_stands_last(
         assert len(changelog.log[0]) == before + len(behind), "the other one agrees"
         for worker in workers:
             worker.stores.close()
+
+
+class Clicks(Positions):
+    """A click topic that ends at these offsets."""
+
+    def __init__(self, *ends: int) -> None:
+        self.topic = "clicks"
+        self._ends = ends
+
+    def ends(self, partitions: Collection[int]) -> dict[int, int]:
+        return {partition: self._ends[partition] for partition in partitions}
+
+
+def test_histories_beyond_the_end_of_the_clicks_are_refused() -> None:
+    """The topic was made anew; no disk is asked, so it may be lost."""
+    changelog = MemoryChangelog(partitions=3)
+    changelog.log[0] = [(b"a", record(4)), (b"b", record(9))]
+    changelog.log[1] = [(b"c", record(70, partition=5))]  # a fence of another partition tells nothing
+    check_fences(changelog, Clicks(10, 1, 0), [0, 1, 2])
+    with pytest.raises(FatalError, match=r"ends at offset 9 .* reflect offset 9: .* another worker\.group"):
+        check_fences(changelog, Clicks(9, 1, 0), [0, 1, 2])

@@ -86,6 +86,21 @@ def test_a_store_belongs_to_one_changelog_topic(stores: PartitionStores) -> None
         stores.bind("id-2")
 
 
+def test_a_store_that_was_killed_while_it_was_bound_can_be_bound_again(
+    stores: PartitionStores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(file: Path, _text: str) -> None:
+        file.touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            stores.bind("id-1")
+    stores.bind("id-1")
+    stores.bind("id-1")
+
+
 def test_restoring_keeps_the_newer_of_two_records_and_tells_who_needs_a_repair(stores: PartitionStores) -> None:
     late = record(35)  # sent by a worker that had been paused
     records = [(b"a", record(30)), (b"a", record(40)), (b"b", record(1)), (b"b", None), (b"a", late)]
