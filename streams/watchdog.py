@@ -26,16 +26,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 from prometheus_client import Gauge
 
 from configs.schema import Kafka
 from streams.agents import AgentState
 from streams.errors import EXIT_STALLED, FatalError, TransientError
-from streams.kafka import Positions, admin, reader
+from streams.kafka import Positions, admin, read_to_end
 
 _LOG = logging.getLogger("mindstream.watchdog")
 
@@ -320,21 +321,11 @@ class KafkaLag:
 
     def readable(self, partition: int, offset: int) -> bool:
         """See `LagReader.readable`."""
-        settings = {"auto.offset.reset": "earliest", "enable.partition.eof": True}
-        consumer = Consumer(reader(self._kafka, "mindstream-watchdog", **settings), logger=_LOG)
         try:
-            consumer.assign([TopicPartition(self._topic, partition, offset)])
-            message = consumer.poll(_TIMEOUT)
-            if message is None:
-                raise TransientError("Kafka", f"{self._topic} [{partition}]: no message within {_TIMEOUT:.0f} s")
-            error = message.error()
-            if error is None or error.code() == KafkaError._PARTITION_EOF:
-                return error is None
-            raise TransientError("Kafka", error.str())
-        except KafkaException as error:
-            raise TransientError("Kafka", str(error.args[0])) from None
-        finally:
-            consumer.close()
+            with closing(read_to_end(self._kafka, self._topic, {partition: offset})) as records:
+                return next(records, None) is not None
+        except FatalError as error:
+            raise TransientError("Kafka", str(error)) from None
 
     def owned_by_others(self) -> Collection[int]:
         """See `LagReader.owned_by_others`."""

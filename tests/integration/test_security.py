@@ -24,6 +24,7 @@ from streams.errors import FatalError, TransientError
 from streams.messages import Recommendation, decode_recommendation
 from streams.outbox import KafkaOutbox
 from streams.topics import HEADER_BYTES
+from streams.watchdog import KafkaLag
 from tests.secure import SUPER, Authority, SecureKafka, SecureMilvus
 from tests.site import Site, wait_for
 
@@ -185,6 +186,19 @@ def test_every_missing_right_is_named(site: SecureSite, broker: SecureKafka) -> 
     for right in needed:
         assert str(right) in done.stderr
     broker.grant("worker", everything)
+
+
+def test_the_watchdog_sees_with_the_worker_s_rights_what_waits(site: SecureSite) -> None:
+    site.create_topics()
+    site.outbox.send([site.click(user, 5) for user in range(20)])
+    config = site.config_of("worker")
+    group = f"{config.worker.group}-clicks"
+    lag = KafkaLag(config.kafka, group, config.topics.clicks, config.topics.partitions, "nobody")
+    marks = lag.marks()
+    assert sum(mark.lag for mark in marks.values()) == 20
+    for partition, mark in marks.items():
+        assert lag.readable(partition, mark.committed) == (mark.lag > 0)
+        assert not lag.readable(partition, mark.end)
 
 
 def test_tools_without_rights_say_so(site: SecureSite, broker: SecureKafka) -> None:
