@@ -29,7 +29,7 @@ class Traffic(threading.Thread):
     """Sends until it is stopped; whatever Kafka does not take at once is sent again.
 
     Attributes:
-        clicks: messages sent to the click topic.
+        clicks: messages sent to the click topic; when the traffic pauses, Kafka has acknowledged all of them.
         vectors: item id → vector published last.
     """
 
