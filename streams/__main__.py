@@ -16,7 +16,7 @@ import click
 
 from configs.loader import ConfigError, load_worker
 from configs.schema import WorkerConfig
-from streams.errors import EXIT_CONFIG, EXIT_TRANSIENT, FatalError, Reason, TransientError
+from streams.errors import EXIT_CONFIG, EXIT_TRANSIENT, EXIT_UNSOUND, FatalError, Reason, TransientError
 from streams.logs import configure
 
 
@@ -41,7 +41,7 @@ def _configured(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def _reported() -> Iterator[None]:
-    """Turns our errors into one line and an exit status: 78 = mend the configuration, 75 = try again later."""
+    """Turns our errors into one line and the exit status that `streams.errors` lists."""
     try:
         yield
     except (ConfigError, FatalError) as error:
@@ -163,7 +163,7 @@ def audit(config: WorkerConfig, as_json: bool) -> None:
 
     report = audit_kafka(config)
     click.echo(report.to_json() if as_json else report.to_text())
-    sys.exit(0 if report.ok else 1)
+    sys.exit(0 if report.ok else EXIT_UNSOUND)
 
 
 @main.group()
@@ -272,7 +272,7 @@ def deadletters_replay(config: WorkerConfig, selection: Any, limit: int | None, 
     """
     from streams.letters import replay_letters
 
-    sys.exit(0 if replay_letters(config, selection, limit=limit, again=again, send=send) else 1)
+    sys.exit(0 if replay_letters(config, selection, limit=limit, again=again, send=send) else EXIT_UNSOUND)
 
 
 if __name__ == "__main__":

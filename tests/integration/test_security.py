@@ -20,7 +20,7 @@ from embedded.standalone import require_platform
 from embedded.state import StateFile
 from streams.access import Right, check_rights, rights, worker_rights
 from streams.audit import audit_kafka
-from streams.errors import FatalError, TransientError
+from streams.errors import EXIT_CONFIG, FatalError, TransientError
 from streams.messages import Recommendation, decode_recommendation
 from streams.outbox import KafkaOutbox
 from streams.topics import HEADER_BYTES
@@ -181,7 +181,7 @@ def test_every_missing_right_is_named(site: SecureSite, broker: SecureKafka) -> 
     broker.revoke("worker", everything)
     with acting(broker.login("worker")):
         done = site.run("streams", "worker")
-    assert done.returncode == 78
+    assert done.returncode == EXIT_CONFIG
     assert done.stderr.count("\n") == 1, done.stderr
     for right in needed:
         assert str(right) in done.stderr
@@ -215,7 +215,7 @@ def test_tools_without_rights_say_so(site: SecureSite, broker: SecureKafka) -> N
         }.items():
             producer = command[0].startswith("producers")
             done = site.run(*command, sets=("kafka", "topics") if producer else None)
-            assert done.returncode == (1 if producer else 78), done.stderr
+            assert done.returncode == EXIT_CONFIG, done.stderr
             assert done.stderr.count("\n") == 1, done.stderr
             assert says in done.stderr
     # Seeing the topic is not enough.
@@ -227,11 +227,11 @@ def test_tools_without_rights_say_so(site: SecureSite, broker: SecureKafka) -> N
             if anything_else:
                 broker.grant("admin", wrong)
             done = site.run("producers.replay", str(clicks), sets=("kafka", "topics"))
-            assert done.returncode == 1
+            assert done.returncode == EXIT_CONFIG
             assert f"needs Write on {topics.clicks}" in done.stderr
             assert "Traceback" not in done.stderr
         done = site.run("streams", "tail", "--from-beginning", "--limit", "1")
-        assert done.returncode == 78
+        assert done.returncode == EXIT_CONFIG
         assert topics.recommendations in done.stderr
         assert "authorization failed" in done.stderr
     broker.revoke("admin", [*describe, *wrong])
@@ -255,7 +255,7 @@ def test_a_right_taken_away_stops_the_worker_and_loses_nothing(
             broker.revoke("worker", [right])
             site.outbox.send([site.click(user, 7) for user in range(20)])
             wait_for(lambda: worker.poll() is not None, "the worker to leave")
-            assert worker.returncode == 78
+            assert worker.returncode == EXIT_CONFIG
         log = (site.folder / "worker.log").read_text()
         (line,) = [line for line in log.splitlines() if "CRITICAL" in line]
         assert "authorization" in line.lower()
@@ -303,7 +303,7 @@ def test_wrong_credentials_are_one_clear_error(
         for command in commands:
             producer = command[0].startswith("producers")
             done = site.run(*command, sets=("kafka", "topics") if producer else None)
-            assert done.returncode == (1 if producer else 78), done.stderr
+            assert done.returncode == EXIT_CONFIG, done.stderr
             assert done.stderr.count("\n") == 1, done.stderr
             assert says in done.stderr
             assert "secret-and-wrong" not in done.stderr
@@ -344,7 +344,7 @@ def test_milvus_with_token_and_tls(tmp_path: Path, kafka: str, secure_milvus: Se
     ):
         with acting({"MINDSTREAM_MILVUS_TOKEN": token}):
             done = site.run("streams", "worker", "--set", override)
-        assert done.returncode == 78, done.stderr
+        assert done.returncode == EXIT_CONFIG, done.stderr
         errors = [line for line in done.stderr.splitlines() if "error: " in line or "CRITICAL" in line]
         assert len(errors) == 1, done.stderr
         assert says in errors[0]
