@@ -180,6 +180,8 @@ class Sender:
                 reason += f"; this user needs Write on {self.topic}"
                 self.report.refused = True
                 self.stop.set()  # it is the same for every message
+            elif error.code() == ck.KafkaError.INVALID_TIMESTAMP:
+                reason += "; this machine's clock is wrong, or set message.timestamp.type=LogAppendTime on the topic"
             self.report.reasons[reason] += 1
 
     def _on_error(self, error: ck.KafkaError) -> None:

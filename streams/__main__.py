@@ -116,7 +116,7 @@ def topics() -> None:
 @_configured
 def topics_create(config: WorkerConfig) -> None:
     """Create the topics that do not exist, and check those that do."""
-    from streams.topics import check_topics, create_topics, topic_specs
+    from streams.topics import changelog_topic, check_changelog, check_topics, create_topics, topic_specs
 
     specs = topic_specs(config.topics, config.worker.group)
     created = create_topics(config.kafka, specs, config.topics.replication)
@@ -125,16 +125,18 @@ def topics_create(config: WorkerConfig) -> None:
         state = "created" if created[spec.name] else "exists"
         click.echo(f"{state:8} {spec.name} ({spec.partitions} partitions, {policy})")
     check_topics(config.kafka, specs)
+    check_changelog(config.kafka, changelog_topic(config.worker.group))
 
 
 @topics.command("check", epilog="\b\nExample:\n  python -m streams topics check -c configs/worker.yaml")
 @_configured
 def topics_check(config: WorkerConfig) -> None:
-    """Check that all topics exist with the configured number of partitions."""
-    from streams.topics import check_topics, topic_specs
+    """Check that all topics exist with the configured number of partitions, and that Kafka keeps the histories."""
+    from streams.topics import changelog_topic, check_changelog, check_topics, topic_specs
 
     check_topics(config.kafka, topic_specs(config.topics, config.worker.group))
-    click.echo("all topics are as configured")
+    check_changelog(config.kafka, changelog_topic(config.worker.group))
+    click.echo("all topics exist with the configured partitions; the changelog keeps the histories")
 
 
 @main.command(epilog="\b\nExamples:\n  python -m streams tail\n  python -m streams tail --json --user 42 | head -3")

@@ -34,7 +34,7 @@ from streams.ports import ItemIndex
 from streams.restore import Changelog, Restorer
 from streams.standby import Standby
 from streams.store import PartitionStores
-from streams.topics import HEADER_BYTES, changelog_topic, check_topics, topic_id, topic_specs
+from streams.topics import HEADER_BYTES, changelog_topic, check_changelog, check_topics, topic_id, topic_specs
 from streams.watchdog import KafkaLag, Pulse, Watchdog
 
 _LOG = logging.getLogger("mindstream.worker")
@@ -66,6 +66,8 @@ def build(config: WorkerConfig, agents: Collection[str]) -> Process:
     _make_folder(config.worker.data_dir)
     check_rights(config.kafka, worker_rights(config.topics, config.worker.group, agents))
     check_topics(config.kafka, topic_specs(config.topics, config.worker.group))
+    if "clicks" in agents:
+        check_changelog(config.kafka, changelog_topic(config.worker.group))
     # The item agent owns the collection; a click worker alone must find it.
     milvus = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create="items" in agents)
     index = ObservedIndex(milvus, patience=2 * config.milvus.timeout + 10)

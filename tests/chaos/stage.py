@@ -12,12 +12,6 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-)
 
 from embedded import ports
 from embedded.errors import EmbeddedError
@@ -199,7 +193,6 @@ class Stage:
         self.site = Site(folder, servers.kafka_address, servers.milvus_address)
         self.site.create_topics()
         wait_for(self._filled, "Milvus, which the last round may have left half-way")
-        self._stamp_on_append()
         self.trips = Trips(folder / "trips", sabotage)
         extra = [part for setting in WORKER for part in ("--set", setting)]
         extra += ["--set", f"kafka.bootstrap_servers={servers.proxied_address}"]
@@ -309,15 +302,6 @@ class Stage:
             item not in found or not np.array_equal(found[item], vector)
             for item, vector in self.traffic.vectors.items()
         )
-
-    def _stamp_on_append(self) -> None:
-        """Recommendations carry the broker's time: that of the producer says when they wanted to be written."""
-        admin = AdminClient(self.site.config.kafka.client())
-        topic = self.site.config.topics.recommendations
-        entry = ConfigEntry("message.timestamp.type", "LogAppendTime", incremental_operation=AlterConfigOpType.SET)
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
-        for future in admin.incremental_alter_configs([resource]).values():
-            future.result(10)
 
 
 def table(figures: Sequence[Figures]) -> str:

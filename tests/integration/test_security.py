@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AclOperation,
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 
 from configs.loader import load_worker
 from configs.schema import WorkerConfig
@@ -20,10 +27,12 @@ from embedded.standalone import require_platform
 from embedded.state import StateFile
 from streams.access import Right, check_rights, rights, worker_rights
 from streams.audit import audit_kafka
+from streams.deadletters import dead_letter_output
 from streams.errors import EXIT_CONFIG, FatalError, TransientError
 from streams.messages import Recommendation, decode_recommendation
 from streams.outbox import KafkaOutbox
-from streams.topics import HEADER_BYTES
+from streams.ports import DeadLetter, Message
+from streams.topics import HEADER_BYTES, changelog_topic
 from streams.watchdog import KafkaLag
 from tests.secure import SUPER, Authority, SecureKafka, SecureMilvus
 from tests.site import Site, wait_for
@@ -38,6 +47,9 @@ USERS = {
     "catalogue": ["producers.items"],
     "viewer": ["streams tail"],
     "auditor": ["streams audit"],
+    "checker": ["streams topics check"],
+    "reader": ["streams deadletters list", "streams deadletters show"],
+    "resender": ["streams deadletters replay"],
 }
 AGENTS = ("clicks", "items")
 
@@ -170,7 +182,7 @@ def test_every_missing_right_is_named(site: SecureSite, broker: SecureKafka) -> 
     needed = worker_rights(config.topics, config.worker.group, AGENTS)
     check_rights(config.kafka, needed)
     for right in needed:
-        if str(right).startswith("Describe"):
+        if right.operation == AclOperation.DESCRIBE:
             continue  # whoever may read or write may also describe
         broker.revoke("worker", [right])
         with pytest.raises(FatalError, match="too few rights") as refused:
@@ -199,6 +211,45 @@ def test_the_watchdog_sees_with_the_worker_s_rights_what_waits(site: SecureSite)
     for partition, mark in marks.items():
         assert lag.readable(partition, mark.committed) == (mark.lag > 0)
         assert not lag.readable(partition, mark.end)
+
+
+def test_dead_letters_with_the_least_rights(site: SecureSite, broker: SecureKafka) -> None:
+    site.create_topics()
+    message = Message(site.config.topics.clicks, 3, 991, b"7", b"{")
+    letter = DeadLetter(message, "not_json", "broken")
+    site.outbox.send([dead_letter_output(site.config.topics.dead_letters, letter, time.time(), 10**6)])
+    place = f"{message.topic}/3/991"
+    for user, arguments, says in (
+        ("reader", ("list",), "1 dead letter: 1 not_json"),
+        ("reader", ("show", place), "broken"),
+        ("resender", ("replay", place), "1 dead letter would be sent back"),
+        ("resender", ("replay", place, "--yes"), "1 of 1 dead letter sent back"),
+    ):
+        with acting(broker.login(user)):
+            done = site.run("streams", "deadletters", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert says in done.stdout
+    assert [(m.key, m.value) for m in site.messages(message.topic)] == [(b"7", b"{")]
+
+
+def test_a_changelog_that_loses_histories_is_refused(site: SecureSite, broker: SecureKafka) -> None:
+    site.create_topics()
+    topic = changelog_topic(site.config.worker.group)
+    with acting(broker.login("checker")):
+        done = site.run("streams", "topics", "check")
+    assert done.returncode == 0, done.stderr
+    admin = AdminClient(site.config.kafka.client())
+    entry = ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    for altered in admin.incremental_alter_configs([resource]).values():
+        altered.result(10)
+    for user, command in (("checker", ("topics", "check")), ("worker", ("worker",))):
+        with acting(broker.login(user)):
+            done = site.run("streams", *command)
+        assert done.returncode == EXIT_CONFIG, done.stderr
+        assert f"topic {topic} has cleanup.policy=delete" in done.stderr
+        assert "--add-config cleanup.policy=compact\n" in done.stderr
 
 
 def test_tools_without_rights_say_so(site: SecureSite, broker: SecureKafka) -> None:
@@ -298,7 +349,13 @@ def test_wrong_credentials_are_one_clear_error(
         login["MINDSTREAM_KAFKA"] = kafka
     commands: list[tuple[str, ...]] = [("streams", "worker"), ("producers.replay", str(clicks))]
     if wrong == "password":  # the tools ask as the worker does
-        commands += [("streams", "topics", "check"), ("streams", "tail")]
+        commands += [
+            ("producers.items", "--artifact", str(site.artifact.path)),
+            ("streams", "topics", "check"),
+            ("streams", "tail"),
+            ("streams", "audit"),
+            ("streams", "deadletters", "list"),
+        ]
     with acting(login):
         for command in commands:
             producer = command[0].startswith("producers")
