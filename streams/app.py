@@ -79,7 +79,7 @@ def build(config: WorkerConfig, agents: Collection[str]) -> Process:
     partitions = {"clicks": config.topics.partitions, "items": config.topics.item_partitions}
     for name, app in apps.items():
         reader = KafkaLag(config.kafka, app.conf.id, app.batches.topic, partitions[name], app.conf.broker_client_id)
-        watchdog.watch(app.batches, reader, app.metrics.lag)
+        watchdog.watch(app.batches, reader, app.metrics.lag, app.restored)
     if config.worker.metrics_port:
         batches = {name: app.batches for name, app in apps.items()}
         health = Health(batches, index, watchdog, pulse, artifact.model_version)
@@ -142,6 +142,7 @@ def _click_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, regis
         metrics=metrics,
     )
     restorer = Restorer(Changelog(config.kafka, changelog), stores, outbox)
+    app.restored = lambda: restorer.applied
 
     def restore(partitions: Collection[int]) -> None:
         metrics.restored.inc(restorer.take_over(partitions))
