@@ -11,7 +11,6 @@ their own there and are deleted after each benchmark.
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import signal
 import subprocess
@@ -239,12 +238,7 @@ class Site:
         self._lag = KafkaLag(self.config.kafka, f"{run}-clicks", made.clicks, made.partitions, "bench")
 
     def create_topics(self) -> None:
-        """All topics. Messages carry the time at which the broker stored them, not that of their producers."""
-        by_broker = {"message.timestamp.type": "LogAppendTime"}
-        specs = [
-            dataclasses.replace(spec, config=spec.config | by_broker)
-            for spec in topic_specs(self.config.topics, self.config.worker.group)
-        ]
+        specs = topic_specs(self.config.topics, self.config.worker.group)
         create_topics(self.config.kafka, specs, self.config.topics.replication)
 
     def remember(self, traffic: Traffic) -> None:

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from configs.loader import ConfigError
+from producers.clicks import ClickFileError
 from producers.kafka import Report, Sender
-from streams.errors import BadMessage, MindstreamError
+from streams.errors import EXIT_CONFIG, EXIT_TRANSIENT, EXIT_UNSOUND, BadMessage, FatalError, TransientError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -43,12 +44,21 @@ def config_options(command: Command) -> Command:
 
 @contextmanager
 def errors_for_people() -> Iterator[None]:
-    """Our own errors, which name their remedy, as one line and exit status 1."""
+    """Our own errors, which name their remedy, as one line and the exit status that `streams.errors` lists."""
     try:
         yield
-    except (ConfigError, MindstreamError) as error:
-        detail = error.detail if isinstance(error, BadMessage) else str(error)
-        raise click.ClickException(detail) from None
+    except (BadMessage, ClickFileError) as error:
+        raise _failure(error.detail if isinstance(error, BadMessage) else str(error), EXIT_UNSOUND) from None
+    except TransientError as error:
+        raise _failure(str(error), EXIT_TRANSIENT) from None
+    except (ConfigError, FatalError) as error:
+        raise _failure(str(error), EXIT_CONFIG) from None
+
+
+def _failure(text: str, status: int) -> click.ClickException:
+    failure = click.ClickException(text)
+    failure.exit_code = status
+    return failure
 
 
 @contextmanager
@@ -86,13 +96,13 @@ def progress_bar(total: int | None, unit: str) -> Iterator[Callable[[int], None]
 
 
 def conclude(report: Report, unit: str, signals: list[int], **extra: int) -> None:
-    """Prints the account and ends with 0 (all delivered), 1 (something failed) or 128 + signal (stopped)."""
+    """Prints the account and ends with 0, 1 (something failed), 78 (Kafka refuses it) or 128 + signal (stopped)."""
     for reason, count in report.reasons.most_common(REASONS_SHOWN):
         click.echo(f"failed {count} times: {reason}", err=True)
     counts = {"sent": report.sent, "delivered": report.delivered, "failed": report.failed} | extra
     text = " ".join(f"{name}={count}" for name, count in counts.items())
     click.echo(f"{text} seconds={report.seconds:.2f} {unit}/s={report.rate:.0f}")
     if report.failed:
-        click.get_current_context().exit(1)
+        click.get_current_context().exit(EXIT_CONFIG if report.refused else EXIT_UNSOUND)
     if signals:
         click.get_current_context().exit(128 + signals[0])

@@ -29,7 +29,8 @@ Examples:
 
 \b
 An embedding file holds one vector of the artifact's dimension: a NumPy array (.npy) or a JSON list (.json).
-Exit status: 0 all delivered; 1 a fault, a delivery failure included; 130, 143 stopped by SIGINT, SIGTERM.
+Exit status: 0 all delivered; 1 an unusable item, or some not delivered; 75 Kafka is away; 78 the configuration
+cannot work or Kafka refuses; 130, 143 stopped by SIGINT, SIGTERM.
 """
 
 FloatMatrix = npt.NDArray[np.float32]
@@ -91,7 +92,7 @@ def read_embedding(path: Path) -> npt.NDArray[np.float32]:
     """The array in a .npy or .json file, as float32.
 
     Raises:
-        FatalError: it cannot be read or holds no numbers.
+        BadMessage: it cannot be read or holds no numbers.
     """
     try:
         array = (
@@ -100,7 +101,8 @@ def read_embedding(path: Path) -> npt.NDArray[np.float32]:
         with np.errstate(over="ignore"):  # an infinity is reported with the other unusable numbers
             return np.asarray(array, dtype=np.float32)
     except (OSError, ValueError, TypeError, EOFError) as error:
-        raise FatalError(f"{path}: not a vector in NumPy's .npy format or a JSON list of numbers: {error}") from None
+        detail = f"{path}: not a vector in NumPy's .npy format or a JSON list of numbers: {error}"
+        raise BadMessage("bad_embedding", detail) from None
 
 
 def paced(messages: Iterable[Message], sender: Sender, rate: float | None) -> Iterator[Message]:

@@ -35,13 +35,17 @@ _OVERDUE = 10.0
 
 @dataclass(slots=True)
 class Report:
-    """The account of one run. Whatever was sent is either delivered or failed."""
+    """The account of one run. Whatever was sent is either delivered or failed.
+
+    `refused`: this user may not write to the topic.
+    """
 
     sent: int = 0
     delivered: int = 0
     failed: int = 0
     seconds: float = 0.0
     malformed: int = 0
+    refused: bool = False
     reasons: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -175,7 +179,10 @@ class Sender:
             reason = error.str()
             if error.code() == ck.KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 reason += f"; this user needs Write on {self.topic}"
+                self.report.refused = True
                 self.stop.set()  # it is the same for every message
+            elif error.code() == ck.KafkaError.INVALID_TIMESTAMP:
+                reason += "; this machine's clock is wrong, or set message.timestamp.type=LogAppendTime on the topic"
             self.report.reasons[reason] += 1
 
     def _on_error(self, error: ck.KafkaError) -> None:

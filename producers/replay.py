@@ -25,7 +25,8 @@ Examples:
   python -m producers.generate --clicks 1000 --out - | python -m producers.replay -
 
 \b
-Exit status: 0 all clicks delivered; 1 a fault, a delivery failure included; 130, 143 stopped by SIGINT, SIGTERM.
+Exit status: 0 all clicks delivered; 1 a malformed line, or some not delivered; 75 Kafka is away; 78 the configuration
+cannot work or Kafka refuses; 130, 143 stopped by SIGINT, SIGTERM.
 """
 
 #: Clicks whose columns become Python objects at once.

@@ -16,7 +16,7 @@ import click
 
 from configs.loader import ConfigError, load_worker
 from configs.schema import WorkerConfig
-from streams.errors import EXIT_CONFIG, EXIT_TRANSIENT, FatalError, Reason, TransientError
+from streams.errors import EXIT_CONFIG, EXIT_TRANSIENT, EXIT_UNSOUND, FatalError, Reason, TransientError
 from streams.logs import configure
 
 
@@ -41,7 +41,7 @@ def _configured(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def _reported() -> Iterator[None]:
-    """Turns our errors into one line and an exit status: 78 = mend the configuration, 75 = try again later."""
+    """Turns our errors into one line and the exit status that `streams.errors` lists."""
     try:
         yield
     except (ConfigError, FatalError) as error:
@@ -125,7 +125,7 @@ def topics() -> None:
 @_configured
 def topics_create(config: WorkerConfig) -> None:
     """Create the topics that do not exist, and check those that do."""
-    from streams.topics import check_topics, create_topics, topic_specs
+    from streams.topics import changelog_topic, check_changelog, check_topics, create_topics, topic_specs
 
     specs = topic_specs(config.topics, config.worker.group)
     created = create_topics(config.kafka, specs, config.topics.replication)
@@ -134,16 +134,18 @@ def topics_create(config: WorkerConfig) -> None:
         state = "created" if created[spec.name] else "exists"
         click.echo(f"{state:8} {spec.name} ({spec.partitions} partitions, {policy})")
     check_topics(config.kafka, specs)
+    check_changelog(config.kafka, changelog_topic(config.worker.group))
 
 
 @topics.command("check", epilog="\b\nExample:\n  python -m streams topics check -c configs/worker.yaml")
 @_configured
 def topics_check(config: WorkerConfig) -> None:
-    """Check that all topics exist with the configured number of partitions."""
-    from streams.topics import check_topics, topic_specs
+    """Check that all topics exist with the configured number of partitions, and that Kafka keeps the histories."""
+    from streams.topics import changelog_topic, check_changelog, check_topics, topic_specs
 
     check_topics(config.kafka, topic_specs(config.topics, config.worker.group))
-    click.echo("all topics are as configured")
+    check_changelog(config.kafka, changelog_topic(config.worker.group))
+    click.echo("all topics exist with the configured partitions; the changelog keeps the histories")
 
 
 @main.command(epilog="\b\nExamples:\n  python -m streams tail\n  python -m streams tail --json --user 42 | head -3")
@@ -172,7 +174,7 @@ def audit(config: WorkerConfig, as_json: bool) -> None:
 
     report = audit_kafka(config)
     click.echo(report.to_json() if as_json else report.to_text())
-    sys.exit(0 if report.ok else 1)
+    sys.exit(0 if report.ok else EXIT_UNSOUND)
 
 
 @main.group()
@@ -281,7 +283,7 @@ def deadletters_replay(config: WorkerConfig, selection: Any, limit: int | None, 
     """
     from streams.letters import replay_letters
 
-    sys.exit(0 if replay_letters(config, selection, limit=limit, again=again, send=send) else 1)
+    sys.exit(0 if replay_letters(config, selection, limit=limit, again=again, send=send) else EXIT_UNSOUND)
 
 
 if __name__ == "__main__":

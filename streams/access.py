@@ -31,12 +31,15 @@ class Grant:
 
 
 _READ, _WRITE = AclOperation.READ, AclOperation.WRITE
+_CHECK = (Grant(AclOperation.DESCRIBE, _TOPICS), Grant(AclOperation.DESCRIBE_CONFIGS, ("changelog",)))
 #: Program → what its user needs. A user of several programs needs the rights of all of them.
 GRANTS: dict[str, tuple[Grant, ...]] = {
-    "streams topics create": (Grant(AclOperation.CREATE, _TOPICS), Grant(AclOperation.DESCRIBE, _TOPICS)),
+    "streams topics create": (Grant(AclOperation.CREATE, _TOPICS), *_CHECK),
+    "streams topics check": _CHECK,
     "streams worker --agents clicks": (
         Grant(_READ, ("clicks", "changelog"), ("clicks",)),
         Grant(_WRITE, ("recommendations", "changelog", "dead_letters")),
+        Grant(AclOperation.DESCRIBE_CONFIGS, ("changelog",)),
     ),
     "streams worker --agents items": (
         Grant(_READ, ("items",), ("items",)),
@@ -47,6 +50,7 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     "streams tail": (Grant(_READ, ("recommendations",)),),
     "streams audit": (Grant(_READ, ("clicks", "changelog", "recommendations", "dead_letters")),),
     "streams deadletters list": (Grant(_READ, ("dead_letters",)),),
+    "streams deadletters show": (Grant(_READ, ("dead_letters",)),),
     "streams deadletters replay": (
         Grant(_READ, ("dead_letters",)),
         Grant(_WRITE, ("clicks", "items", "dead_letters")),

@@ -34,7 +34,7 @@ from streams.ports import ItemIndex
 from streams.restore import Changelog, Restorer, check_fences
 from streams.standby import Standby
 from streams.store import PartitionStores
-from streams.topics import HEADER_BYTES, changelog_topic, check_topics, topic_id, topic_specs
+from streams.topics import HEADER_BYTES, changelog_topic, check_changelog, check_topics, topic_id, topic_specs
 from streams.watchdog import KafkaLag, Pulse, Watchdog
 
 _LOG = logging.getLogger("mindstream.worker")
@@ -70,6 +70,8 @@ def build(config: WorkerConfig, agents: Collection[str]) -> Process:
     needed = worker_rights(config.topics, config.worker.group, agents)
     check_rights(config.kafka, needed)
     check_topics(config.kafka, used_topics(topic_specs(config.topics, config.worker.group), needed))
+    if "clicks" in agents:
+        check_changelog(config.kafka, changelog_topic(config.worker.group))
     # The item agent owns the collection; a click worker alone must find it.
     milvus = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create="items" in agents)
     index = ObservedIndex(milvus, patience=2 * config.milvus.timeout + 10)
@@ -81,7 +83,7 @@ def build(config: WorkerConfig, agents: Collection[str]) -> Process:
     partitions = {"clicks": config.topics.partitions, "items": config.topics.item_partitions}
     for name, app in apps.items():
         reader = KafkaLag(config.kafka, app.conf.id, app.batches.topic, partitions[name], app.conf.broker_client_id)
-        watchdog.watch(app.batches, reader, app.metrics.lag)
+        watchdog.watch(app.batches, reader, app.metrics.lag, app.restored)
     if config.worker.metrics_port:
         batches = {name: app.batches for name, app in apps.items()}
         health = Health(batches, index, watchdog, pulse, artifact.model_version)
@@ -145,6 +147,7 @@ def _click_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, regis
     )
     records, clicks = Changelog(config.kafka, changelog), Positions(config.kafka, config.topics.clicks)
     restorer = Restorer(records, stores, outbox)
+    app.restored = lambda: restorer.applied
 
     def restore(partitions: Collection[int]) -> None:
         metrics.restored.inc(restorer.take_over(partitions))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -173,10 +173,14 @@ class _Transport(Transport):
 
 
 class WorkerApp(faust.App):
-    """A Faust app over the mended consumer, which lets its agent finish before the consumer goes."""
+    """A Faust app over the mended consumer, which lets its agent finish before the consumer goes.
+
+    `restored`: records that the agent's take-overs have applied so far; from any thread.
+    """
 
     batches: BatchAgent
     metrics: BatchMetrics
+    restored: Callable[[], int] = staticmethod(lambda: 0)
 
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)

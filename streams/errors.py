@@ -4,19 +4,27 @@ MindstreamError
 ├── BadMessage      permanent, this message only  → dead letter with its reason; the stream goes on
 ├── TransientError  Milvus or Kafka is away       → retried with back-off; the partition waits, nothing is committed
 └── FatalError      the configuration cannot work → the start is refused; the message names the remedy
+
+Exit statuses of all programs, worker, tools and producers alike; supervisors may restart after 69, 70 and 75:
+
+0    done, or stopped as it was told to (worker)
+1    what was given or found is not in order: bad lines, messages that were not delivered, books that do not balance
+2    the command line is wrong
+69   stood still although messages wait (EX_UNAVAILABLE)
+70   a defect of this software (EX_SOFTWARE); the log has the traceback
+75   Kafka or Milvus is away, or was for longer than the retry budget (EX_TEMPFAIL)
+78   the configuration cannot work, or Kafka or Milvus refuses us (EX_CONFIG); the message says what mends it
+130, 143   stopped by SIGINT, SIGTERM (tools and producers)
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-#: Exit status: a transient fault outlasted its budget (EX_TEMPFAIL); restart the process.
-EXIT_TRANSIENT = 75
-#: Exit status: a defect of this software (EX_SOFTWARE); the log has the traceback.
-EXIT_DEFECT = 70
-#: Exit status: the process stood still although messages wait (EX_UNAVAILABLE); restart it.
+EXIT_UNSOUND = 1
 EXIT_STALLED = 69
-#: Exit status: the configuration cannot work (EX_CONFIG); the message says what mends it.
+EXIT_DEFECT = 70
+EXIT_TRANSIENT = 75
 EXIT_CONFIG = 78
 
 Reason = Literal[

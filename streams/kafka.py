@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
@@ -100,7 +100,7 @@ def watermarks(kafka: Kafka, topic: str, partitions: Collection[int] | None = No
         consumer.close()
 
 
-def read_to_end(kafka: Kafka, topic: str, starts: Mapping[int, int] | None = None) -> Iterator[Record]:
+def read_to_end(kafka: Kafka, topic: str, starts: Mapping[int, int] | None = None) -> Generator[Record]:
     """Every message that the topic holds now, as they come; in order within a partition. Joins no consumer group.
 
     Args:
@@ -140,7 +140,12 @@ def read_to_end(kafka: Kafka, topic: str, starts: Mapping[int, int] | None = Non
 
 
 def follow(kafka: Kafka, topics: Sequence[str], from_beginning: bool = False) -> Iterator[Record | None]:
-    """Messages as they arrive, for ever; None whenever none arrived for 0.2 s, so that a caller can look around."""
+    """Messages as they arrive, for ever; None whenever none arrived for 0.2 s, so that a caller can look around.
+
+    Raises:
+        TransientError: Kafka is away at the start. Later on, its return is waited for.
+        FatalError: there is no such topic, or it refuses us.
+    """
     places = [(topic, partition) for topic in topics for partition in _partitions(kafka, topic)]
     consumer = Consumer(reader(kafka), logger=_LOG)
     try:
@@ -161,6 +166,8 @@ def follow(kafka: Kafka, topics: Sequence[str], from_beginning: bool = False) ->
                     error.retriable() or harmless(error) or error.code() == KafkaError._ALL_BROKERS_DOWN
                 ):
                     raise fault(error, raw.topic())
+    except KafkaException as error:
+        raise fault(error.args[0]) from None
     finally:
         consumer.close()
 

@@ -17,17 +17,15 @@ from datetime import datetime
 
 import click
 import orjson
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from configs.schema import Kafka, WorkerConfig
 from streams.deadletters import Letter, Place, json_value, read_letter, read_receipt, receipt_output, replay_output
-from streams.kafka import ADMIN_TIMEOUT, admin, fault, metadata, read_to_end
+from streams.kafka import metadata, read_to_end
 from streams.outbox import KafkaOutbox
-from streams.topics import HEADER_BYTES
+from streams.topics import HEADER_BYTES, topic_settings
 
 #: Letters that are sent before their receipts.
 _PORTION = 100
@@ -203,15 +201,8 @@ def _limits(kafka: Kafka, topics: Collection[str]) -> dict[str, int]:
         FatalError: Kafka refuses to tell.
     """
     existing = metadata(kafka).topics
-    resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics if topic in existing]
-    if not resources:
-        return {}
-    client = admin(kafka)
-    futures = client.describe_configs(resources, request_timeout=ADMIN_TIMEOUT)
-    try:
-        return {resource.name: int(future.result()["max.message.bytes"].value) for resource, future in futures.items()}
-    except KafkaException as error:
-        raise fault(error.args[0]) from None
+    found = topic_settings(kafka, [topic for topic in topics if topic in existing])
+    return {topic: int(settings["max.message.bytes"]) for topic, settings in found.items()}
 
 
 def _fault(letter: Letter, limits: dict[str, int]) -> str | None:

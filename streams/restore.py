@@ -227,9 +227,13 @@ class Restorer:
         changelog: to read.
         stores: local histories.
         outbox: sends repairs to the changelog.
+
+    Attributes:
+        applied: records so far, by which others see that a long call goes on.
     """
 
     def __init__(self, changelog: Changelog, stores: PartitionStores, outbox: Outbox) -> None:
+        self.applied = 0
         self._changelog = changelog
         self._stores = stores
         self._outbox = outbox
@@ -268,6 +272,7 @@ class Restorer:
                 replica.apply(partition, portion)
                 reached[partition] = max(reached[partition], portion.reached)
                 progress.add(len(portion.records))
+                self.applied += len(portion.records)
         except CorruptHistoryError as error:
             raise corrupt(self._changelog.topic, error) from None
         self._finish(reached, replica.behind)

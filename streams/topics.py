@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
 from configs.schema import Kafka, Topics
@@ -17,8 +18,13 @@ from streams.kafka import ADMIN_TIMEOUT, admin, fault, metadata
 HEADER_BYTES = 2**20
 #: Milliseconds until compaction may touch a changelog record. A worker that was paused may write an older record behind
 #: a newer one; the owner repairs that within seconds, or at a take-over (`streams.restore`), and until then the newer
-#: one has to stay. By the broker's clock: a producer's may be wrong.
+#: one has to stay.
 COMPACTION_LAG = 10 * 60_000
+#: Compaction lag and retention go by the broker's clock. A producer's may be wrong: Kafka 4 refuses what is more than
+#: an hour ahead, and deletes early what lies far enough behind.
+_BY_BROKER = {"message.timestamp.type": "LogAppendTime"}
+#: What the histories rest on: without these settings records may go that are still needed.
+_CHANGELOG = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(COMPACTION_LAG)} | _BY_BROKER
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,18 +43,17 @@ def changelog_topic(group: str) -> str:
 
 def topic_specs(topics: Topics, group: str) -> list[TopicSpec]:
     """All topics of the project."""
-    kept = {"cleanup.policy": "delete", "retention.ms": str(int(topics.retention_days * 86_400_000))}
-    compacted = {"cleanup.policy": "compact"}
+    kept = _BY_BROKER | {"cleanup.policy": "delete", "retention.ms": str(int(topics.retention_days * 86_400_000))}
+    compacted = _BY_BROKER | {"cleanup.policy": "compact"}
     large = {"max.message.bytes": str(topics.max_message_bytes)}
     larger = {"max.message.bytes": str(topics.max_message_bytes + HEADER_BYTES)}
-    repairable = {"min.compaction.lag.ms": str(COMPACTION_LAG), "message.timestamp.type": "LogAppendTime"}
     safe = {"min.insync.replicas": "2"} if topics.replication >= 3 else {}
     return [
         TopicSpec(topics.clicks, topics.partitions, kept | large | safe),
         TopicSpec(topics.items, topics.item_partitions, compacted | large | safe),
         TopicSpec(topics.recommendations, topics.partitions, kept | safe),
         TopicSpec(topics.dead_letters, topics.item_partitions, kept | larger | safe),
-        TopicSpec(changelog_topic(group), topics.partitions, compacted | repairable | safe),
+        TopicSpec(changelog_topic(group), topics.partitions, _CHANGELOG | safe),
     ]
 
 
@@ -103,6 +108,49 @@ def check_topics(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
                 "topics.partitions and topics.item_partitions to what Kafka has (histories lie in the partition of "
                 "their clicks, so partitions cannot be added later)"
             )
+
+
+def check_changelog(kafka: Kafka, topic: str) -> None:
+    """Check the settings of the changelog that correctness rests on; somebody may have changed them, or made the topic.
+
+    Raises:
+        TransientError: Kafka is away.
+        FatalError: they are others, or Kafka refuses to tell; the message says what mends it.
+    """
+    found = topic_settings(kafka, [topic])[topic]
+    # More time before compaction does no harm.
+    enough = int(found["min.compaction.lag.ms"]) >= COMPACTION_LAG
+    wrong = {
+        name: wanted
+        for name, wanted in _CHANGELOG.items()
+        if found[name] != wanted and not (enough and name == "min.compaction.lag.ms")
+    }
+    if wrong:
+        has = ", ".join(f"{name}={found[name]}" for name in wrong)
+        change = ",".join(f"{name}={wanted}" for name, wanted in wrong.items())
+        raise FatalError(
+            f"topic {topic} has {has}, with which histories can be lost; set them: kafka-configs --bootstrap-server "
+            f"{kafka.bootstrap_servers} --alter --entity-type topics --entity-name {topic} --add-config {change}"
+        )
+
+
+def topic_settings(kafka: Kafka, topics: Collection[str]) -> dict[str, dict[str, str]]:
+    """Topic → its settings, the broker's defaults included.
+
+    Raises:
+        TransientError: Kafka is away.
+        FatalError: there is no such topic, or Kafka refuses to tell.
+    """
+    if not topics:
+        return {}
+    client = admin(kafka)
+    resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
+    futures = client.describe_configs(resources, request_timeout=ADMIN_TIMEOUT)
+    try:
+        entries = {resource.name: future.result() for resource, future in futures.items()}
+    except KafkaException as error:
+        raise fault(error.args[0]) from None
+    return {topic: {name: entry.value for name, entry in found.items()} for topic, found in entries.items()}
 
 
 def topic_id(kafka: Kafka, topic: str) -> str:

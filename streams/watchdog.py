@@ -8,7 +8,7 @@ A partition stands still while messages wait behind its committed offset and thi
 left when one of the agent's partitions has stood still for the time-out. What is no standstill:
 
 - Kafka does not answer the watchdog: then nothing can be known. All clocks start again.
-- Histories are being restored.
+- Histories are being restored, and more of them with each look.
 - A batch is tried again after transient faults: that is limited by the retry budget, not here.
 - Others of the agent's partitions move and there is always more to do: this one may be waiting for its turn, and its
   clock runs ten times slower.
@@ -26,16 +26,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import KafkaException
 from prometheus_client import Gauge
 
 from configs.schema import Kafka
 from streams.agents import AgentState
 from streams.errors import EXIT_STALLED, FatalError, TransientError
-from streams.kafka import Positions, admin, reader
+from streams.kafka import Positions, admin, read_to_end
 
 _LOG = logging.getLogger("mindstream.watchdog")
 
@@ -116,19 +117,22 @@ class Standstill:
         self._patience = patience
         self._committed: dict[int, int] = {}
         self._emptied = 0
+        self._restored = 0
         self.seconds: dict[int, float] = {}
 
-    def look(self, state: AgentState, marks: Mapping[int, Mark], step: float) -> None:
-        """Bring `seconds` up to date, `step` seconds after the last look."""
+    def look(self, state: AgentState, marks: Mapping[int, Mark], step: float, restored: int = 0) -> None:
+        """Bring `seconds` up to date, `step` seconds after the last look; `restored` records have been applied."""
         moved = {p for p, mark in marks.items() if mark.committed != self._committed.get(p)}
         busy = state.emptied == self._emptied
         self._committed = {p: mark.committed for p, mark in marks.items()}
         self._emptied = state.emptied
+        restoring = state.restoring and restored != self._restored
+        self._restored = restored
         behind = {p for p, mark in marks.items() if mark.lag}
         if state.owned:
             behind &= state.owned
             retrying = 0 < state.retrying < self._patience
-            excused = state.restoring or retrying
+            excused = restoring or retrying
             if busy and moved & state.owned:
                 step *= _TURN
         else:
@@ -153,6 +157,7 @@ class _Watched:
     reader: LagReader
     standstill: Standstill
     lag: Gauge
+    restored: Callable[[], int]
     shown: set[int] = field(default_factory=set)
 
 
@@ -188,9 +193,14 @@ class Watchdog:
         self._fault = "not asked yet"
         self._logged = -_LOG_EVERY
 
-    def watch(self, agent: Agent, reader: LagReader, lag: Gauge) -> None:
-        """Add an agent, before `start`. `lag` shows the lag of its partitions."""
-        self._watched.append(_Watched(agent, reader, Standstill(self._patience), lag))
+    def watch(self, agent: Agent, reader: LagReader, lag: Gauge, restored: Callable[[], int] = lambda: 0) -> None:
+        """Add an agent, before `start`.
+
+        Args:
+            lag: shows the lag of its partitions.
+            restored: records that its take-overs have applied so far.
+        """
+        self._watched.append(_Watched(agent, reader, Standstill(self._patience), lag, restored))
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
@@ -215,7 +225,7 @@ class Watchdog:
             try:
                 marks = watched.reader.marks()
                 state = watched.agent.state()
-                watched.standstill.look(state, marks, step)
+                watched.standstill.look(state, marks, step, watched.restored())
                 self._show(watched, state, marks)
                 late = self._confirmed(watched, state, marks)
             except TransientError as error:
@@ -320,21 +330,11 @@ class KafkaLag:
 
     def readable(self, partition: int, offset: int) -> bool:
         """See `LagReader.readable`."""
-        settings = {"auto.offset.reset": "earliest", "enable.partition.eof": True}
-        consumer = Consumer(reader(self._kafka, "mindstream-watchdog", **settings), logger=_LOG)
         try:
-            consumer.assign([TopicPartition(self._topic, partition, offset)])
-            message = consumer.poll(_TIMEOUT)
-            if message is None:
-                raise TransientError("Kafka", f"{self._topic} [{partition}]: no message within {_TIMEOUT:.0f} s")
-            error = message.error()
-            if error is None or error.code() == KafkaError._PARTITION_EOF:
-                return error is None
-            raise TransientError("Kafka", error.str())
-        except KafkaException as error:
-            raise TransientError("Kafka", str(error.args[0])) from None
-        finally:
-            consumer.close()
+            with closing(read_to_end(self._kafka, self._topic, {partition: offset})) as records:
+                return next(records, None) is not None
+        except FatalError as error:
+            raise TransientError("Kafka", str(error)) from None
 
     def owned_by_others(self) -> Collection[int]:
         """See `LagReader.owned_by_others`."""

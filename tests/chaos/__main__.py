@@ -17,16 +17,12 @@ from random import Random
 import click
 
 from benchmarks.report import Run
-from streams.errors import EXIT_TRANSIENT
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.stage import Figures, Servers, Stage, servers, table
 from tests.chaos.trips import SABOTAGES
 
 #: Seconds that the workers get to answer everything after a scenario.
 PATIENCE = 120.0
-
-#: How workers may end: killed, or after their retry budget.
-EXPECTED = {-signal.SIGKILL, EXIT_TRANSIENT}
 
 EPILOG = """\b
 Examples:
@@ -48,8 +44,8 @@ def main(
 ) -> None:
     """Play every scenario in each round, in random order on new topics; exit status 1 when an audit does not balance.
 
-    So it is when a worker crashed or had a defect, although nothing was lost. The folder with the logs of the workers
-    is kept then, and its name is printed.
+    So it is when a worker crashed, had a defect or was slow to leave, although nothing was lost. The folder with the
+    logs of the workers is kept then, and its name is printed.
     """
     for ending in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started us with them ignored
         signal.signal(ending, signal.default_int_handler)  # leaves through the servers' and workers' ends
@@ -67,10 +63,7 @@ def main(
                 path.write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n", encoding="utf-8")
             click.echo(table(figures) if number == rounds - 1 else f"round {number + 1} of {rounds} played")
     if not all(f.ok for f in figures):
-        click.echo(f"THE BOOKS DO NOT BALANCE; logs: {folder}")
-        sys.exit(1)
-    if strange := sorted({end for f in figures for end in f.ends} - EXPECTED):
-        click.echo(f"The books balance, but workers ended with {strange}, which no fault here explains; logs: {folder}")
+        click.echo(f"WRONG; logs: {folder}")
         sys.exit(1)
     shutil.rmtree(folder)
 
@@ -84,7 +77,7 @@ def play(
     sabotage: str | None = None,
     patience: float = PATIENCE,
 ) -> list[Figures]:
-    """One round. Ends with the first scenario whose audit does not balance within `patience` seconds."""
+    """One round. Ends with the first scenario that goes wrong; the audit gets `patience` seconds to balance."""
     order = list(names or SCENARIOS)
     Random(seed).shuffle(order)
     figures: list[Figures] = []
@@ -101,7 +94,7 @@ def play(
                 f"{time.monotonic() - started:.0f} s in all"
             )
             if not f.ok:
-                click.echo(f"{f.report.to_text()}\nitems different        {f.items_different:>10,}")
+                click.echo("\n".join(f.wrong))
                 break
     return figures
 

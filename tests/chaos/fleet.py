@@ -19,6 +19,14 @@ _RESTART = 0.5
 _GRACE = 30.0
 
 
+@dataclass(frozen=True)
+class Leaving:
+    """How a worker left that was told to: its exit status, and the seconds from SIGTERM to its end."""
+
+    status: int
+    seconds: float
+
+
 @dataclass
 class _Member:
     process: subprocess.Popen[bytes]
@@ -31,6 +39,7 @@ class Fleet:
 
     Attributes:
         ends: exit statuses of processes that ended by themselves or were killed, in order.
+        leavings: of workers that were told to go, in order.
     """
 
     def __init__(self, site: Site, environment: Mapping[str, str], extra: Sequence[str]) -> None:
@@ -42,6 +51,7 @@ class Fleet:
         self._closing = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, daemon=True)
         self.ends: list[int] = []
+        self.leavings: list[Leaving] = []
         self._supervisor.start()
 
     @property
@@ -77,19 +87,19 @@ class Fleet:
             self._members[name].wipe = wipe
             self._members[name].process.kill()
 
-    def retire(self, name: str) -> float:
-        """SIGTERM, no restart. Returns the seconds until it had left; raises if it did not."""
+    def retire(self, name: str) -> None:
+        """SIGTERM, no restart. Returns when it has left; raises if it does not."""
         with self._lock:
             member = self._members[name]
             member.wanted = False
         started = time.monotonic()
         member.process.send_signal(signal.SIGTERM)
         try:
-            member.process.wait(_GRACE)
+            status = member.process.wait(_GRACE)
         except subprocess.TimeoutExpired:
             member.process.kill()
             raise
-        return time.monotonic() - started
+        self.leavings.append(Leaving(status, time.monotonic() - started))
 
     def close(self) -> None:
         self._closing.set()

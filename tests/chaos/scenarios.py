@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -63,8 +64,7 @@ def kill_all(stage: Stage) -> None:
 def sigterm(stage: Stage) -> None:
     """SIGTERM under load; another worker takes its place."""
     name = stage.victim()
-    seconds = stage.fleet.retire(name)
-    assert seconds < 10, f"the worker needed {seconds:.1f} s to leave"
+    stage.fleet.retire(name)
     stage.hold(2, 5)
     stage.fleet.start(name)
     stage.hold(0, 10)
@@ -143,24 +143,33 @@ def milvus_paused(stage: Stage) -> None:
 
 
 def milvus_errors(stage: Stage) -> None:
-    """Milvus answers, with errors: the collection is not in its memory."""
+    """Milvus answers, with errors: whenever a worker has put the collection back into its memory, it goes again."""
+    before = _errors_seen(stage)
+    name = collection_name(stage.site.artifact.model_version)
     client = MilvusClient(uri=stage.servers.milvus_address)
     try:
-        name = collection_name(stage.site.artifact.model_version)
-        for _ in range(4):
+        until = time.monotonic() + (4 if stage.short else 10)
+        while time.monotonic() < until:
             client.release_collection(name)
-            stage.hold(0.5)
+            time.sleep(0.05)
         client.load_collection(name)
     finally:
         client.close()
+    seen = _errors_seen(stage) - before
+    assert seen >= 3, f"workers saw {seen} errors of Milvus"
     stage.hold(2)
+
+
+def _errors_seen(stage: Stage) -> int:
+    lines = [line for name in stage.fleet.names for line in stage.fleet.log(name).splitlines()]
+    return sum("Milvus: " in line and "trying again" in line for line in lines)
 
 
 def everything(stage: Stage) -> None:
     """A worker is killed at the worst moment while the broker and Milvus restart."""
     point = stage.rng.choice(["half sent", "histories sent", "answers sent", "sent", "stored"])
     stage.trips.arm(point, signal.SIGKILL)
-    stage.trips.await_victim(point, 60)
+    assert stage.trips.await_victim(point, 60), f"no worker came to the point {point!r}"
     with stage.servers.milvus_lock:
         stage.servers.kafka.kill()
         stage.servers.milvus.kill()

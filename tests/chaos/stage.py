@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,12 +12,6 @@ from pathlib import Path
 from random import Random
 
 import numpy as np
-from confluent_kafka.admin import (  # type: ignore[attr-defined]
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-)
 
 from embedded import ports
 from embedded.errors import EmbeddedError
@@ -25,10 +20,10 @@ from embedded.server import Launch, Report, Server
 from embedded.stack import Stack
 from embedded.standalone import require_platform
 from streams.audit import AuditReport, audit_kafka
-from streams.errors import TransientError
+from streams.errors import EXIT_TRANSIENT, TransientError
 from streams.kafka import read_to_end, watermarks
 from streams.messages import decode_recommendation
-from tests.chaos.fleet import Fleet
+from tests.chaos.fleet import Fleet, Leaving
 from tests.chaos.proxy import Proxy
 from tests.chaos.traffic import Traffic
 from tests.chaos.trips import Trips
@@ -38,6 +33,10 @@ from tests.site import Site, wait_for
 RATE = 60.0
 #: Seconds without an answer after which Milvus is restarted.
 MILVUS_PATIENCE = 15.0
+#: How workers may end that are not told to: killed, or after their retry budget.
+KILLED, EXPECTED = -signal.SIGKILL, {-signal.SIGKILL, EXIT_TRANSIENT}
+#: Seconds that a worker which is told to go may take.
+LEAVES_WITHIN = 5.0
 #: Settings of the workers: short time-outs, so that a scenario takes seconds.
 WORKER = (
     "worker.session_timeout=6",
@@ -130,8 +129,10 @@ class Figures:
     """What one scenario did and found.
 
     Attributes:
-        clicks: messages sent to the click topic meanwhile.
+        clicks: messages that came to the click topic meanwhile.
+        clicks_missing: messages that Kafka acknowledged since the round began, and does not hold.
         ends: exit statuses of workers that ended by themselves; -9 = killed.
+        leavings: how workers left that were told to.
         repeats: recommendations that repeat another one's source.
         out_of_order: recommendations that came after one for a newer click of the same user.
         longest_pause: seconds between two recommendations for clicks of one partition, by the broker's clock.
@@ -142,7 +143,9 @@ class Figures:
 
     scenario: str
     clicks: int
+    clicks_missing: int
     ends: list[int]
+    leavings: list[Leaving]
     repeats: int
     out_of_order: int
     longest_pause: float
@@ -152,7 +155,26 @@ class Figures:
 
     @property
     def ok(self) -> bool:
-        return self.report.ok and not self.items_different
+        return not self.wrong
+
+    @property
+    def wrong(self) -> list[str]:
+        """What is not as it must be, for people."""
+        strange = sorted(set(self.ends) - EXPECTED)
+        unclean = sorted({leaving.status for leaving in self.leavings} - {0})
+        slowest = max((leaving.seconds for leaving in self.leavings), default=0.0)
+        parts = [
+            (not self.report.ok, f"the books do not balance:\n{self.report.to_text()}"),
+            (self.items_different, f"items different: {self.items_different}"),
+            (self.clicks_missing, f"clicks that Kafka acknowledged and does not hold: {self.clicks_missing}"),
+            (strange, f"workers ended with {strange}, which no fault here explains"),
+            (unclean, f"workers left with {unclean} after SIGTERM, not with 0"),
+            (
+                slowest >= LEAVES_WITHIN,
+                f"a worker left {slowest:.1f} s after SIGTERM; {LEAVES_WITHIN:.0f} s are allowed",
+            ),
+        ]
+        return [text for found, text in parts if found]
 
 
 class Stage:
@@ -171,7 +193,6 @@ class Stage:
         self.site = Site(folder, servers.kafka_address, servers.milvus_address)
         self.site.create_topics()
         wait_for(self._filled, "Milvus, which the last round may have left half-way")
-        self._stamp_on_append()
         self.trips = Trips(folder / "trips", sabotage)
         extra = [part for setting in WORKER for part in ("--set", setting)]
         extra += ["--set", f"kafka.bootstrap_servers={servers.proxied_address}"]
@@ -217,10 +238,13 @@ class Stage:
             report, different = self._audit(), self._items_different()
         before, self.before = self.before, report
         ends, self.fleet.ends = self.fleet.ends, []
+        leavings, self.fleet.leavings = self.fleet.leavings, []
         return Figures(
             scenario,
             clicks=report.clicks - before.clicks,
+            clicks_missing=max(0, self.traffic.clicks - report.clicks),
             ends=ends,
+            leavings=leavings,
             repeats=report.repeats - before.repeats,
             out_of_order=report.out_of_order - before.out_of_order,
             longest_pause=self._longest_pause(),
@@ -279,35 +303,20 @@ class Stage:
             for item, vector in self.traffic.vectors.items()
         )
 
-    def _stamp_on_append(self) -> None:
-        """Recommendations carry the broker's time: that of the producer says when they wanted to be written."""
-        admin = AdminClient(self.site.config.kafka.client())
-        topic = self.site.config.topics.recommendations
-        entry = ConfigEntry("message.timestamp.type", "LogAppendTime", incremental_operation=AlterConfigOpType.SET)
-        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
-        for future in admin.incremental_alter_configs([resource]).values():
-            future.result(10)
-
 
 def table(figures: Sequence[Figures]) -> str:
-    """One line for each scenario; several rounds of one scenario are added up, pauses are the longest."""
-    lines = [
-        f"{'scenario':34} {'rounds':>6} {'clicks':>8} {'ends':>5} {'repeats':>8} {'late':>6} {'pause':>8}  "
-        "lost or doubled, stale, items"
-    ]
+    """The documentation's table, in Markdown: a row for each scenario, its rounds added up, their longest pause."""
+    lines = ["| scenario | clicks | kills | exits | repeats | out of order | pause |", "|---|---|---|---|---|---|---|"]
     for name in dict.fromkeys(f.scenario for f in figures):
         rounds = [f for f in figures if f.scenario == name]
-        wrong = [
-            f.report.unaccounted
-            + f.report.histories_missing
-            + f.report.histories_different
-            + f.report.histories_overwritten
-            for f in rounds
-        ]
+        ends = [end for f in rounds for end in f.ends]
+        kills = ends.count(KILLED)
         lines.append(
-            f"{name:34} {len(rounds):6} {sum(f.clicks for f in rounds):8,} {sum(len(f.ends) for f in rounds):5} "
-            f"{sum(f.repeats for f in rounds):8,} {sum(f.out_of_order for f in rounds):6,} "
-            f"{max(f.longest_pause for f in rounds):6.1f} s  "
-            f"{sum(wrong)}, {sum(f.report.users_stale for f in rounds)}, {sum(f.items_different for f in rounds)}"
+            f"| {name} | {sum(f.clicks for f in rounds):,} | {kills} | {len(ends) - kills} "
+            f"| {sum(f.repeats for f in rounds):,} | {sum(f.out_of_order for f in rounds):,} "
+            f"| {max(f.longest_pause for f in rounds):.1f} s |"
         )
-    return "\n".join(lines)
+    seconds = [leaving.seconds for f in figures for leaving in f.leavings]
+    left = f"; longest from SIGTERM to exit {max(seconds):.1f} s" if seconds else ""
+    clicks, wrong = sum(f.clicks for f in figures), sum(not f.ok for f in figures)
+    return "\n".join([*lines, "", f"{clicks:,} clicks in {len(figures)} scenarios, {wrong} of them wrong{left}"])

@@ -23,7 +23,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 def test_nothing_is_lost_or_doubled(tmp_path: Path, running: Servers) -> None:
     figures = play(running, tmp_path / "round", seed=7, names=SHORT, short=True)
     print(table(figures))
-    assert [f.scenario for f in figures if not f.ok] == []
+    assert [(f.scenario, f.wrong) for f in figures if not f.ok] == []
     assert len(figures) == len(SHORT)
     assert sum(len(f.ends) for f in figures) >= 3, "the kills did not happen"
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import random
 import threading
 import time
+from typing import Any
 
 import numpy as np
+from confluent_kafka import KafkaException
 
 from streams.errors import TransientError
+from streams.kafka import fault
 from streams.messages import Click, encode_click, user_key
+from streams.outbox import KafkaOutbox
 from streams.ports import Output
 from tests.site import Site
 
@@ -17,7 +21,8 @@ USERS = 400
 #: One user makes this share of all clicks.
 SKEW = 0.2
 POISON = 0.01
-#: Hours by which a producer's clock may be wrong, in either direction.
+#: Hours by which a producer's clock may be wrong, in either direction: the times in its clicks, and those that its
+#: client gives to Kafka.
 WRONG_CLOCK = 12
 #: Items published after training, whose vectors keep changing.
 NEW_ITEMS = range(5_000, 5_040)
@@ -25,11 +30,30 @@ NEW_ITEMS = range(5_000, 5_040)
 _TICK = 0.05
 
 
+class _WrongClock(KafkaOutbox):
+    """Tells Kafka times that are wrong, by another number of hours for each message."""
+
+    rng: random.Random
+
+    def _produce(self, output: Output, delivered: Any) -> None:
+        when = _wrong(self.rng)
+        try:
+            self._producer.produce(
+                output.topic, output.value, output.key, on_delivery=delivered, timestamp=round(when * 1000)
+            )
+        except KafkaException as error:
+            raise fault(error.args[0], output.topic) from None
+
+
+def _wrong(rng: random.Random) -> float:
+    return time.time() + rng.uniform(-WRONG_CLOCK, WRONG_CLOCK) * 3600
+
+
 class Traffic(threading.Thread):
     """Sends until it is stopped; whatever Kafka does not take at once is sent again.
 
     Attributes:
-        clicks: messages sent to the click topic.
+        clicks: messages sent to the click topic; when the traffic pauses, Kafka has acknowledged all of them.
         vectors: item id → vector published last.
     """
 
@@ -37,6 +61,8 @@ class Traffic(threading.Thread):
         super().__init__(daemon=True)
         self._site = site
         self._rng = random.Random(seed)
+        self._outbox = _WrongClock(site.config.kafka, site.config.topics.max_message_bytes)
+        self._outbox.rng = random.Random(seed)
         self._numbers = np.random.default_rng(seed)
         self._rate = rate
         self._flowing = threading.Event()
@@ -79,7 +105,7 @@ class Traffic(threading.Thread):
     def _send(self, outputs: list[Output]) -> None:
         while True:
             try:
-                self._site.outbox.send(outputs)
+                self._outbox.send(outputs)
             except TransientError:
                 if self._ended:
                     return
@@ -91,7 +117,7 @@ class Traffic(threading.Thread):
         user = 0 if self._rng.random() < SKEW else self._rng.randrange(1, USERS)
         if self._rng.random() < POISON:
             return Output(self._site.config.topics.clicks, user_key(user), self._rng.randbytes(self._rng.randrange(99)))
-        ts = time.time() + self._rng.uniform(-WRONG_CLOCK, WRONG_CLOCK) * 3600
+        ts = _wrong(self._rng)
         value = encode_click(Click(user, self._rng.randrange(1, len(self._site.artifact.item_ids)), ts))
         return Output(self._site.config.topics.clicks, user_key(user), value)
 

@@ -22,6 +22,7 @@ from model.artifact import save_artifact
 from producers import items, replay
 from producers.clicks import read_clicks
 from producers.generate import Shape, generate, write_clicks
+from streams.errors import EXIT_CONFIG
 from streams.messages import Item, ItemRemoval, decode_click, decode_item
 
 pytestmark = pytest.mark.integration
@@ -109,7 +110,7 @@ def test_unknown_topic_is_refused_and_not_created(kafka: str, tmp_path: Path, mo
     monkeypatch.setenv("MINDSTREAM_KAFKA", kafka)
     missing = f"missing-{uuid.uuid4().hex[:8]}"
     result = CliRunner().invoke(replay.main, [str(tmp_path / "c.csv"), "--set", f"topics.clicks={missing}"])
-    assert result.exit_code == 1
+    assert result.exit_code == EXIT_CONFIG
     assert "python -m streams topics create" in result.output
     assert missing not in AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=10).topics
 

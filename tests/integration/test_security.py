@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AclOperation,
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+)
 
 from configs.loader import load_worker
 from configs.schema import WorkerConfig
@@ -20,10 +27,13 @@ from embedded.standalone import require_platform
 from embedded.state import StateFile
 from streams.access import Right, check_rights, rights, worker_rights
 from streams.audit import audit_kafka
-from streams.errors import FatalError, TransientError
+from streams.deadletters import dead_letter_output
+from streams.errors import EXIT_CONFIG, FatalError, TransientError
 from streams.messages import Recommendation, decode_recommendation
 from streams.outbox import KafkaOutbox
-from streams.topics import HEADER_BYTES
+from streams.ports import DeadLetter, Message
+from streams.topics import HEADER_BYTES, changelog_topic
+from streams.watchdog import KafkaLag
 from tests.secure import SUPER, Authority, SecureKafka, SecureMilvus
 from tests.site import Site, wait_for
 
@@ -37,6 +47,9 @@ USERS = {
     "catalogue": ["producers.items"],
     "viewer": ["streams tail"],
     "auditor": ["streams audit"],
+    "checker": ["streams topics check"],
+    "reader": ["streams deadletters list", "streams deadletters show"],
+    "resender": ["streams deadletters replay"],
 }
 AGENTS = ("clicks", "items")
 
@@ -178,11 +191,63 @@ def test_every_missing_right_is_named(site: SecureSite, broker: SecureKafka) -> 
     broker.revoke("worker", everything)
     with acting(broker.login("worker")):
         done = site.run("streams", "worker")
-    assert done.returncode == 78
+    assert done.returncode == EXIT_CONFIG
     assert done.stderr.count("\n") == 1, done.stderr
     for right in needed:
         assert str(right) in done.stderr
     broker.grant("worker", everything)
+
+
+def test_the_watchdog_sees_with_the_worker_s_rights_what_waits(site: SecureSite) -> None:
+    site.create_topics()
+    site.outbox.send([site.click(user, 5) for user in range(20)])
+    config = site.config_of("worker")
+    group = f"{config.worker.group}-clicks"
+    lag = KafkaLag(config.kafka, group, config.topics.clicks, config.topics.partitions, "nobody")
+    marks = lag.marks()
+    assert sum(mark.lag for mark in marks.values()) == 20
+    for partition, mark in marks.items():
+        assert lag.readable(partition, mark.committed) == (mark.lag > 0)
+        assert not lag.readable(partition, mark.end)
+
+
+def test_dead_letters_with_the_least_rights(site: SecureSite, broker: SecureKafka) -> None:
+    site.create_topics()
+    message = Message(site.config.topics.clicks, 3, 991, b"7", b"{")
+    letter = DeadLetter(message, "not_json", "broken")
+    site.outbox.send([dead_letter_output(site.config.topics.dead_letters, letter, time.time(), 10**6)])
+    place = f"{message.topic}/3/991"
+    for user, arguments, says in (
+        ("reader", ("list",), "1 dead letter: 1 not_json"),
+        ("reader", ("show", place), "broken"),
+        ("resender", ("replay", place), "1 dead letter would be sent back"),
+        ("resender", ("replay", place, "--yes"), "1 of 1 dead letter sent back"),
+    ):
+        with acting(broker.login(user)):
+            done = site.run("streams", "deadletters", *arguments)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert says in done.stdout
+    assert [(m.key, m.value) for m in site.messages(message.topic)] == [(b"7", b"{")]
+
+
+def test_a_changelog_that_loses_histories_is_refused(site: SecureSite, broker: SecureKafka) -> None:
+    site.create_topics()
+    topic = changelog_topic(site.config.worker.group)
+    with acting(broker.login("checker")):
+        done = site.run("streams", "topics", "check")
+    assert done.returncode == 0, done.stderr
+    admin = AdminClient(site.config.kafka.client())
+    entry = ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
+    for altered in admin.incremental_alter_configs([resource]).values():
+        altered.result(10)
+    for user, command in (("checker", ("topics", "check")), ("worker", ("worker",))):
+        with acting(broker.login(user)):
+            done = site.run("streams", *command)
+        assert done.returncode == EXIT_CONFIG, done.stderr
+        assert f"topic {topic} has cleanup.policy=delete" in done.stderr
+        assert "--add-config cleanup.policy=compact\n" in done.stderr
 
 
 def test_tools_without_rights_say_so(site: SecureSite, broker: SecureKafka) -> None:
@@ -199,7 +264,7 @@ def test_tools_without_rights_say_so(site: SecureSite, broker: SecureKafka) -> N
         }.items():
             producer = command[0].startswith("producers")
             done = site.run(*command, sets=("kafka", "topics") if producer else None)
-            assert done.returncode == (1 if producer else 78), done.stderr
+            assert done.returncode == EXIT_CONFIG, done.stderr
             assert done.stderr.count("\n") == 1, done.stderr
             assert says in done.stderr
     # Seeing the topic is not enough.
@@ -211,11 +276,11 @@ def test_tools_without_rights_say_so(site: SecureSite, broker: SecureKafka) -> N
             if anything_else:
                 broker.grant("admin", wrong)
             done = site.run("producers.replay", str(clicks), sets=("kafka", "topics"))
-            assert done.returncode == 1
+            assert done.returncode == EXIT_CONFIG
             assert f"needs Write on {topics.clicks}" in done.stderr
             assert "Traceback" not in done.stderr
         done = site.run("streams", "tail", "--from-beginning", "--limit", "1")
-        assert done.returncode == 78
+        assert done.returncode == EXIT_CONFIG
         assert topics.recommendations in done.stderr
         assert "authorization failed" in done.stderr
     broker.revoke("admin", [*describe, *wrong])
@@ -239,7 +304,7 @@ def test_a_right_taken_away_stops_the_worker_and_loses_nothing(
             broker.revoke("worker", [right])
             site.outbox.send([site.click(user, 7) for user in range(20)])
             wait_for(lambda: worker.poll() is not None, "the worker to leave")
-            assert worker.returncode == 78
+            assert worker.returncode == EXIT_CONFIG
         log = (site.folder / "worker.log").read_text()
         (line,) = [line for line in log.splitlines() if "CRITICAL" in line]
         assert "authorization" in line.lower()
@@ -282,12 +347,18 @@ def test_wrong_credentials_are_one_clear_error(
         login["MINDSTREAM_KAFKA"] = kafka
     commands: list[tuple[str, ...]] = [("streams", "worker"), ("producers.replay", str(clicks))]
     if wrong == "password":  # the tools ask as the worker does
-        commands += [("streams", "topics", "check"), ("streams", "tail")]
+        commands += [
+            ("producers.items", "--artifact", str(site.artifact.path)),
+            ("streams", "topics", "check"),
+            ("streams", "tail"),
+            ("streams", "audit"),
+            ("streams", "deadletters", "list"),
+        ]
     with acting(login):
         for command in commands:
             producer = command[0].startswith("producers")
             done = site.run(*command, sets=("kafka", "topics") if producer else None)
-            assert done.returncode == (1 if producer else 78), done.stderr
+            assert done.returncode == EXIT_CONFIG, done.stderr
             assert done.stderr.count("\n") == 1, done.stderr
             assert says in done.stderr
             assert "secret-and-wrong" not in done.stderr
@@ -328,7 +399,7 @@ def test_milvus_with_token_and_tls(tmp_path: Path, kafka: str, secure_milvus: Se
     ):
         with acting({"MINDSTREAM_MILVUS_TOKEN": token}):
             done = site.run("streams", "worker", "--set", override)
-        assert done.returncode == 78, done.stderr
+        assert done.returncode == EXIT_CONFIG, done.stderr
         errors = [line for line in done.stderr.splitlines() if "error: " in line or "CRITICAL" in line]
         assert len(errors) == 1, done.stderr
         assert says in errors[0]

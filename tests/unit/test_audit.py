@@ -5,11 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streams.audit import AuditReport, Place, audit
+import streams.audit
+from configs.loader import load_worker
+from streams.audit import AuditReport, Place, audit, audit_kafka
+from streams.deadletters import dead_letter_output
 from streams.errors import FatalError
 from streams.history import History
+from streams.kafka import Record
 from streams.messages import decode_recommendation, encode_recommendation
-from streams.ports import Message, Output
+from streams.ports import DeadLetter, Message, Output
+from streams.topics import changelog_topic
 from tests.unit.fakes import ClickWorld, click_message
 
 
@@ -57,8 +62,12 @@ def test_true_books_balance(books: Books) -> None:
     report = books.audit()
     assert report.ok
     assert (report.clicks, report.dead_letters, report.users, report.without_candidates) == (5, 1, 3, 1)
-    assert report.recommendations == 3
-    assert "the books balance" in report.to_text()
+    assert report.recommendations == report.histories_equal == 3
+    said = " ".join(report.to_text().split())
+    assert "histories equal 3" in said
+    assert "histories different 0" in said
+    assert "users without candidates are not verified" in said
+    assert "the books balance" in said
 
 
 def test_what_others_write_to_the_recommendations_is_counted_and_changes_nothing(books: Books) -> None:
@@ -75,10 +84,28 @@ def test_a_missing_dead_letter_is_an_unaccounted_click(books: Books) -> None:
     assert not books.audit().ok
 
 
+@pytest.mark.parametrize("place", [(0, 0), (0, 77), (5, 2)], ids=["readable", "no message", "no partition"])
+def test_a_letter_for_a_readable_click_or_for_none_is_found(books: Books, place: Place) -> None:
+    books.dead.add(place)
+    report = books.audit()
+    assert (report.letters_unfounded, report.dead_letters) == (1, 1)
+    assert not report.ok
+
+
+def test_a_removed_history_is_missing_unless_it_was_written_again(books: Books) -> None:
+    record = next(m for m in books.changelog if m.key == b"8")
+    books.changelog.append(record._replace(value=None))
+    report = books.audit()
+    assert (report.histories_missing, report.histories_equal) == (1, 2)
+    assert not report.ok
+    books.changelog.append(record)
+    assert books.audit().ok
+
+
 def test_a_lost_click_makes_a_history_different(books: Books) -> None:
     books.clicks.insert(4, click_message(4, 8, 5)._replace(offset=4))
     report = books.audit()
-    assert (report.histories_different, report.users_stale) == (1, 1)
+    assert (report.histories_different, report.histories_equal, report.users_stale) == (1, 2, 1)
 
 
 def test_a_click_counted_twice_makes_a_history_different(books: Books) -> None:
@@ -124,6 +151,43 @@ def test_clicks_that_kafka_has_deleted_stop_the_audit(books: Books) -> None:
     del books.clicks[0]
     with pytest.raises(FatalError, match="retention_days"):
         books.audit()
+
+
+@pytest.fixture
+def topics(books: Books, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Record]]:
+    """What Kafka has under the names of the shipped configuration, with the dead letter of the books."""
+    letter = DeadLetter(books.clicks[2], "not_json", "broken")
+    output = dead_letter_output("dead-letters", letter, 1000.0, 10**6)
+    dead = Record(Message("dead-letters", 0, 0, output.key, output.value), dict(output.headers), 0.0)
+    config = load_worker(None, (), {})
+    found = {
+        config.topics.clicks: [Record(message, {}, 0.0) for message in books.clicks],
+        config.topics.dead_letters: [dead],
+        changelog_topic(config.worker.group): [Record(message, {}, 0.0) for message in books.changelog],
+        config.topics.recommendations: [Record(message, {}, 0.0) for message in books.recommendations],
+    }
+    monkeypatch.setattr(streams.audit, "read_to_end", lambda _, topic: iter(found[topic]))
+    monkeypatch.setattr(streams.audit, "watermarks", lambda _, topic: {0: (0, len(found[topic]))})
+    return found
+
+
+def test_what_others_write_among_the_dead_letters_is_passed_over(books: Books, topics: dict[str, list[Record]]) -> None:
+    config = load_worker(None, ["history.length=4"], {})
+    for headers in ({"topic": b"clicks"}, {"topic": b"clicks", "partition": b"x", "offset": b"1"}, {}):
+        topics[config.topics.dead_letters].append(Record(Message("dead-letters", 0, 9, None, None), headers, 0.0))
+    report = audit_kafka(config, books.world.known.rows)
+    assert report.ok, report.to_text()
+    assert report.dead_letters == 1
+
+
+def test_a_click_topic_that_retention_has_emptied_stops_the_audit(
+    books: Books, topics: dict[str, list[Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = load_worker(None, ["history.length=4"], {})
+    topics[config.topics.clicks].clear()
+    monkeypatch.setattr(streams.audit, "watermarks", lambda *_: {0: (5, 5)})
+    with pytest.raises(FatalError, match="retention_days"):
+        audit_kafka(config, books.world.known.rows)
 
 
 def test_repeats_are_counted_and_allowed(books: Books) -> None:

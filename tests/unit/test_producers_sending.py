@@ -11,7 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import confluent_kafka as ck
@@ -26,7 +26,7 @@ from model.artifact import save_artifact
 from producers import generate, items, replay
 from producers.clicks import ClickFileError, read_clicks
 from producers.kafka import Report, Sender, send_all
-from streams.errors import FatalError, TransientError
+from streams.errors import EXIT_CONFIG, EXIT_TRANSIENT, FatalError, TransientError
 from streams.messages import Item, ItemRemoval, decode_click, decode_item
 
 Messages = list[tuple[int, bytes, bytes | None]]
@@ -191,16 +191,36 @@ def test_no_broker_is_one_clear_error_soon(clicks_file: Path, monkeypatch: pytes
         start = time.monotonic()
         result = run(replay.main, clicks_file, "--set", "producer.connect_timeout=1")
     assert time.monotonic() - start < 5
-    assert result.exit_code == 1
+    assert result.exit_code == EXIT_TRANSIENT
     assert "no broker answers at 127.0.0.1" in result.output
     assert "Connection refused" in result.output
     assert "python -m embedded up" in result.output
     assert 'eval "$(python -m embedded env)"' in result.output
 
 
+def test_a_wrong_setting_is_the_configuration_s_fault(clicks_file: Path) -> None:
+    result = run(replay.main, clicks_file, "--set", "replay.rate=-1")
+    assert result.exit_code == EXIT_CONFIG
+    assert "replay.rate" in result.output
+
+
+def test_a_topic_that_refuses_us_is_told_from_messages_that_fail(
+    kafka: MockKafka, clicks_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(sender: Sender, *_: Any) -> Report:
+        sender.report.sent = 1
+        sender._on_delivery(ck.KafkaError(ck.KafkaError.TOPIC_AUTHORIZATION_FAILED), cast("Any", None))
+        return sender.report
+
+    monkeypatch.setattr(replay, "send_all", refused)
+    result = run(replay.main, clicks_file)
+    assert result.exit_code == EXIT_CONFIG
+    assert "this user needs Write on clicks" in result.output
+
+
 def test_unknown_topic_names_the_remedy_and_creates_nothing(kafka: MockKafka, clicks_file: Path) -> None:
     result = run(replay.main, clicks_file, "--set", "topics.clicks=nope")
-    assert result.exit_code == 1
+    assert result.exit_code == EXIT_CONFIG
     assert "python -m streams topics create" in result.output
     assert "nope" not in kafka.owner.list_topics(timeout=5).topics
 
@@ -343,7 +363,7 @@ def test_usage_errors_of_items(artifact: Path, monkeypatch: pytest.MonkeyPatch) 
         assert result.exit_code == 2
         assert hint in result.output
     missing = run(items.main, "--artifact", artifact / "no")
-    assert missing.exit_code == 1
+    assert missing.exit_code == EXIT_CONFIG
     assert "python -m model.train" in missing.output
 
 

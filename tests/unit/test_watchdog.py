@@ -67,7 +67,8 @@ class World:
         self.pulse = Pulse(clock=lambda: self.time)
         self.lag = Gauge("lag", "lag", ["partition"], registry=CollectorRegistry())
         self.dog = Watchdog(TIMEOUT, BUDGET, self.pulse, leave=self.exits.append, clock=lambda: self.time)
-        self.dog.watch(self.agent, self.group, self.lag)
+        self.restored = 0
+        self.dog.watch(self.agent, self.group, self.lag, lambda: self.restored)
         self.dog.look()
 
     def passes(self, seconds: float, moving: Collection[int] = (), step: float = STEP) -> None:
@@ -162,14 +163,25 @@ def test_a_retry_that_never_comes_back_is_a_standstill() -> None:
     world.dies_after()
 
 
-def test_restoring_is_progress() -> None:
+def test_restoring_is_progress_while_records_come() -> None:
     world = World()
     world.group.ends[0] = 5
     world.agent.becomes(restored=False, restoring=True)
-    world.passes(20 * TIMEOUT)
+    for _ in range(30):
+        world.restored += 1
+        world.passes(0.9 * TIMEOUT)
     assert not world.exits
     world.agent.becomes(restoring=False)  # and then nobody goes on
+    world.restored += 1
     world.dies_after()
+
+
+def test_a_take_over_that_hangs_is_a_standstill() -> None:
+    world = World()
+    world.group.ends[0] = 5
+    world.restored = 7
+    world.agent.becomes(restored=False, restoring=True)
+    assert world.dies_after() < 2 * TIMEOUT
 
 
 def test_without_kafka_nothing_is_known(caplog: pytest.LogCaptureFixture) -> None:
