@@ -18,7 +18,7 @@ import confluent_kafka as ck
 
 from configs.schema import Kafka, Producer, Topics
 from streams.errors import FatalError, MindstreamError, TransientError
-from streams.tls import turned_away
+from streams.tls import turned_away, wrong_protocol
 
 #: Every writer of `clicks` must hash keys alike, or one user's clicks land in two partitions. This is the hash of
 #: Java's client and of the worker's; librdkafka's own default differs.
@@ -91,7 +91,7 @@ class Sender:
 
         Raises:
             TransientError: no broker answered within `producer.connect_timeout`.
-            FatalError: brokers refuse us (user, password, certificate), or the topic does not exist.
+            FatalError: brokers refuse us (user, password, certificate, protocol), or the topic does not exist.
         """
         address = self._kafka.bootstrap_servers
         try:
@@ -102,10 +102,12 @@ class Sender:
             reason = self._last_error or error.args[0]
             if turned_away(reason):
                 raise FatalError(self._kafka.refusal(reason.str())) from None
+            if (wrong := wrong_protocol(self._kafka)) is not None:
+                raise FatalError(self._kafka.refusal(wrong)) from None
             raise TransientError(
                 "Kafka",
                 f"no broker answers at {address} ({reason.str()}). Is the address right (kafka.bootstrap_servers or "
-                f"MINDSTREAM_KAFKA), and does it speak {self._kafka.security_protocol} (kafka.security_protocol)? "
+                "MINDSTREAM_KAFKA), and does it run? "
                 '`python -m embedded up` starts a broker on this machine; `eval "$(python -m embedded env)"` points a '
                 "shell at the one that runs",
             ) from None

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from configs.schema import Kafka
 from streams.errors import FatalError, TransientError
 from streams.ports import Message
-from streams.tls import speaks_tls, turned_away
+from streams.tls import turned_away, wrong_protocol
 
 _LOG = logging.getLogger("mindstream.kafka")
 
@@ -24,8 +24,6 @@ ADMIN_TIMEOUT = 10.0
 _TICK = 0.05
 #: Most log lines and the like that are taken from a client at a time.
 _EVENTS = 1000
-#: Seconds for the answer of a broker that has just cut us off.
-_PROBE = 2.0
 
 
 class Record(NamedTuple):
@@ -66,21 +64,9 @@ def metadata(kafka: Kafka) -> Any:
     except KafkaException as error:
         # "All brokers down" follows the error that says why.
         last = [error.args[0], *(r for r in reasons if r.code() != KafkaError._ALL_BROKERS_DOWN)][-1]
-    if kafka.uses_tls and _answers_without_tls(kafka):
-        raise FatalError(kafka.refusal("it does not speak TLS, and we do"))
-    addresses = [server.rpartition(":") for server in servers]
-    if not kafka.uses_tls and any(speaks_tls(host, int(port)) for host, _, port in addresses):
-        raise FatalError(kafka.refusal("it speaks TLS, and we do not"))
+    if (wrong := wrong_protocol(kafka)) is not None:
+        raise FatalError(kafka.refusal(wrong))
     raise TransientError("Kafka", f"{kafka.bootstrap_servers}: {last.str()} ({kafka.security_protocol})")
-
-
-def _answers_without_tls(kafka: Kafka) -> bool:
-    """Whether brokers answer a client without TLS and user: a TLS client is only cut off, as by one that is away."""
-    try:
-        AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0}).list_topics(timeout=_PROBE)
-    except KafkaException:
-        return False
-    return True
 
 
 def watermarks(kafka: Kafka, topic: str, partitions: Collection[int] | None = None) -> dict[int, tuple[int, int]]:
