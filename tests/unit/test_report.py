@@ -11,11 +11,13 @@ import click
 import numpy as np
 import pytest
 
-from benchmarks.data import Shop
+from benchmarks.data import Shop, random_artifact
 from benchmarks.plot import draw
 from benchmarks.report import Curve, Figure, Result, Run, commit, cpu_model, percentiles, to_json
 from benchmarks.stage import BenchmarkError
 from benchmarks.stream import Events, Phase
+from configs.loader import load_train
+from model.encoder import Routing
 
 RUN = Run(
     cpu="A processor",
@@ -139,6 +141,12 @@ def test_the_traffic_of_a_shop(tmp_path: Path) -> None:
     assert len(sessions) == 60
     oldest = sessions.order.min()
     assert np.count_nonzero(shop.sessions().log.order >= oldest) == 60  # the newest ones
+
+
+def test_a_generated_model_computes_what_the_shipped_configuration_says(tmp_path: Path) -> None:
+    artifact, network = random_artifact(tmp_path, items=10, dim=8), load_train().network
+    assert Routing.from_dict(artifact.encoder) == Routing.of(network)
+    assert artifact.interests == network.interests
 
 
 def test_curves_are_drawn(tmp_path: Path) -> None:
