@@ -11,6 +11,7 @@ import click
 import numpy as np
 import pytest
 
+from benchmarks.alone import alone
 from benchmarks.data import Shop, random_artifact
 from benchmarks.plot import draw
 from benchmarks.report import Curve, Figure, Result, Run, commit, cpu_model, percentiles, to_json
@@ -147,6 +148,15 @@ def test_a_generated_model_computes_what_the_shipped_configuration_says(tmp_path
     artifact, network = random_artifact(tmp_path, items=10, dim=8), load_train().network
     assert Routing.from_dict(artifact.encoder) == Routing.of(network)
     assert artifact.interests == network.interests
+
+
+def test_peak_memory_is_that_of_the_program_alone() -> None:
+    held = np.ones(200 << 17)  # 200 MiB that a forked process begins with
+    found = alone("import sys\nfound = {'given': sys.argv[1:]}", "a", "b")
+    assert found["given"] == ["a", "b"]
+    assert 2**20 < found["peak"] < held.nbytes / 2
+    with pytest.raises(BenchmarkError, match="status 3\nspoken"):
+        alone("import sys; print('spoken', file=sys.stderr); sys.exit(3)")
 
 
 def test_curves_are_drawn(tmp_path: Path) -> None:
