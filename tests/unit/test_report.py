@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import click
@@ -13,12 +15,15 @@ import pytest
 
 from benchmarks.alone import alone
 from benchmarks.data import Shop, random_artifact
+from benchmarks.freshness import publish_all
 from benchmarks.plot import draw
 from benchmarks.report import Curve, Figure, Result, Run, commit, cpu_model, percentiles, to_json
-from benchmarks.stage import BenchmarkError
+from benchmarks.stage import BenchmarkError, Worker
 from benchmarks.stream import Events, Phase
 from configs.loader import load_train
+from embedded.freshness import NewItems
 from model.encoder import Routing
+from streams.messages import FloatVector
 
 RUN = Run(
     cpu="A processor",
@@ -126,6 +131,38 @@ def test_rates_are_those_of_the_middle() -> None:
 def test_lateness_is_that_behind_an_open_schedule() -> None:
     clicks = events((0, 0, 10.0), (0, 1, 10.1), (0, 2, 10.5), (0, 3, 10.5))
     assert Phase(clicks, events()).lateness(rate=10).tolist() == pytest.approx([0, 0, 0.3, 0.2])
+
+
+class LateFirstItem(NewItems):
+    """Its first item is found when three others were."""
+
+    def __init__(self) -> None:
+        self.published, self.others = 0, threading.Semaphore(0)
+
+    def publish(self) -> tuple[int, FloatVector]:
+        self.published += 1
+        return self.published, np.zeros(2, np.float32)
+
+    def await_found(self, item_id: int, vector: FloatVector, since: float) -> float:
+        if item_id > 1:
+            self.others.release()
+        else:
+            assert all(self.others.acquire(timeout=60) for _ in range(3))
+        return time.monotonic() - since
+
+
+class Alive(Worker):
+    def __init__(self) -> None:
+        pass
+
+    def check(self) -> None:
+        pass
+
+
+def test_no_item_waits_for_one_before_it_to_be_found() -> None:
+    first, *others = publish_all(LateFirstItem(), 4, Alive())
+    assert len(others) == 3
+    assert first > 0.59  # the fourth has its moment 0.6 s later
 
 
 def test_the_traffic_of_a_shop(tmp_path: Path) -> None:
