@@ -79,7 +79,9 @@ class Phase:
 
         The schedule is the latest one that no click is ahead of.
         """
-        late: FloatVector = np.sort(self.clicks.at) - np.arange(len(self.clicks)) / rate
+        order = np.argsort(self.clicks.at, kind="stable")
+        late = np.empty(len(order))
+        late[order] = self.clicks.at[order] - np.arange(len(order)) / rate
         late -= late.min()
         return late
 
