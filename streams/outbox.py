@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -55,7 +55,7 @@ class KafkaOutbox:
             logger=_LOG,
         )
 
-    def send(self, outputs: Sequence[Output]) -> Sequence[int]:
+    def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:
         """See `streams.ports.Outbox.send`."""
         offsets = [-1] * len(outputs)
         errors: list[tuple[KafkaError, str]] = []
@@ -72,6 +72,7 @@ class KafkaOutbox:
                     offsets[place] = -1 if offset is None else offset
 
             self._produce(output, delivered)
+        produced()
         try:
             silent = self._producer.flush(DELIVERY_TIMEOUT + _OVERDUE)
         except SystemError as error:
