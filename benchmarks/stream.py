@@ -66,6 +66,12 @@ class Phase:
         """Clicks answered a second, while the middle 80 % of them were: neither the start nor the end counts."""
         return _steady(self.clicks.at + self.delays())
 
+    def progress(self) -> tuple[FloatVector, FloatVector]:
+        """(51,) seconds since the first click was answered, and how many were by then."""
+        share = np.linspace(0, 1, 51)
+        at: FloatVector = np.quantile(self.clicks.at + self.delays(), share)
+        return at - at[0], share * len(self.clicks)
+
     def answer_rate(self) -> float:
         """Answers a second, likewise."""
         return _steady(self.answers.at)

@@ -126,6 +126,9 @@ def test_rates_are_those_of_the_middle() -> None:
     assert phase.answer_rate() == pytest.approx(10, rel=0.05)
     assert phase.rate() == pytest.approx(20, rel=0.05)
     assert phase.coalesced() == pytest.approx(0.5)
+    seconds, answered = phase.progress()
+    assert seconds[0] == 0 and seconds[-1] == pytest.approx(109.9)
+    assert np.diff(answered).tolist() == pytest.approx([len(clicks) / 50] * 50)
 
 
 def test_lateness_is_that_behind_an_open_schedule() -> None:
