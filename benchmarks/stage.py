@@ -122,6 +122,10 @@ class Stage:
         assert address is not None  # this stack has Milvus
         return address
 
+    def fresh_milvus(self) -> None:
+        """End a Milvus that was started here, with all that it holds and remembers; the next use starts another one."""
+        self._stacks["milvus"].down(wipe=True)
+
     def server_cpu(self) -> dict[str, float]:
         """Server → CPU seconds that it has used so far, children included; only servers started here."""
         used = {}
