@@ -216,4 +216,5 @@ BENCHMARK = Benchmark(
     },
     kafka=True,
     milvus=True,
+    curves=True,
 )

@@ -106,6 +106,24 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, kafka: str, mi
     wait_for(lambda: _left(kafka, folder) == ([], []), "the topics to go")
 
 
+@pytest.mark.parametrize(
+    ("names", "plot", "text"),
+    [
+        (("encoder", "reader"), "x.png", "these have some: throughput, latency, pressure, scaling, recall"),
+        (("encoder", "recall"), "x.txt", ".txt cannot be drawn"),
+        (("recall",), "nowhere/x.png", "cannot be written"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_before_anything_runs(
+    tmp_path: Path, names: tuple[str, ...], plot: str, text: str
+) -> None:
+    command = [*_command(tmp_path / "bench", *names), "--plot", str(tmp_path / plot)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in (1, 2)
+    assert text in " ".join(done.stderr.replace("\n", " ").split())
+    assert not done.stdout
+
+
 def test_wrong_sizes_are_refused_with_the_known_ones(tmp_path: Path) -> None:
     command = [*_command(tmp_path, "encoder"), "--set", "encoder.user=3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

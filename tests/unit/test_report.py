@@ -16,7 +16,7 @@ import pytest
 from benchmarks.alone import alone
 from benchmarks.data import Shop, random_artifact
 from benchmarks.freshness import publish_all
-from benchmarks.plot import draw
+from benchmarks.plot import check, draw
 from benchmarks.report import Curve, Figure, Result, Run, commit, cpu_model, percentiles, to_json
 from benchmarks.stage import BenchmarkError, Worker
 from benchmarks.stream import Events, Phase
@@ -204,5 +204,13 @@ def test_curves_are_drawn(tmp_path: Path) -> None:
     several = [dataclasses.replace(RESULT, curves=[curve]), RESULT, dataclasses.replace(RESULT, curves=5 * [curve])]
     draw(tmp_path / "curves.svg", several)
     assert (tmp_path / "curves.svg").read_text().count("<!-- recall@50, % -->") == 6
-    with pytest.raises(click.ClickException, match="curve"):
-        draw(tmp_path / "none.png", [RESULT])
+    draw(tmp_path / "none.png", [RESULT])  # no curve yet
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_where_curves_cannot_be_drawn_is_said_beforehand(tmp_path: Path) -> None:
+    check(tmp_path / "curves.PNG")
+    with pytest.raises(click.ClickException, match=r"curves: no suffix cannot be drawn; known: .*png, .*svg"):
+        check(tmp_path / "curves")
+    with pytest.raises(click.ClickException, match="cannot be written: No such file"):
+        check(tmp_path / "nowhere" / "curves.png")
