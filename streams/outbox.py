@@ -12,6 +12,7 @@ from confluent_kafka import Message as RawMessage
 from configs.schema import Kafka
 from streams.errors import TransientError
 from streams.kafka import fault
+from streams.messages import PARTITIONER
 from streams.ports import Output
 
 _LOG = logging.getLogger("mindstream.kafka")
@@ -46,8 +47,7 @@ class KafkaOutbox:
                     # Nothing leaves while a batch is handed over, message by message; `flush` then sends all at once,
                     # without lingering.
                     "linger.ms": 50,
-                    # As Kafka's Java clients do, so that other producers put a user into the same partition.
-                    "partitioner": "murmur2_random",
+                    "partitioner": PARTITIONER,
                     "delivery.timeout.ms": int(DELIVERY_TIMEOUT * 1000),
                     "message.max.bytes": self._max_message_bytes,
                 }
