@@ -26,7 +26,8 @@ from benchmarks.stage import Site, Stage
 from benchmarks.stream import Recorder
 from model.artifact import Artifact
 
-#: What is changed → the values beside the base, as parts or multiples of it.
+#: What is changed → the values beside the base, as parts or multiples of it; the size "values" says how many of each,
+#: the last ones first.
 _VALUES: Mapping[str, Sequence[float]] = {
     "items": (5, 18.4),
     "users": (0.2, 5),
@@ -82,10 +83,10 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
         for value, point in series:
             found += _figures(f"{what} {value:,}", point)
         found += _curves(what, series)
-    return [*found, *(_slope(by, what, points) for by, what in _SLOPES)]
+    return [*found, *(slope(by, what, points) for by, what in _SLOPES)]
 
 
-def _slope(by: str, what: str, points: Mapping[tuple[str, int], Point]) -> Figure:
+def slope(by: str, what: str, points: Mapping[tuple[str, int], Point]) -> Figure:
     """What a million more of it take, from the smallest number to the largest."""
     series = sorted(value for name, value in points if name == by)
     few, many = series[0], series[-1]
@@ -94,7 +95,8 @@ def _slope(by: str, what: str, points: Mapping[tuple[str, int], Point]) -> Figur
 
 
 def _points(stage: Stage, sizes: Sizes, base: Mapping[str, int]) -> Iterator[tuple[str, int, Point]]:
-    changed = {what: [round(base[what] * part) for part in parts] for what, parts in _VALUES.items()}
+    n = sizes["values"]
+    changed = {what: [round(base[what] * part) for part in parts[-n:]] for what, parts in _VALUES.items()}
 
     def shop(items: int, users: int, length: int) -> Shop:
         folder = stage.folder / f"{items}-{users}-{length}"
@@ -176,7 +178,7 @@ def _curves(what: str, series: Sequence[tuple[int, Point]]) -> list[Curve]:
     ]
 
 
-_SHARED = {"dim": 64}
+_SHARED = {"dim": 64, "values": 2}
 BENCHMARK = Benchmark(
     run,
     {

@@ -26,7 +26,7 @@ SIZES = {
     "latency": SHOP | {"seconds": 1},
     "freshness": SHOP | {"published": 3},
     "pressure": SHOP | {"seconds": 1},
-    "scaling": SHOP,
+    "scaling": SHOP | {"values": 1},
     "recall": SHOP | {"queried": 10},
     "producers": {"items": 300, "dim": 8, "clicks": 500, "users": 50},
     "restore": {"users": 100, "items": 50, "partitions": 2},

@@ -18,6 +18,7 @@ from benchmarks.data import Shop, random_artifact
 from benchmarks.freshness import publish_all
 from benchmarks.plot import check, draw
 from benchmarks.report import Curve, Figure, Result, Run, commit, cpu_model, percentiles, to_json
+from benchmarks.scaling import Point, slope
 from benchmarks.stage import BenchmarkError, Worker
 from benchmarks.stream import Events, Phase
 from configs.loader import load_train
@@ -188,6 +189,17 @@ def test_a_generated_model_computes_what_the_shipped_configuration_says(tmp_path
     artifact, network = random_artifact(tmp_path, items=10, dim=8), load_train().network
     assert Routing.from_dict(artifact.encoder) == Routing.of(network)
     assert artifact.interests == network.interests
+
+
+def test_memory_grows_from_the_fewest_to_the_most_whatever_was_measured_first() -> None:
+    points = {
+        ("users", users): Point(1.0, 0.0, 0.0, worker_memory=300 * 2**20, milvus_memory=0, disk=users * 2**20 // 10_000)
+        for users in (100_000, 500_000, 20_000)
+    } | {("items", 7): Point(1.0, 0.0, 0.0, 0, 0, 0)}
+    disk = slope("users", "histories on disk", points)
+    assert disk.value == pytest.approx(100)
+    assert disk.unit == "MiB / million users"
+    assert slope("users", "memory of a worker", points).value == 0
 
 
 def test_peak_memory_is_that_of_the_program_alone() -> None:
