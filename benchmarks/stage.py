@@ -147,10 +147,10 @@ class Stage:
         return used
 
     @contextmanager
-    def index(self, artifact: Artifact) -> Iterator[None]:
+    def index(self, artifact: Artifact, kind: type[MilvusIndex] = MilvusIndex) -> Iterator[None]:
         """The artifact's items in Milvus, written directly and indexed, as they are some minutes after publishing."""
         config = load_worker(overrides=[f"milvus.uri={self.milvus_uri()}", "milvus.timeout=60"])
-        index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create=True)
+        index = kind(config.milvus, artifact.model_version, artifact.dim, create=True)
         try:
             self._fill(index, artifact)
             yield
