@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -85,20 +85,21 @@ def main(
         signal.signal(number, signal.default_int_handler)
     chosen = tuple(dict.fromkeys(names)) or tuple(NAMES)
     try:
-        results = measure(chosen, path, milvus, overrides, folder)
+        measure(chosen, path, plot, milvus, overrides, folder)
     except KeyboardInterrupt:
         click.echo("Interrupted; the servers are stopped.", err=True)
         sys.exit(130)
-    if plot is not None:
-        from benchmarks.plot import draw
-
-        draw(plot, results)
 
 
 def measure(
-    names: Sequence[str], path: Path | None, milvus: MilvusKind | None, overrides: Sequence[str], folder: Path
-) -> list[Result]:
-    """Run benchmarks one after the other; what is finished is printed and written at once.
+    names: Sequence[str],
+    path: Path | None,
+    plot: Path | None,
+    milvus: MilvusKind | None,
+    overrides: Sequence[str],
+    folder: Path,
+) -> None:
+    """Run benchmarks one after the other; what is finished is printed, written and drawn at once.
 
     Raises:
         click.ClickException: a benchmark could not be finished.
@@ -114,6 +115,8 @@ def measure(
     sizes = {name: dict(benchmark.sizes[kind]) for name, benchmark in benchmarks.items()}
     for override in overrides:
         _override(sizes, override)
+    if plot is not None:
+        _check_plot(plot, benchmarks)
     click.echo(run.to_text())
     results: list[Result] = []
     try:
@@ -129,9 +132,9 @@ def measure(
                 results.append(Result(name, benchmark.servers(kind), sizes[name], figures, *loads, curves))
                 click.echo(f"\n{results[-1].to_text()}")
                 _write(path, run, results)
+                _draw(plot, results)
     except (BenchmarkError, EmbeddedError, MindstreamError) as error:
         raise click.ClickException(str(error)) from None
-    return results
 
 
 def load(name: str) -> Benchmark:
@@ -146,6 +149,23 @@ def _write(path: Path | None, run: Run, results: Sequence[Result]) -> None:
         path.write_text(to_json(run, results), encoding="utf-8")
     except OSError as error:
         raise click.ClickException(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _check_plot(path: Path, benchmarks: Mapping[str, Benchmark]) -> None:
+    """Before anything is measured; matplotlib is loaded only for those who draw."""
+    from benchmarks.plot import check
+
+    if not any(benchmark.curves for benchmark in benchmarks.values()):
+        have = ", ".join(name for name in NAMES if load(name).curves)
+        raise click.BadParameter(f"none of these benchmarks has a curve; these have some: {have}", param_hint="--plot")
+    check(path)
+
+
+def _draw(path: Path | None, results: Sequence[Result]) -> None:
+    if path is not None:
+        from benchmarks.plot import draw
+
+        draw(path, results)
 
 
 def _override(sizes: dict[str, dict[str, int]], override: str) -> None:

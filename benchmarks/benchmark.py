@@ -19,12 +19,14 @@ class Benchmark:
         run: does it and returns what was measured. It asks the stage for the servers that it needs.
         sizes: how much it does with each Milvus; every size can be set on the command line.
         kafka, milvus: whether it needs them.
+        curves: whether it has some among its figures.
     """
 
     run: Callable[[Stage, Sizes], Sequence[Figure | Curve]]
     sizes: Mapping[MilvusKind, Sizes]
     kafka: bool
     milvus: bool
+    curves: bool = False
 
     def servers(self, kind: MilvusKind) -> str:
         """For the report."""

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from configs.loader import load_train
 from model.artifact import Artifact, save_artifact
 from model.encoder import Routing
 from producers.clicks import ClickLog
 from producers.synthetic import Column, Shape, generate
 
-#: Interests of the generated model, as of the shipped one.
-INTERESTS = 4
 #: Vectors drawn at once: bounds the memory of large catalogues.
 _CHUNK = 65_536
 #: Items of one taste of a `Shop`, and tastes of one user.
@@ -53,21 +52,22 @@ def _directions(n: int, dim: int, rng: np.random.Generator) -> FloatMatrix:
 
 
 def _save(folder: Path, vectors: FloatMatrix, length: int, rng: np.random.Generator) -> Artifact:
+    """Interests, and what is computed with the weights, are those of the shipped configuration."""
     items, dim = vectors.shape
+    network = load_train().network
     weights = {
         "bilinear": np.eye(dim, dtype=np.float32),
-        "start": rng.standard_normal((INTERESTS, length), dtype=np.float32),
+        "start": rng.standard_normal((network.interests, length), dtype=np.float32),
         "recency": np.zeros(length, dtype=np.float32),
         "output": np.eye(dim, dtype=np.float32),
         "bias": np.zeros(dim, dtype=np.float32),
     }
-    routing = Routing(3, 0.2, "interests", normalise=True, relu=False, residual=0.0, by_history=False, fusion=0.5)
     return save_artifact(
         folder,
         weights=weights,
-        interests=INTERESTS,
+        interests=network.interests,
         history_length=length,
-        encoder=routing.to_dict(),
+        encoder=Routing.of(network).to_dict(),
         item_ids=np.arange(1, items + 1, dtype=np.int64),
         item_vectors=vectors,
         item_counts=np.arange(items, 0, -1, dtype=np.int64),

@@ -2,11 +2,13 @@
 
 What it sustains is measured first, with backlogs in rounds (`benchmarks.data`): every click is searched for. The second
 one counts, when caches are full and Kafka's code is compiled. Then clicks come in an open schedule: each has its
-moment, however long those before it take, so a stall counts for all clicks that meet it. By how much the broker got
-them after their moment is reported, too. A click's answer is the first recommendation that takes it into account.
+moment, however long those before it take, so a stall counts for all clicks that meet it. The broker may get a click
+after its moment, most of all the first ones, which find a producer that is starting: "moment → recommendation" counts
+that, too. A click's answer is the first recommendation that takes it
+into account.
 
-Two searches alone, on the idle Milvus, stand beside it: for one user, to compare with single clicks on an idle system,
-and for a full batch, to compare with half the sustained rate.
+Searches alone, on the idle Milvus, stand beside it: for one user, to compare with single clicks on an idle system, for
+a full batch, and for as many users as a batch has at half the sustained rate, on average, to compare with that rate.
 """
 
 from __future__ import annotations
@@ -20,10 +22,10 @@ import numpy as np
 
 from benchmarks.benchmark import Benchmark, Sizes
 from benchmarks.data import Shop
-from benchmarks.report import Figure, percentiles
+from benchmarks.report import Curve, Figure, percentiles
 from benchmarks.searches import index, interests
 from benchmarks.stage import Site, Stage, Worker
-from benchmarks.stream import Recorder
+from benchmarks.stream import FloatVector, Phase, Recorder
 from producers.clicks import ClickLog
 
 #: Parts of the sustained rate, in percent.
@@ -34,32 +36,76 @@ _IDLE = 2.0
 _SEARCHES = 20
 
 
-def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
+def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
     shop = Shop.of(stage.folder / "latency", sizes)
-    figures = []
     with stage.index(shop.artifact), sustained(stage, shop, sizes, "clicks") as steady:
-        figures.append(Figure("sustained", steady.rate, "clicks/s"))
-        searches = {users: _search(stage, steady.site, shop, users) for users in (1, sizes["batch"])}
-        for users, seconds in searches.items():
-            figures += percentiles(f"one search alone, users {users}", seconds, (50, 99))
-        answered: dict[str, list[float]] = {}
-        parts = [(f"at {part} %", steady.rate * part / 100) for part in _PARTS]
-        for name, rate in [("idle", _IDLE), *parts]:
-            stage.report(f"Sending {rate:.1f} clicks/s for {sizes['seconds']} s")
-            steady.site.send(steady.log, limit=max(1, round(rate * sizes["seconds"])), rate=rate)
-            steady.site.await_answers(steady.worker)
-            phase = steady.recorder.phase()
-            answered[name] = phase.delays().tolist()
-            figures += percentiles(f"click → recommendation {name}", answered[name], (50, 95, 99, 100))
-            figures += percentiles(f"click behind its moment {name}", phase.lateness(rate).tolist(), (99,))
-    one, batch = (float(np.median(seconds)) for seconds in searches.values())
-    half = np.percentile(answered["at 50 %"], (50, 99))
+
+        def search(users: int) -> list[float]:
+            return _search(stage, steady.site, shop, users)
+
+        one, full = search(1), search(sizes["batch"])
+        paces = [_pace(stage, steady, "idle", _IDLE, sizes["seconds"])]
+        for part in _PARTS:
+            paces.append(_pace(stage, steady, f"at {part} %", steady.rate * part / 100, sizes["seconds"]))
+        idle, half = paces[0], paces[1 + _PARTS.index(50)]
+        users = max(1, round(half.batch))
+        same = search(users)
+    beside = {f"{users} users": same, f"a batch of {sizes['batch']}": full}
     return [
-        *figures,
-        Figure("idle, p50, beyond one search", 1000 * (float(np.median(answered["idle"])) - one), "ms"),
-        Figure("at 50 %, p50 / one search for a batch", float(half[0]) / batch, "×"),
-        Figure("at 50 %, p99 / one search for a batch", float(half[1]) / batch, "×"),
+        Figure("sustained", steady.rate, "clicks/s"),
+        *(f for n, taken in ((1, one), (users, same), (sizes["batch"], full)) for f in _alone(n, taken)),
+        *(figure for pace in paces for figure in pace.figures()),
+        *(Figure(f"idle, p{q}, beyond one search", 1000 * _beyond(idle.delays, one, q), "ms") for q in (50, 99)),
+        *(
+            Figure(f"at 50 %, p{q} / one search for {what}", np.percentile(half.delays, q) / np.median(taken), "×")
+            for what, taken in beside.items()
+            for q in (50, 99)
+        ),
+        *(_curve(q, paces) for q in (50, 95, 99)),
     ]
+
+
+class Pace(NamedTuple):
+    """Clicks at one rate: seconds from each to its answer and behind its moment, and the mean size of a batch."""
+
+    name: str
+    rate: float
+    delays: FloatVector
+    lateness: FloatVector
+    batch: float
+
+    def figures(self) -> list[Figure]:
+        quantiles = (50, 95, 99, 100)
+        return [
+            *percentiles(f"click → recommendation {self.name}", self.delays.tolist(), quantiles),
+            *percentiles(f"moment → recommendation {self.name}", (self.delays + self.lateness).tolist(), quantiles),
+            *percentiles(f"click behind its moment {self.name}", self.lateness.tolist(), (99,)),
+            Figure(f"clicks in a batch {self.name}, mean", self.batch, "clicks"),
+        ]
+
+
+def _pace(stage: Stage, steady: Steady, name: str, rate: float, seconds: int) -> Pace:
+    stage.report(f"Sending {rate:.1f} clicks/s for {seconds} s")
+    before = steady.worker.batches()
+    steady.site.send(steady.log, limit=max(1, round(rate * seconds)), rate=rate)
+    steady.site.await_answers(steady.worker)
+    batches, clicks = np.subtract(steady.worker.batches(), before)
+    phase = steady.recorder.phase()
+    return Pace(name, rate, phase.delays(), phase.lateness(rate), float(clicks / batches))
+
+
+def _alone(users: int, seconds: list[float]) -> list[Figure]:
+    return percentiles(f"one search alone, users {users}", seconds, (50, 99))
+
+
+def _beyond(delays: FloatVector, search: list[float], quantile: int) -> float:
+    """By how much a percentile is longer than the median search; 0 if it is not."""
+    return max(0.0, float(np.percentile(delays, quantile) - np.median(search)))
+
+
+def _curve(quantile: int, paces: Sequence[Pace]) -> Curve:
+    values = [1000 * float(np.percentile(pace.delays, quantile)) for pace in paces]
+    return Curve(f"p{quantile}", "clicks/s", "ms", [pace.rate for pace in paces], values)
 
 
 def _search(stage: Stage, site: Site, shop: Shop, users: int) -> list[float]:
@@ -100,16 +146,22 @@ def sustained(stage: Stage, shop: Shop, sizes: Sizes, agents: str) -> Iterator[S
 
 def warm_rate(site: Site, worker: Worker, recorder: Recorder, log: ClickLog, clicks: int) -> float:
     """Clicks/s at which a worker answers the second of two backlogs of so many clicks."""
-    rate = 0.0
-    for _ in range(2):
-        site.send(log, limit=clicks)
+    answer_backlog(site, [worker], recorder, log, clicks)
+    return answer_backlog(site, [worker], recorder, log, clicks).rate()
+
+
+def answer_backlog(site: Site, workers: Sequence[Worker], recorder: Recorder, log: ClickLog, clicks: int) -> Phase:
+    """Have workers answer so many clicks, sent at once."""
+    site.send(log, limit=clicks)
+    for worker in workers:
         site.await_answers(worker)
-        rate = recorder.phase().rate()
-    return rate
+    return recorder.phase()
 
 
 SHARED = {"dim": 64}
 STANDALONE = {"items": 367_983, "users": 200_000, "clicks": 20_000, "batch": 256} | SHARED
 #: milvus-lite is Python and answers some hundred queries a second: small batches keep the answers coming.
 LITE = {"items": 2_000, "users": 200, "clicks": 500, "batch": 4} | SHARED
-BENCHMARK = Benchmark(run, {"standalone": STANDALONE | {"seconds": 60}, "lite": LITE | {"seconds": 20}}, True, True)
+BENCHMARK = Benchmark(
+    run, {"standalone": STANDALONE | {"seconds": 60}, "lite": LITE | {"seconds": 20}}, True, True, True
+)

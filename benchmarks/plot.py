@@ -23,17 +23,26 @@ _FEW = 20
 _TICKS = 6
 
 
+def check(path: Path) -> None:
+    """Raises click.ClickException where `draw` could not write."""
+    known = Canvas().canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise click.ClickException(f"{path}: {path.suffix or 'no suffix'} cannot be drawn; known: {', '.join(known)}")
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise click.ClickException(f"{path}: cannot be written: {error.strerror}") from None
+
+
 def draw(path: Path, results: Sequence[Result]) -> None:
-    """Draw all curves of these results.
+    """Draw all curves of these results, if there are any.
 
     Raises:
-        click.ClickException: there are none, or the file cannot be written.
+        click.ClickException: the file cannot be written.
     """
     drawn = [result for result in results if result.curves]
     if not drawn:
-        raise click.ClickException(
-            "--plot: none of these benchmarks has a curve; pressure, recall and scaling have some"
-        )
+        return
     columns = min(_COLUMNS, max(len(result.curves) for result in drawn))
     rows = [-(-len(result.curves) // columns) for result in drawn]
     canvas = Canvas(figsize=(_WIDTH * columns, _HEIGHT * sum(rows)), layout="constrained")
@@ -46,8 +55,8 @@ def draw(path: Path, results: Sequence[Result]) -> None:
                 _draw(axes, f"{result.benchmark}: {curve.name}", curve)
     try:
         canvas.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:  # ValueError: a suffix that it does not know
-        raise click.ClickException(f"{path}: cannot be written: {error}") from None
+    except OSError as error:
+        raise click.ClickException(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _draw(axes: Axes, title: str, curve: Curve) -> None:

@@ -85,4 +85,6 @@ def _watch(site: Site, worker: Worker, begin: float, sent: Callable[[], bool]) -
         time.sleep(_EVERY)
 
 
-BENCHMARK = Benchmark(run, {"standalone": STANDALONE | {"seconds": 60}, "lite": LITE | {"seconds": 10}}, True, True)
+BENCHMARK = Benchmark(
+    run, {"standalone": STANDALONE | {"seconds": 180}, "lite": LITE | {"seconds": 10}}, True, True, True
+)

@@ -10,9 +10,6 @@ included; memory is the peak of the whole process, with Python and NumPy.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,25 +17,19 @@ from typing import cast
 
 import numpy as np
 
+from benchmarks.alone import alone
 from benchmarks.benchmark import Benchmark, Sizes
-from benchmarks.report import ROOT, Figure
+from benchmarks.report import Figure
 from benchmarks.stage import BenchmarkError, Stage
 from producers.generate import write_clicks
 from producers.synthetic import Shape, SyntheticClicks, generate
 
-#: Not this module: its imports would count. Nor getrusage, where there is /proc: Linux lets a process begin with the
-#: peak of the one that started it.
 _PROGRAM = """
-import json, pathlib, re, resource, sys, time
+import sys, time
 from model.data import read_clicks
 begin = time.perf_counter()
 clicks = read_clicks(sys.argv[1:], malformed="skip")
-seconds = time.perf_counter() - begin
-try:
-    peak = int(re.search(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
-except OSError:  # macOS, in bytes there
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"seconds": seconds, "peak": peak, "clicks": len(clicks.items), "malformed": clicks.malformed}))
+found = {"seconds": time.perf_counter() - begin, "clicks": len(clicks.items), "malformed": clicks.malformed}
 """
 
 
@@ -72,12 +63,7 @@ def _variants(made: SyntheticClicks, malformed: int) -> Iterator[tuple[str, str,
 
 
 def _measure(what: str, path: Path, lines: int, malformed: int) -> list[Figure]:
-    done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-c", _PROGRAM, str(path)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise BenchmarkError(f"the reading process ended with status {done.returncode}\n{done.stderr}")
-    result = json.loads(done.stdout)
+    result = alone(_PROGRAM, str(path))
     if (result["clicks"], result["malformed"]) != (lines - malformed, malformed):
         raise BenchmarkError(f"{path.name} has {lines} lines, {malformed} of them malformed; the reader found {result}")
     seconds = cast("float", result["seconds"])

@@ -1,8 +1,14 @@
 """What the approximate search of Milvus finds of what an exact one finds, for the same queries, and how fast, by ef.
 
 Queries are interest vectors of generated users' histories, searched in batches as the worker does. Recall@50 is the
-share of the 50 items with the largest inner products that the answer holds. Item vectors lie around the centres of
-tastes, as those of a trained model do (`benchmarks.data.Shop`); vectors without any structure are harder.
+share of the 50 items with the largest inner products that an answer of 50 holds. The worker asks for more, because it
+leaves out what the user has seen: for `recall.top_k` items and as many as the history holds, 70 as shipped. "As the
+worker asks" is an answer of that length, all of it compared. HNSW looks at as many candidates as it is asked for at
+least, so a smaller `milvus.hnsw_ef` changes nothing for the worker.
+
+Beside it stands an index of vectors compressed to a byte a number (IVF_SQ8), by how many of its lists a search reads.
+HNSW over such vectors needs a newer Milvus than the embedded one. Item vectors lie around the centres of tastes, as
+those of a trained model do (`benchmarks.data.Shop`); vectors without any structure are harder.
 """
 
 from __future__ import annotations
@@ -17,42 +23,70 @@ from benchmarks.data import FloatMatrix, IntVector, Shop
 from benchmarks.report import Curve, Figure
 from benchmarks.searches import index, interests
 from benchmarks.stage import Stage
+from configs.loader import load_worker
 from model.evaluation.search import exact_top
+from streams.milvus import MilvusIndex
 
-#: Items looked for, and candidates that HNSW looks at: at least as many.
-_TOP = 50
+#: Candidates that HNSW looks at, `milvus.hnsw_ef`.
 _EFS = (50, 70, 100, 200)
+#: Lists that IVF_SQ8 makes: about four times the root of 368,000, as Milvus' documentation advises.
+_LISTS = 2048
+#: Lists that a search reads.
+_PROBES = (8, 16, 32, 64)
+
+
+class Compressed(MilvusIndex):
+    """IVF_SQ8 in the place of HNSW; `milvus.hnsw_ef` says how many lists a search reads."""
+
+    def _kind(self) -> tuple[str, dict[str, int]]:
+        return "IVF_SQ8", {"nlist": _LISTS}
+
+    def _effort(self, limit: int) -> dict[str, int]:  # noqa: ARG002 - reads whole lists
+        return {"nprobe": self._settings.hnsw_ef}
 
 
 def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
     shop = Shop.of(stage.folder / "recall", sizes)
+    config = load_worker()
+    top, asked = config.recall.top_k, config.recall.top_k + config.history.length
     queries = interests(shop, shop.rounds(), sizes["queried"]).reshape(-1, shop.artifact.dim)  # (Q, D)
     stage.report(f"Searching exactly for {len(queries):,} queries")
-    vectors = np.asarray(shop.artifact.item_vectors)
-    exact = shop.artifact.item_ids[exact_top(queries[:, None], vectors, _TOP, fusion=0)]  # (Q, 50)
-    recalls, rates = [], []
-    with stage.index(shop.artifact):
-        for ef in _EFS:
-            stage.report(f"Searching with ef {ef}")
-            found, rate = _search(stage, shop, queries, ef, sizes["batch"])
-            hits = sum(len(np.intersect1d(a, b)) for a, b in zip(found, exact, strict=True))
-            recalls.append(100 * hits / exact.size)
-            rates.append(rate)
-    return [
-        *(Figure(f"recall@{_TOP} at ef {ef}", recall, "%") for ef, recall in zip(_EFS, recalls, strict=True)),
-        *(Figure(f"speed at ef {ef}", rate, "queries/s") for ef, rate in zip(_EFS, rates, strict=True)),
-        Curve("by ef", f"recall@{_TOP}, %", "queries/s", recalls, rates),
-    ]
+    vectors, most = np.asarray(shop.artifact.item_vectors), min(asked, sizes["items"])
+    exact = shop.artifact.item_ids[exact_top(queries[:, None], vectors, most, fusion=0)]  # (Q, most)
+    found: list[Figure | Curve] = []
+    for kind, effort, values in ((MilvusIndex, "ef", _EFS), (Compressed, "IVF_SQ8, lists", _PROBES)):
+        with stage.index(shop.artifact, kind):
+            for limit, how in ((top, ""), (asked, ", as the worker asks")):
+                used = [n for n in values if n >= limit or kind is Compressed]
+                points = []
+                for n in used:
+                    stage.report(f"Searching for {limit} items with {effort} {n}")
+                    with index(stage, shop, f"milvus.hnsw_ef={n}", kind=kind) as milvus:
+                        points.append(_search(milvus, queries, exact[:, :limit], limit, sizes["batch"]))
+                found += _reported(effort, how, limit, used, points)
+    return found
 
 
-def _search(stage: Stage, shop: Shop, queries: FloatMatrix, ef: int, batch: int) -> tuple[IntVector, float]:
-    """(Q, 50) the ids found, and queries a second."""
+def _search(milvus: MilvusIndex, queries: FloatMatrix, exact: IntVector, limit: int, batch: int) -> tuple[float, float]:
+    """Percent of `exact`, (Q, n) ids, that answers of `limit` items hold, and queries a second."""
     step = 4 * batch
-    with index(stage, shop, f"milvus.hnsw_ef={ef}") as milvus:
-        milvus.search(queries[:step], _TOP)  # warm
-        begin = time.monotonic()
-        found = [milvus.search(queries[at : at + step], _TOP)[0] for at in range(0, len(queries), step)]
-        return np.concatenate(found), len(queries) / (time.monotonic() - begin)
+    milvus.search(queries[:step], limit)  # warm
+    begin = time.monotonic()
+    found = [ids for at in range(0, len(queries), step) for ids in milvus.search(queries[at : at + step], limit)[0]]
+    rate = len(queries) / (time.monotonic() - begin)
+    hits = sum(len(np.intersect1d(a, b)) for a, b in zip(found, exact, strict=True))
+    return 100 * hits / exact.size, rate
+
+
+def _reported(
+    effort: str, how: str, limit: int, used: Sequence[int], points: Sequence[tuple[float, float]]
+) -> list[Figure | Curve]:
+    recalls, rates = [recall for recall, _ in points], [rate for _, rate in points]
+    return [
+        *(Figure(f"recall@{limit} at {effort} {n}{how}", r, "%") for n, r in zip(used, recalls, strict=True)),
+        *(Figure(f"speed at {effort} {n}{how}", r, "queries/s") for n, r in zip(used, rates, strict=True)),
+        Curve(f"by {effort}{how}", f"recall@{limit}, %", "queries/s", recalls, rates),
+    ]
 
 
 _SHARED = {"dim": 64}
@@ -65,4 +99,5 @@ BENCHMARK = Benchmark(
     },
     kafka=False,
     milvus=True,
+    curves=True,
 )

@@ -7,17 +7,15 @@ those of the take-over; memory is the peak of the whole process, with Python, an
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.alone import alone
 from benchmarks.benchmark import Benchmark, Sizes
-from benchmarks.report import ROOT, Figure
+from benchmarks.report import Figure
 from benchmarks.stage import BenchmarkError, Site, Stage
 from producers.cli import progress_bar
 from streams.history import History
@@ -30,9 +28,8 @@ from streams.topics import changelog_topic
 _LENGTH = 20
 #: Histories sent at a time.
 _SENT = 20_000
-#: Not this module: its imports would count. See `benchmarks.reader` for the peak.
 _PROGRAM = """
-import json, logging, pathlib, re, resource, sys, time
+import logging, pathlib, sys, time
 from configs.loader import load_worker
 from streams.memory import MemoryOutbox
 from streams.restore import Changelog, Restorer
@@ -48,12 +45,7 @@ for _ in range(2):
     found["restored"].append(restorer.take_over(range(config.topics.partitions)))
     found["seconds"].append(time.perf_counter() - begin)
     found["cpu"].append(time.process_time() - cpu)
-try:
-    found["peak"] = int(re.search(r"VmHWM:\\s*(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024
-except OSError:  # macOS, in bytes there
-    found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 stores.close()
-print(json.dumps(found))
 """
 
 
@@ -102,16 +94,7 @@ def _fill(site: Site, topic: str, users: int, items: int) -> int:
 def _restore(site: Site, topic: str, folder: Path) -> Any:
     sets = [f"kafka.bootstrap_servers={site.config.kafka.bootstrap_servers}"]
     sets += [f"topics.partitions={site.config.topics.partitions}"]
-    done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-c", _PROGRAM, str(folder), topic, *sets],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise BenchmarkError(f"the restoring process ended with status {done.returncode}\n{done.stderr}")
-    return json.loads(done.stdout)
+    return alone(_PROGRAM, str(folder), topic, *sets)
 
 
 _SIZES = {"users": 1_000_000, "items": 368_000, "partitions": 8}

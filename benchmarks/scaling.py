@@ -1,26 +1,33 @@
 """How throughput, CPU time and memory grow with items, users, top-k, history length and number of workers.
 
 One thing is changed at a time. Workers own their partitions before the clicks come; the clicks come in rounds, so that
-each is searched for. Memory is the largest resident set; that of a worker includes the pages of the item matrix that
-it has touched, which processes share. The workers, Kafka and Milvus share the machine: a second worker adds what the
-first one leaves idle.
+each is searched for, and as two backlogs, of which the second counts. Memory is the resident set at the end, of the
+largest worker where there are several; that of a worker includes the pages of the item matrix that it has touched,
+which processes share. The workers, Kafka and Milvus share the machine: a second worker adds what the first one leaves
+idle.
+
+Milvus keeps memory of what it did before. So each number of items and each length of the history, which are models of
+their own, finds one that has just been started and is empty (unless MINDSTREAM_MILVUS names one); the other points
+follow the base on the same one, and their memory of Milvus holds what they left there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.benchmark import Benchmark, Sizes
 from benchmarks.data import Shop, Traffic
+from benchmarks.latency import answer_backlog
 from benchmarks.report import Curve, Figure
 from benchmarks.stage import Site, Stage
 from benchmarks.stream import Recorder
 from model.artifact import Artifact
 
-#: What is changed → the values beside the base, as parts or multiples of it.
+#: What is changed → the values beside the base, as parts or multiples of it; the size "values" says how many of each,
+#: the last ones first.
 _VALUES: Mapping[str, Sequence[float]] = {
     "items": (5, 18.4),
     "users": (0.2, 5),
@@ -50,6 +57,21 @@ class Point:
     disk: int
 
 
+#: What takes memory or disk → its bytes.
+_MEMORY: Mapping[str, Callable[[Point], int]] = {
+    "memory of a worker": lambda point: point.worker_memory,
+    "memory of Milvus": lambda point: point.milvus_memory,
+    "histories on disk": lambda point: point.disk,
+}
+#: By how much what of these grows with which of `_VALUES`.
+_SLOPES = (
+    ("items", "memory of a worker"),
+    ("items", "memory of Milvus"),
+    ("users", "memory of a worker"),
+    ("users", "histories on disk"),
+)
+
+
 def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
     base = {"items": sizes["items"], "users": sizes["users"], "top-k": 50, "history": 20, "workers": 1}
     points: dict[tuple[str, int], Point] = {}
@@ -61,26 +83,27 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
         for value, point in series:
             found += _figures(f"{what} {value:,}", point)
         found += _curves(what, series)
-    by_items = sorted((value, p) for (name, value), p in points.items() if name == "items")
-    (few, small), (many, large) = by_items[0], by_items[-1]
-    millions = (many - few) / 1e6
-    return [
-        *found,
-        Figure(
-            "a worker's memory", (large.worker_memory - small.worker_memory) / millions / _MIB, "MiB / million items"
-        ),
-        Figure("Milvus' memory", (large.milvus_memory - small.milvus_memory) / millions / _MIB, "MiB / million items"),
-    ]
+    return [*found, *(slope(by, what, points) for by, what in _SLOPES)]
+
+
+def slope(by: str, what: str, points: Mapping[tuple[str, int], Point]) -> Figure:
+    """What a million more of it take, from the smallest number to the largest."""
+    series = sorted(value for name, value in points if name == by)
+    few, many = series[0], series[-1]
+    grown = _MEMORY[what](points[by, many]) - _MEMORY[what](points[by, few])
+    return Figure(f"{what} by {by}", 1e6 * grown / _MIB / (many - few), f"MiB / million {by}")
 
 
 def _points(stage: Stage, sizes: Sizes, base: Mapping[str, int]) -> Iterator[tuple[str, int, Point]]:
-    changed = {what: [round(base[what] * part) for part in parts] for what, parts in _VALUES.items()}
+    n = sizes["values"]
+    changed = {what: [round(base[what] * part) for part in parts[-n:]] for what, parts in _VALUES.items()}
 
     def shop(items: int, users: int, length: int) -> Shop:
         folder = stage.folder / f"{items}-{users}-{length}"
         return Shop(folder, items=items, users=users, dim=sizes["dim"], clicks=sizes["clicks"], length=length)
 
     ordinary = shop(base["items"], base["users"], base["history"])
+    stage.fresh_milvus()
     with stage.index(ordinary.artifact):
         point = _measure(stage, sizes, ordinary.artifact, ordinary.rounds())
         for what in changed:
@@ -96,6 +119,7 @@ def _points(stage: Stage, sizes: Sizes, base: Mapping[str, int]) -> Iterator[tup
     others = [("items", n, shop(n, base["users"], base["history"])) for n in changed["items"]]
     others += [("history", n, shop(base["items"], base["users"], n)) for n in changed["history"]]
     for what, value, other in others:
+        stage.fresh_milvus()
         with stage.index(other.artifact):
             yield what, value, _measure(stage, sizes, other.artifact, other.rounds())
 
@@ -112,16 +136,16 @@ def _measure(
     with stage.site("scaling", artifact, settings) as site, ExitStack() as stack:
         site.remember(traffic)
         team = [stack.enter_context(site.worker("clicks", name=str(number))) for number in range(workers)]
-        before = [worker.cpu for worker in team], stage.server_cpu().get("Milvus", 0.0)
-        site.send(traffic.clicks(), limit=sizes["clicks"])
-        for worker in team:
-            site.await_answers(worker)
-        spent = sum(worker.cpu for worker in team) - sum(before[0])
+        log, recorder = traffic.clicks(), Recorder(site)
+        answer_backlog(site, team, recorder, log, sizes["clicks"])
+        before = sum(worker.cpu for worker in team), stage.server_cpu().get("Milvus", 0.0)
+        phase = answer_backlog(site, team, recorder, log, sizes["clicks"])
+        spent = sum(worker.cpu for worker in team) - before[0]
         milvus = stage.server_cpu().get("Milvus", 0.0) - before[1]
         memory = max(worker.memory for worker in team)
         thousands = sizes["clicks"] / 1000
         return Point(
-            rate=Recorder(site).phase().rate(),
+            rate=phase.rate(),
             worker_cpu=spent / thousands,
             milvus_cpu=milvus / thousands,
             worker_memory=memory,
@@ -140,9 +164,7 @@ def _figures(name: str, point: Point) -> list[Figure]:
         Figure(f"{name}: clicks", point.rate, "clicks/s"),
         Figure(f"{name}: CPU of the workers", point.worker_cpu, "s / 1,000 clicks"),
         Figure(f"{name}: CPU of Milvus", point.milvus_cpu, "s / 1,000 clicks"),
-        Figure(f"{name}: memory of a worker", point.worker_memory / _MIB, "MiB"),
-        Figure(f"{name}: memory of Milvus", point.milvus_memory / _MIB, "MiB"),
-        Figure(f"{name}: histories on disk", point.disk / _MIB, "MiB"),
+        *(Figure(f"{name}: {what}", get(point) / _MIB, "MiB") for what, get in _MEMORY.items()),
     ]
 
 
@@ -152,11 +174,11 @@ def _curves(what: str, series: Sequence[tuple[int, Point]]) -> list[Curve]:
         Curve("throughput", what, "clicks/s", values, [p.rate for p in points]),
         Curve("CPU of the workers", what, "s / 1,000 clicks", values, [p.worker_cpu for p in points]),
         Curve("CPU of Milvus", what, "s / 1,000 clicks", values, [p.milvus_cpu for p in points]),
-        Curve("memory of a worker", what, "MiB", values, [p.worker_memory / _MIB for p in points]),
+        *(Curve(name, what, "MiB", values, [get(p) / _MIB for p in points]) for name, get in _MEMORY.items()),
     ]
 
 
-_SHARED = {"dim": 64}
+_SHARED = {"dim": 64, "values": 2}
 BENCHMARK = Benchmark(
     run,
     {
@@ -165,4 +187,5 @@ BENCHMARK = Benchmark(
     },
     kafka=True,
     milvus=True,
+    curves=True,
 )

@@ -24,14 +24,15 @@ def interests(shop: Shop, traffic: Traffic, users: int) -> FloatMatrix:
 
 
 @contextmanager
-def index(stage: Stage, shop: Shop, *settings: str) -> Iterator[MilvusIndex]:
+def index(stage: Stage, shop: Shop, *settings: str, kind: type[MilvusIndex] = MilvusIndex) -> Iterator[MilvusIndex]:
     """The shop's items as a worker searches them; `Stage.index` has put them there.
 
     Args:
         settings: "key=value", beside those that are shipped.
+        kind: that of `Stage.index`.
     """
     config = load_worker(overrides=[f"milvus.uri={stage.milvus_uri()}", "milvus.timeout=60", *settings]).milvus
-    opened = MilvusIndex(config, shop.artifact.model_version, shop.artifact.dim, create=False)
+    opened = kind(config, shop.artifact.model_version, shop.artifact.dim, create=False)
     try:
         yield opened
     finally:

@@ -31,6 +31,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from filelock import FileLock, Timeout
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from benchmarks.data import Traffic
 from benchmarks.report import ROOT
@@ -120,6 +121,10 @@ class Stage:
         assert address is not None  # this stack has Milvus
         return address
 
+    def fresh_milvus(self) -> None:
+        """End a Milvus that was started here, with all that it holds and remembers; the next use starts another one."""
+        self._stacks["milvus"].down(wipe=True)
+
     def server_cpu(self) -> dict[str, float]:
         """Server → CPU seconds that it has used so far, children included; only servers started here."""
         used = {}
@@ -141,10 +146,10 @@ class Stage:
         return used
 
     @contextmanager
-    def index(self, artifact: Artifact) -> Iterator[None]:
+    def index(self, artifact: Artifact, kind: type[MilvusIndex] = MilvusIndex) -> Iterator[None]:
         """The artifact's items in Milvus, written directly and indexed, as they are some minutes after publishing."""
         config = load_worker(overrides=[f"milvus.uri={self.milvus_uri()}", "milvus.timeout=60"])
-        index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create=True)
+        index = kind(config.milvus, artifact.model_version, artifact.dim, create=True)
         try:
             self._fill(index, artifact)
             yield
@@ -352,10 +357,17 @@ class Worker:
 
     def stages(self) -> dict[str, float]:
         """Stage → seconds that the worker's batches of clicks have spent in it so far."""
+        return {s.labels["stage"]: s.value for s in self._samples() if s.name == "mindstream_clicks_stage_seconds_sum"}
+
+    def batches(self) -> tuple[int, int]:
+        """Batches of clicks so far, and messages in them."""
+        values = {s.name: int(s.value) for s in self._samples()}
+        return values["mindstream_clicks_batch_messages_count"], values["mindstream_clicks_batch_messages_sum"]
+
+    def _samples(self) -> list[Sample]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=_LEAVE) as answer:
             families = list(text_string_to_metric_families(answer.read().decode()))
-        samples = [sample for family in families for sample in family.samples]
-        return {s.labels["stage"]: s.value for s in samples if s.name == "mindstream_clicks_stage_seconds_sum"}
+        return [sample for family in families for sample in family.samples]
 
     @property
     def cpu(self) -> float:

@@ -66,6 +66,12 @@ class Phase:
         """Clicks answered a second, while the middle 80 % of them were: neither the start nor the end counts."""
         return _steady(self.clicks.at + self.delays())
 
+    def progress(self) -> tuple[FloatVector, FloatVector]:
+        """(51,) seconds since the first click was answered, and how many were by then."""
+        share = np.linspace(0, 1, 51)
+        at: FloatVector = np.quantile(self.clicks.at + self.delays(), share)
+        return at - at[0], share * len(self.clicks)
+
     def answer_rate(self) -> float:
         """Answers a second, likewise."""
         return _steady(self.answers.at)
@@ -79,7 +85,9 @@ class Phase:
 
         The schedule is the latest one that no click is ahead of.
         """
-        late: FloatVector = np.sort(self.clicks.at) - np.arange(len(self.clicks)) / rate
+        order = np.argsort(self.clicks.at, kind="stable")
+        late = np.empty(len(order))
+        late[order] = self.clicks.at[order] - np.arange(len(order)) / rate
         late -= late.min()
         return late
 

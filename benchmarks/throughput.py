@@ -15,6 +15,7 @@ engine      the worker with an index that answers instantly (`benchmarks.instant
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,9 +26,9 @@ import numpy as np
 from benchmarks.benchmark import Benchmark, Sizes
 from benchmarks.clients import drive
 from benchmarks.data import Shop, Traffic
-from benchmarks.report import Figure, percentiles
+from benchmarks.report import Curve, Figure, percentiles
 from benchmarks.searches import index, interests
-from benchmarks.stage import Site, Stage
+from benchmarks.stage import Site, Stage, Worker
 from benchmarks.stream import Phase, Recorder
 from embedded.ports import pick
 
@@ -43,7 +44,9 @@ _ASKED = 4096
 class Drained:
     """One backlog: what the topics say, CPU seconds by process, and seconds by stage (`streams.metrics.STAGES`).
 
-    "search" is what a batch waits for Milvus when all else is done: the batch behind it is begun meanwhile.
+    "search" is what a batch waits for Milvus when all else is done: the batch behind it is begun meanwhile. The stages
+    follow each other in one thread; what they leave of the time is "other": waiting for clicks, making batches of them.
+    The time is that of the rate, without the worker's first and last seconds.
     """
 
     phase: Phase
@@ -51,7 +54,8 @@ class Drained:
     stages: dict[str, float]
 
     def figures(self, name: str) -> list[Figure]:
-        n = len(self.phase.clicks)
+        n, cores = len(self.phase.clicks), os.cpu_count() or 1
+        wall, cpu, in_stages = 1 / self.phase.rate(), sum(self.cpu.values()) / n, sum(self.stages.values()) / n
         return [
             Figure(f"{name}: clicks", self.phase.rate(), "clicks/s"),
             Figure(f"{name}: recommendations", self.phase.answer_rate(), "recommendations/s"),
@@ -61,10 +65,20 @@ class Drained:
                 Figure(f"{name}: time for {stage}", 1000 * s / n, "s / 1,000 clicks")
                 for stage, s in self.stages.items()
             ),
+            Figure(f"{name}: time for all stages", 1000 * in_stages, "s / 1,000 clicks"),
+            Figure(f"{name}: time for other", 1000 * max(0.0, wall - in_stages), "s / 1,000 clicks"),
+            Figure(f"{name}: time", 1000 * wall, "s / 1,000 clicks"),
+            Figure(f"{name}: waiting for the search", 100 * self.stages["search"] / n / wall, "% of the time"),
+            Figure(f"{name}: CPU of all", 1000 * cpu, "s / 1,000 clicks"),
+            Figure(f"{name}: CPU of all, of {cores} cores", 100 * cpu / (cores * wall), "%"),
         ]
 
+    def curve(self, name: str) -> Curve:
+        seconds, clicks = self.phase.progress()
+        return Curve(name, "seconds", "clicks answered", seconds.tolist(), clicks.tolist())
 
-def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
+
+def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
     shop = Shop.of(stage.folder / "throughput", sizes)
     settings = {"batch.size": sizes["batch"], "milvus.timeout": 60.0}
     rounds, sessions = shop.rounds(), shop.sessions()
@@ -100,6 +114,13 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
             for u, r in best.items()
         ),
         *(Figure(f"engine / Faust, {k} agent", engine.phase.rate() / rate, "×") for k, (rate, _) in faust.items()),
+        worker.curve("in rounds"),
+        coalescing.curve("in sessions"),
+        engine.curve("engine"),
+        *(
+            Curve(f"baseline, {u} a request", "clients", "users/s", _CLIENTS, [baseline[c, u] for c in _CLIENTS])
+            for u in _USERS
+        ),
     ]
 
 
@@ -109,12 +130,16 @@ def _drain(stage: Stage, site: Site, traffic: Traffic, clicks: int, module: str 
     site.remember(traffic)
     site.send(traffic.clicks(), limit=clicks)
     with site.worker("clicks", module) as worker:
-        before = {"the worker": worker.cpu} | stage.server_cpu()
+        before = _cpu(stage, worker)
         site.await_answers(worker)
-        after = {"the worker": worker.cpu} | stage.server_cpu()
-        cpu = {name: used - before[name] for name, used in after.items()}
+        cpu = {name: used - before[name] for name, used in _cpu(stage, worker).items()}
         stages = worker.stages()
     return Drained(Recorder(site).phase(), cpu, stages)
+
+
+def _cpu(stage: Stage, worker: Worker) -> dict[str, float]:
+    """Process → CPU seconds so far, of all that run."""
+    return {"the worker": worker.cpu, "the benchmark": time.process_time()} | stage.server_cpu()
 
 
 def _limit(stage: Stage, site: Site, shop: Shop, traffic: Traffic, sizes: Sizes) -> dict[int, float]:
@@ -191,4 +216,5 @@ BENCHMARK = Benchmark(
     },
     kafka=True,
     milvus=True,
+    curves=True,
 )

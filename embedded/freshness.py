@@ -61,22 +61,30 @@ class NewItems:
 
     def publish_one(self) -> float:
         """Publish one new item; seconds from the moment before sending until a search finds it, at most `GIVE_UP`."""
+        begin = time.monotonic()
+        return self.await_found(*self.publish(), begin)
+
+    def publish(self) -> tuple[int, FloatVector]:
+        """Publish one new item and return it, id and vector, when Kafka has it. For one thread."""
         item_id, vector = self._next_id, self._vector()
         self._next_id += 1
         message = Output(
             self._topic, str(item_id).encode(), encode_item(Item(item_id, vector, self._artifact.model_version))
         )
         self._on_published(item_id, time.time())
-        published = time.monotonic()
         self._outbox.send([message])
-        while (waited := time.monotonic() - published) < GIVE_UP:
+        return item_id, vector
+
+    def await_found(self, item_id: int, vector: FloatVector, since: float) -> float:
+        """Seconds since a moment of `time.monotonic` until a search finds the item, at most `GIVE_UP`. Thread-safe."""
+        while (waited := time.monotonic() - since) < GIVE_UP:
             try:
                 ids, _ = self._index.search(vector[None, :], 10)
             except TransientError:
                 time.sleep(_POLL)
                 continue
             if item_id in ids[0]:
-                return time.monotonic() - published
+                return time.monotonic() - since
             time.sleep(_POLL)
         return min(waited, GIVE_UP)
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from configs.schema import Network
 from model.artifact import Artifact, ArtifactError
 
 FloatArray = npt.NDArray[np.float32]
@@ -55,6 +56,20 @@ class Routing:
             return np.zeros((len(lengths), interests), np.float32)
         has = np.log2(np.maximum(lengths, 2)).astype(np.int64)  # (B,)
         return (np.arange(interests) >= has[:, None]).astype(np.float32)
+
+    @classmethod
+    def of(cls, network: Network) -> Routing:
+        """The part of a training configuration that the encoder's computation depends on."""
+        return cls(
+            iterations=network.iterations,
+            temperature=network.routing_temperature,
+            axis=network.routing_axis,
+            normalise=network.normalise,
+            relu=network.relu,
+            residual=network.residual,
+            by_history=network.interests_by_history,
+            fusion=network.fusion,
+        )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Routing:

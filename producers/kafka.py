@@ -18,11 +18,8 @@ import confluent_kafka as ck
 
 from configs.schema import Kafka, Producer, Topics
 from streams.errors import FatalError, MindstreamError, TransientError
+from streams.messages import PARTITIONER
 from streams.tls import turned_away, wrong_protocol
-
-#: Every writer of `clicks` must hash keys alike, or one user's clicks land in two partitions. This is the hash of
-#: Java's client and of the worker's; librdkafka's own default differs.
-PARTITIONER = "murmur2_random"
 
 _UNHEARD = logging.getLogger("mindstream.unheard")
 _UNHEARD.disabled = True

@@ -199,8 +199,8 @@ class ClickProcessor:
         ]
         self._store.check({user.partition for user in users})  # the search may have taken long
         lap("pack")
-        offsets = self._outbox.send([*records, *answers, *letters])  # 4
-        lap("send")
+        offsets = self._outbox.send([*records, *answers, *letters], lambda: lap("produce"))  # 4
+        lap("acknowledge")
         self._write(records, offsets[: len(records)])  # 5
         lap("store")
         self._count(dead, updates, users, candidates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -71,7 +71,8 @@ class MemoryOutbox:
     def __init__(self) -> None:
         self.sent: list[Output] = []
 
-    def send(self, outputs: Sequence[Output]) -> Sequence[int]:
+    def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:
         first = len(self.sent)
         self.sent.extend(outputs)
+        produced()
         return range(first, len(self.sent))

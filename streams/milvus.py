@@ -90,7 +90,7 @@ class MilvusIndex:
         queries = np.asarray(queries, "<f4")
         ids = np.full((Q, limit), PADDING, dtype=np.int64)
         scores = np.full((Q, limit), -np.inf, dtype=np.float32)
-        parameters = {"metric_type": METRIC, "params": {"ef": max(self._settings.hnsw_ef, limit)}}
+        parameters = {"metric_type": METRIC, "params": self._effort(limit)}
         step = max(1, min(_MAX_ROWS, _MAX_HITS // limit))
         for start in range(0, Q, step):
             stop = min(Q, start + step)
@@ -188,13 +188,17 @@ class MilvusIndex:
         schema.add_field(_ID, DataType.INT64, is_primary=True)
         schema.add_field(_VECTOR, DataType.FLOAT_VECTOR, dim=self._dim)
         index = self._client.prepare_index_params()
-        index.add_index(
-            _VECTOR,
-            index_type="HNSW",
-            metric_type=METRIC,
-            params={"M": self._settings.hnsw_m, "efConstruction": self._settings.hnsw_ef_construction},
-        )
+        kind, params = self._kind()
+        index.add_index(_VECTOR, index_type=kind, metric_type=METRIC, params=params)
         self._client.create_collection(self._name, schema=schema, index_params=index, timeout=_SLOW)
+
+    def _kind(self) -> tuple[str, dict[str, int]]:
+        """The type of index, and how it is built."""
+        return "HNSW", {"M": self._settings.hnsw_m, "efConstruction": self._settings.hnsw_ef_construction}
+
+    def _effort(self, limit: int) -> dict[str, int]:
+        """How thoroughly it is searched."""
+        return {"ef": max(self._settings.hnsw_ef, limit)}
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ from confluent_kafka import Message as RawMessage
 from configs.schema import Kafka
 from streams.errors import TransientError
 from streams.kafka import fault
+from streams.messages import PARTITIONER
 from streams.ports import Output
 
 _LOG = logging.getLogger("mindstream.kafka")
@@ -46,8 +47,7 @@ class KafkaOutbox:
                     # Nothing leaves while a batch is handed over, message by message; `flush` then sends all at once,
                     # without lingering.
                     "linger.ms": 50,
-                    # As Kafka's Java clients do, so that other producers put a user into the same partition.
-                    "partitioner": "murmur2_random",
+                    "partitioner": PARTITIONER,
                     "delivery.timeout.ms": int(DELIVERY_TIMEOUT * 1000),
                     "message.max.bytes": self._max_message_bytes,
                 }
@@ -55,7 +55,7 @@ class KafkaOutbox:
             logger=_LOG,
         )
 
-    def send(self, outputs: Sequence[Output]) -> Sequence[int]:
+    def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:
         """See `streams.ports.Outbox.send`."""
         offsets = [-1] * len(outputs)
         errors: list[tuple[KafkaError, str]] = []
@@ -72,6 +72,7 @@ class KafkaOutbox:
                     offsets[place] = -1 if offset is None else offset
 
             self._produce(output, delivered)
+        produced()
         silent = self._serve(self._producer.flush, DELIVERY_TIMEOUT + _OVERDUE)
         if silent:
             # librdkafka gives up on each message after the delivery timeout; seldom, when a broker goes, it never does.

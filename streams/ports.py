@@ -5,7 +5,7 @@ will; a vendor's own errors stop at its adapter.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -122,8 +122,11 @@ class DeadLetter:
 class Outbox(Protocol):
     """Sends messages to Kafka."""
 
-    def send(self, outputs: Sequence[Output]) -> Sequence[int]:
+    def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:
         """Send all and return their offsets when every one is acknowledged by all in-sync replicas.
+
+        Args:
+            produced: called when all are packed and queued, before the wait.
 
         Raises:
             TransientError: at least one was not acknowledged; any of them may have been written.

@@ -19,19 +19,7 @@ FloatArray = npt.NDArray[np.float32]
 
 _ZEROS = paddle.nn.initializer.Constant(0.0)
 
-
-def routing_of(network: Network) -> Routing:
-    """The part of the configuration that the encoder's computation depends on."""
-    return Routing(
-        iterations=network.iterations,
-        temperature=network.routing_temperature,
-        axis=network.routing_axis,
-        normalise=network.normalise,
-        relu=network.relu,
-        residual=network.residual,
-        by_history=network.interests_by_history,
-        fusion=network.fusion,
-    )
+routing_of = Routing.of
 
 
 def initial_table(network: Network, items: int, rng: np.random.Generator) -> FloatArray:

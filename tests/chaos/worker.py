@@ -57,7 +57,7 @@ def trip(point: str) -> None:
 
 
 class _Outbox(KafkaOutbox):
-    def send(self, outputs: Sequence[Output]) -> Sequence[int]:
+    def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:
         trip("searched")
         parts: dict[str, Callable[[Output], bool]] = {
             "half sent": lambda _: random.random() < 0.5,
@@ -68,7 +68,7 @@ class _Outbox(KafkaOutbox):
             if armed(point):
                 super().send([output for output in outputs if chosen(output)])
                 trip(point)
-        offsets = super().send(outputs)
+        offsets = super().send(outputs, produced)
         trip("sent")
         return offsets
 

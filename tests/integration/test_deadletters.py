@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -176,12 +176,12 @@ class CutOutbox(KafkaOutbox):
 
     cut_after = 1
 
-    def send(self, outputs: Sequence[Output]) -> Sequence[int]:
+    def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:
         if outputs[0].value is None:
             if CutOutbox.cut_after == 0:
                 raise TransientError("Kafka", "cut off, for the test")
             CutOutbox.cut_after -= 1
-        return super().send(outputs)
+        return super().send(outputs, produced)
 
 
 def test_an_interrupted_run_is_continued(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ class ChangelogOutbox:
         self.survivors: int | None = None
         self.sent: list[Output] = []
 
-    def send(self, outputs: Sequence[Output]) -> Sequence[int]:
+    def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:
         survivors, self.survivors = self.survivors, None
         offsets = []
         for output in outputs[:survivors]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import orjson
@@ -90,12 +90,12 @@ class CrashingOutbox(MemoryOutbox):
         super().__init__()
         self._survivors: int | None = survivors
 
-    def send(self, outputs: Sequence[Output]) -> Sequence[int]:
+    def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:
         if self._survivors is not None:
             survivors, self._survivors = self._survivors, None
-            super().send(outputs[:survivors])
+            super().send(outputs[:survivors], produced)
             raise TransientError("Kafka", "cut off, for the test")
-        return super().send(outputs)
+        return super().send(outputs, produced)
 
 
 class ClickWorld:

@@ -18,10 +18,15 @@ class SilentProducer:
 
     purged = False
 
-    def produce(self, *_: object, on_delivery: Callable[[KafkaError, None], None], **__: object) -> None: ...
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def produce(self, *_: object, on_delivery: Callable[[KafkaError, None], None], **__: object) -> None:
+        self.calls.append("produce")
 
     def flush(self, seconds: float) -> int:
         assert 30 < seconds < 60, "longer than the delivery timeout"
+        self.calls.append("flush")
         return 2
 
     def purge(self) -> None:
@@ -33,7 +38,8 @@ def test_messages_of_which_nothing_is_heard_are_sent_again_by_another_producer(m
     silent = SilentProducer()
     monkeypatch.setattr(outbox, "_producer", silent)
     with pytest.raises(TransientError, match="nothing is heard of 2 messages"):
-        outbox.send([Output("clicks", b"k", b"v")] * 2)
+        outbox.send([Output("clicks", b"k", b"v")] * 2, lambda: silent.calls.append("produced"))
+    assert silent.calls == ["produce", "produce", "produced", "flush"]
     assert silent.purged
     assert not isinstance(outbox._producer, SilentProducer)
 

@@ -5,17 +5,26 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 import click
 import numpy as np
 import pytest
 
-from benchmarks.data import Shop
-from benchmarks.plot import draw
+from benchmarks.alone import alone
+from benchmarks.data import Shop, random_artifact
+from benchmarks.freshness import publish_all
+from benchmarks.plot import check, draw
 from benchmarks.report import Curve, Figure, Result, Run, commit, cpu_model, percentiles, to_json
-from benchmarks.stage import BenchmarkError
+from benchmarks.scaling import Point, slope
+from benchmarks.stage import BenchmarkError, Worker
 from benchmarks.stream import Events, Phase
+from configs.loader import load_train
+from embedded.freshness import NewItems
+from model.encoder import Routing
+from streams.messages import FloatVector
 
 RUN = Run(
     cpu="A processor",
@@ -118,11 +127,46 @@ def test_rates_are_those_of_the_middle() -> None:
     assert phase.answer_rate() == pytest.approx(10, rel=0.05)
     assert phase.rate() == pytest.approx(20, rel=0.05)
     assert phase.coalesced() == pytest.approx(0.5)
+    seconds, answered = phase.progress()
+    assert seconds[0] == 0 and seconds[-1] == pytest.approx(109.9)
+    assert np.diff(answered).tolist() == pytest.approx([len(clicks) / 50] * 50)
 
 
 def test_lateness_is_that_behind_an_open_schedule() -> None:
-    clicks = events((0, 0, 10.0), (0, 1, 10.1), (0, 2, 10.5), (0, 3, 10.5))
-    assert Phase(clicks, events()).lateness(rate=10).tolist() == pytest.approx([0, 0, 0.3, 0.2])
+    clicks = events((0, 0, 10.0), (0, 2, 10.5), (0, 3, 10.5), (1, 0, 10.1))  # as they lie in partitions
+    assert Phase(clicks, events()).lateness(rate=10).tolist() == pytest.approx([0, 0.3, 0.2, 0])
+
+
+class LateFirstItem(NewItems):
+    """Its first item is found when three others were."""
+
+    def __init__(self) -> None:
+        self.published, self.others = 0, threading.Semaphore(0)
+
+    def publish(self) -> tuple[int, FloatVector]:
+        self.published += 1
+        return self.published, np.zeros(2, np.float32)
+
+    def await_found(self, item_id: int, vector: FloatVector, since: float) -> float:
+        if item_id > 1:
+            self.others.release()
+        else:
+            assert all(self.others.acquire(timeout=60) for _ in range(3))
+        return time.monotonic() - since
+
+
+class Alive(Worker):
+    def __init__(self) -> None:
+        pass
+
+    def check(self) -> None:
+        pass
+
+
+def test_no_item_waits_for_one_before_it_to_be_found() -> None:
+    first, *others = publish_all(LateFirstItem(), 4, Alive())
+    assert len(others) == 3
+    assert first > 0.59  # the fourth has its moment 0.6 s later
 
 
 def test_the_traffic_of_a_shop(tmp_path: Path) -> None:
@@ -141,10 +185,44 @@ def test_the_traffic_of_a_shop(tmp_path: Path) -> None:
     assert np.count_nonzero(shop.sessions().log.order >= oldest) == 60  # the newest ones
 
 
+def test_a_generated_model_computes_what_the_shipped_configuration_says(tmp_path: Path) -> None:
+    artifact, network = random_artifact(tmp_path, items=10, dim=8), load_train().network
+    assert Routing.from_dict(artifact.encoder) == Routing.of(network)
+    assert artifact.interests == network.interests
+
+
+def test_memory_grows_from_the_fewest_to_the_most_whatever_was_measured_first() -> None:
+    points = {
+        ("users", users): Point(1.0, 0.0, 0.0, worker_memory=300 * 2**20, milvus_memory=0, disk=users * 2**20 // 10_000)
+        for users in (100_000, 500_000, 20_000)
+    } | {("items", 7): Point(1.0, 0.0, 0.0, 0, 0, 0)}
+    disk = slope("users", "histories on disk", points)
+    assert disk.value == pytest.approx(100)
+    assert disk.unit == "MiB / million users"
+    assert slope("users", "memory of a worker", points).value == 0
+
+
+def test_peak_memory_is_that_of_the_program_alone() -> None:
+    held = np.ones(200 << 17)  # 200 MiB that a forked process begins with
+    found = alone("import sys\nfound = {'given': sys.argv[1:]}", "a", "b")
+    assert found["given"] == ["a", "b"]
+    assert 2**20 < found["peak"] < held.nbytes / 2
+    with pytest.raises(BenchmarkError, match="status 3\nspoken"):
+        alone("import sys; print('spoken', file=sys.stderr); sys.exit(3)")
+
+
 def test_curves_are_drawn(tmp_path: Path) -> None:
     curve = Curve("by ef", "recall@50, %", "queries/s", [90.0, 99.0], [4000.0, 2000.0])
     several = [dataclasses.replace(RESULT, curves=[curve]), RESULT, dataclasses.replace(RESULT, curves=5 * [curve])]
     draw(tmp_path / "curves.svg", several)
     assert (tmp_path / "curves.svg").read_text().count("<!-- recall@50, % -->") == 6
-    with pytest.raises(click.ClickException, match="curve"):
-        draw(tmp_path / "none.png", [RESULT])
+    draw(tmp_path / "none.png", [RESULT])  # no curve yet
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_where_curves_cannot_be_drawn_is_said_beforehand(tmp_path: Path) -> None:
+    check(tmp_path / "curves.PNG")
+    with pytest.raises(click.ClickException, match=r"curves: no suffix cannot be drawn; known: .*png, .*svg"):
+        check(tmp_path / "curves")
+    with pytest.raises(click.ClickException, match="cannot be written: No such file"):
+        check(tmp_path / "nowhere" / "curves.png")
