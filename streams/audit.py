@@ -116,7 +116,8 @@ def audit_kafka(config: WorkerConfig, known: Callable[[IdVector], IdVector] | No
     for partition, (oldest, _) in watermarks(config.kafka, topics.clicks).items():
         _require_all(topics.clicks, partition, oldest)
     # Before the clicks: every letter is of a click that is read afterwards.
-    letters = (read_letter(record.message, record.headers) for record in read_to_end(config.kafka, topics.dead_letters))
+    dead_letters = read_to_end(config.kafka, topics.dead_letters, headers=True)
+    letters = (read_letter(record.message, record.headers) for record in dead_letters)
     dead = {(x.source.partition, x.source.offset) for x in letters if x is not None and x.source.topic == topics.clicks}
     return audit(
         clicks=messages(topics.clicks),

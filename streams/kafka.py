@@ -27,7 +27,7 @@ _EVENTS = 1000
 
 
 class Record(NamedTuple):
-    """A message as the tools read it: with headers, and when it was written, in seconds since 1970."""
+    """A message as the tools read it; headers only where asked for; written in seconds since 1970."""
 
     message: Message
     headers: dict[str, bytes]
@@ -86,13 +86,16 @@ def watermarks(kafka: Kafka, topic: str, partitions: Collection[int] | None = No
         consumer.close()
 
 
-def read_to_end(kafka: Kafka, topic: str, starts: Mapping[int, int] | None = None) -> Generator[Record]:
+def read_to_end(
+    kafka: Kafka, topic: str, starts: Mapping[int, int] | None = None, *, headers: bool = False
+) -> Generator[Record]:
     """Every message that the topic holds now, as they come; in order within a partition. Joins no consumer group.
 
     Args:
         kafka: the cluster.
         topic: to read.
         starts: partition → first offset to read; None = all partitions from their oldest message.
+        headers: read them, too; not for what others write: confluent-kafka fails at a name that is no UTF-8.
 
     Raises:
         TransientError: Kafka is away or does not answer for 30 seconds.
@@ -111,7 +114,7 @@ def read_to_end(kafka: Kafka, topic: str, starts: Mapping[int, int] | None = Non
                 quiet_since = time.monotonic()
                 error = raw.error()
                 if error is None:
-                    yield _record(raw)
+                    yield _record(raw, headers)
                 elif not harmless(error):
                     raise fault(error, raw.topic())
             positions = {tp.partition: tp.offset for tp in consumer.position(assigned)}
@@ -147,7 +150,7 @@ def follow(kafka: Kafka, topics: Sequence[str], from_beginning: bool = False) ->
             for raw in arrived:
                 error = raw.error()
                 if error is None:
-                    yield _record(raw)
+                    yield _record(raw, headers=False)
                 elif error.fatal() or not (
                     error.retriable() or harmless(error) or error.code() == KafkaError._ALL_BROKERS_DOWN
                 ):
@@ -191,12 +194,12 @@ def _partitions(kafka: Kafka, topic: str) -> list[int]:
     return sorted(found[topic].partitions)
 
 
-def _record(raw: RawMessage) -> Record:
+def _record(raw: RawMessage, headers: bool) -> Record:
     topic, partition, offset = raw.topic(), raw.partition(), raw.offset()
     assert topic is not None and partition is not None and offset is not None  # set on consumed messages
     message = Message(topic, partition, offset, _bytes(raw.key()), _bytes(raw.value()))
-    headers = cast("list[tuple[str, bytes | None]]", raw.headers() or [])
-    return Record(message, {name: value or b"" for name, value in headers}, raw.timestamp()[1] / 1000)
+    found = cast("list[tuple[str, bytes | None]]", (raw.headers() if headers else None) or [])
+    return Record(message, {name: value or b"" for name, value in found}, raw.timestamp()[1] / 1000)
 
 
 def _bytes(value: str | bytes | None) -> bytes | None:

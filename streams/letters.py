@@ -88,7 +88,7 @@ def find(config: WorkerConfig, selection: Selection) -> Found:
     letters: dict[tuple[Place, bytes | None, int], Letter] = {}
     receipts: set[tuple[str, bytes | None]] = set()
     foreign = 0
-    for message, headers, _ in read_to_end(config.kafka, config.topics.dead_letters):
+    for message, headers, _ in read_to_end(config.kafka, config.topics.dead_letters, headers=True):
         letter = read_letter(message, headers)
         if letter is not None and letter in selection:
             letters[letter.source, message.key, hash(message.value)] = letter

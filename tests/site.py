@@ -92,7 +92,7 @@ class Site:
 
     def dead_letters(self) -> list[tuple[Message, dict[str, str]]]:
         """Dead letters with their headers as text."""
-        found = read_to_end(self.config.kafka, self.config.topics.dead_letters)
+        found = read_to_end(self.config.kafka, self.config.topics.dead_letters, headers=True)
         return [(m, {name: value.decode() for name, value in headers.items()}) for m, headers, _ in found]
 
     def command(self, *arguments: str, sets: Sequence[str] | None = None) -> list[str]:

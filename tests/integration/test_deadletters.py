@@ -57,7 +57,7 @@ def _message(site: Site, offset: int, key: bytes | None = b"42", value: bytes | 
 
 
 def _records(site: Site, topic: str) -> list[Record]:
-    return list(read_to_end(site.config.kafka, topic))
+    return list(read_to_end(site.config.kafka, topic, headers=True))
 
 
 def _list(site: Site, *options: str) -> list[dict[str, object]]:

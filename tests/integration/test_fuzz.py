@@ -170,7 +170,7 @@ def _vectors(site: Site, ids: list[int]) -> dict[int, FloatArray]:
 
 def _letters(site: Site) -> dict[Place, Letter]:
     found = {}
-    for message, headers, _ in read_to_end(site.config.kafka, site.config.topics.dead_letters):
+    for message, headers, _ in read_to_end(site.config.kafka, site.config.topics.dead_letters, headers=True):
         letter = read_letter(message, headers)
         assert letter is not None
         assert letter.source not in found, "without a crash, no letter comes twice"
@@ -207,7 +207,7 @@ def test_a_flood_of_broken_messages(site: Site) -> None:
     total = 0
     items: dict[int, Item | None] = {}
     for topic in (topics.clicks, topics.items):
-        for message, headers, _ in read_to_end(site.config.kafka, topic):
+        for message, headers, _ in read_to_end(site.config.kafka, topic, headers=True):
             total += 1
             letter = letters.pop(Place(message.topic, message.partition, message.offset), None)
             reason = _reason(site, message)

@@ -247,6 +247,7 @@ def test_a_header_whose_name_is_no_text_stops_nothing(site: Site, monkeypatch: p
         asyncio.run(send(click, b"{"))
         wait_for(lambda: len(_answers(site)) == 1 and site.dead_letters(), "an answer and a dead letter")
         assert site.dead_letters()[0][1]["headers"] == r'[["n\\xff","1"]]'
+        assert audit_kafka(site.config).ok
 
 
 def _refused(site: Site, *extra: str) -> str:
