@@ -110,13 +110,13 @@ def test_every_history_and_every_last_recommendation_is_right(site: Site) -> Non
 
 
 def test_workers_join_and_are_killed_under_a_backlog(site: Site) -> None:
-    """Many users with few clicks each, so that no loss can leave a window unseen."""
-    shape = Shape(users=3_000, items=ITEMS, clicks=12_000, tastes=10, tastes_per_user=2, drift=0.0)
+    """Many users with few clicks each, so that no loss can leave a window unseen; more than one worker does in 20 s."""
+    shape = Shape(users=8_000, items=ITEMS, clicks=32_000, tastes=10, tastes_per_user=2, drift=0.0)
     made = generate(shape, seed=6)
     order = np.argsort(made.order, kind="stable")
     rows = zip(made.user[order].tolist(), made.item[order].tolist(), strict=True)
     site.outbox.send([site.click(user, item) for user, item in rows])
-    slow = ["--set", "batch.size=40", "--set", "worker.session_timeout=6"]
+    slow = ["--set", "batch.size=20", "--set", "worker.session_timeout=6"]
 
     def answered() -> int:
         return len(site.messages(site.config.topics.recommendations))
@@ -130,7 +130,7 @@ def test_workers_join_and_are_killed_under_a_backlog(site: Site) -> None:
             with site.worker(*slow, name="third"):
                 wait_for(lambda: audit_kafka(site.config).ok, "the others to answer every click", patience=240)
     report = audit_kafka(site.config)
-    assert (report.clicks, report.users) == (12_000, 3_000)
+    assert (report.clicks, report.users) == (shape.clicks, shape.users)
 
 
 def _assert_same(found: Recommendation, offline: dict[int, float], top_k: int) -> None:
