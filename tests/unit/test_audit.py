@@ -166,7 +166,7 @@ def topics(books: Books, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Reco
         changelog_topic(config.worker.group): [Record(message, {}, 0.0) for message in books.changelog],
         config.topics.recommendations: [Record(message, {}, 0.0) for message in books.recommendations],
     }
-    monkeypatch.setattr(streams.audit, "read_to_end", lambda _, topic: iter(found[topic]))
+    monkeypatch.setattr(streams.audit, "read_to_end", lambda _, topic, **_options: iter(found[topic]))
     monkeypatch.setattr(streams.audit, "watermarks", lambda _, topic: {0: (0, len(found[topic]))})
     return found
 
