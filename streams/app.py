@@ -40,9 +40,9 @@ from streams.watchdog import KafkaLag, Pulse, Watchdog
 _LOG = logging.getLogger("mindstream.worker")
 
 AGENTS = ("clicks", "items")
-#: Messages that Kafka's client hands over at once, or two batches if that is more. It does so every 20 ms at least; and
-#: without a limit it unpacks all that it has of a partition, 40,000 clicks.
-_HANDED_OVER = 500
+#: Messages that Kafka's client hands over at once, or two batches if that is more: some 2 MB of clicks. Without a limit
+#: it unpacks all that it has of a partition, 40,000 clicks; with 500, the agent waits for the next half of the time.
+_HANDED_OVER = 4096
 #: How often that may wait for the agent; beyond that, Faust stops fetching.
 _WAITING = 2
 

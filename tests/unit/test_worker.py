@@ -21,7 +21,7 @@ def _blas_threads() -> list[int]:
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
 
 
-@pytest.mark.parametrize(("batch", "most"), [(1, 500), (256, 512), (4000, 8000)])
+@pytest.mark.parametrize(("batch", "most"), [(1, 4096), (256, 4096), (4000, 8000)])
 def test_kafkas_client_hands_over_some_batches_not_all_that_it_has(batch: int, most: int) -> None:
     made = app._faust_app(load_worker(), "clicks", batch)
     assert made.conf.broker_max_poll_records == most
