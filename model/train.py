@@ -18,12 +18,11 @@ from configs.schema import TrainConfig
 from model.artifact import Artifact, ArtifactError, check_target, save_artifact
 from model.clickfile import DataError
 from model.data import Holdout
-from model.encoder import Encoder
+from model.encoder import Encoder, Routing
 from model.evaluation.measure import EvaluationError, evaluate
 from model.training.backend import paddle
 from model.training.checkpoint import Checkpoint, CheckpointError, Position
 from model.training.learner import Learner
-from model.training.net import routing_of
 from model.training.progress import TrainingProgress
 from model.training.runfolder import BEST, CONFIG, LAST, RunFolder, new_path
 from model.training.sampling import Sampler
@@ -183,7 +182,7 @@ def measure(config: TrainConfig, learner: Learner, data: TrainingSet, users: Hol
     """Quality of the present weights in NumPy, as they will be served; empty without users."""
     if not len(users.history):
         return {}
-    encoder = Encoder(learner.weights(), routing_of(config.network))
+    encoder = Encoder(learner.weights(), Routing.of(config.network))
     return evaluate(encoder, data.item_ids, learner.vectors(), users, MEASURED_AT)
 
 
@@ -198,7 +197,7 @@ def write(config: TrainConfig, learner: Learner, data: TrainingSet, folder: Path
     Raises:
         ArtifactError: the folder cannot be written, or a number is not finite.
     """
-    routing = routing_of(config.network).to_dict()
+    routing = Routing.of(config.network).to_dict()
     return save_artifact(
         folder,
         weights=learner.weights(),

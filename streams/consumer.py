@@ -89,8 +89,8 @@ class _Consumer(Consumer):
     It would let messages through before it is back at the committed offset, crash when Kafka refuses a commit, and
     crash when it looks for partitions that stand still while they move, which is the matter of `streams.watchdog`. And
     it spends some 0.3 ms of CPU time on each message that it hands over, and hands over one by one what comes one by
-    one. So here it hands over runs, two batches of what Kafka's client has, between batches or a little later.
-    What Faust takes for a message is the last one of them, whose value is all runs.
+    one. So here it hands over runs, some thousand messages where Kafka's client has them, between batches or a little
+    later. What Faust takes for a message is the last one of them, whose value is all runs.
     """
 
     def _new_consumer_thread(self) -> _Thread:

@@ -13,10 +13,10 @@ pytest.importorskip("paddle", reason="Paddle is not installed: pip install -e '.
 
 from configs.loader import FOLDER, load_train
 from configs.schema import TrainConfig
-from model.encoder import Encoder
+from model.encoder import Encoder, Routing
 from model.training.backend import paddle
 from model.training.learner import Learner
-from model.training.net import Mind, initial_weights, item_vectors, routing_of
+from model.training.net import Mind, initial_weights, item_vectors
 from model.training.sampling import Batch
 
 ITEMS = 50
@@ -67,7 +67,7 @@ def test_the_encoder_equals_the_network(variant: str, seed: int) -> None:
     net, weights = random_net(config, seed)
     embeddings, lengths = random_users(200, 7, seed)
     trained, routed = net(embeddings, paddle.to_tensor(lengths))
-    encoder = Encoder(weights, routing_of(config.network))
+    encoder = Encoder(weights, Routing.of(config.network))
     assert np.abs(encoder.encode(embeddings.numpy(), lengths) - trained.numpy()).max() <= 1e-5
     assert np.abs(encoder.route(embeddings.numpy(), lengths) - routed.numpy())[lengths > 0].max() <= 1e-5
     assert np.abs(trained.numpy()).max() > 0.1
@@ -82,11 +82,11 @@ def test_what_the_default_trains_on_is_the_encoder_of_one_interest(relu: bool) -
     embeddings, lengths = random_users(200, 7)
     lengths = np.maximum(lengths, 1)
     general = net.general(embeddings, paddle.to_tensor(lengths)).numpy()
-    one = Encoder(weights, routing_of(config.network)).encode(embeddings.numpy(), lengths)
+    one = Encoder(weights, Routing.of(config.network)).encode(embeddings.numpy(), lengths)
     assert np.abs(one - general).max() <= 1e-5
     many = config_of("default", f"network.relu={relu}", "network.residual=1e6")
     weights |= {"start": initial_weights(many.network, np.random.default_rng(1))["start"]}
-    near = Encoder(weights, routing_of(many.network)).encode(embeddings.numpy(), lengths)
+    near = Encoder(weights, Routing.of(many.network)).encode(embeddings.numpy(), lengths)
     assert np.abs(near - general).max() <= 1e-4
 
 
