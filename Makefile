@@ -35,8 +35,8 @@ test: $(BENCH) ## run all tests, on the embedded servers (about 22 minutes on tw
 test-fast: $(STAMP) ## run the tests that need no server
 	@$(PY) -m pytest -m 'not integration' $(ARGS)
 
-chaos: $(STAMP) ## kill, cut off and pause workers, broker and Milvus, and audit (ROUNDS=1; SEED=…)
-	@$(PY) -m tests.chaos --rounds $(or $(ROUNDS),1) $(if $(SEED),--seed $(SEED))
+chaos: $(STAMP) ## kill, cut off and pause workers, broker and Milvus, and audit (ROUNDS=1; JOBS=1; SEED=…)
+	@$(PY) -m tests.chaos --rounds $(or $(ROUNDS),1) --jobs $(or $(JOBS),1) $(if $(SEED),--seed $(SEED))
 
 check: $(BENCH) ## lint and type-check
 	@$(VENV)/bin/ruff check .
