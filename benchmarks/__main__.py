@@ -104,7 +104,8 @@ def measure(
     Raises:
         click.ClickException: a benchmark could not be finished.
     """
-    from benchmarks.stage import BenchmarkError, Stage
+    from benchmarks.errors import BenchmarkError
+    from benchmarks.stage import Stage
     from embedded.errors import EmbeddedError
     from embedded.standalone import best_flavour
     from streams.errors import MindstreamError

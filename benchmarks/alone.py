@@ -7,8 +7,8 @@ import subprocess
 import sys
 from typing import Any
 
+from benchmarks.errors import BenchmarkError
 from benchmarks.report import ROOT
-from benchmarks.stage import BenchmarkError
 
 #: Behind each program. Not getrusage, where there is /proc: Linux lets a process begin with the peak of the one that
 #: started it.

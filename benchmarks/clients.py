@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from benchmarks.data import IntVector
-from benchmarks.stage import BenchmarkError
+from benchmarks.errors import BenchmarkError
 
 
 @dataclass(frozen=True, slots=True)

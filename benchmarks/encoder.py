@@ -23,8 +23,9 @@ import numpy as np
 
 from benchmarks.benchmark import Benchmark, Sizes
 from benchmarks.data import random_artifact
+from benchmarks.errors import BenchmarkError
 from benchmarks.report import ROOT, Figure
-from benchmarks.stage import BenchmarkError, Stage
+from benchmarks.stage import Stage
 from model.artifact import Artifact
 from model.encoder import Encoder
 from model.inputs import model_input

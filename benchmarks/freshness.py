@@ -18,7 +18,8 @@ from benchmarks.benchmark import Benchmark, Sizes
 from benchmarks.data import Shop
 from benchmarks.latency import LITE, STANDALONE, sustained
 from benchmarks.report import Figure, percentiles
-from benchmarks.stage import Stage, Worker
+from benchmarks.stage import Stage
+from benchmarks.worker import Worker
 from embedded.freshness import GIVE_UP, NewItems
 from producers.cli import progress_bar
 

@@ -24,8 +24,9 @@ from benchmarks.benchmark import Benchmark, Sizes
 from benchmarks.data import Shop
 from benchmarks.report import Curve, Figure, percentiles
 from benchmarks.searches import index, interests
-from benchmarks.stage import Site, Stage, Worker
+from benchmarks.stage import Site, Stage
 from benchmarks.stream import FloatVector, Phase, Recorder
+from benchmarks.worker import Worker
 from producers.clicks import ClickLog
 
 #: Parts of the sustained rate, in percent.

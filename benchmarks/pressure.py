@@ -15,10 +15,12 @@ import numpy as np
 
 from benchmarks.benchmark import Benchmark, Sizes
 from benchmarks.data import Shop
+from benchmarks.errors import BenchmarkError
 from benchmarks.latency import LITE, STANDALONE, warm_rate
 from benchmarks.report import Curve, Figure
-from benchmarks.stage import PATIENCE, BenchmarkError, Site, Stage, Worker
+from benchmarks.stage import PATIENCE, Site, Stage
 from benchmarks.stream import Recorder
+from benchmarks.worker import Worker
 from streams.audit import audit_kafka
 
 #: Seconds between two looks at memory and lag.

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 from benchmarks.benchmark import Benchmark, Sizes
 from benchmarks.data import click_log, random_artifact
+from benchmarks.errors import BenchmarkError
 from benchmarks.report import Figure
-from benchmarks.stage import BenchmarkError, Site, Stage
+from benchmarks.stage import Site, Stage
 from producers.cli import progress_bar
 from producers.items import item_messages, items_sender
 from producers.kafka import Report, send_all

@@ -19,8 +19,9 @@ import numpy as np
 
 from benchmarks.alone import alone
 from benchmarks.benchmark import Benchmark, Sizes
+from benchmarks.errors import BenchmarkError
 from benchmarks.report import Figure
-from benchmarks.stage import BenchmarkError, Stage
+from benchmarks.stage import Stage
 from producers.generate import write_clicks
 from producers.synthetic import Shape, SyntheticClicks, generate
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from benchmarks.alone import alone
 from benchmarks.benchmark import Benchmark, Sizes
+from benchmarks.errors import BenchmarkError
 from benchmarks.report import Figure
-from benchmarks.stage import BenchmarkError, Site, Stage
+from benchmarks.stage import Site, Stage
 from producers.cli import progress_bar
 from streams.history import History
 from streams.messages import user_key

@@ -12,12 +12,10 @@ their own there and are deleted after each benchmark.
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 import time
-import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -26,15 +24,14 @@ from types import TracebackType
 from typing import Literal
 
 import numpy as np
-import psutil
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from filelock import FileLock, Timeout
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.samples import Sample
 
 from benchmarks.data import Traffic
+from benchmarks.errors import BenchmarkError
 from benchmarks.report import ROOT
+from benchmarks.worker import Worker, cpu_seconds, family
 from configs.loader import load_replay, load_worker
 from configs.schema import ReplayConfig, WorkerConfig
 from embedded.ports import pick
@@ -54,22 +51,18 @@ from streams.watchdog import KafkaLag
 
 MilvusKind = Literal["lite", "standalone"]
 
-#: Seconds that a worker gets to own its partitions, and an index to hold all its items, on a busy machine.
+#: Seconds that answers may stand still, and an index may take to hold all its items, on a busy machine.
 PATIENCE = 120.0
-#: Seconds that a worker gets to leave: its own limit is 5.
+#: Seconds that Kafka gets to list topics at the end.
 _LEAVE = 20.0
-#: Seconds between two looks whether something has happened: in a process's log, and on a server.
-_POLL, _ASK = 0.02, 0.25
+#: Seconds between two looks whether something has happened on a server.
+_ASK = 0.25
 #: Seconds for which a bulk load of the index may go without progress. A graph of 368,000 items takes two minutes.
 _BUILD = 600.0
 #: Milvus is at rest when it uses less than so many cores, measured over so many seconds, for so many seconds.
 _RESTING, _WATCHED, _REST = 0.2, 5.0, 60.0
 #: Histories sent at a time.
 _SENT = 20_000
-
-
-class BenchmarkError(Exception):
-    """A benchmark could not be finished; the message says why."""
 
 
 class Stage:
@@ -141,7 +134,7 @@ class Stage:
             entry = stack.place.state.get(name)
             if entry is not None and entry.alive:
                 used["Kafka" if name == "kafka" else "Milvus"] = sum(
-                    process.memory_info().rss for process in _family(entry.pid)
+                    process.memory_info().rss for process in family(entry.pid)
                 )
         return used
 
@@ -345,92 +338,3 @@ class Site:
             names = [name for name in admin.list_topics(timeout=_LEAVE).topics if name.startswith(self._run)]
             for future in admin.delete_topics(names, operation_timeout=5, request_timeout=5).values():
                 future.exception()  # waits; a topic that stays is no harm
-
-
-class Worker:
-    """A process under observation: a worker, or something that a worker is measured against."""
-
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        self._process = process
-        self.log = log
-        self.metrics_port = 0  # of a worker
-
-    def stages(self) -> dict[str, float]:
-        """Stage → seconds that the worker's batches of clicks have spent in it so far."""
-        return {s.labels["stage"]: s.value for s in self._samples() if s.name == "mindstream_clicks_stage_seconds_sum"}
-
-    def batches(self) -> tuple[int, int]:
-        """Batches of clicks so far, and messages in them."""
-        values = {s.name: int(s.value) for s in self._samples()}
-        return values["mindstream_clicks_batch_messages_count"], values["mindstream_clicks_batch_messages_sum"]
-
-    def _samples(self) -> list[Sample]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=_LEAVE) as answer:
-            families = list(text_string_to_metric_families(answer.read().decode()))
-        return [sample for family in families for sample in family.samples]
-
-    @property
-    def cpu(self) -> float:
-        """CPU seconds so far."""
-        return cpu_seconds(self._process.pid)
-
-    @property
-    def memory(self) -> int:
-        """Bytes in memory now."""
-        return int(psutil.Process(self._process.pid).memory_info().rss)
-
-    def await_log(self, text: bytes, times: int = 1) -> None:
-        """Raises BenchmarkError when it ends, or has not logged the text in time."""
-        deadline = time.monotonic() + PATIENCE
-        while self.log.read_bytes().count(text) < times:
-            self.check()
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"not ready after {PATIENCE:.0f} s\n{self._tail()}")
-            time.sleep(_POLL)
-
-    def await_end(self) -> str:
-        """What it wrote, when it has ended with status 0."""
-        while self._process.poll() is None:
-            time.sleep(_ASK)
-        if self._process.returncode != 0:
-            self.check()
-        return self.log.read_text()
-
-    def check(self) -> None:
-        """Raises BenchmarkError when it has ended."""
-        if self._process.poll() is not None:
-            status = self._process.returncode
-            raise BenchmarkError(f"{self.log.stem} ended with status {status}\n{self._tail()}")
-
-    def end(self) -> None:
-        if self._process.poll() is not None:
-            return
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(timeout=_LEAVE)
-        except BaseException as error:
-            self._process.kill()  # a second Ctrl-C must not leave it behind
-            self._process.wait()
-            if not isinstance(error, subprocess.TimeoutExpired):
-                raise
-
-    def _tail(self) -> str:
-        return "\n".join(self.log.read_text(errors="replace").splitlines()[-10:])
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU seconds, user and system, of a process and all its children so far; 0 when it has ended."""
-    used = 0.0
-    for member in _family(pid):
-        with suppress(psutil.NoSuchProcess):
-            times = member.cpu_times()
-            used += times.user + times.system
-    return used
-
-
-def _family(pid: int) -> list[psutil.Process]:
-    """A process and all its children; none when it has ended."""
-    with suppress(psutil.NoSuchProcess):
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    return []

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.stage import BenchmarkError, Site
+from benchmarks.errors import BenchmarkError
+from benchmarks.stage import Site
 from streams.kafka import Record, read_to_end, watermarks
 from streams.messages import decode_recommendation
 

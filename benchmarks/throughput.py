@@ -28,8 +28,9 @@ from benchmarks.clients import drive
 from benchmarks.data import Shop, Traffic
 from benchmarks.report import Curve, Figure, percentiles
 from benchmarks.searches import index, interests
-from benchmarks.stage import Site, Stage, Worker
+from benchmarks.stage import Site, Stage
 from benchmarks.stream import Phase, Recorder
+from benchmarks.worker import Worker
 from embedded.ports import pick
 
 #: Concurrent clients of the baseline, and users in one request.

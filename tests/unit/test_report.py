@@ -15,12 +15,13 @@ import pytest
 
 from benchmarks.alone import alone
 from benchmarks.data import Shop, random_artifact
+from benchmarks.errors import BenchmarkError
 from benchmarks.freshness import publish_all
 from benchmarks.plot import check, draw
 from benchmarks.report import Curve, Figure, Result, Run, commit, cpu_model, percentiles, to_json
 from benchmarks.scaling import Point, slope
-from benchmarks.stage import BenchmarkError, Worker
 from benchmarks.stream import Events, Phase
+from benchmarks.worker import Worker
 from configs.loader import load_train
 from embedded.freshness import NewItems
 from model.encoder import Routing
