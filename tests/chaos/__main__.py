@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import multiprocessing
 import shlex
 import shutil
 import signal
 import sys
 import tempfile
-import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,12 +17,10 @@ from random import Random
 import click
 
 from benchmarks.report import Run
+from tests.chaos.rounds import play_one, start
 from tests.chaos.scenarios import SCENARIOS
-from tests.chaos.stage import Figures, Servers, Stage, servers, table
+from tests.chaos.stage import Figures, table
 from tests.chaos.trips import SABOTAGES
-
-#: Seconds that the workers get to answer everything after a scenario.
-PATIENCE = 120.0
 
 EPILOG = """\b
 Examples:
@@ -66,8 +62,8 @@ def main(
     folder = Path(tempfile.mkdtemp(prefix="mindstream-chaos-"))
     figures: list[Figures] = []
     # A process for each round: it has servers of its own, and ends with them.
-    with multiprocessing.get_context("spawn").Pool(jobs, _start, maxtasksperchild=1) as pool:
-        one = partial(_round, folder=folder, seed=seed, names=names, short=short, sabotage=sabotage)
+    with multiprocessing.get_context("spawn").Pool(jobs, start, maxtasksperchild=1) as pool:
+        one = partial(play_one, folder=folder, seed=seed, names=names, short=short, sabotage=sabotage)
         for number, found in enumerate(pool.imap_unordered(one, range(rounds)), 1):
             figures += found
             click.echo(f"{number} of {rounds} rounds played")
@@ -78,57 +74,6 @@ def main(
         click.echo(f"WRONG; logs: {folder}")
         sys.exit(1)
     shutil.rmtree(folder)
-
-
-def _start() -> None:
-    """Let the main process alone say when to leave: a terminal's Ctrl-C reaches all, and would break off the end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
-    logging.getLogger("mindstream").setLevel(logging.CRITICAL)  # what librdkafka says of a broker that we have killed
-
-
-def _leave(*_: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
-
-
-def _round(
-    number: int, folder: Path, seed: int, names: tuple[str, ...], short: bool, sabotage: str | None
-) -> list[Figures]:
-    """The first round has the long outages; the others differ from it by seed alone."""
-    with servers(folder / f"servers-{number}") as running:
-        return play(running, folder / f"round-{number}", seed + number, names, short or number > 0, sabotage)
-
-
-def play(
-    running: Servers,
-    folder: Path,
-    seed: int,
-    names: tuple[str, ...],
-    short: bool,
-    sabotage: str | None = None,
-    patience: float = PATIENCE,
-) -> list[Figures]:
-    """One round. Ends with the first scenario that goes wrong; the audit gets `patience` seconds to balance."""
-    order = list(names or SCENARIOS)
-    Random(seed).shuffle(order)
-    figures: list[Figures] = []
-    with Stage(running, folder, seed, short=short, sabotage=sabotage) as stage:
-        for name in order:
-            started = time.monotonic()
-            stage.begin()
-            SCENARIOS[name](stage)
-            figures.append(stage.settle(name, patience))
-            f = figures[-1]
-            click.echo(
-                f"{'ok' if f.ok else 'WRONG':5} {name}: {f.clicks:,} clicks, ends {f.ends}, "
-                f"pause {f.longest_pause:.1f} s, caught up in {f.catch_up:.1f} s, "
-                f"{time.monotonic() - started:.0f} s in all"
-            )
-            if not f.ok:
-                click.echo("\n".join(f.wrong))
-                break
-    return figures
 
 
 if __name__ == "__main__":

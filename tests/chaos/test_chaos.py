@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.__main__ import play
+from tests.chaos.rounds import play
 from tests.chaos.scenarios import SHORT
 from tests.chaos.stage import Servers, servers, table
 
