@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,8 +64,10 @@ class Site:
         self.config: WorkerConfig = load_worker(None, self.settings, {})
         self.outbox = KafkaOutbox(self.config.kafka, self.config.topics.max_message_bytes + HEADER_BYTES)
 
-    def create_topics(self) -> None:
+    def create_topics(self, changed: Mapping[str, str] | None = None) -> None:
+        """Create all topics; `changed`: settings that they have instead of ours, or beside them."""
         specs = topic_specs(self.config.topics, self.config.worker.group)
+        specs = [replace(spec, config={**spec.config, **(changed or {})}) for spec in specs]
         create_topics(self.config.kafka, specs, self.config.topics.replication)
 
     def index(self, *, create: bool = False) -> MilvusIndex:

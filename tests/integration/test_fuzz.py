@@ -32,6 +32,8 @@ pytestmark = pytest.mark.integration
 MESSAGES = int(os.environ.get("FUZZ_MESSAGES", "10000"))
 #: What CI runs twice, it should judge alike; developers find new faults.
 SEED = int(os.environ.get("FUZZ_SEED", "1" if os.environ.get("CI") else str(random.SystemRandom().randrange(2**32))))
+#: What was sent is compared with what became of it.
+UNCOMPACTED = {"min.compaction.lag.ms": "86400000"}
 #: One of so many messages has up to the size that its topic takes.
 HUGE_EVERY = 2000
 #: One of so many messages is a good click; its users are `good-…`.
@@ -122,7 +124,7 @@ class Fuzzer:
 @pytest.fixture
 def site(tmp_path: Path, kafka: str, milvus_lite: str) -> Iterator[Site]:
     made = Site(tmp_path, kafka, milvus_lite)
-    made.create_topics()
+    made.create_topics(UNCOMPACTED)
     made.fill_index()
     yield made
     with suppress(TransientError):  # the server ends with the session: a busy one need not tidy up
