@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import time
 from pathlib import Path
 from random import Random
@@ -20,19 +21,19 @@ PATIENCE = 120.0
 def start() -> None:
     """Let the main process alone say when to leave: a terminal's Ctrl-C reaches all, and would break off the end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _leave)
     logging.getLogger("mindstream").setLevel(logging.CRITICAL)  # what librdkafka says of a broker that we have killed
 
 
 def _leave(*_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    sys.exit(130)  # through the servers' and workers' ends
 
 
 def play_one(
     number: int, folder: Path, seed: int, names: tuple[str, ...], short: bool, sabotage: str | None
 ) -> list[Figures]:
     """The first round has the long outages; the others differ from it by seed alone."""
+    signal.signal(signal.SIGTERM, _leave)
     with servers(folder / f"servers-{number}") as running:
         return play(running, folder / f"round-{number}", seed + number, names, short or number > 0, sabotage)
 
