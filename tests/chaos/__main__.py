@@ -52,7 +52,7 @@ def main(
     """Play every scenario in each round, in random order; exit status 1 when an audit does not balance.
 
     So it is when a worker crashed, had a defect or was slow to leave, although nothing was lost. The folder with the
-    logs of the workers is kept then, and its name is printed.
+    logs of the workers, whose name is printed, is kept then.
     """
     for ending in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started us with them ignored
         signal.signal(ending, signal.default_int_handler)  # leaves through the servers' and workers' ends
@@ -60,6 +60,7 @@ def main(
     click.echo(Run.of_now(shlex.join(["python", "-m", "tests.chaos", *sys.argv[1:]])).to_text())
     click.echo(f"seed     {seed}")
     folder = Path(tempfile.mkdtemp(prefix="mindstream-chaos-"))
+    click.echo(f"logs     {folder}")  # also where a round ends with an exception
     figures: list[Figures] = []
     # A process for each round: it has servers of its own, and ends with them.
     with multiprocessing.get_context("spawn").Pool(jobs, start, maxtasksperchild=1) as pool:
@@ -71,7 +72,7 @@ def main(
                 path.write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n", encoding="utf-8")
     click.echo(table(sorted(figures, key=lambda f: list(SCENARIOS).index(f.scenario))))
     if not all(f.ok for f in figures):
-        click.echo(f"WRONG; logs: {folder}")
+        click.echo("WRONG")
         sys.exit(1)
     shutil.rmtree(folder)
 
