@@ -224,6 +224,7 @@ class Network(Section):
 
 class Loss(Section):
     readout: Literal["mean", "max", "hard", "soft"]
+    fusion: Annotated[float, Field(ge=0, le=1)]
     routing_variance: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     power: Count
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)]

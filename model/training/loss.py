@@ -98,6 +98,10 @@ def by_operators(interests: Tensor, targets: Tensor, negatives: Tensor, terms: T
     # Paddle's gradient of a maximum over an axis takes a second; maxima of pairs take 30 ms.
     wrong = _largest([paddle.matmul(user, negatives, transpose_y=True) for user in users])  # (B, M)
     right = _largest([paddle.matmul(targets, user.unsqueeze(2)).squeeze(2) for user in users])  # (B, T)
+    if loss.fusion:
+        general = interests.mean(axis=1)  # (B, D)
+        mean_wrong, mean_right = paddle.matmul(general, negatives, transpose_y=True), (targets * general.unsqueeze(1)).sum(axis=2)
+        wrong, right = ((1 - loss.fusion) * one + loss.fusion * other for one, other in ((wrong, mean_wrong), (right, mean_right)))
     added = paddle.to_tensor(terms.negatives)
     if loss.hardness:
         never = (added < float(NEVER) / 2).astype("float32") * float(NEVER)
@@ -133,11 +137,16 @@ def loss_and_gradients(
     """Value, and its gradients by interests (B, K, D), targets (B, T, D) and negatives (M, D)."""
     scale = np.float32(1 / loss.temperature)
     users = np.ascontiguousarray(interests.transpose(1, 0, 2)) * scale  # (K, B, D)
+    general = users.mean(axis=0)  # (B, D)
+    of_best, of_mean = np.float32(1 - loss.fusion), np.float32(loss.fusion)
+    of_each = of_mean / np.float32(len(users))
     scores = users @ negatives.T  # (K, B, M)
-    wrong = functools.reduce(np.maximum, scores)  # (B, M)
+    largest = functools.reduce(np.maximum, scores)  # (B, M)
     to_target = np.einsum("kbd,btd->kbt", users, targets)  # (K, B, T)
     best = to_target.argmax(axis=0)  # (B, T)
-    right = np.take_along_axis(to_target, best[None], axis=0)[0] + terms.targets  # (B, T)
+    right = of_best * np.take_along_axis(to_target, best[None], axis=0)[0] + of_mean * to_target.mean(axis=0)
+    right += terms.targets
+    wrong = of_best * largest + of_mean * (general @ negatives.T) if loss.fusion else largest  # (B, M)
 
     share = wrong + terms.negatives  # (B, M)
     if loss.hardness:
@@ -155,15 +164,18 @@ def loss_and_gradients(
     share *= missed.sum(axis=1, keepdims=True) / total  # (B, M), gradient by the negatives' scores
     by_users = np.empty_like(users)
     by_negatives = np.zeros_like(negatives)
-    left = np.ones_like(wrong, dtype=bool)  # (B, M), where no interest before k is the best: equal ones share nothing
+    left = np.ones_like(largest, dtype=bool)  # (B, M), where no interest before k is the best: equal ones share nothing
     for k, user in enumerate(users):
-        leads = (scores[k] == wrong) & left  # (B, M)
+        leads = (scores[k] == largest) & left  # (B, M)
         left &= ~leads
-        own = share * leads if len(users) > 1 else share
+        own = np.multiply(leads, of_best, out=scores[k])  # (B, M), in place: fresh memory takes longer than the products
+        own += of_each
+        own *= share
         by_negatives += own.T @ user
         np.matmul(own, negatives, out=by_users[k])
-        by_users[k] -= np.einsum("bt,btd->bd", missed * (best == k), targets)
-    by_targets = -missed[:, :, None] * users[best, np.arange(len(best))[:, None]]  # (B, T, D)
+        by_users[k] -= np.einsum("bt,btd->bd", missed * (of_best * (best == k) + of_each), targets)
+    chosen = of_best * users[best, np.arange(len(best))[:, None]] + of_mean * general[:, None]  # (B, T, D)
+    by_targets = -missed[:, :, None] * chosen
     return value, np.ascontiguousarray(by_users.transpose(1, 0, 2)) * scale, by_targets, by_negatives
 
 

@@ -111,11 +111,12 @@ class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
         pass through the last softmax; through the agreement only with a penalty on it, and then of the last iteration.
         """
         routing = self._routing
-        fixed = mapped.detach()
+        similar = _products(mapped.detach())  # (B, L, L)
         for left in range(routing.iterations - 1, 0, -1):
-            clicks = mapped if left == 1 and self._agreement_learns else fixed
+            if left == 1 and self._agreement_learns:
+                similar = _products(mapped)
             weights = self._weights(logits, log_weight).detach()  # (B, K, L)
-            products = paddle.matmul(weights, paddle.matmul(clicks, clicks, transpose_y=True))  # (B, K, L)
+            products = paddle.matmul(weights, similar)  # (B, K, L)
             square = (products * weights).sum(axis=2, keepdim=True)  # (B, K, 1), squared length of the capsules
             logits = logits + products * (paddle.sqrt(square + EPSILON) / (1 + square) / routing.temperature)
         if not routing.normalise:
@@ -137,6 +138,11 @@ class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
 def _by_age(values: Tensor, age: Tensor) -> Tensor:
     """values[age]: (L, …), (B, L) → (B, L, …); negative ages read the first."""
     return paddle.gather(values, paddle.clip(age, min=0).reshape([-1])).reshape([*age.shape, *values.shape[1:]])
+
+
+def _products(clicks: Tensor) -> Tensor:
+    """Inner products of all pairs of a user's clicks, (B, L, D) → (B, L, L)."""
+    return paddle.matmul(clicks, clicks, transpose_y=True)
 
 
 def _mean(embeddings: Tensor, log_weight: Tensor) -> Tensor:
