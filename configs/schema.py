@@ -265,15 +265,15 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _routing_is_computed(self) -> TrainConfig:
-        needs = {
-            "network.routing_map: learned": self.network.routing_map == "learned",
-            "network.start: learned": self.network.start == "learned",
-            "loss.routing_variance above 0": self.loss.routing_variance > 0,
+        learned = {
+            "network.routing_map: identity": self.network.routing_map == "learned",
+            "network.start: fixed": self.network.start == "learned",
+            "loss.routing_variance: 0": self.loss.routing_variance > 0,
         }
-        wanted = [setting for setting, is_set in needs.items() if is_set]
-        if wanted and self.loss.readout == "mean":
+        remedies = [setting for setting, is_learned in learned.items() if is_learned]
+        if remedies and self.loss.readout == "mean":
             raise ValueError(
-                f"loss.readout: mean computes no routing in training, which {' and '.join(wanted)} would learn from; "
-                "set loss.readout to max, hard or soft"
+                "loss.readout: mean computes no routing in training, so nothing of it can be learned; set "
+                f"{' and '.join(remedies)}, or another loss.readout"
             )
         return self

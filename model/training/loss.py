@@ -57,10 +57,10 @@ def sampled_softmax(interests: Tensor, targets: Tensor, negatives: Tensor, terms
 
     Args:
         interests: (B, K, D); targets: (B, T, D), vectors of the items clicked next; negatives: (M, D).
-        loss: its readout decides which interest a user is scored with: "max" = target and negatives alike by the best
-            one, as in serving, and so with "mean", where the caller gives one vector, the history's; "hard" = by the
-            target's best one; "soft" = by softmax((u · target)^power) (label-aware attention, arXiv 1904.08030,
-            section 4.4).
+        loss: its readout decides what a user is scored with. "max": target and negatives alike by
+            (1 - fusion) · largest + fusion · mean of the interests' scores, as serving ranks what the interests find;
+            so with "mean", where the caller gives one vector, the history's. "hard": by the target's best interest;
+            "soft": by softmax((u · target)^power) of them (label-aware attention, arXiv 1904.08030, section 4.4).
     """
     if loss.readout in ("hard", "soft"):  # the user's vector depends on the target: every pair is an example of its own
         B, T, D = targets.shape
@@ -93,15 +93,15 @@ def _label_aware(interests: Tensor, targets: Tensor, loss: Loss) -> Tensor:
 
 
 def by_operators(interests: Tensor, targets: Tensor, negatives: Tensor, terms: Terms, loss: Loss) -> Tensor:
-    """The loss by the best interest, from Paddle's operators."""
+    """The loss of "max", from Paddle's operators."""
     users = paddle.unbind(interests, axis=1)  # K of (B, D)
     # Paddle's gradient of a maximum over an axis takes a second; maxima of pairs take 30 ms.
     wrong = _largest([paddle.matmul(user, negatives, transpose_y=True) for user in users])  # (B, M)
     right = _largest([paddle.matmul(targets, user.unsqueeze(2)).squeeze(2) for user in users])  # (B, T)
     if loss.fusion:
         general = interests.mean(axis=1)  # (B, D)
-        mean_wrong, mean_right = paddle.matmul(general, negatives, transpose_y=True), (targets * general.unsqueeze(1)).sum(axis=2)
-        wrong, right = ((1 - loss.fusion) * one + loss.fusion * other for one, other in ((wrong, mean_wrong), (right, mean_right)))
+        wrong = (1 - loss.fusion) * wrong + loss.fusion * paddle.matmul(general, negatives, transpose_y=True)
+        right = (1 - loss.fusion) * right + loss.fusion * (targets * general.unsqueeze(1)).sum(axis=2)
     added = paddle.to_tensor(terms.negatives)
     if loss.hardness:
         never = (added < float(NEVER) / 2).astype("float32") * float(NEVER)
@@ -168,7 +168,7 @@ def loss_and_gradients(
     for k, user in enumerate(users):
         leads = (scores[k] == largest) & left  # (B, M)
         left &= ~leads
-        own = np.multiply(leads, of_best, out=scores[k])  # (B, M), in place: fresh memory takes longer than the products
+        own = np.multiply(leads, of_best, out=scores[k])  # (B, M); fresh memory would take longer
         own += of_each
         own *= share
         by_negatives += own.T @ user

@@ -61,10 +61,19 @@ def test_errors_name_file_key_and_remedy(tmp_path: Path, text: str, needles: lis
         assert needle in str(caught.value)
 
 
-@pytest.mark.parametrize("setting", ["network.start=learned", "network.routing_map=learned", "loss.routing_variance=1"])
-def test_what_training_would_not_learn_is_refused(setting: str) -> None:
-    with pytest.raises(ConfigError, match=f"^configuration: .*{setting.split('=')[0]}.* set loss.readout to max"):
-        load_train(None, [setting], {})
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ("network.start=learned", "network.start: fixed"),
+        ("network.routing_map=learned", "network.routing_map: identity"),
+        ("loss.routing_variance=1", "loss.routing_variance: 0"),
+    ],
+)
+def test_what_training_would_not_learn_is_refused(setting: str, remedy: str) -> None:
+    on_the_mean = ["network.routing_map=identity", "loss.readout=mean"]
+    load_train(None, on_the_mean, {})
+    with pytest.raises(ConfigError, match=f"^configuration: .*loss.readout: mean.* set {remedy}, or"):
+        load_train(None, [*on_the_mean, setting], {})
     load_train(None, [setting, "loss.readout=max"], {})
 
 

@@ -42,9 +42,9 @@ def terms() -> Terms:
 
 
 @pytest.mark.parametrize("hardness", [0, 4])
-@pytest.mark.parametrize("readout", ["max", "hard", "soft"])
-def test_the_loss_equals_its_definition(readout: str, hardness: int) -> None:
-    loss = settings(f"loss.readout={readout}", "loss.power=3", f"loss.hardness={hardness}")
+@pytest.mark.parametrize(("readout", "fusion"), [("max", 0), ("max", 0.3), ("hard", 0.3), ("soft", 0.3)])
+def test_the_loss_equals_its_definition(readout: str, fusion: float, hardness: int) -> None:
+    loss = settings(f"loss.readout={readout}", f"loss.fusion={fusion}", "loss.power=3", f"loss.hardness={hardness}")
     interests, targets, negatives = vectors()
     total = 0.0
     for b in range(B):
@@ -53,7 +53,11 @@ def test_the_loss_equals_its_definition(readout: str, hardness: int) -> None:
         for t in there:
             to_target = interests[b] @ targets[b, t]
             if readout == "max":
-                right, wrong = to_target.max(), (interests[b] @ negatives.T).max(axis=0)[others]
+                right, *wrongs = (
+                    (1 - fusion) * scores.max() + fusion * scores.mean()
+                    for scores in (to_target, *(negatives @ interests[b].T)[others])
+                )
+                wrong = np.array(wrongs)
             else:
                 powers = np.exp(to_target**3)
                 share = powers / powers.sum() if readout == "soft" else np.arange(K) == to_target.argmax()
@@ -69,9 +73,9 @@ def test_the_loss_equals_its_definition(readout: str, hardness: int) -> None:
 
 
 @pytest.mark.parametrize("interests", [1, 4])
-@pytest.mark.parametrize("hardness", [0, 4])
-def test_numpy_and_operators_agree_in_value_and_gradients(interests: int, hardness: int) -> None:
-    loss = settings(f"loss.hardness={hardness}")
+@pytest.mark.parametrize(("hardness", "fusion"), [(0, 0), (4, 0), (0, 0.3), (4, 1)])
+def test_numpy_and_operators_agree_in_value_and_gradients(interests: int, hardness: int, fusion: float) -> None:
+    loss = settings(f"loss.hardness={hardness}", f"loss.fusion={fusion}")
     users, targets, negatives = vectors(interests)
     leaves = leaf(users), leaf(targets), leaf(negatives)
     expected = by_operators(leaves[0], leaves[1], leaves[2], terms(), loss)
@@ -83,12 +87,14 @@ def test_numpy_and_operators_agree_in_value_and_gradients(interests: int, hardne
         assert np.abs(found).max() > 1e-3
 
 
-def test_a_negative_that_interests_share_counts_once() -> None:
+@pytest.mark.parametrize("fusion", [0, 0.3])
+def test_a_negative_that_interests_share_counts_once(fusion: float) -> None:
     """Interests of one click alone are equal: together they must learn what one vector would."""
     users, targets, negatives = vectors(1)
-    alone = loss_and_gradients(users, targets, negatives, terms(), settings())
+    loss = settings(f"loss.fusion={fusion}")
+    alone = loss_and_gradients(users, targets, negatives, terms(), loss)
     value, by_users, by_targets, by_negatives = loss_and_gradients(
-        users.repeat(K, axis=1), targets, negatives, terms(), settings()
+        users.repeat(K, axis=1), targets, negatives, terms(), loss
     )
     assert value == pytest.approx(float(alone[0]), rel=1e-6)
     assert by_users.sum(axis=1) == pytest.approx(alone[1][:, 0], abs=1e-6)
