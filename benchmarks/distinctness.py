@@ -1,7 +1,7 @@
 """Recall against the distinctness of interests, from one trained model: python -m benchmarks.distinctness --help
 
-With `loss.readout: mean` training does not depend on `network.residual`, `routing_temperature` and `fusion`, so a curve
-costs one evaluation for each point.
+Residual, temperature and fusion are changed after training, so a curve costs one evaluation for each point. A model that
+was trained with `loss.readout: mean` is the same for all of them; another one was trained for one of the points.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from model.evaluation.plots import panels, save
 from model.evaluation.users import read_users
 
 #: The last one is one vector for all that can be seen: its interests differ by a hundredth.
-RESIDUALS = (0.0, 0.25, 0.5, 1.0, 1.5, 3.0, 100.0)
+RESIDUALS = (0.0, 0.2, 0.4, 0.7, 1.0, 2.0, 100.0)
 #: Routing temperature and fusion.
-SERIES = ((0.2, 0.5), (0.5, 0.0), (0.5, 0.5))
+SERIES = ((0.2, 0.0), (0.2, 0.5), (0.5, 0.5))
 EPILOG = """\b
 Example:
   python -m benchmarks.distinctness --artifact artifacts/latest --test valid.csv --plot distinctness.png

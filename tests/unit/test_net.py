@@ -74,7 +74,7 @@ def test_the_encoder_equals_the_network(variant: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("relu", [False, True])
-def test_what_the_default_trains_on_is_the_encoder_of_one_interest(relu: bool) -> None:
+def test_what_readout_mean_trains_on_is_the_encoder_of_one_interest(relu: bool) -> None:
     """And what many interests come to with an ever larger residual."""
     config = config_of("one interest", f"network.relu={relu}", "network.iterations=1")
     weights = random_net(config)[1] | {"bilinear": np.eye(16, dtype=np.float32)}  # which it does not train
