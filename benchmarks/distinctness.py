@@ -1,7 +1,7 @@
 """Recall against the distinctness of interests, from one trained model: python -m benchmarks.distinctness --help
 
-Residual, temperature and fusion are changed after training, so a curve costs one evaluation for each point. A model that
-was trained with `loss.readout: mean` is the same for all of them; another one was trained for one of the points.
+Residual, temperature and fusion are changed after training, so a curve costs one evaluation for each point. A model
+trained with `loss.readout: mean` is the same for all of them; another one was trained for one of the points.
 """
 
 from __future__ import annotations
