@@ -98,7 +98,7 @@ def by_operators(interests: Tensor, targets: Tensor, negatives: Tensor, terms: T
     # Paddle's gradient of a maximum over an axis takes a second; maxima of pairs take 30 ms.
     wrong = _largest([paddle.matmul(user, negatives, transpose_y=True) for user in users])  # (B, M)
     right = _largest([paddle.matmul(targets, user.unsqueeze(2)).squeeze(2) for user in users])  # (B, T)
-    if loss.fusion:
+    if loss.fusion and len(users) > 1:
         general = interests.mean(axis=1)  # (B, D)
         wrong = (1 - loss.fusion) * wrong + loss.fusion * paddle.matmul(general, negatives, transpose_y=True)
         right = (1 - loss.fusion) * right + loss.fusion * (targets * general.unsqueeze(1)).sum(axis=2)
@@ -138,7 +138,8 @@ def loss_and_gradients(
     scale = np.float32(1 / loss.temperature)
     users = np.ascontiguousarray(interests.transpose(1, 0, 2)) * scale  # (K, B, D)
     general = users.mean(axis=0)  # (B, D)
-    of_best, of_mean = np.float32(1 - loss.fusion), np.float32(loss.fusion)
+    fusion = loss.fusion if len(users) > 1 else 0.0  # of one score, mean and largest are the same
+    of_best, of_mean = np.float32(1 - fusion), np.float32(fusion)
     of_each = of_mean / np.float32(len(users))
     scores = users @ negatives.T  # (K, B, M)
     largest = functools.reduce(np.maximum, scores)  # (B, M)
@@ -146,7 +147,7 @@ def loss_and_gradients(
     best = to_target.argmax(axis=0)  # (B, T)
     right = of_best * np.take_along_axis(to_target, best[None], axis=0)[0] + of_mean * to_target.mean(axis=0)
     right += terms.targets
-    wrong = of_best * largest + of_mean * (general @ negatives.T) if loss.fusion else largest  # (B, M)
+    wrong = of_best * largest + of_mean * (general @ negatives.T) if fusion else largest  # (B, M)
 
     share = wrong + terms.negatives  # (B, M)
     if loss.hardness:

@@ -83,9 +83,7 @@ def train_on(users: Checkerboard, folder: Path, *overrides: str) -> Artifact:
         "training.batch_size=256",
         "loss.negatives=128",
         "network.dim=32",
-        # As far apart as they go.
-        "network.residual=0",
-        "network.routing_temperature=0.2",
+        "network.residual=0",  # as far apart as they go
     ]
     given = [
         "data.valid_fraction=0",
