@@ -57,8 +57,9 @@ def _save(folder: Path, vectors: FloatMatrix, length: int, rng: np.random.Genera
     network = load_train().network
     weights = {
         "start": rng.standard_normal((network.interests, length), dtype=np.float32),
-        # Near the identity, where training starts, and not equal to it: the encoder would leave it out.
-        "bilinear": np.eye(dim, dtype=np.float32) + np.float32(1e-3) * rng.standard_normal((dim, dim), dtype=np.float32),
+        # Near the identity, where training starts; the encoder would leave the identity itself out.
+        "bilinear": np.eye(dim, dtype=np.float32)
+        + np.float32(1e-3) * rng.standard_normal((dim, dim), dtype=np.float32),
         "recency": np.zeros(length, dtype=np.float32),
         "output": np.eye(dim, dtype=np.float32),
         "bias": np.zeros(dim, dtype=np.float32),
