@@ -53,7 +53,7 @@ class Recall:
         places, lengths = model_input(rows, self._artifact.history_length)
         embeddings = np.where((places > 0)[:, :, None], self._artifact.item_vectors[places - 1], np.float32(0))
         with paddle.no_grad():
-            interests, _ = self._net(paddle.to_tensor(embeddings), paddle.to_tensor(lengths))
+            interests, _ = self._net.by_operators(paddle.to_tensor(embeddings), paddle.to_tensor(lengths))
         vectors: list[list[float]] = interests.numpy().reshape(-1, self._artifact.dim).tolist()
         return vectors
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +80,28 @@ class Routing:
         return asdict(self)
 
 
+class Trace(NamedTuple):
+    """What an `Encoder` computes on the way to interests, all float32.
+
+    Attributes:
+        log_weight: (B, 1, L), logarithm of each click's weight; `NEVER` = padding.
+        logits: (B, K, L), of the routing's last iteration.
+        weights: (B, K, L), or (B, K + 1, L) with a residual: of the clicks in each interest, and in the user's mean.
+        pooled: (B, K, D) or (B, K + 1, D), sums of the clicks with these weights.
+        capsules, mixed, projected: (B, K, D), mapped by S; squashed and mixed with the mean; mapped by the last layer.
+        interests: (B, K, D).
+    """
+
+    log_weight: FloatArray
+    logits: FloatArray
+    weights: FloatArray
+    pooled: FloatArray
+    capsules: FloatArray
+    mixed: FloatArray
+    projected: FloatArray
+    interests: FloatArray
+
+
 class Encoder:
     """Dynamic routing of MIND (arXiv 1904.08030, section 4.3), with routing logits that are fixed, not redrawn.
 
@@ -87,7 +109,8 @@ class Encoder:
     logarithm of a click's weight, both by age (column 0 = the newest click), `output` (D, D) and `bias` (D,).
 
     Attributes:
-        dim: D. interests: K. history_length: L. fusion: of the items found, for `model.merge`.
+        weights, routing: as given. dim: D. interests: K. history_length: L.
+        fusion: of the items found, for `model.merge`.
     """
 
     def __init__(self, weights: Mapping[str, FloatArray], routing: Routing) -> None:
@@ -95,17 +118,15 @@ class Encoder:
         missing = {"bilinear", "start", "recency", "output", "bias"} - set(weights)
         if missing:
             raise ArtifactError(f"weights {sorted(missing)} are missing; train the model again with this version")
-        self._bilinear, self._start, self._recency, self._output, self._bias = (
-            np.asarray(weights[name], dtype=np.float32) for name in ("bilinear", "start", "recency", "output", "bias")
-        )
-        self.dim = len(self._bias)
-        self.interests, self.history_length = self._start.shape
+        self.weights = {name: np.asarray(value, dtype=np.float32) for name, value in weights.items()}
+        self.dim = len(self.weights["bias"])
+        self.interests, self.history_length = self.weights["start"].shape
         expected = [(self.dim, self.dim), (self.interests, self.history_length), (self.history_length,)]
-        if [self._bilinear.shape, self._start.shape, self._recency.shape] != expected:
+        if [self.weights[name].shape for name in ("bilinear", "start", "recency")] != expected:
             raise ArtifactError("the shapes of the weights don't fit together; train the model again")
         self.fusion = routing.fusion
-        self._routing = routing
-        self._maps_nothing = np.array_equal(self._bilinear, np.eye(self.dim))
+        self.routing = routing
+        self._maps_nothing = np.array_equal(self.weights["bilinear"], np.eye(self.dim))
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Encoder:
@@ -133,73 +154,82 @@ class Encoder:
         Returns:
             (B, K, D) float32.
         """
-        mapped, log_weight = self._mapped(embeddings), self._log_weight(lengths)
-        capsules = self._routed(mapped, lengths, log_weight) @ mapped  # (B, K, D)
-        if not self._routing.normalise:
-            capsules = _squash(capsules)
-        if self._routing.residual:
-            share = _softmax(log_weight, axis=2)  # (B, 1, L)
-            capsules = _mixed(capsules, share @ embeddings, self._routing.residual)
-        interests = self._project(capsules)
-        if self._routing.by_history:
-            surplus = self._routing.surplus(lengths, self.interests)[:, :, None] > 0  # (B, K, 1)
-            interests = np.where(surplus, interests[:, :1], interests)
-        known: FloatArray = np.where((lengths > 0)[:, None, None], interests, np.float32(0))
-        return known
-
-    def _project(self, capsules: FloatArray) -> FloatArray:
-        interests = (capsules.reshape(-1, self.dim) @ self._output).reshape(capsules.shape)
-        if self._routing.relu:
-            interests = np.maximum(interests + self._bias, np.float32(0))
-        return _unit(interests) if self._routing.normalise else np.asarray(interests)
+        return self.trace(embeddings, lengths).interests
 
     def route(self, embeddings: FloatArray, lengths: IdVector) -> FloatArray:
         """Routing weights, (B, K, L) float32, of what `encode` is given: how much of each click feeds each interest."""
-        return self._routed(self._mapped(embeddings), lengths, self._log_weight(lengths))
+        return self.trace(embeddings, lengths).weights[:, : self.interests]
 
-    def _routed(self, mapped: FloatArray, lengths: IdVector, log_weight: FloatArray) -> FloatArray:
-        """(B, L, D), (B,), (B, 1, L) → (B, K, L). Capsules enter the agreement through products of clicks alone, so
-        these are all that the loop needs.
+    def trace(self, embeddings: FloatArray, lengths: IdVector) -> Trace:
+        """`encode`, with what a gradient needs of the way there."""
+        K, log_weight = self.interests, self._log_weight(lengths)
+        logits = self._logits(embeddings, lengths, log_weight)
+        weights = self._last_weights(logits, log_weight)  # (B, K, L)
+        if self.routing.residual:
+            weights = np.concatenate([weights, softmax(log_weight, axis=2)], axis=1)  # (B, K + 1, L)
+        pooled = weights @ embeddings  # (B, K + 1, D)
+        capsules = self._mapped(pooled[:, :K])  # (B, K, D)
+        mixed = capsules if self.routing.normalise else _squash(capsules)
+        if self.routing.residual:
+            mixed = _mixed(mixed, pooled[:, K:], self.routing.residual)
+        projected = (mixed.reshape(-1, self.dim) @ self.weights["output"]).reshape(mixed.shape)
+        if self.routing.relu:
+            projected = np.maximum(projected + self.weights["bias"], np.float32(0))
+        interests = _unit(projected) if self.routing.normalise else projected
+        if self.routing.by_history:
+            surplus = self.routing.surplus(lengths, K)[:, :, None] > 0  # (B, K, 1)
+            interests = np.where(surplus, interests[:, :1], interests)
+        known = np.where((lengths > 0)[:, None, None], interests, np.float32(0))
+        return Trace(log_weight, logits, weights, pooled, capsules, mixed, projected, known)
+
+    def _logits(self, embeddings: FloatArray, lengths: IdVector, log_weight: FloatArray) -> FloatArray:
+        """Of the last iteration: (B, L, D), (B,), (B, 1, L) → (B, K, L). Capsules enter the agreement through products
+        of clicks alone, so these are all that the loop needs.
         """
         # (B, K, L), in this order in memory, too: transposed, a softmax takes three times as long. What it holds for
         # padding is unused.
-        logits = self._start[np.arange(self.interests)[:, None], self._age(lengths)[:, None]]
-        if self._routing.by_history:
-            logits = logits + NEVER * self._routing.surplus(lengths, self.interests)[:, :, None]
+        logits = self.weights["start"][np.arange(self.interests)[:, None], self.age(lengths)[:, None]]
+        if self.routing.by_history:
+            logits = logits + NEVER * self.routing.surplus(lengths, self.interests)[:, :, None]
         # (B, L, L). With one array on both sides NumPy takes BLAS' syrk, which is slower for matrices so small.
+        mapped = self._mapped(embeddings)
         products = mapped @ mapped.copy().transpose(0, 2, 1)
-        for _ in range(self._routing.iterations - 1):
+        for _ in range(self.routing.iterations - 1):
             weights = self._weights(logits, log_weight)
             agreement = weights @ products  # (B, K, L)
             square = np.einsum("bkl,bkl->bk", agreement, weights)[:, :, None]  # squared length of the capsules
-            scale = np.sqrt(square + np.float32(EPSILON)) / (1 + square) / np.float32(self._routing.temperature)
+            scale = np.sqrt(square + np.float32(EPSILON)) / (1 + square) / np.float32(self.routing.temperature)
             logits = logits + agreement * scale
-        if not self._routing.normalise:
+        return logits
+
+    def _last_weights(self, logits: FloatArray, log_weight: FloatArray) -> FloatArray:
+        if not self.routing.normalise:
             return self._weights(logits, log_weight)
         # The mean of each interest's clicks: with hardly a click it still points somewhere, in a stable way.
-        if self._routing.axis == "interests":
+        if self.routing.axis == "interests":
             logits = _log_softmax(logits, axis=1)
-        return _softmax(logits + log_weight, axis=2)
+        return softmax(logits + log_weight, axis=2)
 
-    def _age(self, lengths: IdVector) -> IdVector:
-        return lengths[:, None] - 1 - np.arange(self.history_length)  # (B, L), 0 = newest, negative = padding
+    def age(self, lengths: IdVector) -> IdVector:
+        """(B, L) of each place in histories of these lengths, (B,): 0 = newest click, negative = padding."""
+        return lengths[:, None] - 1 - np.arange(self.history_length)
 
     def _log_weight(self, lengths: IdVector) -> FloatArray:
-        age = self._age(lengths)
-        return np.where(age >= 0, self._recency[age], NEVER)[:, None, :]  # (B, 1, L)
+        age = self.age(lengths)
+        return np.where(age >= 0, self.weights["recency"][age], NEVER)[:, None, :]  # (B, 1, L)
 
-    def _mapped(self, embeddings: FloatArray) -> FloatArray:
+    def _mapped(self, vectors: FloatArray) -> FloatArray:
         if self._maps_nothing:
-            return embeddings
-        return (embeddings.reshape(-1, self.dim) @ self._bilinear).reshape(embeddings.shape)
+            return vectors
+        return (vectors.reshape(-1, self.dim) @ self.weights["bilinear"]).reshape(vectors.shape)
 
     def _weights(self, logits: FloatArray, log_weight: FloatArray) -> FloatArray:
-        if self._routing.axis == "clicks":
-            return _softmax(logits + log_weight, axis=2)
-        return _softmax(logits, axis=1) * np.exp(log_weight)
+        if self.routing.axis == "clicks":
+            return softmax(logits + log_weight, axis=2)
+        return softmax(logits, axis=1) * np.exp(log_weight)
 
 
-def _softmax(logits: FloatArray, axis: int) -> FloatArray:
+def softmax(logits: FloatArray, axis: int) -> FloatArray:
     powers: FloatArray = np.exp(logits - logits.max(axis=axis, keepdims=True))
     powers /= powers.sum(axis=axis, keepdims=True)
     return powers

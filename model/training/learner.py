@@ -66,16 +66,15 @@ class Learner:
             for part in (history.reshape(B, L)[own], target.reshape(B, T)[own], negative)
         )
         lengths = paddle.to_tensor(batch.lengths[own])
-        if self._config.loss.readout == "mean":
-            interests, routed = self._net.general(histories, lengths), None  # (b, 1, D)
-        else:
-            interests, routed = self._net(histories, lengths)  # (b, K, D), (b, K, L)
         terms = Terms.of(batch.targets[own], batch.negatives, self._log_q, users=len(batch.lengths))
-        loss = sampled_softmax(interests, targets, negatives, terms, self._config.loss)
-        if routed is not None and self._config.loss.routing_variance:
-            share = len(routed) / len(batch.lengths)
-            loss = loss + self._config.loss.routing_variance * share * routing_variance(routed)
-        return loss
+        settings = self._config.loss
+        if settings.readout == "mean":
+            return sampled_softmax(self._net.general(histories, lengths), targets, negatives, terms, settings)
+        if not settings.routing_variance:
+            return sampled_softmax(self._net(histories, lengths), targets, negatives, terms, settings)
+        interests, routed = self._net.by_operators(histories, lengths)
+        penalty = settings.routing_variance * len(routed) / len(batch.lengths) * routing_variance(routed)
+        return sampled_softmax(interests, targets, negatives, terms, settings) + penalty
 
     def _sum_of_all(self, loss: Tensor) -> float:
         """Sums loss and gradients over the processes."""

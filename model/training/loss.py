@@ -22,19 +22,25 @@ IdVector = npt.NDArray[np.int64]
 IdMatrix = npt.NDArray[np.int64]
 
 
+#: Users whose scores are computed together: what belongs to them stays in the processor's caches.
+BLOCK = 128
+
+
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """What the loss reads beside vectors, all float32.
+    """What the loss reads beside vectors.
 
     Attributes:
-        weights: (B, T), share of each target in the loss; the sum over all users is 1; 0 = no target here.
-        targets: (B, T), added to the targets' scores: -log q.
-        negatives: (B, M), added to the negatives' scores: -log q, or `NEVER` where one is a target of the user.
+        weights: (B, T) float32, share of each target in the loss; the sum over all users is 1; 0 = no target here.
+        targets: (B, T) float32, added to the targets' scores: -log q.
+        negatives: (M,) float32, added to the negatives' scores: -log q.
+        own: (P,) users, ascending, and (P,) negatives that are targets of these users, and so no wrong answers.
     """
 
     weights: FloatArray
     targets: FloatArray
     negatives: FloatArray
+    own: tuple[IdVector, IdVector]
 
     @classmethod
     def of(cls, targets: IdMatrix, negatives: IdVector, log_q: FloatArray, users: int) -> Terms:
@@ -45,11 +51,38 @@ class Terms:
         """
         there = targets > 0
         weights = there / (np.maximum(there.sum(axis=1, keepdims=True), 1) * np.float32(users))
-        added = np.broadcast_to(-log_q[negatives], (len(targets), len(negatives))).copy()
-        shared = np.flatnonzero(np.isin(negatives, targets))  # few, mostly
-        own = (targets[:, :, None] == negatives[shared]).any(axis=1)  # (B, few)
-        added[:, shared] = np.where(own, NEVER, added[:, shared])
-        return cls(weights.astype(np.float32), -log_q[targets], added)
+        return cls(weights.astype(np.float32), -log_q[targets], -log_q[negatives], _same(targets, negatives))
+
+    def part(self, users: slice) -> Terms:
+        """Of these users alone."""
+        inside = slice(*np.searchsorted(self.own[0], (users.start, users.stop)))
+        own = self.own[0][inside] - users.start, self.own[1][inside]
+        return Terms(self.weights[users], self.targets[users], self.negatives, own)
+
+    def per_target(self) -> Terms:
+        """The same for B · T users with one target each."""
+        T = self.targets.shape[1]
+        users = (self.own[0][:, None] * T + np.arange(T)).ravel()
+        order = np.argsort(users, kind="stable")
+        own = users[order], self.own[1].repeat(T)[order]
+        return Terms(self.weights.reshape(-1, 1), self.targets.reshape(-1, 1), self.negatives, own)
+
+    def added(self) -> FloatArray:
+        """(B, M) float32, what the negatives' scores grow by: -log q, and `NEVER` for a user's own targets."""
+        added = np.tile(self.negatives, (len(self.weights), 1))
+        added[self.own] = NEVER
+        return added
+
+
+def _same(targets: IdMatrix, negatives: IdVector) -> tuple[IdVector, IdVector]:
+    """Users, ascending, and columns of all pairs of a target, (B, T), and a negative, (M,), that are the same row."""
+    by_row = np.argsort(negatives, kind="stable")
+    sorted_rows, rows = negatives[by_row], targets.ravel()
+    first = np.searchsorted(sorted_rows, rows)
+    many = np.searchsorted(sorted_rows, rows, side="right") - first  # negatives that are this target
+    pair = np.repeat(np.arange(len(rows)), many)
+    nth = np.arange(len(pair)) - np.repeat(np.cumsum(many) - many, many)
+    return pair // targets.shape[1], by_row[first[pair] + nth]
 
 
 def sampled_softmax(interests: Tensor, targets: Tensor, negatives: Tensor, terms: Terms, loss: Loss) -> Tensor:
@@ -66,8 +99,7 @@ def sampled_softmax(interests: Tensor, targets: Tensor, negatives: Tensor, terms
         B, T, D = targets.shape
         interests = _label_aware(interests, targets, loss).reshape([B * T, 1, D])
         targets = targets.reshape([B * T, 1, D])
-        negatives_added = np.repeat(terms.negatives, T, axis=0)
-        terms = Terms(terms.weights.reshape(-1, 1), terms.targets.reshape(-1, 1), negatives_added)
+        terms = terms.per_target()
     if interests.place.is_cpu_place():
         interests, targets, negatives = (part.astype("float32") for part in (interests, targets, negatives))
         return SampledSoftmax.apply(interests, targets, negatives, terms, loss)
@@ -102,7 +134,7 @@ def by_operators(interests: Tensor, targets: Tensor, negatives: Tensor, terms: T
         general = interests.mean(axis=1)  # (B, D)
         wrong = (1 - loss.fusion) * wrong + loss.fusion * paddle.matmul(general, negatives, transpose_y=True)
         right = (1 - loss.fusion) * right + loss.fusion * (targets * general.unsqueeze(1)).sum(axis=2)
-    added = paddle.to_tensor(terms.negatives)
+    added = paddle.to_tensor(terms.added())
     if loss.hardness:
         never = (added < float(NEVER) / 2).astype("float32") * float(NEVER)
         hardness = loss.hardness * wrong.detach() + never  # logarithm of the weights
@@ -135,49 +167,76 @@ def loss_and_gradients(
     interests: FloatArray, targets: FloatArray, negatives: FloatArray, terms: Terms, loss: Loss
 ) -> tuple[np.float32, FloatArray, FloatArray, FloatArray]:
     """Value, and its gradients by interests (B, K, D), targets (B, T, D) and negatives (M, D)."""
-    scale = np.float32(1 / loss.temperature)
-    users = np.ascontiguousarray(interests.transpose(1, 0, 2)) * scale  # (K, B, D)
-    general = users.mean(axis=0)  # (B, D)
-    fusion = loss.fusion if len(users) > 1 else 0.0  # of one score, mean and largest are the same
-    of_best, of_mean = np.float32(1 - fusion), np.float32(fusion)
-    of_each = of_mean / np.float32(len(users))
-    scores = users @ negatives.T  # (K, B, M)
-    largest = functools.reduce(np.maximum, scores)  # (B, M)
-    to_target = np.einsum("kbd,btd->kbt", users, targets)  # (K, B, T)
-    best = to_target.argmax(axis=0)  # (B, T)
-    right = of_best * np.take_along_axis(to_target, best[None], axis=0)[0] + of_mean * to_target.mean(axis=0)
-    right += terms.targets
-    wrong = of_best * largest + of_mean * (general @ negatives.T) if fusion else largest  # (B, M)
+    B, K, _ = interests.shape
+    users = interests / np.float32(loss.temperature)
+    if loss.fusion and K > 1:  # of one score, mean and largest are the same
+        users = np.concatenate([users, users.mean(axis=1, keepdims=True)], axis=1)  # (B, K + 1, D)
+    value, by_users, by_targets = np.float32(0), np.empty_like(users), np.empty_like(targets)
+    by_negatives = np.zeros_like(negatives)
+    for begin in range(0, B, BLOCK):
+        part = slice(begin, begin + BLOCK)
+        found = _block(users[part], targets[part], negatives, terms.part(part), loss, K)
+        value += found[0]
+        by_users[part], by_targets[part] = found[1:3]
+        by_negatives += found[3]
+    by_interests = by_users[:, :K]
+    if users.shape[1] > K:
+        by_interests += by_users[:, K:] / np.float32(K)
+    return value, by_interests / np.float32(loss.temperature), by_targets, by_negatives
 
-    share = wrong + terms.negatives  # (B, M)
+
+def _block(
+    users: FloatArray, targets: FloatArray, negatives: FloatArray, terms: Terms, loss: Loss, K: int
+) -> tuple[np.float32, FloatArray, FloatArray, FloatArray]:
+    """`loss_and_gradients` of b users, of whom (b, K, D) are interests, by temperature, and a further one their mean,
+    if the loss reads it.
+    """
+    (b, R, D), M = users.shape, len(negatives)
+    fused = R > K
+    of_mean = np.float32(loss.fusion if fused else 0)
+    of_best = 1 - of_mean
+    scores = (users.reshape(-1, D) @ negatives.T).reshape(b, R, M)
+    largest = scores[:, :K].max(axis=1)  # (b, M)
+    to_target = users @ targets.transpose(0, 2, 1)  # (b, R, T)
+    best = to_target[:, :K].argmax(axis=1)[:, None]  # (b, 1, T)
+    of_scores = np.zeros_like(to_target)  # what a target's score consists of
+    np.put_along_axis(of_scores, best, of_best, axis=1)
+    if fused:
+        of_scores[:, K] = of_mean
+    right = (of_scores * to_target).sum(axis=1) + terms.targets  # (b, T)
+
+    share = of_best * largest  # (b, M)
+    if fused:
+        scores[:, K] *= of_mean
+        share += scores[:, K]
     if loss.hardness:
-        hardness = np.where(terms.negatives > NEVER / 2, np.float32(loss.hardness) / scale * wrong, NEVER)
-        share += hardness - _log_sum(hardness) + np.float32(np.log(share.shape[1]))
+        hardness = share * np.float32(loss.hardness * loss.temperature)
+        hardness[terms.own] = NEVER
+        share += hardness - _log_sum(hardness) + np.float32(np.log(M))
+    share += terms.negatives
+    share[terms.own] = NEVER
     top = share.max(axis=1, keepdims=True)
     share -= top
     np.exp(share, out=share)
     total = share.sum(axis=1, keepdims=True)
-    odds = top + np.log(total) - right  # (B, T)
+    odds = top + np.log(total) - right  # (b, T)
     value = (np.logaddexp(np.float32(0), odds) * terms.weights).sum(dtype=np.float32)
 
-    # weight · sigmoid(odds), (B, T): minus the gradient by `right`. Beyond ±80 float32 knows no difference to 0 and 1.
+    # weight · sigmoid(odds), (b, T): minus the gradient by `right`. Beyond ±80 float32 knows no difference to 0 and 1.
     missed = terms.weights / (1 + np.exp(-np.clip(odds, -80, 80)))
-    share *= missed.sum(axis=1, keepdims=True) / total  # (B, M), gradient by the negatives' scores
-    by_users = np.empty_like(users)
-    by_negatives = np.zeros_like(negatives)
-    left = np.ones_like(largest, dtype=bool)  # (B, M), where no interest before k is the best: equal ones share nothing
-    for k, user in enumerate(users):
-        leads = (scores[k] == largest) & left  # (B, M)
-        left &= ~leads
-        own = np.multiply(leads, of_best, out=scores[k])  # (B, M); fresh memory would take longer
-        own += of_each
-        own *= share
-        by_negatives += own.T @ user
-        np.matmul(own, negatives, out=by_users[k])
-        by_users[k] -= np.einsum("bt,btd->bd", missed * (of_best * (best == k) + of_each), targets)
-    chosen = of_best * users[best, np.arange(len(best))[:, None]] + of_mean * general[:, None]  # (B, T, D)
-    by_targets = -missed[:, :, None] * chosen
-    return value, np.ascontiguousarray(by_users.transpose(1, 0, 2)) * scale, by_targets, by_negatives
+    share *= missed.sum(axis=1, keepdims=True) / total  # (b, M), gradient by the negatives' scores
+    if fused:
+        np.multiply(share, of_mean, out=scores[:, K])
+        share *= of_best
+    left = np.ones_like(largest, dtype=bool)  # where no interest before k is the best: equal ones share nothing
+    for k in range(K):
+        leads = (scores[:, k] == largest) & left  # (b, M)
+        left ^= leads
+        np.multiply(share, leads, out=scores[:, k])
+    by_scores = scores.reshape(-1, M)
+    of_scores *= missed[:, None]  # (b, R, T), minus the gradient by the targets' scores
+    by_users = (by_scores @ negatives).reshape(b, R, D) - of_scores @ targets
+    return value, by_users, -(of_scores.transpose(0, 2, 1) @ users), by_scores.T @ users.reshape(-1, D)
 
 
 def _log_sum(logits: FloatArray) -> FloatArray:

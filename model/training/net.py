@@ -1,4 +1,5 @@
-"""MIND in Paddle, for training. `model/encoder.py` computes the same interests in NumPy, for serving.
+"""MIND in Paddle, for training. On a CPU it computes interests with the serving encoder, `model/encoder.py`, and its
+gradients, `gradient.py`; elsewhere with Paddle's operators, which a test keeps equal.
 
 Weights come from NumPy and go back to NumPy, so that a seed decides them and Paddle's own generator is never used.
 Only functions that Paddle 2.6 and 3.x share.
@@ -12,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from configs.schema import Network
-from model.encoder import EPSILON, NEVER, Routing
+from model.encoder import EPSILON, NEVER, Encoder, Routing
 from model.training.backend import F, Tensor, paddle
+from model.training.gradient import Encode
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -61,9 +63,17 @@ class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
             parameter.stop_gradient = name not in trained
             self.add_parameter(name, parameter)
 
-    def forward(self, embeddings: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Interests of users from item vectors: (B, L, D) float32, (B,) int64 → (B, K, D); with the routing weights
-        that they were made with, (B, K, L), 0 for padding.
+    def forward(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
+        """Interests of users from item vectors: (B, L, D) float32, (B,) int64 → (B, K, D)."""
+        if not embeddings.place.is_cpu_place():
+            return self.by_operators(embeddings, lengths)[0]
+        trained = {name: weight for name, weight in self.named_parameters() if not weight.stop_gradient}
+        encoder = Encoder(self.weights(), self._routing)
+        return Encode.apply(embeddings, lengths.numpy(), encoder, list(trained), *trained.values())
+
+    def by_operators(self, embeddings: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` by Paddle's operators, and the routing weights that the interests were made with, (B, K, L), 0 for
+        padding.
         """
         age = self._age(lengths, embeddings.shape[1])
         log_weight = self._log_weight(age)  # (B, 1, L)

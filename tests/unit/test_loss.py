@@ -106,7 +106,7 @@ def test_padding_of_targets_has_no_gradient_and_a_users_targets_are_no_negatives
     users, targets, negatives = vectors()
     by_targets = loss_and_gradients(users, targets, negatives, terms(), settings())[2]
     assert (by_targets[TARGETS == 0] == 0).all()
-    assert (terms().negatives[2] == NEVER).tolist() == [True] * 3 + [False] * 6
+    assert (terms().added()[2] == NEVER).tolist() == [True] * 3 + [False] * 6
 
 
 def test_parts_of_a_batch_sum_to_the_whole() -> None:
@@ -120,6 +120,22 @@ def test_parts_of_a_batch_sum_to_the_whole() -> None:
         value, gradient = value + float(found[0]), gradient + found[3]
     assert value == pytest.approx(float(whole[0]), rel=1e-5)
     assert gradient == pytest.approx(whole[3], abs=1e-6)
+
+
+@pytest.mark.parametrize("readout", ["max", "hard"])
+def test_blocks_of_users_sum_to_the_whole(readout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = settings(f"loss.readout={readout}", "loss.hardness=2")
+
+    def found() -> list[FloatArray]:
+        leaves = [leaf(part) for part in vectors()]
+        value = sampled_softmax(leaves[0], leaves[1], leaves[2], terms(), loss)
+        value.backward()
+        return [value.numpy(), *(tensor.grad.numpy() for tensor in leaves)]
+
+    whole = found()
+    monkeypatch.setattr("model.training.loss.BLOCK", 4)
+    for part, expected in zip(found(), whole, strict=True):
+        assert part == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
 def leaf(array: FloatArray) -> Tensor:

@@ -36,11 +36,11 @@ def histories(rng: np.random.Generator, users: int) -> tuple[npt.NDArray[np.floa
 
 def by_the_book(encoder: Encoder, clicks: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
     """One user, click by click, as the paper's algorithm reads: (n, D) → (K, D)."""
-    routing, n = encoder._routing, len(clicks)
+    routing, n = encoder.routing, len(clicks)
     K = max(1, min(encoder.interests, int(np.log2(n)))) if routing.by_history else encoder.interests
-    mapped = [encoder._bilinear.T @ click for click in clicks]
-    weight = [np.exp(encoder._recency[n - 1 - i]) for i in range(n)]
-    logits = np.array([[encoder._start[k, n - 1 - i] for i in range(n)] for k in range(K)], dtype=float)
+    mapped = [encoder.weights["bilinear"].T @ click for click in clicks]
+    weight = [np.exp(encoder.weights["recency"][n - 1 - i]) for i in range(n)]
+    logits = np.array([[encoder.weights["start"][k, n - 1 - i] for i in range(n)] for k in range(K)], dtype=float)
     for iteration in range(routing.iterations):
         shares = np.exp(logits) * (weight if routing.axis == "clicks" else 1)
         shares /= shares.sum(axis=1 if routing.axis == "clicks" else 0, keepdims=True)
@@ -60,8 +60,8 @@ def by_the_book(encoder: Encoder, clicks: npt.NDArray[np.float32]) -> npt.NDArra
     for capsule in capsules:
         if routing.residual:
             capsule = capsule + routing.residual * mean
-        out = encoder._output.T @ capsule
-        out = np.maximum(out + encoder._bias, 0) if routing.relu else out
+        out = encoder.weights["output"].T @ capsule
+        out = np.maximum(out + encoder.weights["bias"], 0) if routing.relu else out
         interests.append(out / np.linalg.norm(out) if routing.normalise else out)
     return np.array(interests + interests[:1] * (encoder.interests - K))
 

@@ -1,4 +1,6 @@
-"""The Paddle half of the model: equal to the NumPy encoder, with gradients where they are meant and nowhere else."""
+"""The network in training: the serving encoder and Paddle's operators are equal, in values and in gradients, which are
+where they are meant and nowhere else.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +29,9 @@ VARIANTS: dict[str, tuple[Path | None, list[str]]] = {
     "paper": (PAPER, []),
     "paper, softmax over clicks": (PAPER, ["network.routing_axis=clicks"]),
     "paper, interests by history": (PAPER, ["network.interests_by_history=true"]),
+    "paper, learned start": (PAPER, ["network.start=learned", "network.recency=true", "loss.readout=max"]),
+    "paper, softmax over clicks, learned start": (PAPER, ["network.start=learned", "network.routing_axis=clicks"]),
+    "paper, residual": (PAPER, ["network.residual=0.5", "network.recency=true"]),
     "paper, without ReLU": (PAPER, ["network.relu=false"]),
     "paper, without W": (PAPER, ["network.relu=false", "network.output_map=identity"]),
     "one interest": (None, ["network.interests=1"]),
@@ -66,11 +71,33 @@ def test_the_encoder_equals_the_network(variant: str, seed: int) -> None:
     config = config_of(variant)
     net, weights = random_net(config, seed)
     embeddings, lengths = random_users(200, 7, seed)
-    trained, routed = net(embeddings, paddle.to_tensor(lengths))
+    trained, routed = net.by_operators(embeddings, paddle.to_tensor(lengths))
     encoder = Encoder(weights, Routing.of(config.network))
     assert np.abs(encoder.encode(embeddings.numpy(), lengths) - trained.numpy()).max() <= 1e-5
     assert np.abs(encoder.route(embeddings.numpy(), lengths) - routed.numpy())[lengths > 0].max() <= 1e-5
     assert np.abs(trained.numpy()).max() > 0.1
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_gradients_of_both_forms_are_equal(variant: str) -> None:
+    net, _ = random_net(config_of(variant))
+    embeddings, lengths = random_users(200, 7)
+    embeddings.stop_gradient = False
+    upstream = paddle.to_tensor(np.random.default_rng(1).standard_normal((200, net.start.shape[0], 16), np.float32))
+    leaves = {"embeddings": embeddings} | {n: w for n, w in net.named_parameters() if not w.stop_gradient}
+    found = []
+    for interests in (
+        net(embeddings, paddle.to_tensor(lengths)),
+        net.by_operators(embeddings, paddle.to_tensor(lengths))[0],
+    ):
+        (interests * upstream).sum().backward()
+        found.append({name: np.array(leaf.grad.numpy()) for name, leaf in leaves.items()})
+        for leaf in leaves.values():
+            leaf.clear_gradient()
+    for name, expected in found[1].items():
+        largest = np.abs(expected).max()
+        assert largest > 1e-2, name
+        assert np.abs(found[0][name] - expected).max() <= 1e-4 * largest, name
 
 
 @pytest.mark.parametrize("relu", [False, True])
@@ -95,7 +122,7 @@ def test_padding_changes_nothing() -> None:
     embeddings, lengths = random_users(50, 7)
     other = paddle.where(paddle.arange(7).unsqueeze(0).unsqueeze(2) < paddle.to_tensor(lengths).reshape([-1, 1, 1]),
                          embeddings, 5 * embeddings + 1)  # fmt: skip
-    found, expected = (net(vectors, paddle.to_tensor(lengths))[0].numpy() for vectors in (other, embeddings))
+    found, expected = (net(vectors, paddle.to_tensor(lengths)).numpy() for vectors in (other, embeddings))
     assert found == pytest.approx(expected, abs=1e-6)
     assert (found[lengths == 0] == 0).all()
 
@@ -111,7 +138,7 @@ def test_weights_come_back_as_they_went_in(variant: str) -> None:
 def test_users_with_few_clicks_repeat_their_first_interest() -> None:
     net, _ = random_net(config_of("interests by history"))
     embeddings, _ = random_users(5, 7)
-    interests = net(embeddings, paddle.to_tensor(np.array([1, 3, 4, 7, 2])))[0].numpy()
+    interests = net(embeddings, paddle.to_tensor(np.array([1, 3, 4, 7, 2]))).numpy()
     repeats = (np.abs(interests - interests[:, :1]).max(axis=2) < 1e-6).sum(axis=1)
     assert repeats.tolist() == [4, 4, 3, 3, 4]  # floor(log2) interests: 1, 1, 2, 2, 1
 
@@ -163,7 +190,7 @@ def test_gradients_pass_through_the_agreement_only_when_it_learns(learns: bool) 
     net = Mind(random_net(config)[1], config.network, agreement_learns=learns)
     embeddings, lengths = random_users(8, 7)
     embeddings.stop_gradient = False
-    routed = net(embeddings, paddle.to_tensor(np.maximum(lengths, 2)))[1]
+    routed = net.by_operators(embeddings, paddle.to_tensor(np.maximum(lengths, 2)))[1]
     if not learns:
         assert routed.stop_gradient
         return
