@@ -85,17 +85,16 @@ class Trace(NamedTuple):
 
     Attributes:
         log_weight: (B, 1, L), logarithm of each click's weight; `NEVER` = padding.
-        logits: (B, K, L), of the routing's last iteration.
-        weights: (B, K, L), or (B, K + 1, L) with a residual: of the clicks in each interest, and in the user's mean.
-        pooled: (B, K, D) or (B, K + 1, D), sums of the clicks with these weights.
-        capsules, mixed, projected: (B, K, D), mapped by S; squashed and mixed with the mean; mapped by the last layer.
+        logits, routed: (B, K, L), of the routing's last iteration, and how much of each click feeds each interest.
+        share: (B, 1, L), how much of each click is in the history's mean.
+        capsules, mixed, projected: (B, K, D), sums of the clicks; squashed and mixed with the mean; mapped.
         interests: (B, K, D).
     """
 
     log_weight: FloatArray
     logits: FloatArray
-    weights: FloatArray
-    pooled: FloatArray
+    routed: FloatArray
+    share: FloatArray
     capsules: FloatArray
     mixed: FloatArray
     projected: FloatArray
@@ -158,31 +157,29 @@ class Encoder:
 
     def route(self, embeddings: FloatArray, lengths: IdVector) -> FloatArray:
         """Routing weights, (B, K, L) float32, of what `encode` is given: how much of each click feeds each interest."""
-        return self.trace(embeddings, lengths).weights[:, : self.interests]
+        return self.trace(embeddings, lengths).routed
 
     def trace(self, embeddings: FloatArray, lengths: IdVector) -> Trace:
         """`encode`, with what a gradient needs of the way there."""
-        K, log_weight = self.interests, self._log_weight(lengths)
-        logits = self._logits(embeddings, lengths, log_weight)
-        weights = self._last_weights(logits, log_weight)  # (B, K, L)
-        if self.routing.residual:
-            weights = np.concatenate([weights, softmax(log_weight, axis=2)], axis=1)  # (B, K + 1, L)
-        pooled = weights @ embeddings  # (B, K + 1, D)
-        capsules = self._mapped(pooled[:, :K])  # (B, K, D)
+        mapped, log_weight = self._mapped(embeddings), self._log_weight(lengths)
+        logits = self._logits(mapped, lengths, log_weight)
+        routed = self._last_weights(logits, log_weight)
+        capsules: FloatArray = routed @ mapped
         mixed = capsules if self.routing.normalise else _squash(capsules)
+        share = softmax(log_weight, axis=2)
         if self.routing.residual:
-            mixed = _mixed(mixed, pooled[:, K:], self.routing.residual)
+            mixed = _mixed(mixed, share @ embeddings, self.routing.residual)
         projected = (mixed.reshape(-1, self.dim) @ self.weights["output"]).reshape(mixed.shape)
         if self.routing.relu:
             projected = np.maximum(projected + self.weights["bias"], np.float32(0))
         interests = _unit(projected) if self.routing.normalise else projected
         if self.routing.by_history:
-            surplus = self.routing.surplus(lengths, K)[:, :, None] > 0  # (B, K, 1)
+            surplus = self.routing.surplus(lengths, self.interests)[:, :, None] > 0  # (B, K, 1)
             interests = np.where(surplus, interests[:, :1], interests)
         known = np.where((lengths > 0)[:, None, None], interests, np.float32(0))
-        return Trace(log_weight, logits, weights, pooled, capsules, mixed, projected, known)
+        return Trace(log_weight, logits, routed, share, capsules, mixed, projected, known)
 
-    def _logits(self, embeddings: FloatArray, lengths: IdVector, log_weight: FloatArray) -> FloatArray:
+    def _logits(self, mapped: FloatArray, lengths: IdVector, log_weight: FloatArray) -> FloatArray:
         """Of the last iteration: (B, L, D), (B,), (B, 1, L) → (B, K, L). Capsules enter the agreement through products
         of clicks alone, so these are all that the loop needs.
         """
@@ -192,7 +189,6 @@ class Encoder:
         if self.routing.by_history:
             logits = logits + NEVER * self.routing.surplus(lengths, self.interests)[:, :, None]
         # (B, L, L). With one array on both sides NumPy takes BLAS' syrk, which is slower for matrices so small.
-        mapped = self._mapped(embeddings)
         products = mapped @ mapped.copy().transpose(0, 2, 1)
         for _ in range(self.routing.iterations - 1):
             weights = self._weights(logits, log_weight)
@@ -218,10 +214,10 @@ class Encoder:
         age = self.age(lengths)
         return np.where(age >= 0, self.weights["recency"][age], NEVER)[:, None, :]  # (B, 1, L)
 
-    def _mapped(self, vectors: FloatArray) -> FloatArray:
+    def _mapped(self, embeddings: FloatArray) -> FloatArray:
         if self._maps_nothing:
-            return vectors
-        return (vectors.reshape(-1, self.dim) @ self.weights["bilinear"]).reshape(vectors.shape)
+            return embeddings
+        return (embeddings.reshape(-1, self.dim) @ self.weights["bilinear"]).reshape(embeddings.shape)
 
     def _weights(self, logits: FloatArray, log_weight: FloatArray) -> FloatArray:
         if self.routing.axis == "clicks":

@@ -63,12 +63,18 @@ def gradients(
     if not routing.normalise:
         by_capsules = _through_squash(trace.capsules, by_capsules)
     flat = by_capsules.reshape(-1, D)
-    found["bilinear"] = trace.pooled[:, :K].reshape(-1, D).T @ flat
-    by_pooled = np.empty_like(trace.pooled)
-    by_pooled[:, :K] = (flat @ encoder.weights["bilinear"].T).reshape(B, K, D)
-    by_pooled[:, K:] = (1 - part) * by_mixed.sum(axis=1, keepdims=True)
-    found["embeddings"] = trace.weights.transpose(0, 2, 1) @ by_pooled
-    by_weights = by_pooled @ embeddings.transpose(0, 2, 1)  # (B, K or K + 1, L)
+    found["bilinear"] = (trace.routed @ embeddings).reshape(-1, D).T @ flat
+    # From here on the history's mean is one more row beside the interests: (B, K + 1, …).
+    weights = np.concatenate([trace.routed, trace.share], axis=1)
+    by_sums = np.concatenate(
+        [
+            (flat @ encoder.weights["bilinear"].T).reshape(B, K, D),
+            (1 - part) * by_mixed.sum(axis=1, keepdims=True),
+        ],
+        axis=1,
+    )
+    found["embeddings"] = weights.transpose(0, 2, 1) @ by_sums
+    by_weights = by_sums @ embeddings.transpose(0, 2, 1)
 
     by_click, by_logits = _through_weights(trace, routing, by_weights)
     age = encoder.age(lengths)  # (B, L)
@@ -80,18 +86,20 @@ def gradients(
 
 
 def _through_weights(trace: Trace, routing: Routing, by_weights: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Gradients by the logarithms of the clicks' weights, (B, L), and by the routing logits, (B, K, L)."""
-    K = trace.logits.shape[1]
-    if routing.normalise or routing.axis == "clicks":  # all weights are softmax over the clicks
-        by_exponents = _through_softmax(trace.weights, by_weights, axis=2)
-        by_logits = by_exponents[:, :K]
-        if routing.axis == "interests":
-            by_logits = by_logits - softmax(trace.logits, axis=1) * by_logits.sum(axis=1, keepdims=True)
-        return by_exponents.sum(axis=1), by_logits
-    by_click = (by_weights[:, :K] * trace.weights[:, :K]).sum(axis=1)
-    by_click += _through_softmax(trace.weights[:, K:], by_weights[:, K:], axis=2).sum(axis=1)  # of the residual
-    shares = softmax(trace.logits, axis=1)
-    return by_click, _through_softmax(shares, by_weights[:, :K] * np.exp(trace.log_weight), axis=1)
+    """From the gradient by the clicks' weights in interests and mean, (B, K + 1, L), those by the logarithms of the
+    clicks' own weights, (B, L), and by the routing logits, (B, K, L).
+    """
+    by_routed, by_share = by_weights[:, :-1], by_weights[:, -1:]
+    by_click = _through_softmax(trace.share, by_share, axis=2)[:, 0]
+    if not routing.normalise and routing.axis == "interests":  # shares of a click, times its weight
+        by_click += (by_routed * trace.routed).sum(axis=1)
+        shares = softmax(trace.logits, axis=1)
+        return by_click, _through_softmax(shares, by_routed * np.exp(trace.log_weight), axis=1)
+    by_logits = _through_softmax(trace.routed, by_routed, axis=2)
+    by_click += by_logits.sum(axis=1)
+    if routing.axis == "interests":  # through the logarithm of the shares
+        by_logits -= softmax(trace.logits, axis=1) * by_logits.sum(axis=1, keepdims=True)
+    return by_click, by_logits
 
 
 def _through_softmax(shares: FloatArray, upstream: FloatArray, axis: int) -> FloatArray:
