@@ -1,7 +1,8 @@
 """MIND's serving half in NumPy: embeddings of a history to interest vectors, without Paddle.
 
-`model/training/net.py` holds the same computation for training; a test keeps the two equal. Serving runs here because
-NumPy takes a fifth of the time of Paddle's fastest way on a CPU, and needs no import of several hundred megabytes.
+Serving runs here because NumPy takes a fifth of the time of Paddle's fastest way on a CPU, and needs no import of
+several hundred megabytes. Training on a CPU runs here, too, with `model/training/gradient.py`; a test keeps Paddle's
+operators for accelerators, `model/training/net.py`, equal.
 """
 
 from __future__ import annotations

@@ -78,9 +78,8 @@ class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
         age = self._age(lengths, embeddings.shape[1])
         log_weight = self._log_weight(age)  # (B, 1, L)
         logits = _by_age(self.start.t(), age).transpose([0, 2, 1])  # (B, K, L)
-        surplus = paddle.to_tensor(self._routing.surplus(lengths.numpy(), self.start.shape[0])).unsqueeze(
-            2
-        )  # (B, K, 1), 1 = not used
+        unused = self._routing.surplus(lengths.numpy(), self.start.shape[0])[:, :, None]
+        surplus = paddle.to_tensor(unused)  # (B, K, 1), 1 = not used
 
         mapped = paddle.matmul(embeddings, self.bilinear)  # (B, L, D)
         routed = self._routed(mapped, logits + surplus * float(NEVER), log_weight)  # (B, K, L)
