@@ -7,6 +7,8 @@ import math
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +23,14 @@ from tests.site import ROOT, environment, wait_for
 pytestmark = pytest.mark.integration
 
 SHOP = {"items": 50, "dim": 8, "users": 12, "clicks": 60, "batch": 4}
+# Groups run at the same time, so each has a model, and with it a collection, of its own.
+OTHER, ANOTHER = SHOP | {"items": 60}, SHOP | {"items": 70}
 SIZES = {
     "throughput": SHOP | {"faust": 50, "seconds": 1},
-    "latency": SHOP | {"seconds": 1},
-    "freshness": SHOP | {"published": 3},
-    "pressure": SHOP | {"seconds": 1},
-    "scaling": SHOP | {"values": 1},
+    "latency": OTHER | {"seconds": 1},
+    "freshness": OTHER | {"published": 3},
+    "pressure": OTHER | {"seconds": 1},
+    "scaling": ANOTHER | {"values": 1},
     "recall": SHOP | {"queried": 10},
     "producers": {"items": 300, "dim": 8, "clicks": 500, "users": 50},
     "restore": {"users": 100, "items": 50, "partitions": 2},
@@ -43,6 +47,12 @@ SIZES = {
     },
     "reader": {"clicks": 500, "users": 50, "items": 40, "malformed": 3},
 }
+#: They wait for workers to start, most of the time.
+GROUPS = (
+    ("throughput", "recall", "producers"),
+    ("latency", "freshness", "pressure", "restore", "evaluation", "encoder", "training", "reader"),
+    ("scaling",),
+)
 
 
 def _command(folder: Path, *names: str) -> list[str]:
@@ -60,16 +70,22 @@ def _left(kafka: str, folder: Path) -> tuple[list[str], list[str]]:
 
 @pytest.mark.timeout(600)
 def test_every_benchmark_runs_and_reports(tmp_path: Path, kafka: str, milvus_lite: str) -> None:
-    figures = tmp_path / "figures.json"
-    curves = tmp_path / "curves.png"
-    command = [*_command(tmp_path / "bench", *SIZES), "--json", str(figures), "--plot", str(curves)]
-    servers = environment(MINDSTREAM_KAFKA=kafka, MINDSTREAM_MILVUS=milvus_lite)
+    assert sorted(name for group in GROUPS for name in group) == sorted(SIZES)
+    with ThreadPoolExecutor(len(GROUPS)) as pool:
+        list(pool.map(lambda group: _run(group, tmp_path / group[0], kafka, milvus_lite), GROUPS))
+    wait_for(lambda: _left(kafka, tmp_path) == ([], []), "the topics to go")
+
+
+def _run(names: Sequence[str], folder: Path, kafka: str, milvus: str) -> None:
+    figures, curves = folder.with_suffix(".json"), folder.with_suffix(".png")
+    command = [*_command(folder, *names), "--json", str(figures), "--plot", str(curves)]
+    servers = environment(MINDSTREAM_KAFKA=kafka, MINDSTREAM_MILVUS=milvus)
     done = subprocess.run(command, cwd=ROOT, env=servers, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, done.stderr
     assert "commit " in done.stdout
     assert "command " in done.stdout
     report = json.loads(figures.read_text())
-    assert [result["benchmark"] for result in report["results"]] == list(SIZES)
+    assert [result["benchmark"] for result in report["results"]] == list(names)
     for result in report["results"]:
         assert result["sizes"] == SIZES[result["benchmark"]]
         assert result["figures"]
@@ -78,7 +94,8 @@ def test_every_benchmark_runs_and_reports(tmp_path: Path, kafka: str, milvus_lit
             assert figure["value"] >= 0 or figure["unit"].startswith("MiB / million"), figure  # noise in what little is
             assert figure["name"] in done.stdout
     assert curves.stat().st_size
-    wait_for(lambda: _left(kafka, tmp_path / "bench") == ([], []), "the topics to go")
+    figures.unlink()
+    curves.unlink()
 
 
 def test_the_baseline_encodes_as_the_worker_does(tmp_path: Path) -> None:
@@ -90,7 +107,7 @@ def test_the_baseline_encodes_as_the_worker_does(tmp_path: Path) -> None:
     embeddings = np.asarray(artifact.item_vectors)[rng.integers(50, size=(3, artifact.history_length))]
     lengths = np.array([1, 7, artifact.history_length])
     expected = Encoder.from_artifact(artifact).encode(embeddings, lengths)
-    found, _ = network(artifact)(paddle.to_tensor(embeddings), paddle.to_tensor(lengths))
+    found, _ = network(artifact).by_operators(paddle.to_tensor(embeddings), paddle.to_tensor(lengths))
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
