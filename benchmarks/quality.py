@@ -51,7 +51,7 @@ REFERENCES = {
                     "published": {"recall@20": 9.50, "recall@50": 15.3, "hit_rate@50": 26.0, "ndcg@50": 6.50,
                                   "unseen_recall@50": 15.65}},
 }  # fmt: skip
-#: Training on one vector, the mean of the history, which takes a third to half of the time, and routing afterwards.
+#: Training on one vector, the mean of the history, which takes about half of the time, and routing afterwards.
 ON_THE_MEAN = (
     "loss.readout=mean",
     "network.routing_map=identity",
