@@ -10,7 +10,9 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,15 +79,28 @@ def _send(site: Site, clicks: int) -> None:
     site.outbox.send([site.click(u, 1 + u % 300) for u in range(clicks)])
 
 
-@pytest.mark.parametrize(
-    ("part", "cause"),
-    [
-        ("batch", "a batch of"),
-        ("loop", "the event loop has not run for"),
-        ("partition", "on partitions [0]"),
-    ],
-)
-def test_a_worker_that_stands_still_leaves_and_the_next_one_goes_on(site: Site, part: str, cause: str) -> None:
+@dataclass(frozen=True)
+class Stuck:
+    """A worker that stood still, at its end."""
+
+    site: Site
+    status: int | None
+    said: str
+
+
+#: What stands still → what the worker says of it.
+CAUSES = {"batch": "a batch of", "loop": "the event loop has not run for", "partition": "on partitions [0]"}
+
+
+@pytest.fixture(scope="module")
+def stuck(tmp_path_factory: pytest.TempPathFactory, kafka: str, milvus_lite: str) -> dict[str, Stuck]:
+    """One for each cause; they wait at the same time."""
+    sites = {part: _filled(tmp_path_factory.mktemp(part), kafka, milvus_lite) for part in CAUSES}
+    with ThreadPoolExecutor(len(sites)) as pool:
+        return dict(zip(sites, pool.map(_stand_still, sites.values(), sites), strict=True))
+
+
+def _stand_still(site: Site, part: str) -> Stuck:
     log = site.folder / "stuck.log"
     data = f"worker.data_dir={site.folder / 'stuck'}"
     command = site.command("tests.integration.stuck_worker", "--set", "worker.stall_timeout=6", "--set", data)
@@ -99,16 +114,21 @@ def test_a_worker_that_stands_still_leaves_and_the_next_one_goes_on(site: Site, 
             _send(site, 8)  # with work going on elsewhere
             with suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=1)
+        return Stuck(site, process.returncode, log.read_text())
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
-    said = log.read_text()
-    assert process.returncode == EXIT_STALLED, said
-    assert cause in said
-    assert "Thread 0x" in said, "the stacks of all threads"
-    with site.worker(name="next"):
-        wait_for(lambda: audit_kafka(site.config).ok, "the next worker to catch up")
+
+
+@pytest.mark.parametrize("part", CAUSES)
+def test_a_worker_that_stands_still_leaves_and_the_next_one_goes_on(stuck: dict[str, Stuck], part: str) -> None:
+    worker = stuck[part]
+    assert worker.status == EXIT_STALLED, worker.said
+    assert CAUSES[part] in worker.said
+    assert "Thread 0x" in worker.said, "the stacks of all threads"
+    with worker.site.worker(name="next"):
+        wait_for(lambda: audit_kafka(worker.site.config).ok, "the next worker to catch up")
 
 
 def test_readiness_follows_milvus_and_the_process_lives_on(shaky: Site, stack: Stack) -> None:
