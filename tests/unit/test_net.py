@@ -29,7 +29,7 @@ VARIANTS: dict[str, tuple[Path | None, list[str]]] = {
     "paper": (PAPER, []),
     "paper, softmax over clicks": (PAPER, ["network.routing_axis=clicks"]),
     "paper, interests by history": (PAPER, ["network.interests_by_history=true"]),
-    "paper, learned start": (PAPER, ["network.start=learned", "network.recency=true", "loss.readout=max"]),
+    "paper, learned start": (PAPER, ["network.start=learned", "network.recency=true"]),
     "paper, softmax over clicks, learned start": (PAPER, ["network.start=learned", "network.routing_axis=clicks"]),
     "paper, residual": (PAPER, ["network.residual=0.5", "network.recency=true"]),
     "paper, without ReLU": (PAPER, ["network.relu=false"]),
