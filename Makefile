@@ -5,6 +5,8 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 BENCH := $(VENV)/.bench
 PADDLE ?= cpu
+# Tests wait for servers most of the time: two files at once, each process with servers of its own.
+PYTEST := $(PY) -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast chaos check bench quality clean purge
@@ -30,10 +32,10 @@ demo: $(STAMP) ## run the whole path on real, embedded servers and print a summa
 	@$(PY) -m embedded demo $(if $(DATA),--data '$(DATA)')
 
 test: $(BENCH) ## run all tests, on the embedded servers (20 to 30 minutes on two cores)
-	@$(PY) -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 test-fast: $(STAMP) ## run the tests that need no server
-	@$(PY) -m pytest -m 'not integration' $(ARGS)
+	@$(PYTEST) -m 'not integration' $(ARGS)
 
 chaos: $(STAMP) ## kill, cut off and pause workers, broker and Milvus, and audit (ROUNDS=1; JOBS=1; SEED=…)
 	@$(PY) -m tests.chaos --rounds $(or $(ROUNDS),1) --jobs $(or $(JOBS),1) $(if $(SEED),--seed $(SEED))
