@@ -184,7 +184,6 @@ def _item_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, regist
         max_letter_bytes=config.topics.max_message_bytes,
         model_version=artifact.model_version,
         dim=artifact.dim,
-        batch_size=config.items.batch_size,
         require_lease=lambda: app.batches.require_lease(),
         metrics=metrics,
     )

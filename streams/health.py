@@ -83,7 +83,7 @@ class ObservedIndex:
         return self._observed(lambda: self._inner.get(ids))
 
     def settle(self) -> None:
-        self._observed(self._inner.settle)
+        self._inner.settle()  # may be refused by a Milvus that is well: it was asked too often
 
     def describe(self) -> IndexInfo:
         return self._observed(self._inner.describe)

@@ -80,7 +80,7 @@ class ItemIndex(Protocol):
         ...
 
     def settle(self) -> None:
-        """Make what was written fast to search. Slow; for the end of a bulk load, not for single items."""
+        """Have what was written so far made fast to search, some time after the return. Not for single items."""
         ...
 
     def describe(self) -> IndexInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -160,3 +161,16 @@ def test_a_server_that_is_away_is_a_transient_fault() -> None:
     settings = load_worker(None, ["milvus.uri=http://127.0.0.1:9", "milvus.timeout=0.5"], {}).milvus
     with pytest.raises(TransientError, match=r"127\.0\.0\.1:9"):
         MilvusIndex(settings, "v1", DIM, create=False)
+
+
+def test_settling_does_not_keep_a_new_item_waiting(index: ItemIndex) -> None:
+    """Milvus takes seconds for it, and refuses to be asked too often; neither is the worker's to wait for."""
+    index.upsert(np.arange(1, 2001), _vectors(2000))
+    begin = time.monotonic()
+    with contextlib.suppress(TransientError):
+        index.settle()
+        index.settle()
+    assert time.monotonic() - begin < 1
+    new = -np.ones((1, DIM), np.float32) * np.float32(DIM**-0.5)
+    index.upsert(np.array([5000]), new)
+    _eventually(lambda: index.search(new, 1)[0][0, 0] == 5000)

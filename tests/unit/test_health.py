@@ -113,6 +113,14 @@ def test_a_worker_too_many_is_ready() -> None:
     assert world.missing() == []
 
 
+def test_a_milvus_that_was_told_to_settle_too_often_is_well() -> None:
+    world = World()
+    world.milvus.failures = 1
+    with pytest.raises(TransientError):
+        world.index.settle()
+    assert world.missing() == []
+
+
 def test_kafka_is_part_of_it() -> None:
     world = World()
     world.reader.away = True

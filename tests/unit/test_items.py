@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from streams.errors import TransientError
-from streams.items import SETTLE_AFTER, ItemProcessor
+from streams.items import SETTLE_AFTER, SETTLE_ANYWAY, ItemProcessor
 from streams.memory import MemoryIndex, MemoryOutbox
 from streams.messages import Item, encode_item
 from streams.metrics import ItemMetrics
@@ -16,7 +16,7 @@ from tests.unit.fakes import FailingIndex
 
 
 class ItemWorld:
-    def __init__(self, failures: int = 0, batch_size: int = 100) -> None:
+    def __init__(self, failures: int = 0) -> None:
         self.memory = MemoryIndex("m1", 2)
         self.outbox = MemoryOutbox()
         self.metrics = ItemMetrics(CollectorRegistry())
@@ -28,7 +28,6 @@ class ItemWorld:
             max_letter_bytes=10**7,
             model_version="m1",
             dim=2,
-            batch_size=batch_size,
             require_lease=self._require_lease,
             metrics=self.metrics,
             clock=lambda: 1010.0,
@@ -46,6 +45,9 @@ class ItemWorld:
         if vector is not None:
             value = encode_item(Item(item_id, np.array(vector, dtype=np.float32), version))
         return Message("items", 0, self._offset, str(item_id).encode(), value, timestamp=1000.0 + self._offset)
+
+    def load(self, items: int) -> None:
+        self.processor.process([self.message(1 + n, [1, 0]) for n in range(items)])
 
     def ids(self) -> set[int]:
         return set(self.memory.get(np.arange(20)))
@@ -114,36 +116,56 @@ def test_a_transient_fault_is_passed_on_before_any_dead_letter_is_sent() -> None
     assert len(world.outbox.sent) == 1
 
 
-def test_the_index_is_settled_once_after_a_bulk_load() -> None:
-    world = ItemWorld(batch_size=SETTLE_AFTER)
-    world.processor.process([world.message(i + 1, [1, 0]) for i in range(SETTLE_AFTER)])
-    assert world.index.settled == 0, "a full batch: more is coming"
-    world.processor.process([world.message(1, [1, 0])])
+def test_the_index_is_settled_once_a_bulk_load_is_over() -> None:
+    world = ItemWorld()
+    world.load(SETTLE_AFTER)
+    world.processor.tend([0])
+    assert world.index.settled == 0, "some have come since the last look: more may follow"
+    world.processor.tend([0])
     assert world.index.settled == 1
-    world.processor.process([world.message(2, [1, 0])])
+    world.load(1)
+    world.processor.tend([0])
+    world.processor.tend([0])
     assert world.index.settled == 1, "single items do not settle it again"
 
 
-def test_the_index_is_settled_when_the_load_ends_with_a_full_batch() -> None:
-    world = ItemWorld(batch_size=SETTLE_AFTER)
-    world.processor.process([world.message(1 + n, [1, 0]) for n in range(SETTLE_AFTER)])
-    assert world.index.settled == 0, "more may follow"
+def test_a_load_in_bursts_is_settled_once() -> None:
+    world = ItemWorld()
+    for _ in range(4):
+        world.load(SETTLE_AFTER)
+        world.processor.tend([0])
     world.processor.tend([0])
-    assert world.index.settled == 0, "some have come since the last look"
+    assert world.index.settled == 1
+
+
+def test_items_that_never_stop_coming_are_settled_now_and_then() -> None:
+    world = ItemWorld()
+    looks = 0
+    while world.index.settled < 3:
+        world.load(1000)
+        world.processor.tend([0])
+        looks += 1
+    assert looks == 3 * SETTLE_ANYWAY / 1000
+
+
+def test_as_many_items_as_before_are_not_taken_for_quiet() -> None:
+    world = ItemWorld()
+    world.load(SETTLE_AFTER)
     world.processor.tend([0])
+    world.processor.tend([0])
+    world.load(SETTLE_AFTER)
     world.processor.tend([0])
     assert world.index.settled == 1
 
 
 def test_a_failure_to_settle_loses_nothing_and_is_tried_again() -> None:
-    world = ItemWorld(batch_size=SETTLE_AFTER)
-    world.processor.process([world.message(i + 1, [1, 0]) for i in range(SETTLE_AFTER)])
-    batch = [world.message(1, [0, 3])]
-    world.memory.upsert(np.array([1]), np.array([[0, 3]], dtype=np.float32))
-    world.index.upsert = lambda ids, vectors: setattr(world.index, "failures", 1)  # type: ignore[method-assign]
-    world.processor.process(batch)
+    world = ItemWorld()
+    world.load(SETTLE_AFTER)
+    world.processor.tend([0])
+    world.index.failures = 1
+    world.processor.tend([0])
     assert world.index.settled == 0
-    world.processor.process(batch[:0])
+    world.processor.tend([0])
     assert world.index.settled == 1
 
 
