@@ -149,8 +149,8 @@ class MilvusIndex:
         """See `streams.ports.ItemIndex.settle`.
 
         Milvus builds the graph only over sealed segments; until then every search compares all new rows. It seals them
-        when they are full or were idle for minutes, or when it is told to flush, from 2.4 on at most once in ten seconds.
-        Neither the flush is waited for, 2.5 s in which no item would get in, nor leave to flush.
+        when they are full or were idle for minutes, or when it is told to flush (since 2.4 at most once in 10 s). The
+        call waits neither for the flush, 2.5 s in which no item would get in, nor for leave to flush.
         """
         with self._translated():
             self._client.flush(self._name, timeout=self._settings.timeout, _async=True, retry_on_rate_limit=False)

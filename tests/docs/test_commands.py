@@ -90,7 +90,7 @@ KEYS = _keys()
 TARGETS = set(re.findall(r"^([A-Za-z][\w-]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
 MAKE_VARIABLES = set(re.findall(r"\$\((?:if \$\()?([A-Z]+)\)", (ROOT / "Makefile").read_text()))
 #: Variables of the Makefile that nobody sets.
-OF_MAKE_ITSELF = {"BENCH", "PY", "STAMP", "VENV"}
+OF_MAKE_ITSELF = {"BENCH", "PY", "PYTEST", "STAMP", "VENV"}
 
 
 def test_the_readme_has_commands() -> None:
