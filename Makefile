@@ -31,7 +31,7 @@ $(BENCH): $(STAMP)
 demo: $(STAMP) ## run the whole path on real, embedded servers and print a summary
 	@$(PY) -m embedded demo $(if $(DATA),--data '$(DATA)')
 
-test: $(BENCH) ## run all tests, on the embedded servers (20 to 30 minutes on two cores)
+test: $(BENCH) ## run all tests, on the embedded servers (about 15 minutes on two cores)
 	@$(PYTEST) $(ARGS)
 
 test-fast: $(STAMP) ## run the tests that need no server
