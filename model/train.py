@@ -148,22 +148,29 @@ def train(
     if not team.leads:
         return None
 
-    if trainer.done < 1:
-        since = f"{RECALL} has not risen for {settings.patience} epochs (training.patience)"
-        console.print(f"Stopped early after epoch {trainer.epoch}: {since}", soft_wrap=True)
-    if at.best is not None:
-        learner.restore(Checkpoint.read(folder.path / BEST).state)
-        console.print(f"Best epoch: {at.best_epoch}", soft_wrap=True)
-    metrics = measure(config, learner, data, data.held)
-    if metrics:
-        figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        console.print(f"{len(data.held.history):,} held-out users: {figures}", soft_wrap=True)
-    artifact = write(config, learner, data, config.output.folder, metrics)
+    artifact = finish(config, learner, data, trainer, folder, console)
     seconds = time.monotonic() - begin
     summary = f"model {artifact.model_version}: {len(data.item_ids):,} items, {seconds:.0f} s, in {artifact.path}"
     console.print(summary, soft_wrap=True)
     trainer.draw()  # last: a figure that cannot be written must not cost the model
     return artifact
+
+
+def finish(
+    config: TrainConfig, learner: Learner, data: TrainingSet, trainer: Trainer, folder: RunFolder, console: Console
+) -> Artifact:
+    """Measures the best epoch, or the last one where none was measured, on all held-out users, and writes it."""
+    if trainer.done < 1:
+        since = f"{RECALL} has not risen for {config.training.patience} epochs (training.patience)"
+        console.print(f"Stopped early after epoch {trainer.epoch}: {since}", soft_wrap=True)
+    if trainer.at.best is not None:
+        learner.restore(Checkpoint.read(folder.path / BEST).state)
+        console.print(f"Best epoch: {trainer.at.best_epoch}", soft_wrap=True)
+    metrics = measure(config, learner, data, data.held)
+    if metrics:
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        console.print(f"{len(data.held.history):,} held-out users: {figures}", soft_wrap=True)
+    return write(config, learner, data, config.output.folder, metrics)
 
 
 def check_hardware(config: TrainConfig, team: Team) -> None:
