@@ -15,6 +15,7 @@ from streams.errors import FatalError, TransientError
 from streams.memory import MemoryIndex
 from streams.milvus import MilvusIndex
 from streams.ports import FloatArray, ItemIndex
+from tests.site import wait_for
 
 DIM = 8
 
@@ -174,3 +175,15 @@ def test_settling_does_not_keep_a_new_item_waiting(index: ItemIndex) -> None:
     new = -np.ones((1, DIM), np.float32) * np.float32(DIM**-0.5)
     index.upsert(np.array([5000]), new)
     _eventually(lambda: index.search(new, 1)[0][0, 0] == 5000)
+
+
+@pytest.mark.integration
+@pytest.mark.standalone
+def test_what_was_settled_is_found_through_the_graph(milvus_standalone: str) -> None:
+    index = _milvus(milvus_standalone, f"v{uuid.uuid4().hex[:8]}")
+    index.upsert(np.arange(1, 2001), _vectors(2000))
+    assert index.searchable_by_graph() == 0
+    index.settle()
+    wait_for(lambda: index.searchable_by_graph() == 2000, "the graph")
+    index.drop()
+    index.close()
