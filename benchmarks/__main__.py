@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from benchmarks.report import ROOT, Curve, Figure, Result, Run, to_json
+from benchmarks.harness.report import ROOT, Curve, Figure, Result, Run, to_json
 
 if TYPE_CHECKING:
-    from benchmarks.benchmark import Benchmark
-    from benchmarks.stage import MilvusKind
+    from benchmarks.harness.benchmark import Benchmark
+    from benchmarks.harness.servers import MilvusKind
 
 #: Ignored by git.
 FOLDER = ROOT / ".mindstream" / "bench"
@@ -104,8 +104,8 @@ def measure(
     Raises:
         click.ClickException: a benchmark could not be finished.
     """
-    from benchmarks.errors import BenchmarkError
-    from benchmarks.stage import Stage
+    from benchmarks.harness.errors import BenchmarkError
+    from benchmarks.harness.servers import Stage
     from embedded.errors import EmbeddedError
     from embedded.standalone import best_flavour
     from streams.errors import MindstreamError
@@ -154,7 +154,7 @@ def _write(path: Path | None, run: Run, results: Sequence[Result]) -> None:
 
 def _check_plot(path: Path, benchmarks: Mapping[str, Benchmark]) -> None:
     """Before anything is measured; matplotlib is loaded only for those who draw."""
-    from benchmarks.plot import check
+    from benchmarks.harness.plot import check
 
     if not any(benchmark.curves for benchmark in benchmarks.values()):
         have = ", ".join(name for name in NAMES if load(name).curves)
@@ -164,7 +164,7 @@ def _check_plot(path: Path, benchmarks: Mapping[str, Benchmark]) -> None:
 
 def _draw(path: Path | None, results: Sequence[Result]) -> None:
     if path is not None:
-        from benchmarks.plot import draw
+        from benchmarks.harness.plot import draw
 
         draw(path, results)
 

@@ -13,10 +13,10 @@ import click
 from matplotlib.axes import Axes
 
 from model.artifact import Artifact
-from model.encoder import Encoder, Routing
+from model.data.users import read_users
 from model.evaluation.measure import evaluate
 from model.evaluation.plots import panels, save
-from model.evaluation.users import read_users
+from model.serving.encoder import Encoder, Routing
 
 #: The last one is one vector for all that can be seen: its interests differ by a hundredth.
 RESIDUALS = (0.0, 0.2, 0.4, 0.7, 1.0, 2.0, 100.0)

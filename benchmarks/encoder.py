@@ -21,17 +21,17 @@ from typing import cast
 
 import numpy as np
 
-from benchmarks.benchmark import Benchmark, Sizes
-from benchmarks.data import random_artifact
-from benchmarks.errors import BenchmarkError
-from benchmarks.report import ROOT, Figure
-from benchmarks.stage import Stage
+from benchmarks.harness.benchmark import Benchmark, Sizes
+from benchmarks.harness.data import random_artifact
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.report import ROOT, Figure
+from benchmarks.harness.servers import Stage
 from model.artifact import Artifact
-from model.encoder import Encoder
-from model.inputs import model_input
-from streams.embeddings import HistoryEmbeddings
-from streams.engine import RecallEngine
-from streams.memory import MemoryIndex
+from model.serving.encoder import Encoder
+from model.serving.inputs import model_input
+from streams.processing.memory import MemoryIndex
+from streams.recall.embeddings import HistoryEmbeddings
+from streams.recall.engine import RecallEngine
 
 #: Variables of the libraries that NumPy is built with: OpenBLAS, MKL, Accelerate, OpenMP.
 _ONE_THREAD = dict.fromkeys(

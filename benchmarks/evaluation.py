@@ -9,18 +9,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from benchmarks.alone import alone
-from benchmarks.benchmark import Benchmark, Sizes
-from benchmarks.data import random_artifact
-from benchmarks.report import Figure
-from benchmarks.stage import Stage
+from benchmarks.harness.benchmark import Benchmark, Sizes
+from benchmarks.harness.data import random_artifact
+from benchmarks.harness.isolated import alone
+from benchmarks.harness.report import Figure
+from benchmarks.harness.servers import Stage
 
 #: Its memory includes the artifact's mapped files.
 _PROGRAM = """
 import json, sys, time
 import numpy as np
 from model.artifact import Artifact
-from model.data import Clicks, Holdout
+from model.data.clicks import Clicks, Holdout
 from model.evaluation.measure import measure
 from model.evaluation.report import progress_bar
 artifact, sizes = Artifact.load(sys.argv[1]), json.loads(sys.argv[2])

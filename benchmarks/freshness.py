@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
-from benchmarks.benchmark import Benchmark, Sizes
-from benchmarks.data import Shop
+from benchmarks.harness.benchmark import Benchmark, Sizes
+from benchmarks.harness.data import Shop
+from benchmarks.harness.process import Worker
+from benchmarks.harness.report import Figure, percentiles
+from benchmarks.harness.servers import Stage
 from benchmarks.latency import LITE, STANDALONE, sustained
-from benchmarks.report import Figure, percentiles
-from benchmarks.stage import Stage
-from benchmarks.worker import Worker
-from embedded.freshness import GIVE_UP, NewItems
+from embedded.new_items import GIVE_UP, NewItems
 from producers.cli import progress_bar
 
 #: Items a second. Each is searched for until it is found, so several may be under way; all of them if none is found.

@@ -1,11 +1,10 @@
 """From the broker's receipt of a click to its receipt of the recommendation, at parts of what one worker sustains.
 
-What it sustains is measured first, with backlogs in rounds (`benchmarks.data`): every click is searched for. The second
-one counts, when caches are full and Kafka's code is compiled. Then clicks come in an open schedule: each has its
-moment, however long those before it take, so a stall counts for all clicks that meet it. The broker may get a click
-after its moment, most of all the first ones, which find a producer that is starting: "moment → recommendation" counts
-that, too. A click's answer is the first recommendation that takes it
-into account.
+What it sustains is measured first, with backlogs in rounds (`benchmarks.harness.data`): every click is searched for.
+The second one counts, when caches are full and Kafka's code is compiled. Then clicks come in an open schedule: each
+has its moment, however long those before it take, so a stall counts for all clicks that meet it. The broker may get a
+click after its moment, most of all the first ones, which find a producer that is starting: "moment → recommendation"
+counts that, too. A click's answer is the first recommendation that takes it into account.
 
 Searches alone, on the idle Milvus, stand beside it: for one user, to compare with single clicks on an idle system, for
 a full batch, and for as many users as a batch has at half the sustained rate, on average, to compare with that rate.
@@ -20,14 +19,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.benchmark import Benchmark, Sizes
-from benchmarks.data import Shop
-from benchmarks.report import Curve, Figure, percentiles
-from benchmarks.searches import index, interests
-from benchmarks.stage import Site, Stage
-from benchmarks.stream import FloatVector, Phase, Recorder
-from benchmarks.worker import Worker
-from producers.clicks import ClickLog
+from benchmarks.harness.answers import FloatVector, Phase, Recorder
+from benchmarks.harness.benchmark import Benchmark, Sizes
+from benchmarks.harness.data import Shop
+from benchmarks.harness.process import Worker
+from benchmarks.harness.report import Curve, Figure, percentiles
+from benchmarks.harness.searches import index, interests
+from benchmarks.harness.servers import Site, Stage
+from producers.click_log import ClickLog
 
 #: Parts of the sustained rate, in percent.
 _PARTS = (10, 50, 80)

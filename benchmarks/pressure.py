@@ -13,15 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from benchmarks.benchmark import Benchmark, Sizes
-from benchmarks.data import Shop
-from benchmarks.errors import BenchmarkError
+from benchmarks.harness.answers import Recorder
+from benchmarks.harness.benchmark import Benchmark, Sizes
+from benchmarks.harness.data import Shop
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.process import Worker
+from benchmarks.harness.report import Curve, Figure
+from benchmarks.harness.servers import PATIENCE, Site, Stage
 from benchmarks.latency import LITE, STANDALONE, warm_rate
-from benchmarks.report import Curve, Figure
-from benchmarks.stage import PATIENCE, Site, Stage
-from benchmarks.stream import Recorder
-from benchmarks.worker import Worker
-from streams.audit import audit_kafka
+from streams.tools.audit import audit_kafka
 
 #: Seconds between two looks at memory and lag.
 _EVERY = 0.5

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.benchmark import Benchmark, Sizes
-from benchmarks.data import click_log, random_artifact
-from benchmarks.errors import BenchmarkError
-from benchmarks.report import Figure
-from benchmarks.stage import Site, Stage
+from benchmarks.harness.benchmark import Benchmark, Sizes
+from benchmarks.harness.data import click_log, random_artifact
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.report import Figure
+from benchmarks.harness.servers import Site, Stage
 from producers.cli import progress_bar
 from producers.items import item_messages, items_sender
-from producers.kafka import Report, send_all
 from producers.replay import clicks_sender, replay
+from producers.sender import Report, send_all
 
 
 def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:

@@ -22,7 +22,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.report import ROOT, Run
+from benchmarks.harness.report import ROOT, Run
 from producers.synthetic import Shape, generate
 
 #: Ignored by git.

@@ -17,17 +17,17 @@ from typing import cast
 
 import numpy as np
 
-from benchmarks.alone import alone
-from benchmarks.benchmark import Benchmark, Sizes
-from benchmarks.errors import BenchmarkError
-from benchmarks.report import Figure
-from benchmarks.stage import Stage
+from benchmarks.harness.benchmark import Benchmark, Sizes
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.isolated import alone
+from benchmarks.harness.report import Figure
+from benchmarks.harness.servers import Stage
 from producers.generate import write_clicks
 from producers.synthetic import Shape, SyntheticClicks, generate
 
 _PROGRAM = """
 import sys, time
-from model.data import read_clicks
+from model.data.clicks import read_clicks
 begin = time.perf_counter()
 clicks = read_clicks(sys.argv[1:], malformed="skip")
 found = {"seconds": time.perf_counter() - begin, "clicks": len(clicks.items), "malformed": clicks.malformed}

@@ -8,7 +8,7 @@ least, so a smaller `milvus.hnsw_ef` changes nothing for the worker.
 
 Beside it stands an index of vectors compressed to a byte a number (IVF_SQ8), by how many of its lists a search reads.
 HNSW over such vectors needs a newer Milvus than the embedded one. Item vectors lie around the centres of tastes, as
-those of a trained model do (`benchmarks.data.Shop`); vectors without any structure are harder.
+those of a trained model do (`benchmarks.harness.data.Shop`); vectors without any structure are harder.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from benchmarks.benchmark import Benchmark, Sizes
-from benchmarks.data import FloatMatrix, IntVector, Shop
-from benchmarks.report import Curve, Figure
-from benchmarks.searches import index, interests
-from benchmarks.stage import Stage
+from benchmarks.harness.benchmark import Benchmark, Sizes
+from benchmarks.harness.data import FloatMatrix, IntVector, Shop
+from benchmarks.harness.report import Curve, Figure
+from benchmarks.harness.searches import index, interests
+from benchmarks.harness.servers import Stage
 from configs.loader import load_worker
 from model.evaluation.search import exact_top
-from streams.milvus import MilvusIndex
+from streams.milvus.index import MilvusIndex
 
 #: Candidates that HNSW looks at, `milvus.hnsw_ef`.
 _EFS = (50, 70, 100, 200)

@@ -13,17 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.alone import alone
-from benchmarks.benchmark import Benchmark, Sizes
-from benchmarks.errors import BenchmarkError
-from benchmarks.report import Figure
-from benchmarks.stage import Site, Stage
+from benchmarks.harness.benchmark import Benchmark, Sizes
+from benchmarks.harness.errors import BenchmarkError
+from benchmarks.harness.isolated import alone
+from benchmarks.harness.report import Figure
+from benchmarks.harness.servers import Site, Stage
 from producers.cli import progress_bar
 from streams.history import History
-from streams.messages import user_key
-from streams.outbox import KafkaOutbox
+from streams.kafka.producer import KafkaOutbox
+from streams.kafka.topics import changelog_topic
+from streams.messages.fields import user_key
 from streams.ports import Output
-from streams.topics import changelog_topic
 
 #: Clicks in each history: the window of the shipped model.
 _LENGTH = 20
@@ -32,9 +32,9 @@ _SENT = 20_000
 _PROGRAM = """
 import logging, pathlib, sys, time
 from configs.loader import load_worker
-from streams.memory import MemoryOutbox
-from streams.restore import Changelog, Restorer
-from streams.store import PartitionStores
+from streams.processing.memory import MemoryOutbox
+from streams.state.restore import Changelog, Restorer
+from streams.state.store import PartitionStores
 logging.basicConfig(level="INFO")
 folder, topic, *sets = sys.argv[1:]
 config = load_worker(overrides=sets)

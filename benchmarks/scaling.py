@@ -18,12 +18,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.benchmark import Benchmark, Sizes
-from benchmarks.data import Shop, Traffic
+from benchmarks.harness.answers import Recorder
+from benchmarks.harness.benchmark import Benchmark, Sizes
+from benchmarks.harness.data import Shop, Traffic
+from benchmarks.harness.report import Curve, Figure
+from benchmarks.harness.servers import Site, Stage
 from benchmarks.latency import answer_backlog
-from benchmarks.report import Curve, Figure
-from benchmarks.stage import Site, Stage
-from benchmarks.stream import Recorder
 from model.artifact import Artifact
 
 #: What is changed → the values beside the base, as parts or multiples of it; the size "values" says how many of each,

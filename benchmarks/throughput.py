@@ -7,9 +7,10 @@ earlier histories, which the worker restores from the changelog at its start.
 
 limit       the same searches sent straight to Milvus: as many queries in a request, same `limit` and ef, nothing else;
             measured before the worker and after it, the higher rate counts
-baseline    the design that people wire by hand (`benchmarks.baseline`), with clients that wait for their answers
-engine      the worker with an index that answers instantly (`benchmarks.instant`), beside Faust agents that do
-            nothing, or a table write and a send for each click (`benchmarks.plain_faust`), on the same clicks
+baseline    the design that people wire by hand (`benchmarks.yardsticks.hand_wired`), with clients that wait for their
+answers engine      the worker with an index that answers instantly (`benchmarks.yardsticks.instant_index`), beside
+            Faust agents that do nothing, or a table write and a send for each click
+            (`benchmarks.yardsticks.plain_faust`), on the same clicks
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.benchmark import Benchmark, Sizes
-from benchmarks.clients import drive
-from benchmarks.data import Shop, Traffic
-from benchmarks.report import Curve, Figure, percentiles
-from benchmarks.searches import index, interests
-from benchmarks.stage import Site, Stage
-from benchmarks.stream import Phase, Recorder
-from benchmarks.worker import Worker
+from benchmarks.harness.answers import Phase, Recorder
+from benchmarks.harness.benchmark import Benchmark, Sizes
+from benchmarks.harness.data import Shop, Traffic
+from benchmarks.harness.process import Worker
+from benchmarks.harness.report import Curve, Figure, percentiles
+from benchmarks.harness.searches import index, interests
+from benchmarks.harness.servers import Site, Stage
+from benchmarks.yardsticks.clients import drive
 from embedded.ports import pick
 
 #: Concurrent clients of the baseline, and users in one request.
@@ -93,7 +94,7 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
         with stage.site("sessions", shop.artifact, settings) as site:
             coalescing = _drain(stage, site, sessions, sizes["clicks"])
     with stage.site("engine", shop.artifact, settings) as site:
-        engine = _drain(stage, site, rounds, sizes["clicks"], module="benchmarks.instant")
+        engine = _drain(stage, site, rounds, sizes["clicks"], module="benchmarks.yardsticks.instant_index")
         faust = {
             kind: _plain_faust(stage, site, kind, min(sizes["faust"], sizes["clicks"])) for kind in ("empty", "table")
         }
@@ -179,7 +180,7 @@ def _baseline(
     config, (port,) = site.config, pick(1)
     options = [config.milvus.uri, str(port), str(config.milvus.hnsw_ef), str(config.recall.top_k)]
     figures, rates = [], {}
-    with site.process("benchmarks.baseline", str(shop.artifact.path), *options) as service:
+    with site.process("benchmarks.yardsticks.hand_wired", str(shop.artifact.path), *options) as service:
         service.await_log(b"Uvicorn running")
         drive(port, histories, clients=1, users=1, seconds=1)  # connections are made, the first request is slow
         for users in _USERS:
@@ -201,7 +202,7 @@ def _plain_faust(stage: Stage, site: Site, kind: str, clicks: int) -> tuple[floa
     stage.report(f"Reading the clicks with plain Faust: {kind}")
     broker, topics = site.config.kafka.bootstrap_servers, site.config.topics
     arguments = [kind, broker, topics.clicks, str(topics.partitions), str(clicks), str(site.data_dir(kind))]
-    with site.process("benchmarks.plain_faust", *arguments) as process:
+    with site.process("benchmarks.yardsticks.plain_faust", *arguments) as process:
         found = json.loads(process.await_end().splitlines()[-1])
     return found["rate"], found["cpu"]
 

@@ -17,13 +17,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.benchmark import Benchmark, Sizes
+from benchmarks.harness.benchmark import Benchmark, Sizes
+from benchmarks.harness.report import Figure
+from benchmarks.harness.servers import Stage
 from benchmarks.quality import ON_THE_MEAN
-from benchmarks.report import Figure
-from benchmarks.stage import Stage
 from configs.loader import FOLDER, load_train
 from configs.schema import TrainConfig
-from model.data import Clicks
+from model.data.clicks import Clicks
 from model.training.sampling import Batch, Sampler
 
 #: Larger than any noise of the clock, and few enough for a minute in all.

@@ -186,7 +186,7 @@ def demo(
 
     Ends by itself; exits with status 1 if any click is unaccounted for.
     """
-    from embedded.demo import DemoOptions, run  # the other commands do without Faust, Milvus and the model
+    from embedded.demo.run import DemoOptions, run  # the other commands do without Faust, Milvus and the model
 
     sys.exit(run(DemoOptions(data, milvus, train_seconds, replay_seconds, rate), folder))
 

@@ -55,7 +55,7 @@ class Artifact:
         model_version: "m" and 12 hexadecimal digits, a hash of the content.
         dim: D, numbers in a vector. interests: K, vectors of a user. history_length: L, clicks that the model reads.
         metric: "IP", the inner product.
-        encoder: description of the encoder's computation (`model.encoder.Routing`).
+        encoder: description of the encoder's computation (`model.serving.encoder.Routing`).
         manifest: the whole manifest.
         item_ids: (N,) int64. item_vectors: (N, D) float32, read-only memory map. item_counts: (N,) int64.
         weights: arrays of the encoder by name, float32.

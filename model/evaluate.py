@@ -20,12 +20,12 @@ from rich.console import Console
 from configs.loader import ConfigError, load_train, load_worker
 from configs.schema import TrainConfig
 from model.artifact import Artifact, ArtifactError
-from model.clickfile import DataError
-from model.data import Holdout
+from model.data.clicks import Holdout
+from model.data.files import DataError
+from model.data.users import read_users
 from model.evaluation.measure import EvaluationError, Index, Measured, measure
 from model.evaluation.report import document, progress_bar, tables
 from model.evaluation.runs import kept_epochs, parse_numbers, seconds_by_epoch
-from model.evaluation.users import read_users
 
 #: Seconds for one request to Milvus: here nobody waits for the answer, and a milvus-lite takes its time.
 MILVUS_TIMEOUT = 60
@@ -140,7 +140,7 @@ def _read(files: Sequence[Path], config: TrainConfig) -> Holdout:
 
 
 def _index(artifact: Artifact, uri: str) -> AbstractContextManager[Index]:
-    from model.evaluation.through_milvus import temporary_index  # its client takes a second to load
+    from streams.tools.served_index import temporary_index  # its client takes a second to load
 
     return temporary_index(artifact, load_worker(None, [f"milvus.uri={uri}", f"milvus.timeout={MILVUS_TIMEOUT}"]))
 

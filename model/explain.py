@@ -18,12 +18,12 @@ from rich.console import Console
 
 from configs.loader import ConfigError, load_train
 from model.artifact import Artifact, ArtifactError
-from model.clickfile import DataError, int64, opened
-from model.data import Malformed, UserVector, hold_out, is_valid_format, read_clicks, read_holdout
+from model.data.clicks import Malformed, UserVector, hold_out, is_valid_format, read_clicks, read_holdout
+from model.data.files import DataError, int64, opened
 from model.evaluation.measure import EvaluationError
 from model.explanation.explain import ExplanationError, explain
 from model.explanation.text import Name, Names, document, parts
-from model.inputs import IdVector
+from model.serving.inputs import IdVector
 
 #: Users that a message names when the wanted one is missing.
 NAMED = 5

@@ -16,20 +16,20 @@ from rich.console import Console
 from configs.loader import ConfigError, load_train
 from configs.schema import TrainConfig
 from model.artifact import Artifact, ArtifactError, check_target, save_artifact
-from model.clickfile import DataError
-from model.data import Holdout
-from model.encoder import Encoder, Routing
+from model.data.clicks import Holdout
+from model.data.files import DataError
 from model.evaluation.measure import EvaluationError, evaluate
+from model.serving.encoder import Encoder, Routing
 from model.training.backend import paddle
 from model.training.checkpoint import Checkpoint, CheckpointError, Position
 from model.training.learner import Learner
 from model.training.progress import TrainingProgress
-from model.training.runfolder import BEST, CONFIG, LAST, RunFolder, new_path
+from model.training.run_folder import BEST, CONFIG, LAST, RunFolder, new_path
 from model.training.sampling import Sampler
-from model.training.stop import StopSignals
+from model.training.signals import StopSignals
 from model.training.team import Team
 from model.training.trainer import MEASURED_AT, RECALL, DivergenceError, Metrics, Stopped, Trainer
-from model.training.trainingset import TrainingSet
+from model.training.training_set import TrainingSet
 
 EPILOG = """\b
 Examples:

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from configs.loader import ConfigError
-from producers.clicks import ClickFileError
-from producers.kafka import Report, Sender
+from producers.click_log import ClickFileError
+from producers.sender import Report, Sender
 from streams.errors import EXIT_CONFIG, EXIT_TRANSIENT, EXIT_UNSOUND, BadMessage, FatalError, TransientError
 
 Command = TypeVar("Command", bound=Callable[..., Any])

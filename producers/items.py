@@ -16,9 +16,9 @@ from configs.loader import load_replay
 from configs.schema import ReplayConfig
 from model.artifact import Artifact, ArtifactError
 from producers.cli import conclude, config_options, errors_for_people, progress_bar, stop_on_signals
-from producers.kafka import Sender, send_all
+from producers.sender import Sender, send_all
 from streams.errors import BadMessage, FatalError
-from streams.messages import Item, decode_item, encode_item
+from streams.messages.fields import Item, decode_item, encode_item
 
 EPILOG = """\b
 Examples:

@@ -17,7 +17,7 @@ import click
 from configs.loader import ConfigError, load_worker
 from configs.schema import WorkerConfig
 from streams.errors import EXIT_CONFIG, EXIT_TRANSIENT, EXIT_UNSOUND, FatalError, Reason, TransientError
-from streams.logs import configure
+from streams.worker.logs import configure
 
 
 def _configured(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,7 +102,7 @@ def worker(config: WorkerConfig, agents: str, log_level: str) -> None:
     with the click agent share the partitions of `clicks`: more processes than partitions have nothing to do. On one
     machine each needs a worker.data_dir and a worker.metrics_port of its own.
     """
-    from streams.worker import run  # Faust takes a second to import: `--help` and the other commands do without
+    from streams.worker.process import run  # Faust takes a second to import: `--help` and the other commands do without
 
     names = tuple(dict.fromkeys(name.strip() for name in agents.split(",")))
     unknown = [name for name in names if name not in ("clicks", "items")]
@@ -125,7 +125,7 @@ def topics() -> None:
 @_configured
 def topics_create(config: WorkerConfig) -> None:
     """Create the topics that do not exist, and check those that do."""
-    from streams.topics import changelog_topic, check_changelog, check_topics, create_topics, topic_specs
+    from streams.kafka.topics import changelog_topic, check_changelog, check_topics, create_topics, topic_specs
 
     specs = topic_specs(config.topics, config.worker.group)
     created = create_topics(config.kafka, specs, config.topics.replication)
@@ -141,7 +141,7 @@ def topics_create(config: WorkerConfig) -> None:
 @_configured
 def topics_check(config: WorkerConfig) -> None:
     """Check that all topics exist with the configured number of partitions, and that Kafka keeps the histories."""
-    from streams.topics import changelog_topic, check_changelog, check_topics, topic_specs
+    from streams.kafka.topics import changelog_topic, check_changelog, check_topics, topic_specs
 
     check_topics(config.kafka, topic_specs(config.topics, config.worker.group))
     check_changelog(config.kafka, changelog_topic(config.worker.group))
@@ -156,7 +156,7 @@ def topics_check(config: WorkerConfig) -> None:
 @click.option("--limit", type=click.IntRange(min=1), help="End after this many.")
 def tail(config: WorkerConfig, as_json: bool, users: tuple[str, ...], from_beginning: bool, limit: int | None) -> None:
     """Show recommendations as they are written."""
-    from streams.tail import tail as show
+    from streams.tools.tail import tail as show
 
     show(config, as_json=as_json, users=users, from_beginning=from_beginning, limit=limit)
 
@@ -170,7 +170,7 @@ def audit(config: WorkerConfig, as_json: bool) -> None:
     Reads clicks, dead letters, the changelog and recommendations from their beginning, so it needs clicks that
     Kafka still holds, and a worker that has caught up. Exits with status 1 on any difference.
     """
-    from streams.audit import audit_kafka
+    from streams.tools.audit import audit_kafka
 
     report = audit_kafka(config)
     click.echo(report.to_json() if as_json else report.to_text())
@@ -183,7 +183,7 @@ def deadletters() -> None:
 
 
 def _place(_context: click.Context, _option: click.Parameter, given: Any) -> Any:
-    from streams.deadletters import Place
+    from streams.messages.dead_letters import Place
 
     try:
         return Place.parse(given) if isinstance(given, str) else tuple(Place.parse(text) for text in given)
@@ -192,7 +192,7 @@ def _place(_context: click.Context, _option: click.Parameter, given: Any) -> Any
 
 
 def _moment(_context: click.Context, _option: click.Parameter, given: str | None) -> float | None:
-    from streams.letters import moment
+    from streams.tools.dead_letters import moment
 
     try:
         return None if given is None else moment(given, time.time())
@@ -217,7 +217,7 @@ def _selected(command: Callable[..., Any]) -> Callable[..., Any]:
         places: tuple[Any, ...] = (),
         **kwargs: Any,
     ) -> Any:
-        from streams.letters import Selection
+        from streams.tools.dead_letters import Selection
 
         return command(selection=Selection(reasons, topics, since, until, places), **kwargs)
 
@@ -237,7 +237,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help='One JSON object a line; bytes that are no text: {"base64": …}.')
 def deadletters_list(config: WorkerConfig, selection: Any, limit: int | None, as_json: bool) -> None:
     """List dead letters, newest last, with their number by reason."""
-    from streams.letters import list_letters
+    from streams.tools.dead_letters import list_letters
 
     list_letters(config, selection, limit=limit, as_json=as_json)
 
@@ -250,7 +250,7 @@ def deadletters_show(config: WorkerConfig, place: Any) -> None:
 
     PLACE is topic/partition/offset, of the message as `list` prints it or of the letter itself.
     """
-    from streams.letters import show_letter
+    from streams.tools.dead_letters import show_letter
 
     show_letter(config, place)
 
@@ -281,7 +281,7 @@ def deadletters_replay(config: WorkerConfig, selection: Any, limit: int | None, 
     What is sent back comes last: a click stands at the end of its user's history, out of its original order, and an
     item replaces what was published under its id since.
     """
-    from streams.letters import replay_letters
+    from streams.tools.dead_letters import replay_letters
 
     sys.exit(0 if replay_letters(config, selection, limit=limit, again=again, send=send) else EXIT_UNSOUND)
 

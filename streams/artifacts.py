@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from configs.schema import WorkerConfig
 from model.artifact import Artifact, ArtifactError
-from model.encoder import Encoder
+from model.serving.encoder import Encoder
 from streams.errors import FatalError
 
 

@@ -62,7 +62,7 @@ def newer_record(a: bytes, b: bytes) -> bytes:
 
     In a changelog the last record of a user is normally the newest. It is not when a worker that was paused past its
     session wakes up and still sends what it had in hand, after the partition's new owner has written
-    (`streams.restore`).
+    (`streams.state.restore`).
 
     Raises:
         CorruptHistoryError: the bytes are no records of this format.

@@ -24,7 +24,7 @@ _LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 _SIZES = (1, 4, 16, 64, 256, 1024, 4096)
 #: Seconds. From a NumPy call to a search or a flush that hangs.
 _STAGE = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-#: What a batch of clicks goes through, in this order (`streams.clicks`); embed to merge are the recall.
+#: What a batch of clicks goes through, in this order (`streams.processing.clicks`); embed to merge are the recall.
 STAGES = ("decode", "read", "embed", "encode", "search", "merge", "pack", "produce", "acknowledge", "store")
 
 

@@ -29,7 +29,7 @@ class IndexInfo:
 
 
 class InterestEncoder(Protocol):
-    """Turns histories into interest vectors; `model.encoder.Encoder` is the real one."""
+    """Turns histories into interest vectors; `model.serving.encoder.Encoder` is the real one."""
 
     @property
     def dim(self) -> int: ...

@@ -28,7 +28,7 @@ from embedded import ports
 from embedded.kafka import Kafka
 from embedded.server import Place
 from embedded.standalone import Standalone
-from streams.access import Right
+from streams.kafka.acls import Right
 from tests.site import wait_for
 
 #: The user that may do everything, and the principal of the broker's own connections.

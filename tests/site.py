@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.data import random_artifact
+from benchmarks.harness.data import random_artifact
 from configs.loader import load_worker
 from configs.schema import WorkerConfig
-from streams.kafka import read_to_end
-from streams.messages import Click, Item, encode_click, encode_item, user_key
-from streams.milvus import MilvusIndex
-from streams.outbox import KafkaOutbox
+from streams.kafka.client import read_to_end
+from streams.kafka.producer import KafkaOutbox
+from streams.kafka.topics import HEADER_BYTES, create_topics, topic_specs
+from streams.messages.fields import Click, Item, encode_click, encode_item, user_key
+from streams.milvus.index import MilvusIndex
 from streams.ports import Message, Output
-from streams.topics import HEADER_BYTES, create_topics, topic_specs
 
 ROOT = Path(__file__).parents[1]
 #: Seconds that a condition gets on a busy machine.

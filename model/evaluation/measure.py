@@ -11,13 +11,13 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from model.artifact import Artifact
-from model.data import Clicks, Holdout
-from model.encoder import Encoder
+from model.data.clicks import Clicks, Holdout
+from model.data.users import encode_users, known, part_of
 from model.evaluation import metrics
 from model.evaluation.clusters import CLUSTERS, k_means
 from model.evaluation.search import NO_ROW, exact_top, search
-from model.evaluation.users import encode_users, known, part_of
-from model.inputs import IdVector
+from model.serving.encoder import Encoder
+from model.serving.inputs import IdVector
 
 FloatArray = npt.NDArray[np.float32]
 IdMatrix = npt.NDArray[np.int64]
@@ -34,7 +34,7 @@ class EvaluationError(Exception):
 
 
 class Index(Protocol):
-    """Recommendations of the whole serving path; `model.evaluation.through_milvus` has the real one."""
+    """Recommendations of the whole serving path; `streams.tools.served_index` has the real one."""
 
     def recommend(self, history: Clicks, n: int, *, filter_seen: bool) -> tuple[IdMatrix, IdMatrix]:
         """Item ids and the interests that brought them, (B, n) int64 each, best first, filled up with 0 and -1.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from model.data import Clicks
+from model.data.clicks import Clicks
 from model.evaluation.search import NO_ROW
 
 FloatArray = npt.NDArray[np.float32]

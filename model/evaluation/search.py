@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from model.data import Clicks
-from model.keys import NONE, Keys, keys, places_of, scores_of
-from model.merge import PADDING, merge
+from model.data.clicks import Clicks
+from model.serving.merge import PADDING, merge
+from model.serving.sort_keys import NONE, Keys, keys, places_of, scores_of
 
 FloatArray = npt.NDArray[np.float32]
 IdVector = npt.NDArray[np.int64]
@@ -67,7 +67,7 @@ def search(
     seen: Clicks | None = None,
     report: Callable[[int], object] = lambda _users: None,
 ) -> Tops:
-    """What merging (`model.merge`) the n items of the largest inner product with each interest gives.
+    """What merging (`model.serving.merge`) the n items of the largest inner product with each interest gives.
 
     An interest's equal scores are in the order of the rows. Memory beside the arguments and the result: 5 MB for each
     core, whatever B and N.

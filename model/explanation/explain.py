@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from model.artifact import Artifact
-from model.data import Clicks
-from model.encoder import Encoder, Routing
+from model.data.clicks import Clicks
 from model.evaluation.search import NO_ROW, Top, search
-from model.inputs import IdVector, model_input
+from model.serving.encoder import Encoder, Routing
+from model.serving.inputs import IdVector, model_input
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -62,7 +62,7 @@ class Explanation:
         clicks: what the model reads, newest first.
         targets: items that the user clicked next, the next one first.
         recalled: (K, n), what each interest recalls, best first; less where the catalogue is smaller than n.
-        merged: the n best of all interests (`model.merge`), every item once, with its best interest.
+        merged: the n best of all interests (`model.serving.merge`), every item once, with its best interest.
         cosines: (K, K), of the interests' vectors.
     """
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from model.encoder import EPSILON, Encoder, Routing, Trace, softmax
+from model.serving.encoder import EPSILON, Encoder, Routing, Trace, softmax
 from model.training.backend import Tensor, paddle
 
 FloatArray = npt.NDArray[np.float32]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from configs.schema import Loss
-from model.encoder import NEVER
+from model.serving.encoder import NEVER
 from model.training.backend import F, Tensor, paddle
 
 FloatArray = npt.NDArray[np.float32]

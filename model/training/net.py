@@ -1,5 +1,5 @@
-"""MIND in Paddle, for training. On a CPU it computes interests with the serving encoder, `model/encoder.py`, and its
-gradients, `gradient.py`; elsewhere with Paddle's operators, which a test keeps equal.
+"""MIND in Paddle, for training. On a CPU it computes interests with the serving encoder, `model/serving/encoder.py`,
+and its gradients, `gradient.py`; elsewhere with Paddle's operators, which a test keeps equal.
 
 Weights come from NumPy and go back to NumPy, so that a seed decides them and Paddle's own generator is never used.
 Only functions that Paddle 2.6 and 3.x share.
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from configs.schema import Network
-from model.encoder import EPSILON, NEVER, Encoder, Routing
+from model.serving.encoder import EPSILON, NEVER, Encoder, Routing
 from model.training.backend import F, Tensor, paddle
 from model.training.gradient import Encode
 

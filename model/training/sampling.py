@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from configs.schema import TrainConfig
-from model.data import Clicks
-from model.inputs import IdMatrix, IdVector, windows
+from model.data.clicks import Clicks
+from model.serving.inputs import IdMatrix, IdVector, windows
 
 FloatVector = npt.NDArray[np.float32]
 

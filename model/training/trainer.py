@@ -16,9 +16,9 @@ from model.training.backend import paddle
 from model.training.checkpoint import Position, Tally
 from model.training.optimizer import State
 from model.training.progress import TrainingProgress
-from model.training.runfolder import RunFolder
+from model.training.run_folder import RunFolder
 from model.training.sampling import Batch
-from model.training.stop import StopSignals
+from model.training.signals import StopSignals
 from model.training.team import Team
 
 #: Recommendations that quality is measured on while training; the published figures have the same number.

@@ -16,7 +16,7 @@ from random import Random
 
 import click
 
-from benchmarks.report import Run
+from benchmarks.harness.report import Run
 from tests.chaos.rounds import play_one, start
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.stage import Figures, table

@@ -19,10 +19,10 @@ from embedded.kafka import Kafka
 from embedded.server import Launch, Report, Server
 from embedded.stack import Stack
 from embedded.standalone import require_platform
-from streams.audit import AuditReport, audit_kafka
 from streams.errors import EXIT_TRANSIENT, TransientError
-from streams.kafka import read_to_end, watermarks
-from streams.messages import decode_recommendation
+from streams.kafka.client import read_to_end, watermarks
+from streams.messages.fields import decode_recommendation
+from streams.tools.audit import AuditReport, audit_kafka
 from tests.chaos.fleet import Fleet, Leaving
 from tests.chaos.proxy import Proxy
 from tests.chaos.traffic import Traffic

@@ -11,9 +11,9 @@ import numpy as np
 from confluent_kafka import KafkaException
 
 from streams.errors import TransientError
-from streams.kafka import fault
-from streams.messages import Click, encode_click, user_key
-from streams.outbox import KafkaOutbox
+from streams.kafka.client import fault
+from streams.kafka.producer import KafkaOutbox
+from streams.messages.fields import Click, encode_click, user_key
 from streams.ports import Output
 from tests.site import Site
 

@@ -19,17 +19,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import streams.agents
-import streams.app
-import streams.clicks
+import streams.agents.agent
+import streams.processing.clicks
+import streams.worker.build
 from streams.__main__ import main
-from streams.agents import BatchAgent
-from streams.commits import Commits
+from streams.agents.agent import BatchAgent
+from streams.agents.batching import Batch
+from streams.agents.commits import Commits
 from streams.history import History, apply_clicks
-from streams.intake import Batch
-from streams.outbox import KafkaOutbox
+from streams.kafka.producer import KafkaOutbox
 from streams.ports import Output
-from streams.store import PartitionStores
+from streams.state.store import PartitionStores
 from tests.chaos.trips import POINTS
 
 _TRIPS = Path(os.environ["MINDSTREAM_TRIPS"])
@@ -116,14 +116,14 @@ def _apply_without_fence(
 if __name__ == "__main__":
     sabotage = os.environ.get("MINDSTREAM_SABOTAGE", "")
     parts: dict[tuple[Any, str], Any] = {
-        (streams.app, "KafkaOutbox"): _Outbox,
-        (streams.app, "PartitionStores"): _NeverBehind if sabotage == "no repair" else _Stores,
-        (streams.app, "BatchAgent"): _CommitsFirst if sabotage == "commit first" else BatchAgent,
-        (streams.agents, "Commits"): _Commits,
+        (streams.worker.build, "KafkaOutbox"): _Outbox,
+        (streams.worker.build, "PartitionStores"): _NeverBehind if sabotage == "no repair" else _Stores,
+        (streams.worker.build, "BatchAgent"): _CommitsFirst if sabotage == "commit first" else BatchAgent,
+        (streams.agents.agent, "Commits"): _Commits,
     }
     for (module, name), part in parts.items():
         assert hasattr(module, name)
         setattr(module, name, part)
     if sabotage == "no fence":
-        setattr(streams.clicks, "apply_clicks", _apply_without_fence)  # noqa: B010 - imported there, not exported
+        setattr(streams.processing.clicks, "apply_clicks", _apply_without_fence)  # noqa: B010 - imported there, not exported
     main(["worker", *sys.argv[1:]], prog_name="chaos worker")

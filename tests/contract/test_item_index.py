@@ -12,9 +12,9 @@ import pytest
 
 from configs.loader import load_worker
 from streams.errors import FatalError, TransientError
-from streams.memory import MemoryIndex
-from streams.milvus import MilvusIndex
+from streams.milvus.index import MilvusIndex
 from streams.ports import FloatArray, ItemIndex
+from streams.processing.memory import MemoryIndex
 from tests.site import wait_for
 
 DIM = 8

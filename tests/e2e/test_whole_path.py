@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.encoder import Encoder
-from model.inputs import model_input
+from model.serving.encoder import Encoder
+from model.serving.inputs import model_input
 from producers.synthetic import Shape, generate
-from streams.audit import audit_kafka
 from streams.history import History
-from streams.messages import Recommendation, decode_click, decode_recommendation
-from streams.topics import changelog_topic
+from streams.kafka.topics import changelog_topic
+from streams.messages.fields import Recommendation, decode_click, decode_recommendation
+from streams.tools.audit import audit_kafka
 from tests.site import Site, wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.standalone]

@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import streams.app
+import streams.worker.build
 from streams.__main__ import main
-from streams.agents import BatchAgent
-from streams.clicks import ClickProcessor
-from streams.intake import Batch
+from streams.agents.agent import BatchAgent
+from streams.agents.batching import Batch
 from streams.ports import Message
+from streams.processing.clicks import ClickProcessor
 
 
 class _HangsInBatch(ClickProcessor):
@@ -53,6 +53,6 @@ if __name__ == "__main__":
         "loop": ("BatchAgent", _HangsInLoop),
         "partition": ("BatchAgent", _LosesPartition),
     }[os.environ["MINDSTREAM_HANGS"]]
-    assert hasattr(streams.app, name)
-    setattr(streams.app, name, part)
+    assert hasattr(streams.worker.build, name)
+    setattr(streams.worker.build, name, part)
     main(["worker", *sys.argv[1:]], prog_name="stuck worker")

@@ -16,8 +16,8 @@ import psutil
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from benchmarks.data import Shop
-from model.encoder import Encoder
+from benchmarks.harness.data import Shop
+from model.serving.encoder import Encoder
 from tests.site import ROOT, environment, wait_for
 
 pytestmark = pytest.mark.integration
@@ -99,7 +99,7 @@ def _run(names: Sequence[str], folder: Path, kafka: str, milvus: str) -> None:
 
 
 def test_the_baseline_encodes_as_the_worker_does(tmp_path: Path) -> None:
-    from benchmarks.baseline import network
+    from benchmarks.yardsticks.hand_wired import network
     from model.training.backend import paddle
 
     artifact = Shop(tmp_path / "shop", items=50, dim=8, users=5, clicks=5).artifact

@@ -10,15 +10,15 @@ from pathlib import Path
 import orjson
 import pytest
 
-import streams.letters
-from streams.audit import audit_kafka
-from streams.deadletters import Place, dead_letter_output
+import streams.tools.dead_letters
 from streams.errors import Reason, TransientError
-from streams.kafka import Record, read_to_end
-from streams.letters import Selection, find, replay_letters
-from streams.messages import Click, encode_click
-from streams.outbox import KafkaOutbox
+from streams.kafka.client import Record, read_to_end
+from streams.kafka.producer import KafkaOutbox
+from streams.messages.dead_letters import Place, dead_letter_output
+from streams.messages.fields import Click, encode_click
 from streams.ports import DeadLetter, Message, Output
+from streams.tools.audit import audit_kafka
+from streams.tools.dead_letters import Selection, find, replay_letters
 from tests.site import Site, wait_for
 
 pytestmark = pytest.mark.integration
@@ -187,9 +187,9 @@ class CutOutbox(KafkaOutbox):
 def test_an_interrupted_run_is_continued(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is left out, only the last portion comes twice, and per key the order stays."""
     _put(site, [_message(site, offset, value=b"%d" % offset) for offset in (4, 3, 2, 1, 0)])
-    monkeypatch.setattr(streams.letters, "_PORTION", 2)
+    monkeypatch.setattr(streams.tools.dead_letters, "_PORTION", 2)
     with monkeypatch.context() as patch:
-        patch.setattr(streams.letters, "KafkaOutbox", CutOutbox)
+        patch.setattr(streams.tools.dead_letters, "KafkaOutbox", CutOutbox)
         with pytest.raises(TransientError):
             replay_letters(site.config, Selection(), limit=None, again=False, send=True)
     assert len(find(site.config, Selection()).replayed) == 2

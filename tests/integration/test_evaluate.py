@@ -11,12 +11,12 @@ import pytest
 from click.testing import CliRunner
 from pymilvus import MilvusClient
 
-from benchmarks.data import random_artifact
+from benchmarks.harness.data import random_artifact
 from configs.loader import load_worker
 from model.artifact import Artifact
 from model.evaluate import main
-from model.evaluation import through_milvus
 from model.evaluation.measure import EvaluationError
+from streams.tools import served_index as through_milvus
 
 pytestmark = pytest.mark.integration
 
@@ -78,7 +78,7 @@ def test_the_collection_goes_when_something_fails(
         raise KeyboardInterrupt
     assert collections(uri) == before
     monkeypatch.setattr(through_milvus, "PATIENCE", 0.0)
-    monkeypatch.setattr("streams.milvus.MilvusIndex.upsert", lambda *_: None)
+    monkeypatch.setattr("streams.milvus.index.MilvusIndex.upsert", lambda *_: None)
     with (
         pytest.raises(EvaluationError, match="does not show more than 0 of 500 items"),
         through_milvus.temporary_index(artifact, config),

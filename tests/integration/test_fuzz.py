@@ -18,14 +18,14 @@ import orjson
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from streams.audit import audit_kafka
-from streams.deadletters import Letter, Place, read_letter
 from streams.errors import BadMessage, TransientError
-from streams.kafka import read_to_end, watermarks
-from streams.messages import MAX_CLICK_BYTES, Item, ItemRemoval, decode_click, decode_item, decode_recommendation
+from streams.kafka.client import read_to_end, watermarks
+from streams.messages.dead_letters import Letter, Place, read_letter
+from streams.messages.fields import MAX_CLICK_BYTES, Item, ItemRemoval, decode_click, decode_item, decode_recommendation
 from streams.ports import FloatArray, Message, Output
+from streams.tools.audit import audit_kafka
 from tests.site import Site, wait_for
-from tests.unit.test_fuzz import TOKENS
+from tests.unit.streams.messages.test_fuzz import TOKENS
 
 pytestmark = pytest.mark.integration
 

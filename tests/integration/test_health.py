@@ -21,8 +21,8 @@ import pytest
 
 from embedded import ports
 from embedded.stack import Stack
-from streams.audit import audit_kafka
 from streams.errors import EXIT_CONFIG, EXIT_STALLED, TransientError
+from streams.tools.audit import audit_kafka
 from tests.site import ROOT, Site, wait_for
 
 pytestmark = pytest.mark.integration

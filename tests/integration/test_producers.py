@@ -20,10 +20,10 @@ from configs.loader import load_replay
 from configs.schema import ReplayConfig
 from model.artifact import save_artifact
 from producers import items, replay
-from producers.clicks import read_clicks
+from producers.click_log import read_clicks
 from producers.generate import Shape, generate, write_clicks
 from streams.errors import EXIT_CONFIG
-from streams.messages import Item, ItemRemoval, decode_click, decode_item
+from streams.messages.fields import Item, ItemRemoval, decode_click, decode_item
 
 pytestmark = pytest.mark.integration
 

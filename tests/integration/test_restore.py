@@ -13,13 +13,13 @@ from confluent_kafka import Producer
 
 from configs.loader import load_worker
 from configs.schema import Kafka
-from streams.audit import audit_kafka
-from streams.kafka import read_to_end
-from streams.outbox import KafkaOutbox
+from streams.kafka.client import read_to_end
+from streams.kafka.producer import KafkaOutbox
+from streams.kafka.topics import changelog_topic, create_topics, topic_specs
 from streams.ports import Output
-from streams.restore import Changelog, Restorer
-from streams.store import PartitionStores
-from streams.topics import changelog_topic, create_topics, topic_specs
+from streams.state.restore import Changelog, Restorer
+from streams.state.store import PartitionStores
+from streams.tools.audit import audit_kafka
 from tests.site import Site, wait_for
 from tests.unit.changelog import record
 

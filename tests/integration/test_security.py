@@ -25,15 +25,15 @@ from embedded.server import Place
 from embedded.stack import CACHE
 from embedded.standalone import require_platform
 from embedded.state import StateFile
-from streams.access import Right, check_rights, rights, worker_rights
-from streams.audit import audit_kafka
-from streams.deadletters import dead_letter_output
 from streams.errors import EXIT_CONFIG, FatalError, TransientError
-from streams.messages import Recommendation, decode_recommendation
-from streams.outbox import KafkaOutbox
+from streams.kafka.acls import Right, check_rights, rights, worker_rights
+from streams.kafka.producer import KafkaOutbox
+from streams.kafka.topics import HEADER_BYTES, changelog_topic
+from streams.messages.dead_letters import dead_letter_output
+from streams.messages.fields import Recommendation, decode_recommendation
 from streams.ports import DeadLetter, Message
-from streams.topics import HEADER_BYTES, changelog_topic
-from streams.watchdog import KafkaLag
+from streams.tools.audit import audit_kafka
+from streams.worker.watchdog import KafkaLag
 from tests.secure import SUPER, Authority, SecureKafka, SecureMilvus
 from tests.site import Site, wait_for
 

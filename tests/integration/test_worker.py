@@ -17,11 +17,11 @@ from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy  # type
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
-from streams.audit import audit_kafka
-from streams.messages import Recommendation, decode_recommendation
+from streams.kafka.topics import topic_specs
+from streams.messages.fields import Recommendation, decode_recommendation
 from streams.ports import Output
-from streams.store import PartitionStores
-from streams.topics import topic_specs
+from streams.state.store import PartitionStores
+from streams.tools.audit import audit_kafka
 from tests.site import Site, wait_for
 
 pytestmark = pytest.mark.integration

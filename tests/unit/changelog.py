@@ -1,4 +1,4 @@
-"""A changelog in memory, as `streams.restore` reads it, and an outbox that writes to it and fails on demand."""
+"""A changelog in memory, as `streams.state.restore` reads it, and an outbox that writes to it and fails on demand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from streams.errors import TransientError
 from streams.history import History
 from streams.ports import Output
-from streams.restore import Changelog, ChangelogReader, Portion
+from streams.state.restore import Changelog, ChangelogReader, Portion
 
 
 def record(fence: int, partition: int = 0) -> bytes:

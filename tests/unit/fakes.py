@@ -8,13 +8,13 @@ import numpy as np
 import orjson
 from prometheus_client import CollectorRegistry
 
-from streams.clicks import ClickProcessor
-from streams.embeddings import HistoryEmbeddings
-from streams.engine import RecallEngine
 from streams.errors import TransientError
-from streams.memory import MemoryHistoryStore, MemoryIndex, MemoryOutbox
 from streams.metrics import ClickMetrics
 from streams.ports import FloatArray, IdArray, IndexInfo, Message, Output
+from streams.processing.clicks import ClickProcessor
+from streams.processing.memory import MemoryHistoryStore, MemoryIndex, MemoryOutbox
+from streams.recall.embeddings import HistoryEmbeddings
+from streams.recall.engine import RecallEngine
 
 VERSION = "m1"
 

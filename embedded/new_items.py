@@ -1,0 +1,133 @@
+"""Publishes new items and measures until a search finds them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+import numpy as np
+
+from configs.schema import WorkerConfig
+from embedded.demo.scoreboard import Scoreboard
+from model.artifact import Artifact
+from streams.errors import TransientError
+from streams.kafka.producer import KafkaOutbox
+from streams.messages.fields import FloatVector, Item, encode_item
+from streams.milvus.index import MilvusIndex
+from streams.ports import Output
+
+#: Seconds between two looks whether the new item is found: the resolution of the measurement.
+_POLL = 0.01
+#: Seconds after which an item counts as not searchable; it is recorded with that time.
+GIVE_UP = 10.0
+#: New items resemble one of this many most clicked items.
+_POPULAR = 200
+
+
+class NewItems:
+    """Publishes items, one at a time, each of which it then searches for until it is found.
+
+    Each new item has the vector of a popular item with a little noise, as a new edition would have. The search is the
+    one that recommendations come from, Eventually consistent, so that what is found is what users would get.
+
+    Args:
+        config: names the servers and topics.
+        artifact: the model whose space the items live in.
+        seed: of the choice of items.
+        on_published: told the id of each item and when it was sent, in seconds since 1970.
+
+    Raises:
+        TransientError, FatalError: Milvus is away, or has no collection of this model.
+    """
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        artifact: Artifact,
+        *,
+        seed: int = 0,
+        on_published: Callable[[int, float], None] = lambda _item, _at: None,
+    ) -> None:
+        self._topic = config.topics.items
+        self._artifact = artifact
+        self._popular = np.argsort(-artifact.item_counts, kind="stable")[:_POPULAR]
+        self._rng = np.random.default_rng(seed)
+        self._on_published = on_published
+        self._index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create=False)
+        self._outbox = KafkaOutbox(config.kafka, config.topics.max_message_bytes)
+        self._next_id = int(artifact.item_ids.max()) + 1
+
+    def publish_one(self) -> float:
+        """Publish one new item; seconds from the moment before sending until a search finds it, at most `GIVE_UP`."""
+        begin = time.monotonic()
+        return self.await_found(*self.publish(), begin)
+
+    def publish(self) -> tuple[int, FloatVector]:
+        """Publish one new item and return it, id and vector, when Kafka has it. For one thread."""
+        item_id, vector = self._next_id, self._vector()
+        self._next_id += 1
+        message = Output(
+            self._topic, str(item_id).encode(), encode_item(Item(item_id, vector, self._artifact.model_version))
+        )
+        self._on_published(item_id, time.time())
+        self._outbox.send([message])
+        return item_id, vector
+
+    def await_found(self, item_id: int, vector: FloatVector, since: float) -> float:
+        """Seconds since a moment of `time.monotonic` until a search finds the item, at most `GIVE_UP`. Thread-safe."""
+        while (waited := time.monotonic() - since) < GIVE_UP:
+            try:
+                ids, _ = self._index.search(vector[None, :], 10)
+            except TransientError:
+                time.sleep(_POLL)
+                continue
+            if item_id in ids[0]:
+                return time.monotonic() - since
+            time.sleep(_POLL)
+        return min(waited, GIVE_UP)
+
+    def close(self) -> None:
+        self._index.close()
+
+    def _vector(self) -> FloatVector:  # (D,)
+        near = self._artifact.item_vectors[self._rng.choice(self._popular)]
+        noisy = near + self._rng.normal(0, 0.02, near.shape) * np.linalg.norm(near)
+        vector: FloatVector = (noisy * (np.linalg.norm(near) / np.linalg.norm(noisy))).astype(np.float32)
+        return vector
+
+
+class FreshnessProbe:
+    """A thread that measures a new item every few seconds, while clicks flow.
+
+    Args:
+        config, artifact, seed: as for `NewItems`.
+        board: where the times go.
+        every: seconds between two items.
+    """
+
+    def __init__(
+        self, config: WorkerConfig, artifact: Artifact, board: Scoreboard, *, every: float, seed: int = 0
+    ) -> None:
+        self._items = NewItems(config, artifact, seed=seed, on_published=board.published)
+        self._board = board
+        self._every = every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="freshness", daemon=True)
+
+    def __enter__(self) -> FreshnessProbe:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(timeout=GIVE_UP)
+        if not self._thread.is_alive():
+            self._items.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every):
+            self._board.searchable.append(self._items.publish_one())

@@ -1,0 +1,195 @@
+"""Reads click files and puts their clicks in the order in which they are replayed.
+
+The formats are those of `model.data.files`, recognised line by line. Of the train format, `order` is a rank within the
+user or a unix time stamp in seconds; of the valid format, a user's history and then the targets are clicks in their
+order.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from model.data.files import DataError, holds_user, int64, lines, parse_click, parse_user
+from streams.errors import FatalError
+
+Order = Literal["auto", "rank", "time"]
+IntVector = npt.NDArray[np.int64]
+FloatVector = npt.NDArray[np.float64]
+
+#: Seconds since 1970 (March 1973): orders from here on are time stamps, no user has that many clicks.
+FIRST_TIME_STAMP = 1e8
+#: Seconds since 1970 (year 5138): larger stamps are milliseconds by mistake.
+LAST_TIME_STAMP = 1e11
+
+
+class ClickFileError(FatalError):
+    """A click file that cannot be read. The message names the file, the line where there is one, and the remedy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A line that holds no click: where it is and what is wrong with it."""
+
+    path: str
+    line: int
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class ClickLog:
+    """N clicks of U users.
+
+    Attributes:
+        user_ids: (U,) ids as they go into messages: int where the text is a 64-bit integer, else str.
+        user: (N,) index into `user_ids`.
+        item: (N,) item ids.
+        order: (N,) seconds since 1970 if `timed`, else a rank within the user. Ascending within each user.
+        timed: whether `order` is a time.
+        malformed: number of lines left out.
+    """
+
+    user_ids: list[int | str]
+    user: IntVector
+    item: IntVector
+    order: FloatVector
+    timed: bool
+    malformed: int
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def take(self, index: IntVector) -> ClickLog:
+        """The clicks at these positions, in this order."""
+        return ClickLog(
+            self.user_ids, self.user[index], self.item[index], self.order[index], self.timed, self.malformed
+        )
+
+
+def read_clicks(
+    paths: Iterable[str | Path],
+    *,
+    order: Order = "auto",
+    on_malformed: Callable[[Malformed], None] | None = None,
+    on_file: Callable[[str], None] = lambda _path: None,
+) -> ClickLog:
+    """All clicks of the files, as they stand there; `in_time_order` sorts them.
+
+    Args:
+        order: what the third column of the train format is. "auto": a time stamp if every order of the files is at
+            least 1e8, else a rank.
+        on_malformed: told of every malformed line, which is left out; None: the first one raises.
+        on_file: told of each path before it is read.
+
+    Raises:
+        ClickFileError: a file cannot be read, or has a malformed line and there is no `on_malformed`, or has orders
+            that `order` rules out.
+    """
+    vocabulary: dict[str, int] = {}
+    user, item, rank = array("q"), array("q"), array("d")
+    file_ends: list[tuple[str, int]] = []
+    malformed = 0
+    for path in map(str, paths):
+        on_file(path)
+        for number, line in _lines(path):
+            try:
+                clicks = parse_line(line)
+            except ValueError as error:
+                malformed += 1
+                fault = Malformed(path, number, str(error))
+                if on_malformed is None:
+                    raise ClickFileError(f"{fault}. To leave such lines out: --malformed skip") from None
+                on_malformed(fault)
+                continue
+            for user_id, item_id, position in clicks:
+                user.append(vocabulary.setdefault(user_id, len(vocabulary)))
+                item.append(item_id)
+                rank.append(position)
+        file_ends.append((path, len(item)))
+    orders = np.array(rank, dtype=np.float64)
+    timed = _is_timed(orders, file_ends, order)
+    user_ids = [_user_id(text) for text in vocabulary]
+    users, items = np.array(user, dtype=np.int64), np.array(item, dtype=np.int64)
+    return ClickLog(user_ids, users, items, orders if timed else _ranks(users, orders, file_ends), timed, malformed)
+
+
+def in_time_order(log: ClickLog, seed: int = 0) -> ClickLog:
+    """The clicks in the order in which they are sent; every user's own order is kept.
+
+    Time stamps are followed; equal ones stay as in the file. Ranks say nothing about the time between users, so each
+    user's clicks are spread evenly over the whole run, from a random start: click k of n at (k + u) / n, u uniform in
+    [0, 1) per user and drawn from `seed`.
+    """
+    if log.timed:
+        return log.take(np.argsort(log.order, kind="stable"))
+    grouped = np.lexsort((log.order, log.user))
+    user = log.user[grouped]
+    length = np.bincount(user, minlength=len(log.user_ids))
+    first = np.cumsum(length) - length
+    position = np.arange(len(user)) - first[user]
+    start = np.random.default_rng(seed).random(len(log.user_ids))
+    moment = (position + start[user]) / length[user]
+    return log.take(grouped[np.argsort(moment, kind="stable")])
+
+
+def parse_line(line: str) -> list[tuple[str, int, float]]:
+    """(user id, item id, order) of each click on a line of either format.
+
+    Raises:
+        ValueError: what is wrong with the line.
+    """
+    if holds_user(line):
+        user, history, targets = parse_user(line)
+        return [(user, item, float(rank)) for rank, item in enumerate(history + targets)]
+    return [parse_click(line)]
+
+
+def _user_id(text: str) -> int | str:
+    # Only the canonical form: "007" and 7 are two users, because the text of an id is its key.
+    number = int64(text)
+    return number if number is not None and str(number) == text else text
+
+
+def _is_timed(orders: FloatVector, file_ends: list[tuple[str, int]], order: Order) -> bool:
+    if order == "rank" or not len(orders):
+        return False
+    start, kinds = 0, {}
+    for path, end in file_ends:
+        part = orders[start:end]
+        start = end
+        if not len(part):
+            continue
+        if order == "time" and part.min() < FIRST_TIME_STAMP:
+            raise ClickFileError(f"{path}: has orders below {FIRST_TIME_STAMP:.0f}: no time stamps; use --order rank")
+        kinds[bool(part.min() >= FIRST_TIME_STAMP)] = path
+        if kinds.get(True) == path and part.max() >= LAST_TIME_STAMP:
+            raise ClickFileError(f"{path}: its time stamps look like milliseconds; they must be seconds since 1970")
+    if len(kinds) == 2:
+        raise ClickFileError(
+            f"{kinds[True]} has time stamps and {kinds[False]} has ranks: replay them apart, or use --order rank"
+        )
+    return True in kinds
+
+
+def _ranks(user: IntVector, order: FloatVector, file_ends: list[tuple[str, int]]) -> FloatVector:
+    """Ranks that go on from file to file, so that a user's clicks of a later file come after those of an earlier."""
+    file = np.repeat(np.arange(len(file_ends)), np.diff([0, *(end for _, end in file_ends)]))
+    rank = np.empty(len(order))
+    rank[np.lexsort((order, file, user))] = np.arange(len(order))
+    return rank
+
+
+def _lines(path: str) -> Iterator[tuple[int, str]]:
+    try:
+        yield from lines(path, "replace")  # one torn line is left out, or named, like any other malformed one
+    except DataError as error:
+        raise ClickFileError(str(error)) from None

@@ -1,0 +1,190 @@
+"""Faust's consumer, mended: it hands over runs of messages, passes nothing over, and lets the agent commit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import faust
+from aiokafka import AIOKafkaConsumer  # type: ignore[import-untyped]
+from aiokafka.errors import ConsumerStoppedError, KafkaError, TopicAuthorizationFailedError  # type: ignore[import-untyped]
+from aiokafka.structs import OffsetAndMetadata  # type: ignore[import-untyped]
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, Transport, ensure_aiokafka_TP
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+
+from streams.agents.agent import BatchAgent
+from streams.agents.batching import Run
+from streams.agents.header_names import tolerate_header_names
+from streams.errors import FatalError, TransientError
+from streams.metrics import BatchMetrics
+
+_LOG = logging.getLogger("mindstream.worker")
+
+#: Seconds for which messages may lie in the consumer while a batch is in hand.
+_ASIDE = 0.02
+#: Seconds between two looks whether the group has given partitions out again.
+_REASSIGNMENT = 0.05
+
+
+class _Thread(AIOKafkaConsumerThread):
+    """The thread of Kafka's client. Nothing is taken out of the client while the flow is stopped.
+
+    Faust lets a fetch that waits for messages go on while partitions move, and may throw away what it brings then,
+    although the client's position has moved on: it would never be read.
+    """
+
+    def __init__(self, consumer: _Consumer, **options: Any) -> None:
+        super().__init__(consumer, **options)
+        #: State of a partition → where the position was, and is, since it has moved over what holds no messages.
+        self._moved: WeakKeyDictionary[Any, tuple[int, int]] = WeakKeyDictionary()
+
+    async def _fetch_records(
+        self,
+        consumer: AIOKafkaConsumer,
+        active_partitions: Collection[TP],
+        timeout: float | None = None,
+        max_records: int | None = None,
+    ) -> Any:
+        """Runs by partition; {} when none came in time, or the flow was stopped."""
+        fetcher, subscriptions = consumer._fetcher, consumer._subscription
+        deadline = time.monotonic() + (timeout or 0)
+        while self.consumer.flow_active:
+            if consumer._closed or fetcher._closed:
+                raise ConsumerStoppedError
+            if subscriptions.reassignment_in_progress:
+                await asyncio.sleep(_REASSIGNMENT)
+                break
+            # The loop of this thread does nothing else from here until the messages are taken.
+            assignment = subscriptions.subscription.assignment
+            begins = {tp: self._begin(assignment.state_value(tp)) for tp in assignment.tps}
+            with subscriptions.fetch_context():
+                taken = await fetcher.fetched_records(active_partitions, timeout=0, max_records=max_records)
+            ends = {tp: assignment.state_value(tp)._position for tp in assignment.tps}
+            for tp in begins.keys() - taken.keys():
+                self._moved[assignment.state_value(tp)] = begins[tp], ends[tp]
+            if taken:
+                return {tp: Run(begins[tp], ends[tp], records) for tp, records in taken.items()}
+            waiter = fetcher._create_fetch_waiter()
+            done, _ = await asyncio.wait([waiter], timeout=max(0.0, deadline - time.monotonic()))
+            if not done:
+                waiter.cancel()
+                break
+            waiter.result()  # raises what Kafka refuses
+        return {}
+
+    def _begin(self, state: Any) -> Any:
+        """Where the next run of a partition begins; None = not known yet."""
+        begin, position = self._moved.get(state, (None, None))
+        return begin if position == state._position else state._position
+
+
+class _Consumer(Consumer):
+    """Faust's consumer, mended in four places.
+
+    It would let messages through before it is back at the committed offset, crash when Kafka refuses a commit, and
+    crash when it looks for partitions that stand still while they move, which is the matter of
+    `streams.worker.watchdog`. And it spends some 0.3 ms of CPU time on each message that it hands over, and hands over
+    one by one what comes one by one. So here it hands over runs, some thousand messages where Kafka's client has them,
+    between batches or a little later. What Faust takes for a message is the last one of them, whose value is all runs.
+    """
+
+    def _new_consumer_thread(self) -> _Thread:
+        tolerate_header_names()
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
+        batches = cast("WorkerApp", self.app).batches
+        await batches.between_batches(_ASIDE)
+        try:
+            taken, active = await super()._wait_next_records(timeout)
+        except TopicAuthorizationFailedError as refused:
+            batches.refuse(FatalError(f"Kafka refuses: {refused}; give this user its rights (configs/access.md)"))
+            raise
+        self._read_offset.clear()  # by which Faust drops messages; the agent knows better what it has read
+        if not taken:
+            return {}, active
+        runs = cast("list[Run]", list(taken.values()))
+        last = runs[-1].records[-1]
+        return {TP(last.topic, last.partition): [runs]}, active
+
+    def _to_message(self, tp: TP, runs: Sequence[Run]) -> ConsumerMessage:
+        message = super()._to_message(tp, runs[-1].records[-1])
+        message.value = cast("Any", runs)
+        return message
+
+    async def perform_seek(self) -> None:
+        self.stop_flow()  # both callers resume it afterwards
+        await super().perform_seek()
+        # Partitions without a commit are left where they are: whatever was fetched and thrown away while the
+        # partitions moved would be gone.
+        fresh = [tp for tp in self.assignment() if not self._committed_offset.get(tp)]
+        if fresh:
+            await self._thread.seek_to_beginning(*[self._new_topicpartition(t.topic, t.partition) for t in fresh])
+
+    def sought(self, tp: TP) -> int | None:
+        """The committed offset that reading began at; None = nothing is committed, reading began at the beginning."""
+        return self._committed_offset.get(tp)
+
+    async def oldest(self, tp: TP) -> int:
+        """Offset of the oldest message that Kafka still has.
+
+        Raises:
+            TransientError: it does not answer.
+        """
+        place = self._new_topicpartition(tp.topic, tp.partition)
+        try:
+            return int((await self._thread.earliest_offsets(place))[place])
+        except KafkaError as error:
+            raise TransientError("Kafka", repr(error)) from None
+
+    async def verify_all_partitions_active(self) -> None:
+        """Faust's look for partitions that stand still."""
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        return bool(await self._thread.call_thread(self._try_commit, offsets))
+
+    async def _try_commit(self, offsets: Mapping[TP, int]) -> bool:
+        """In the consumer's thread. A commit that fails costs repeats at worst, and is tried again."""
+        owned = self._thread.assignment()
+        due = {ensure_aiokafka_TP(tp): OffsetAndMetadata(n, "") for tp, n in offsets.items() if tp in owned}
+        if not due:
+            return False
+        client = self._thread._ensure_consumer()
+        if client._coordinator.generation < 0:
+            # The group has turned this member out. Kafka would take it for a client without a group, whose
+            # commits count while the group has no members.
+            _LOG.warning("no commit: this process is no member of its group now")
+            return False
+        try:
+            await client.commit(due)
+        except KafkaError as error:
+            _LOG.warning("Kafka did not take the commit: %r", error)
+            return False
+        return True
+
+
+class _Transport(Transport):
+    Consumer = _Consumer
+
+
+class WorkerApp(faust.App):
+    """A Faust app over the mended consumer, which lets its agent finish before the consumer goes.
+
+    `restored`: records that the agent's take-overs have applied so far; from any thread.
+    """
+
+    batches: BatchAgent
+    metrics: BatchMetrics
+    restored: Callable[[], int] = staticmethod(lambda: 0)
+
+    def _new_transport(self) -> Any:
+        return _Transport(self.conf.broker_consumer, self)
+
+    async def on_stop(self) -> None:
+        await self.batches.stop()
+        await super().on_stop()

@@ -1,0 +1,201 @@
+"""configs/observability: the table, the dashboard and the alerts name metrics that a worker exports, and none else.
+
+Prometheus and Grafana themselves are not needed; `promtool check rules` does more, by hand.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from streams.metrics import STAGES, BatchHistogram, ClickMetrics, ItemMetrics, worker_registry
+from tests.unit.fakes import ClickWorld, click_message
+
+FOLDER = Path(__file__).parents[3] / "configs" / "observability"
+DASHBOARD = json.loads((FOLDER / "grafana" / "dashboards" / "mindstream.json").read_text(encoding="utf-8"))
+ALERTS: list[dict[str, Any]] = [
+    rule
+    for group in yaml.safe_load((FOLDER / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]
+]
+#: Words of PromQL that can stand where a name can.
+KEYWORDS = {"and", "or", "unless", "bool", "offset"}
+#: Labels that Prometheus adds.
+TARGET_LABELS = {"job", "instance"}
+#: What the process collector exports beside its start; on Linux alone.
+PROCESS = re.compile(r"process_(?!start_time)")
+
+
+def worker() -> CollectorRegistry:
+    """The registry of a worker with both agents."""
+    registry = worker_registry("m1")
+    ClickMetrics(registry).lag.labels(0)
+    ItemMetrics(registry).lag.labels(0)
+    return registry
+
+
+def exported() -> dict[str, tuple[str, str, set[str]]]:
+    """Sample name → name in the table, type, labels."""
+    found = {}
+    for family in worker().collect():
+        suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
+        kind = "info" if suffix == "_info" else family.type
+        for sample in family.samples:
+            if not sample.name.endswith("_created"):
+                found[sample.name] = (family.name + suffix, kind, set(sample.labels))
+    return found
+
+
+EXPORTED = exported()
+SAMPLES = EXPORTED.keys() | {"up"}
+LABELS = set().union(TARGET_LABELS, *(labels for _, _, labels in EXPORTED.values()))
+
+
+def names(expression: str) -> set[str]:
+    """Metrics of a PromQL expression."""
+    bare = re.sub(r'"[^"]*"', "", expression)
+    bare = re.sub(r"\{[^}]*\}|\[[^]]*\]", "", bare)
+    bare = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", "", bare)
+    return {m[1] for m in re.finditer(r"(?<![\w:.])([a-zA-Z_:][\w:]*)\b(?!\s*\()", bare)} - KEYWORDS
+
+
+def labels(expression: str) -> set[str]:
+    """Labels by which an expression groups or selects."""
+    grouped = re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", expression)
+    selected = re.findall(r"(\w+)\s*[=!]~?\"", expression)
+    return {name.strip() for part in grouped for name in part.split(",")} | set(selected)
+
+
+def panels() -> Iterator[dict[str, Any]]:
+    yield from (panel for panel in DASHBOARD["panels"] if panel["type"] != "row")
+
+
+QUERIES = [(panel["title"], target["expr"]) for panel in panels() for target in panel["targets"]]
+RULES = [(rule["alert"], rule["expr"]) for rule in ALERTS]
+
+
+def linux() -> bool:
+    return Path("/proc/stat").exists()
+
+
+def test_names_are_read_from_expressions() -> None:
+    found = names(
+        'histogram_quantile(0.9, sum by (le) (rate(a_bucket{x="not_me"}[5m]))) > 1e3 and on (job) time() - b:c > 0'
+    )
+    assert found == {"a_bucket", "b:c"}
+    assert labels('sum by (le, stage) (a{x=~"y"}) and on (job) b') == {"le", "stage", "x", "job"}
+
+
+def test_the_table_names_exactly_what_a_worker_exports() -> None:
+    table: dict[str, str] = {}
+    for line in (FOLDER / "README.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("| `"):
+            _, cell, kind, *_ = line.split("|")
+            for name in re.findall(r"`([^`]+)`", cell):
+                assert name not in table, f"{name} stands there twice"
+                table[name] = kind.strip()
+    if not linux():
+        del table["process_start_time_seconds"]
+    assert table == {name: kind for name, kind, _ in EXPORTED.values() if not PROCESS.match(name)}
+
+
+def test_the_table_names_exactly_the_alerts_there_are() -> None:
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`([A-Z][a-z]+[A-Za-z]+)`", text)) == {alert for alert, _ in RULES}
+
+
+@pytest.mark.parametrize(("title", "expression"), QUERIES + RULES)
+def test_every_query_names_metrics_and_labels_that_exist(title: str, expression: str) -> None:
+    found = names(expression)
+    assert found
+    missing = found - SAMPLES
+    assert not {name for name in missing if linux() or not name.startswith("process_")}
+    assert labels(expression) <= LABELS
+
+
+def test_the_dashboard_shows_every_metric() -> None:
+    shown = set().union(*(names(expression) for _, expression in QUERIES))
+    families = {EXPORTED[name][0] for name in shown & EXPORTED.keys()}
+    assert {name for name, _, _ in EXPORTED.values() if name.startswith("mindstream_")} <= families
+
+
+def test_the_dashboard_asks_the_provisioned_data_source() -> None:
+    text = (FOLDER / "grafana" / "datasources" / "prometheus.yml").read_text(encoding="utf-8")
+    (source,) = yaml.safe_load(text)["datasources"]
+    asked = [panel["datasource"] for panel in panels()]
+    asked += [target["datasource"] for panel in panels() for target in panel["targets"]]
+    asked += [entry["datasource"] for entry in DASHBOARD["templating"]["list"] + DASHBOARD["annotations"]["list"]]
+    assert {(found["type"], found["uid"]) for found in asked} == {("prometheus", source["uid"])}
+
+
+def test_panels_have_places_of_their_own() -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in DASHBOARD["panels"]:
+        at = panel["gridPos"]
+        cells = {(at["x"] + i, at["y"] + j) for i in range(at["w"]) for j in range(at["h"])}
+        assert at["x"] + at["w"] <= 24
+        assert not cells & taken, panel["title"]
+        taken |= cells
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def test_alerts_say_what_happens_and_what_to_do() -> None:
+    assert len({alert for alert, _ in RULES}) == len(RULES)
+    for rule in ALERTS:
+        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert re.fullmatch(r"\d+[smh]", rule.get("for", "0s"))
+        assert rule["labels"]["severity"] in {"page", "ticket"}
+        assert set(rule["annotations"]) == {"summary", "action"}
+
+
+def test_late_is_a_bound_that_a_loaded_worker_keeps_and_the_dashboard_shows() -> None:
+    (expression,) = (rule["expr"] for rule in ALERTS if rule["alert"] == "RecommendationsLate")
+    late = float(expression.rpartition(">")[2])
+    assert f'le="{late}"' in generate_latest(worker()).decode()
+    figures = (FOLDER.parents[2] / "README.md").read_text(encoding="utf-8")
+    (loaded,) = re.findall(r"^\| 80 % \|.*\| ([\d,]+) ms \|$", figures, re.MULTILINE)
+    assert late > int(loaded.replace(",", "")) / 1000
+    (panel,) = (panel for panel in panels() if panel["title"] == "Click → recommendation, p99")
+    assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"][-1]["value"] == late
+
+
+def test_alerts_and_dashboard_select_the_jobs_that_prometheus_has() -> None:
+    text = (FOLDER / "prometheus.yml").read_text(encoding="utf-8")
+    jobs = {job["job_name"] for job in yaml.safe_load(text)["scrape_configs"]}
+    for _, expression in QUERIES + RULES:
+        for found in re.findall(r'job=~?"([^"]*)"', expression):
+            assert set(found.split("|")) <= jobs
+
+
+def test_a_batch_is_timed_stage_by_stage() -> None:
+    world = ClickWorld()
+    world.processor.process([click_message(0, 1, 2), click_message(1, 2, 3), click_message(2, 1, 3)])
+    (family,) = world.metrics.stages.collect()
+    counts = {s.labels["stage"]: s.value for s in family.samples if s.name.endswith("_count")}
+    assert counts == dict.fromkeys(STAGES, 1)
+    (family,) = world.metrics.latency.collect()
+    found = {s.name: s.value for s in family.samples if "le" not in s.labels}
+    # At 1000 the clicks of 991 and 992 were each user's newest: 8 and 9 seconds.
+    assert found == {f"{family.name}_count": 2, f"{family.name}_sum": 17}
+
+
+def test_the_histogram_counts_as_prometheus_does() -> None:
+    registry = CollectorRegistry()
+    histogram = BatchHistogram(registry, "x_seconds", "Time", (0.1, 1.0), "stage", ("a", "b"))
+    for amount in (0.0, 0.1, 0.5, 1.0, 7.0):
+        histogram.observe(amount, "a")
+    (family,) = text_string_to_metric_families(generate_latest(registry).decode())
+    counted = {(s.labels.get("stage"), s.labels.get("le")): s.value for s in family.samples if "le" in s.labels}
+    assert [counted["a", le] for le in ("0.1", "1.0", "+Inf")] == [2, 4, 5]
+    assert [counted["b", le] for le in ("0.1", "1.0", "+Inf")] == [0, 0, 0]
+    totals = {(s.labels["stage"], s.name): s.value for s in family.samples if "le" not in s.labels}
+    assert totals["a", "x_seconds_sum"] == pytest.approx(8.6)
+    assert totals["a", "x_seconds_count"] == 5

@@ -1,0 +1,89 @@
+"""Merging the interests' candidates."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from model.serving.merge import PADDING, merge
+
+
+def _reference(
+    ids: np.ndarray, scores: np.ndarray, top_k: int, seen: set[int], fusion: float
+) -> list[tuple[int, float, int]]:
+    """The definition, one user at a time, with dicts."""
+    lists: list[dict[int, tuple[np.float32, int]]] = []  # of each interest: item → score, place
+    for found, values in zip(ids.tolist(), scores, strict=True):
+        usable = [(item, (values[place], place)) for place, item in enumerate(found) if item not in {PADDING, *seen}]
+        lists.append(dict(usable[:top_k]))
+    filled = [found for found in lists if found]
+    ranked = []
+    for item in set().union(*lists):
+        score, k, place = min((-found[item][0], k, found[item][1]) for k, found in enumerate(lists) if item in found)
+        known = [found[item][0] if item in found else min(s for s, _ in found.values()) for found in filled]
+        mean = np.float32(sum(known)) * (np.float32(1) / np.float32(len(filled)))
+        fused = np.float32(1 - fusion) * -score + np.float32(fusion) * mean if fusion else -score
+        ranked.append((-fused, k, place, item))
+    return [(item, float(-fused), k) for fused, k, _, item in sorted(ranked)[:top_k]]
+
+
+@given(st.data())
+def test_merge_equals_its_definition(data: st.DataObject) -> None:
+    B, K, n = (data.draw(st.integers(1, 4)) for _ in range(3))
+    ids = data.draw(hnp.arrays(np.int64, (B, K, n), elements=st.integers(0, 8)))
+    for found in ids.reshape(B * K, n):  # an index finds an item once
+        found[[place for place in range(n) if found[place] in found[:place]]] = PADDING
+    given = hnp.arrays(np.float32, (B, K, n), elements=st.sampled_from([-2.0, -0.5, 0.0, 0.25, 0.5, 1.0, 3.0]))
+    scores = -np.sort(-data.draw(given), axis=2)  # best first
+    seen = data.draw(hnp.arrays(np.int64, (B, 3), elements=st.integers(0, 8)))
+    top_k, fusion = data.draw(st.integers(1, 12)), data.draw(st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+    merged = merge(ids, scores, top_k, seen, fusion)
+    for b in range(B):
+        got = list(
+            zip(merged[b].item_ids.tolist(), merged[b].scores.tolist(), merged[b].interests.tolist(), strict=True)
+        )
+        assert got == _reference(ids[b], scores[b], top_k, set(seen[b].tolist()) - {PADDING}, fusion)
+
+
+@given(st.data())
+def test_longer_lists_change_nothing(data: st.DataObject) -> None:
+    """A batch asks for as many more items as its longest history has, whoever else is in it."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    K, n, top_k = data.draw(st.integers(1, 4)), 12, 5
+    ids = np.array([[rng.permutation(20)[:n] + 1 for _ in range(K)]])
+    scores = -np.sort(-rng.integers(0, 30, (1, K, n)).astype(np.float32), axis=2)
+    seen = rng.integers(1, 21, (1, 4))
+    enough = top_k + 4
+    (short,) = merge(ids[:, :, :enough], scores[:, :, :enough], top_k, seen, 0.5)
+    (long,) = merge(ids, scores, top_k, seen, 0.5)
+    assert short.item_ids.tolist() == long.item_ids.tolist()
+    assert short.scores.tolist() == long.scores.tolist()
+
+
+def test_an_item_that_all_interests_found_outranks_one_that_a_single_one_found() -> None:
+    ids = np.array([[[5, 7, 1], [7, 9, 2]]])
+    scores = np.array([[[0.9, 0.8, 0.1], [0.8, 0.2, 0.1]]], dtype=np.float32)
+    (by_maximum,) = merge(ids, scores, 3)
+    (fused,) = merge(ids, scores, 3, fusion=0.5)
+    assert by_maximum.item_ids.tolist() == [5, 7, 9]
+    assert fused.item_ids.tolist() == [7, 5, 9]
+    np.testing.assert_allclose(
+        fused.scores, [0.8, 0.5 * 0.9 + 0.5 * (0.9 + 0.1) / 2, 0.5 * 0.2 + 0.5 * (0.1 + 0.2) / 2]
+    )
+
+
+def test_an_item_of_two_interests_counts_once_with_its_best_score() -> None:
+    ids = np.array([[[5, 7], [7, 9]]])
+    scores = np.array([[[0.9, 0.2], [0.8, 0.1]]], dtype=np.float32)
+    (candidates,) = merge(ids, scores, 10)
+    assert candidates.item_ids.tolist() == [5, 7, 9]
+    assert candidates.interests.tolist() == [0, 1, 1]
+
+
+def test_padding_and_missing_results_never_come_out() -> None:
+    ids = np.array([[[5, 0, 0]]])
+    scores = np.array([[[0.1, -np.inf, -np.inf]]], dtype=np.float32)
+    (candidates,) = merge(ids, scores, 3, np.array([[0, 0]]))
+    assert candidates.item_ids.tolist() == [5]

@@ -1,0 +1,198 @@
+"""What the mended consumer makes of a fetch; that nothing is lost on the way is tested on a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import ConsumerStoppedError, TopicAuthorizationFailedError  # type: ignore[import-untyped]
+from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
+from faust.types import TP
+
+from streams.agents import consumer as mended
+from streams.agents.batching import Run
+
+TOPIC = "clicks"
+
+
+class _Batches:
+    """An agent with a batch in hand."""
+
+    def __init__(self) -> None:
+        self.waited: list[float] = []
+
+    async def between_batches(self, patience: float) -> None:
+        self.waited.append(patience)
+
+
+def _records(partition: int, *offsets: int) -> list[Any]:
+    return [SimpleNamespace(topic=TOPIC, partition=partition, offset=offset) for offset in offsets]
+
+
+def _next_records(monkeypatch: pytest.MonkeyPatch, taken: Any) -> tuple[dict[TP, Any], Any]:
+    async def kafka(_consumer: Any, _timeout: float) -> tuple[Any, Any]:
+        assert batches.waited == [mended._ASIDE], "messages lie in the consumer while a batch is in hand"
+        return taken, {"active"}
+
+    monkeypatch.setattr(Consumer, "_wait_next_records", kafka)
+    batches = _Batches()
+    consumer: Any = object.__new__(mended._Consumer)
+    consumer.app = SimpleNamespace(batches=batches)
+    consumer._read_offset = defaultdict(lambda: None, {TP(TOPIC, 2): 99})
+    found: tuple[dict[TP, Any], Any] = asyncio.run(consumer._wait_next_records(1.0))
+    assert not consumer._read_offset, "Faust would drop what lies before"
+    return found
+
+
+def test_a_fetch_becomes_one_message_for_faust(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = Run(3, 6, _records(0, 3, 4, 5)), Run(7, 9, _records(2, 7, 8))
+    runs, active = _next_records(monkeypatch, {TP(TOPIC, 0): one, TP(TOPIC, 2): two})
+    assert active == {"active"}
+    assert runs == {TP(TOPIC, 2): [[one, two]]}
+
+
+@pytest.mark.parametrize("taken", [None, {}])
+def test_nothing_new_is_no_message(monkeypatch: pytest.MonkeyPatch, taken: Any) -> None:
+    assert _next_records(monkeypatch, taken) == ({}, {"active"})
+
+
+class _State:
+    """Of a partition, as aiokafka keeps it."""
+
+    def __init__(self, position: int | None) -> None:
+        self._position = position
+
+
+class _Client:
+    """As much of aiokafka's consumer as the thread touches; `arriving` are fetches: partition → (position, offsets)."""
+
+    def __init__(self, positions: dict[int, int | None], *arriving: dict[int, tuple[int, list[int]]]) -> None:
+        self.states = {TP(TOPIC, p): _State(position) for p, position in positions.items()}
+        self.arriving = list(arriving)
+        self.asked = 0
+        self.refusal: Exception | None = None
+        self._closed = False
+        self._fetcher: Any = self
+        self._subscription: Any = self
+        self.subscription = SimpleNamespace(
+            assignment=SimpleNamespace(tps=set(self.states), state_value=self.states.get)
+        )
+        self.reassignment_in_progress = False
+
+    def fetch_context(self) -> Any:
+        return nullcontext()
+
+    async def fetched_records(self, _active: Any, *, timeout: float, max_records: int) -> dict[TP, Any]:
+        assert timeout == 0, "it must not wait: meanwhile the flow may be stopped"
+        self.asked += 1
+        taken = {}
+        for partition, (position, offsets) in (self.arriving.pop(0) if self.arriving else {}).items():
+            self.states[TP(TOPIC, partition)]._position = position
+            if offsets:
+                taken[TP(TOPIC, partition)] = _records(partition, *offsets)
+        return taken
+
+    def _create_fetch_waiter(self) -> asyncio.Future[None]:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self.refusal is not None:
+            waiter.set_exception(self.refusal)
+        elif self.arriving:
+            waiter.set_result(None)
+        return waiter
+
+
+def _thread(monkeypatch: pytest.MonkeyPatch, *, flows: bool = True) -> Any:
+    monkeypatch.setattr(AIOKafkaConsumerThread, "__init__", lambda self, consumer: setattr(self, "consumer", consumer))
+    consumer: Any = SimpleNamespace(flow_active=flows)
+    return mended._Thread(consumer)
+
+
+def _fetch(thread: Any, client: _Client, timeout: float = 0.01) -> dict[TP, Run]:
+    taken: dict[TP, Run] = asyncio.run(thread._fetch_records(client, set(), timeout=timeout, max_records=500))
+    return taken
+
+
+def _spans(taken: dict[TP, Run]) -> dict[int, tuple[int, int, list[int]]]:
+    return {tp.partition: (run.begin, run.end, [r.offset for r in run.records]) for tp, run in taken.items()}
+
+
+def test_a_run_knows_the_positions_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = _Client({0: 3, 1: 0, 2: None}, {}, {0: (9, [3, 4, 8])})
+    assert _spans(_fetch(_thread(monkeypatch), client)) == {0: (3, 9, [3, 4, 8])}
+    assert client.asked == 2, "the first time nothing was there"
+
+
+def test_a_position_that_moves_without_messages_begins_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Markers of transactions move it; what follows them has passed nothing over."""
+    thread, client = _thread(monkeypatch), _Client({0: 3}, {0: (4, [])}, {0: (5, [])}, {0: (8, [6, 7])}, {0: (9, [8])})
+    assert _spans(_fetch(thread, client)) == {0: (3, 8, [6, 7])}
+    assert _spans(_fetch(thread, client)) == {0: (8, 9, [8])}
+
+
+def test_a_seek_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    thread, client = _thread(monkeypatch), _Client({0: 3}, {0: (4, [])})
+    assert _fetch(thread, client) == {}
+    client.states[TP(TOPIC, 0)]._position = 2
+    client.arriving.append({0: (3, [2])})
+    assert _spans(_fetch(thread, client)) == {0: (2, 3, [2])}
+
+
+@pytest.mark.parametrize("moving", [True, False])
+def test_nothing_is_taken_while_partitions_move(monkeypatch: pytest.MonkeyPatch, moving: bool) -> None:
+    client = _Client({0: 3}, {0: (4, [3])})
+    client.reassignment_in_progress = moving
+    assert _fetch(_thread(monkeypatch, flows=moving), client, timeout=0.2) == {}
+    assert client.asked == 0
+
+
+def test_a_fetch_that_waits_takes_nothing_once_the_flow_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    thread, client = _thread(monkeypatch), _Client({0: 3})
+
+    async def main() -> Any:
+        fetch = asyncio.ensure_future(thread._fetch_records(client, set(), timeout=5, max_records=500))
+        waits = asyncio.Event()
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def wait() -> asyncio.Future[None]:
+            waits.set()
+            return waiter
+
+        monkeypatch.setattr(client, "_create_fetch_waiter", wait)
+        await waits.wait()
+        thread.consumer.flow_active = False
+        client.arriving.append({0: (4, [3])})
+        waiter.set_result(None)
+        return await fetch
+
+    assert asyncio.run(main()) == {}
+    assert client.asked == 1
+
+
+def test_what_kafka_refuses_and_a_closed_client_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = _Client({0: 3})
+    client.refusal = TopicAuthorizationFailedError(TOPIC)
+    with pytest.raises(TopicAuthorizationFailedError):
+        _fetch(_thread(monkeypatch), client)
+    client._closed = True
+    with pytest.raises(ConsumerStoppedError):
+        _fetch(_thread(monkeypatch), client)
+
+
+@pytest.mark.parametrize("generation", [-1, 3])
+def test_only_a_member_of_the_group_commits(generation: int) -> None:
+    """While a group has no members, Kafka takes a commit without a generation from anyone: a zombie, too."""
+    asked: list[Any] = []
+
+    async def commit(offsets: Any) -> None:
+        asked.append(offsets)
+
+    client = SimpleNamespace(commit=commit, _coordinator=SimpleNamespace(generation=generation))
+    consumer: Any = object.__new__(mended._Consumer)
+    consumer._thread = SimpleNamespace(assignment=lambda: {TP(TOPIC, 0)}, _ensure_consumer=lambda: client)
+    taken = asyncio.run(consumer._try_commit({TP(TOPIC, 0): 7, TP(TOPIC, 1): 9}))
+    assert taken is (generation > 0)
+    assert [[tp.partition for tp in offsets] for offsets in asked] == ([[0]] if generation > 0 else [])

@@ -1,0 +1,130 @@
+"""What the outbox does when Kafka's client gives up; everything else is tested on a real broker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from configs.loader import load_worker
+from streams.errors import FatalError, TransientError
+from streams.kafka.producer import KafkaOutbox
+from streams.ports import Output
+
+
+class SilentProducer:
+    """Takes messages and never says what became of them: neither delivered nor timed out."""
+
+    purged = False
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def produce(self, *_: object, on_delivery: Callable[[KafkaError, None], None], **__: object) -> None:
+        self.calls.append("produce")
+
+    def flush(self, seconds: float) -> int:
+        assert 30 < seconds < 60, "longer than the delivery timeout"
+        self.calls.append("flush")
+        return 2
+
+    def purge(self) -> None:
+        self.purged = True
+
+
+def test_messages_of_which_nothing_is_heard_are_sent_again_by_another_producer(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = KafkaOutbox(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
+    silent = SilentProducer()
+    monkeypatch.setattr(outbox, "_producer", silent)
+    with pytest.raises(TransientError, match="nothing is heard of 2 messages"):
+        outbox.send([Output("clicks", b"k", b"v")] * 2, lambda: silent.calls.append("produced"))
+    assert silent.calls == ["produce", "produce", "produced", "flush"]
+    assert silent.purged
+    assert not isinstance(outbox._producer, SilentProducer)
+
+
+class HalfSilentProducer(SilentProducer):
+    """Refuses the first message, and never says what became of the second."""
+
+    refused: Callable[[KafkaError, None], None] | None = None
+
+    def produce(self, *_: object, on_delivery: Callable[[KafkaError, None], None], **__: object) -> None:
+        self.refused = self.refused or on_delivery
+
+    def flush(self, seconds: float) -> int:
+        assert self.refused is not None
+        self.refused(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), None)
+        return 1
+
+
+def test_what_kafka_says_of_one_message_counts_more_than_its_silence_about_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outbox = KafkaOutbox(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
+    monkeypatch.setattr(outbox, "_producer", HalfSilentProducer())
+    with pytest.raises(FatalError, match="clicks"):
+        outbox.send([Output("clicks", b"k", b"v")] * 2)
+    assert not isinstance(outbox._producer, SilentProducer)
+
+
+class DeadProducer:
+    """Has lost its place in the sequence: says why once, where deliveries are handled, and takes nothing any more."""
+
+    purged = False
+
+    def __init__(self, code: int, *, produces: bool, full: bool = False, in_callback: bool = False) -> None:
+        self._reason: KafkaException | None = KafkaException(KafkaError(code, "the reason", fatal=True))
+        self._produces = produces
+        self._full = full
+        self._in_callback = in_callback
+
+    def produce(self, *_: object, **__: object) -> None:
+        if self._full:
+            raise BufferError
+        if not self._produces:
+            raise KafkaException(KafkaError(KafkaError._FATAL, "Fatal error"))
+
+    def poll(self, _seconds: float) -> int:
+        reason, self._reason = self._reason, None
+        if reason is not None:
+            if self._in_callback:
+                raise SystemError("returned a result with an exception set") from reason
+            raise reason
+        return 0
+
+    flush = poll
+
+    def purge(self) -> None:
+        self.purged = True
+
+
+@pytest.mark.parametrize("in_callback", [False, True])
+@pytest.mark.parametrize(("produces", "full"), [(True, False), (False, False), (False, True)])
+def test_a_producer_that_cannot_go_on_is_replaced(
+    monkeypatch: pytest.MonkeyPatch, produces: bool, full: bool, in_callback: bool
+) -> None:
+    outbox = KafkaOutbox(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
+    dead = DeadProducer(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, produces=produces, full=full, in_callback=in_callback)
+    monkeypatch.setattr(outbox, "_producer", dead)
+    with pytest.raises(TransientError, match="the reason"):
+        outbox.send([Output("clicks", b"k", b"v")])
+    assert dead.purged
+    assert not isinstance(outbox._producer, DeadProducer)
+
+
+def test_a_producer_that_has_said_why_before_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = KafkaOutbox(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
+    dead = DeadProducer(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, produces=False)
+    dead._reason = None
+    monkeypatch.setattr(outbox, "_producer", dead)
+    with pytest.raises(TransientError, match="Fatal error"):
+        outbox.send([Output("clicks", b"k", b"v")])
+    assert not isinstance(outbox._producer, DeadProducer)
+
+
+def test_a_producer_that_lost_its_right_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    outbox = KafkaOutbox(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
+    monkeypatch.setattr(outbox, "_producer", DeadProducer(KafkaError.CLUSTER_AUTHORIZATION_FAILED, produces=False))
+    with pytest.raises(FatalError, match="the reason"):
+        outbox.send([Output("clicks", b"k", b"v")])

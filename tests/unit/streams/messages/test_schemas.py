@@ -1,0 +1,248 @@
+"""The published JSON Schemas and the codec accept the same messages.
+
+What JSON Schema cannot express, and only the codec refuses: a key that does not agree with the value, the size of a
+click in bytes, and what `_beyond_schema` names: whole numbers written as floats, the length of a user id in bytes,
+vectors that are all zero once rounded to float32. The model's dimension is checked by neither, but by the worker.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from streams.errors import BadMessage
+from streams.messages.fields import (
+    MAX_USER_ID_BYTES,
+    Click,
+    Item,
+    Recommendation,
+    decode_click,
+    decode_item,
+    decode_recommendation,
+    encode_click,
+    encode_item,
+    encode_recommendation,
+    user_key,
+)
+
+FOLDER = Path(__file__).parents[4] / "streams" / "messages" / "schemas"
+NAMES = ("click", "item", "recommendation")
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+#: The first number that rounds to an infinite float32, half a step beyond its largest.
+TOO_LARGE = (FLOAT32_MAX + 2.0**128) / 2
+#: Faults of a value, as against one of the bytes or of the key.
+VALUE_REASONS = {"missing_field", "wrong_type", "out_of_range", "bad_embedding"}
+
+Fields = dict[str, Any]
+
+
+@cache
+def _validator(name: str) -> Draft202012Validator:
+    return Draft202012Validator(json.loads((FOLDER / f"{name}.json").read_text()))
+
+
+def _schema(name: str) -> Fields:
+    schema = _validator(name).schema
+    assert isinstance(schema, dict)
+    return schema
+
+
+def _decode(name: str, fields: Fields) -> Click | Item | Recommendation:
+    """Decode with the key that belongs to the value."""
+    value = json.dumps(fields).encode()
+    if name == "click":
+        return decode_click(user_key(fields.get("user_id", "")), value)
+    if name == "item":
+        decoded = decode_item(str(fields.get("item_id", 1)).encode(), value)
+        assert isinstance(decoded, Item)
+        return decoded
+    return decode_recommendation(value)
+
+
+def _reason(name: str, fields: Fields) -> str | None:
+    """Why the codec refuses the value; None if it does not."""
+    try:
+        _decode(name, fields)
+    except BadMessage as error:
+        return error.reason
+    return None
+
+
+int64 = st.integers(-(2**63), 2**63 - 1)
+item_ids = int64.filter(bool)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+names = texts.filter(bool)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+users = st.one_of(int64, names)
+extra = st.dictionaries(st.just("more"), texts)
+float32 = st.floats(-FLOAT32_MAX, FLOAT32_MAX, width=32)
+vectors = st.lists(st.one_of(float32, st.integers(-9, 9)), min_size=1, max_size=6).filter(any)
+
+
+def _merged(*parts: st.SearchStrategy[Fields]) -> st.SearchStrategy[Fields]:
+    return st.tuples(*parts).map(lambda found: {name: value for part in found for name, value in part.items()})
+
+
+clicks = _merged(
+    extra,
+    st.fixed_dictionaries(
+        {"user_id": users, "item_id": item_ids, "ts": st.one_of(finite, st.integers(-(2**53), 2**53))},
+        optional={"event_id": st.one_of(st.none(), texts)},
+    ),
+)
+items = _merged(
+    extra,
+    st.fixed_dictionaries(
+        {"item_id": item_ids, "embedding": vectors, "model_version": names},
+        optional={"category": st.one_of(st.none(), texts), "title": st.one_of(st.none(), texts)},
+    ),
+)
+recommendations = st.lists(
+    st.tuples(item_ids, finite, st.integers(0, 63)), max_size=5, unique_by=lambda t: t[0]
+).flatmap(
+    lambda rows: st.builds(
+        Recommendation,
+        users,
+        st.just([row[0] for row in rows]),
+        st.just([row[1] for row in rows]),
+        st.just([row[2] for row in rows]),
+        names,
+        st.integers(1, 1000),
+        st.integers(0, 2**31 - 1),
+        st.integers(0, 2**63 - 1),
+        finite,
+        finite,
+    )
+)
+#: Anything JSON, near the borders of what is allowed.
+values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**70), 2**70),
+        st.sampled_from([0, 1, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 1e39, -1e39, FLOAT32_MAX, -FLOAT32_MAX]),
+        finite,
+        texts,
+        st.sampled_from([MAX_USER_ID_BYTES, MAX_USER_ID_BYTES + 1]).map(lambda n: "x" * n),
+    ),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(texts, inner, max_size=2)),
+    max_leaves=6,
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_schemas_are_valid_and_documented(name: str) -> None:
+    schema = _schema(name)
+    Draft202012Validator.check_schema(schema)
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert set(schema["required"]) <= schema["properties"].keys()
+    for field in (schema, *schema["properties"].values()):
+        assert field["title"], field
+        assert field["description"].endswith("."), field
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_examples_are_valid_and_decode(name: str) -> None:
+    examples = _schema(name)["examples"]
+    assert examples
+    for fields in examples:
+        _validator(name).validate(fields)
+        _decode(name, fields)
+    shown = {field for fields in examples for field in fields}
+    assert shown == _schema(name)["properties"].keys(), "the examples show every property"
+
+
+@given(clicks)
+def test_valid_clicks(fields: Fields) -> None:
+    _validator("click").validate(fields)
+    click = _decode("click", fields)
+    _validator("click").validate(json.loads(encode_click(click)))  # type: ignore[arg-type]
+
+
+@given(items)
+def test_valid_items(fields: Fields) -> None:
+    assume(not _beyond_schema(fields))
+    _validator("item").validate(fields)
+    item = _decode("item", fields)
+    _validator("item").validate(json.loads(encode_item(item)))  # type: ignore[arg-type]
+
+
+@given(recommendations)
+def test_encoded_recommendations_are_valid(recommendation: Recommendation) -> None:
+    fields = json.loads(encode_recommendation(recommendation))
+    _validator("recommendation").validate(fields)
+    assert fields.keys() == _schema("recommendation")["properties"].keys()
+    assert fields["source"].keys() == _schema("recommendation")["properties"]["source"]["properties"].keys()
+
+
+@given(clicks, st.sampled_from(["user_id", "item_id", "ts", "event_id"]), values)
+@example({"user_id": 1, "item_id": 1, "ts": 1}, "user_id", "é" * MAX_USER_ID_BYTES)
+@example({"user_id": 1, "item_id": 1, "ts": 1}, "item_id", 7.0)
+def test_codec_and_schema_agree_on_clicks(fields: Fields, name: str, value: object) -> None:
+    _assert_agreement("click", fields | {name: value})
+
+
+@given(items, st.sampled_from(["item_id", "embedding", "model_version", "category", "title"]), values)
+@example({"item_id": 1, "embedding": [1], "model_version": "m"}, "item_id", 1e39)
+@example({"item_id": 1, "embedding": [1], "model_version": "m"}, "embedding", [1e-60])
+@example({"item_id": 1, "embedding": [1], "model_version": "m"}, "embedding", [0, -0.0])
+@example({"item_id": 1, "embedding": [1], "model_version": "m"}, "embedding", [TOO_LARGE])
+@example({"item_id": 1, "embedding": [1], "model_version": "m"}, "embedding", [-math.nextafter(TOO_LARGE, 0)])
+@example({"item_id": 1, "embedding": [1], "model_version": "m"}, "embedding", [0, True])
+def test_codec_and_schema_agree_on_items(fields: Fields, name: str, value: object) -> None:
+    _assert_agreement("item", fields | {name: value})
+
+
+@pytest.mark.parametrize("name", ["click", "item"])
+def test_codec_and_schema_require_the_same(name: str) -> None:
+    example = _schema(name)["examples"][-1]
+    for field in example:
+        without = {key: value for key, value in example.items() if key != field}
+        required = field in _schema(name)["required"]
+        assert _validator(name).is_valid(without) is not required
+        assert (_reason(name, without) == "missing_field") is required, field
+
+
+@pytest.mark.parametrize("value", [None, 3, "text", [], [{}]])
+@pytest.mark.parametrize("name", ["click", "item"])
+def test_only_objects_are_messages(name: str, value: object) -> None:
+    assert not _validator(name).is_valid(value)
+    decode = decode_click if name == "click" else decode_item
+    with pytest.raises(BadMessage, match="expected a JSON object"):
+        decode(b"1", json.dumps(value).encode())
+
+
+def _assert_agreement(name: str, fields: Fields) -> None:
+    reason, valid = _reason(name, fields), _validator(name).is_valid(fields)
+    # A key can only agree with a value that is an id at all.
+    reasons = VALUE_REASONS | {"bad_key"}
+    if _beyond_schema(fields):
+        assert reason in reasons
+    elif reason is None:
+        assert valid, f"the codec accepts what the schema refuses: {fields}"
+    else:
+        assert reason in reasons
+        assert not valid, f"the codec refuses ({reason}) what the schema accepts: {fields}"
+
+
+def _beyond_schema(fields: Fields) -> bool:
+    """Whether the value has a fault that JSON Schema cannot express."""
+    user, vector = fields.get("user_id"), fields.get("embedding")
+    if isinstance(user, str) and len(user.encode()) > MAX_USER_ID_BYTES:
+        return True
+    # To JSON Schema, 7.0 is an integer.
+    if any(isinstance(fields.get(name), float) and fields[name].is_integer() for name in ("user_id", "item_id")):
+        return True
+    if isinstance(vector, list) and all(type(x) in (int, float) for x in vector):
+        with np.errstate(over="ignore"):
+            return not np.asarray(vector, dtype=np.float64).astype(np.float32).any()
+    return False

@@ -1,0 +1,239 @@
+"""A batch of clicks, from bytes to bytes, over memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streams.errors import TransientError
+from streams.history import History
+from streams.messages.fields import decode_recommendation
+from streams.metrics import STAGES
+from streams.ports import Message
+from tests.unit.fakes import ClickWorld, CrashingOutbox, click_message
+
+
+def _history(world: ClickWorld, user: str, partition: int = 0) -> list[int]:
+    items: list[int] = History.from_bytes(world.store.records[partition][user.encode()]).items.tolist()
+    return items
+
+
+def test_clicks_become_histories_and_one_recommendation_per_user() -> None:
+    world = ClickWorld()
+    world.processor.process([click_message(0, 7, 1), click_message(1, 8, 2), click_message(2, 7, 3)])
+    assert _history(world, "7") == [1, 3]
+    assert _history(world, "8") == [2]
+    first, second = (decode_recommendation(o.value or b"") for o in world.sent("recommendations"))
+    assert (first.user_id, first.source_partition, first.source_offset, first.history_length) == (7, 0, 2, 2)
+    assert (second.user_id, second.source_offset) == (8, 1)
+    assert first.model_version == "m1"
+    assert first.click_ts == 992.0
+    assert first.ts == world.now
+
+
+def test_seen_items_are_left_out_and_ties_go_to_the_smaller_id() -> None:
+    world = ClickWorld()
+    world.processor.process([click_message(0, 7, 1)])
+    (output,) = world.sent("recommendations")
+    assert decode_recommendation(output.value or b"").item_ids == [2, 3, 4]
+
+
+def test_changelog_records_stay_in_the_partition_of_their_clicks() -> None:
+    world = ClickWorld()
+    world.processor.process([click_message(0, 7, 1, partition=5), click_message(0, 8, 1, partition=2)])
+    assert {(o.key, o.partition) for o in world.sent("changelog")} == {(b"7", 5), (b"8", 2)}
+
+
+def test_repeated_clicks_are_answered_again_but_not_counted_again() -> None:
+    world = ClickWorld()
+    batch = [click_message(0, 7, 1), click_message(1, 7, 2)]
+    world.processor.process(batch)
+    world.processor.process(batch)
+    assert _history(world, "7") == [1, 2]
+    assert len(world.sent("changelog")) == 1
+    answers = [decode_recommendation(o.value or b"") for o in world.sent("recommendations")]
+    assert [a.source_offset for a in answers] == [1, 1]
+    assert world.metrics.repeats._value.get() == 2
+
+
+def test_unreadable_messages_become_dead_letters_and_do_not_stop_the_rest() -> None:
+    world = ClickWorld()
+    broken = Message("clicks", 0, 1, b"\xff", b"{broken")
+    null = Message("clicks", 0, 2, b"9", None)
+    world.processor.process([click_message(0, 7, 1), broken, null, click_message(3, 7, 2)])
+    assert _history(world, "7") == [1, 2]
+    first, second = world.sent("dead-letters")
+    assert (first.key, first.value) == (b"\xff", b"{broken")
+    headers = dict(first.headers)
+    assert (headers["reason"], headers["topic"], headers["partition"], headers["offset"]) == (
+        b"not_json",
+        b"clicks",
+        b"0",
+        b"1",
+    )
+    assert dict(second.headers)["reason"] == b"null_value"
+    assert second.value is None
+
+
+def test_users_without_a_known_item_get_no_recommendation_and_are_counted() -> None:
+    world = ClickWorld()
+    world.processor.process([click_message(0, 7, 999)])
+    assert world.sent("recommendations") == []
+    assert _history(world, "7") == [999]
+    assert world.metrics.unusable._value.get() == 1
+
+
+def test_an_item_published_later_counts_through_its_published_vector() -> None:
+    world = ClickWorld()
+    world.processor.process([click_message(0, 7, 999)])
+    world.memory.upsert(np.array([999]), np.array([[0, 0, 1, 0, 0, 0]], dtype=np.float32))
+    world.processor.process([click_message(1, 7, 999)])
+    assert world.sent("recommendations") == [], "believed unknown for a second"
+    world.now += 1.1
+    world.processor.process([click_message(2, 7, 999)])
+    (output,) = world.sent("recommendations")
+    assert decode_recommendation(output.value or b"").item_ids[0] == 3
+
+
+def test_an_unknown_item_is_masked_not_a_zero_click() -> None:
+    world = ClickWorld()
+    world.processor.process([click_message(0, 7, 1), click_message(1, 7, 999), click_message(2, 7, 2)])
+    interests, usable = world.engine.interests([np.array([1, 999, 2])])
+    assert usable.tolist() == [0]
+    np.testing.assert_allclose(interests[0, 0], [0.5, 0.5, 0, 0, 0, 0])
+
+
+def test_nothing_changes_while_milvus_is_away() -> None:
+    world = ClickWorld(failures=2)
+    batch = [click_message(0, 7, 1)]
+    for _ in range(2):
+        with pytest.raises(TransientError):
+            world.processor.process(batch)
+    assert world.outbox.sent == []
+    assert world.store.records == {}
+    world.processor.process(batch)
+    assert _history(world, "7") == [1]
+
+
+@given(
+    clicks=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 6)), min_size=1, max_size=12),
+    survivors=st.integers(0, 24),
+)
+def test_a_cut_between_any_two_messages_loses_and_doubles_nothing(
+    clicks: list[tuple[int, int]], survivors: int
+) -> None:
+    """Some of a batch's messages reach Kafka, the process dies, the next owner restores the changelog and repeats."""
+    batch = [click_message(offset, user, item) for offset, (user, item) in enumerate(clicks)]
+    crashed = ClickWorld(outbox=CrashingOutbox(survivors))
+    try:
+        crashed.processor.process(batch)
+    except TransientError:
+        assert crashed.store.records == {}, "the store is never ahead of the changelog"
+    owner = ClickWorld(outbox=crashed.outbox)
+    for output in crashed.sent("changelog"):
+        owner.store.write(0, {output.key or b"": output.value or b""}, [0])
+    owner.processor.process(batch)
+    for user in {user for user, _ in clicks}:
+        expected = [item for u, item in clicks if u == user][-4:]
+        assert _history(owner, str(user)) == expected
+        newest = max(offset for offset, (u, _) in enumerate(clicks) if u == user)
+        answers = [decode_recommendation(o.value or b"") for o in owner.sent("recommendations")]
+        assert max(a.source_offset for a in answers if a.user_id == user) == newest
+
+
+_BATCHES = st.lists(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 7)), min_size=1, max_size=4), min_size=1, max_size=6
+)
+
+
+def _batches(chosen: list[list[tuple[int, int]]]) -> list[list[Message]]:
+    offsets = count()
+    return [[click_message(next(offsets), user, item) for user, item in batch] for batch in chosen]
+
+
+@given(_BATCHES, st.lists(st.booleans(), min_size=40, max_size=40), st.data())
+def test_beginning_the_next_batch_ahead_changes_nothing(
+    chosen: list[list[tuple[int, int]]], failing: list[bool], data: st.DataObject
+) -> None:
+    """Whatever Milvus fails at, and whenever the next batch is announced, if at all: the same bytes leave, in order."""
+    batches = _batches(chosen)
+    plain, ahead = ClickWorld(), ClickWorld()
+    for batch in batches:
+        plain.processor.process(batch)
+    fails = iter(failing)
+
+    def insist(
+        call: Callable[[Sequence[Message], Sequence[Message]], None],
+        batch: Sequence[Message],
+        following: Sequence[Message],
+    ) -> None:
+        sent = len(ahead.outbox.sent)
+        while True:
+            ahead.index.failures = next(fails, False)
+            try:
+                return call(batch, following)
+            except TransientError:
+                assert len(ahead.outbox.sent) == sent, "nothing leaves before the search is answered"
+
+    for batch, following in zip(batches, [*batches[1:], []], strict=True):
+        if data.draw(st.booleans()):
+            insist(ahead.processor.search, batch, data.draw(st.sampled_from([[], following])))
+        insist(ahead.processor.process, batch, data.draw(st.sampled_from([[], following])))
+    assert ahead.store.records == plain.store.records
+    assert ahead.outbox.sent == plain.outbox.sent
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_each_stage_of_a_batch_is_timed_once(prepared: bool) -> None:
+    world = ClickWorld()
+    batch = [click_message(0, 7, 1)]
+    if prepared:
+        world.processor.search(batch)
+    world.processor.process(batch)
+    (family,) = world.metrics.stages.collect()
+    counts = {s.labels["stage"]: s.value for s in family.samples if s.name.endswith("_count")}
+    assert counts == dict.fromkeys(STAGES, 1)
+
+
+def test_a_batch_begun_ahead_of_one_that_was_given_up_is_thrown_away() -> None:
+    world = ClickWorld()
+    given_up, behind = _batches([[(7, 1)], [(7, 2)]])
+    world.processor.search(given_up, behind)
+    world.processor.search(behind)
+    world.processor.process(behind)
+    assert _history(world, "7") == [2]
+    assert [output for output in world.outbox.sent if output.topic == "recommendations"]
+
+
+def test_a_batch_begun_ahead_is_thrown_away_unless_it_is_the_next() -> None:
+    world = ClickWorld()
+    first, announced, other = _batches([[(7, 1)], [(7, 2)], [(7, 3)]])
+    world.processor.process(first, announced)
+    world.processor.process(other)
+    assert _history(world, "7") == [1, 3]
+    world.processor.process([click_message(9, 7, 4)])
+    assert _history(world, "7") == [1, 3, 4]
+
+
+def test_batch_equals_single_clicks() -> None:
+    rng = np.random.default_rng(0)
+    messages = [click_message(i, int(rng.integers(5)), int(rng.integers(1, 7))) for i in range(60)]
+    together, alone = ClickWorld(), ClickWorld()
+    together.processor.process(messages)
+    for message in messages:
+        alone.processor.process([message])
+    assert together.store.records == alone.store.records
+
+    def last(world: ClickWorld) -> dict[bytes | None, bytes]:
+        answers = {}
+        for output in world.sent("recommendations"):
+            answers[output.key] = orjson.dumps(orjson.loads(output.value or b"")["item_ids"])
+        return answers
+
+    assert last(together) == last(alone)

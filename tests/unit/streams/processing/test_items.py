@@ -1,0 +1,179 @@
+"""A batch of item messages, over a memory index."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from streams.errors import TransientError
+from streams.messages.fields import Item, encode_item
+from streams.metrics import ItemMetrics
+from streams.ports import Message
+from streams.processing.items import SETTLE_AFTER, SETTLE_ANYWAY, ItemProcessor
+from streams.processing.memory import MemoryIndex, MemoryOutbox
+from tests.unit.fakes import FailingIndex
+
+
+class ItemWorld:
+    def __init__(self, failures: int = 0) -> None:
+        self.memory = MemoryIndex("m1", 2)
+        self.outbox = MemoryOutbox()
+        self.metrics = ItemMetrics(CollectorRegistry())
+        self.index = FailingIndex(self.memory, failures)
+        self.processor = ItemProcessor(
+            self.index,
+            self.outbox,
+            dead_letters="dead-letters",
+            max_letter_bytes=10**7,
+            model_version="m1",
+            dim=2,
+            require_lease=self._require_lease,
+            metrics=self.metrics,
+            clock=lambda: 1010.0,
+        )
+        self._offset = 0
+        self.leases = [True] * 100  # what is answered next
+
+    def _require_lease(self) -> None:
+        if not self.leases.pop(0):
+            raise TransientError("Kafka", "the partitions may belong to another")
+
+    def message(self, item_id: int, vector: list[float] | None, version: str = "m1") -> Message:
+        self._offset += 1
+        value = None
+        if vector is not None:
+            value = encode_item(Item(item_id, np.array(vector, dtype=np.float32), version))
+        return Message("items", 0, self._offset, str(item_id).encode(), value, timestamp=1000.0 + self._offset)
+
+    def load(self, items: int) -> None:
+        self.processor.process([self.message(1 + n, [1, 0]) for n in range(items)])
+
+    def ids(self) -> set[int]:
+        return set(self.memory.get(np.arange(20)))
+
+
+def test_freshness_is_counted_for_each_vector_that_went_into_the_index() -> None:
+    world = ItemWorld(failures=1)
+    batch = [world.message(1, [1, 0]), world.message(2, [0, 1]), world.message(1, [0, 2]), world.message(3, None)]
+    with pytest.raises(TransientError):
+        world.processor.process(batch)
+    world.processor.process(batch)
+    (family,) = world.metrics.freshness.collect()
+    samples = {sample.name.rpartition("_")[2]: sample.value for sample in family.samples}
+    assert (samples["count"], samples["sum"]) == (2.0, (1010 - 1002) + (1010 - 1003))
+
+
+def test_the_last_message_of_an_item_wins() -> None:
+    world = ItemWorld()
+    world.processor.process(
+        [
+            world.message(1, [1, 0]),
+            world.message(2, [0, 1]),
+            world.message(1, [0, 2]),
+            world.message(2, None),
+            world.message(3, None),
+            world.message(3, [1, 1]),
+        ]
+    )
+    assert world.ids() == {1, 3}
+    np.testing.assert_array_equal(world.memory.get(np.array([1]))[1], [0, 2])
+
+
+def test_repeating_a_batch_changes_nothing() -> None:
+    world = ItemWorld()
+    batch = [world.message(1, [1, 0]), world.message(2, [0, 1]), world.message(2, None)]
+    world.processor.process(batch)
+    world.processor.process(batch)
+    assert world.ids() == {1}
+
+
+def test_a_wrong_dimension_is_a_dead_letter_and_the_rest_goes_on() -> None:
+    world = ItemWorld()
+    world.processor.process([world.message(1, [1, 0, 0]), world.message(2, [0, 1])])
+    assert world.ids() == {2}
+    (letter,) = world.outbox.sent
+    assert dict(letter.headers)["reason"] == b"wrong_dimension"
+    assert b"3 numbers" in dict(letter.headers)["error"]
+
+
+def test_items_of_another_model_are_passed_over_and_counted() -> None:
+    world = ItemWorld()
+    world.processor.process([world.message(1, [1, 0, 0], version="m2")])
+    assert world.ids() == set()
+    assert world.outbox.sent == []
+    assert world.metrics.other_versions._value.get() == 1
+
+
+def test_a_transient_fault_is_passed_on_before_any_dead_letter_is_sent() -> None:
+    world = ItemWorld(failures=1)
+    batch = [world.message(1, [1, 0]), world.message(2, [1])]
+    with pytest.raises(TransientError):
+        world.processor.process(batch)
+    assert world.outbox.sent == []
+    world.processor.process(batch)
+    assert world.ids() == {1}
+    assert len(world.outbox.sent) == 1
+
+
+def test_the_index_is_settled_once_a_bulk_load_is_over() -> None:
+    world = ItemWorld()
+    world.load(SETTLE_AFTER)
+    world.processor.tend([0])
+    assert world.index.settled == 0, "some have come since the last look: more may follow"
+    world.processor.tend([0])
+    assert world.index.settled == 1
+    world.load(1)
+    world.processor.tend([0])
+    world.processor.tend([0])
+    assert world.index.settled == 1, "single items do not settle it again"
+
+
+def test_a_load_in_bursts_is_settled_once() -> None:
+    world = ItemWorld()
+    for _ in range(4):
+        world.load(SETTLE_AFTER)
+        world.processor.tend([0])
+    world.processor.tend([0])
+    assert world.index.settled == 1
+
+
+def test_items_that_never_stop_coming_are_settled_now_and_then() -> None:
+    world = ItemWorld()
+    looks = 0
+    while world.index.settled < 3:
+        world.load(1000)
+        world.processor.tend([0])
+        looks += 1
+    assert looks == 3 * SETTLE_ANYWAY / 1000
+
+
+def test_as_many_items_as_before_are_not_taken_for_quiet() -> None:
+    world = ItemWorld()
+    world.load(SETTLE_AFTER)
+    world.processor.tend([0])
+    world.processor.tend([0])
+    world.load(SETTLE_AFTER)
+    world.processor.tend([0])
+    assert world.index.settled == 1
+
+
+def test_a_failure_to_settle_loses_nothing_and_is_tried_again() -> None:
+    world = ItemWorld()
+    world.load(SETTLE_AFTER)
+    world.processor.tend([0])
+    world.index.failures = 1
+    world.processor.tend([0])
+    assert world.index.settled == 0
+    world.processor.tend([0])
+    assert world.index.settled == 1
+
+
+@pytest.mark.parametrize(("leases", "ids"), [([False], {2}), ([True, False], {1, 2})])
+def test_the_index_is_changed_under_a_lease_only(leases: list[bool], ids: set[int]) -> None:
+    world = ItemWorld()
+    world.processor.process([world.message(2, [0, 1])])
+    world.leases = list(leases)
+    with pytest.raises(TransientError):
+        world.processor.process([world.message(1, [1, 0]), world.message(2, None)])
+    assert world.ids() == ids

@@ -1,0 +1,229 @@
+"""What /healthz and /readyz say, and that no client can keep the others from being answered."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+
+from streams.agents.agent import AgentState
+from streams.errors import FatalError, TransientError
+from streams.processing.memory import MemoryIndex
+from streams.worker import health
+from streams.worker.health import Health, ObservedIndex, serve
+from streams.worker.watchdog import Mark, Pulse, Watchdog
+from tests.unit.fakes import FailingIndex
+
+READY = AgentState(frozenset({0, 3}), True, False, 0.0, 0, None, 0.0)
+
+
+class Agent:
+    topic = "clicks"
+
+    def __init__(self) -> None:
+        self.now = READY
+
+    def state(self) -> AgentState:
+        return self.now
+
+
+class Reader:
+    """Everything is committed, unless Kafka is away or partition 0 stays behind."""
+
+    away = False
+    behind = 0
+
+    def marks(self) -> Mapping[int, Mark]:
+        if self.away:
+            raise TransientError("Kafka", "away, for the test")
+        return {0: Mark(0, self.behind)}
+
+    def readable(self, partition: int, offset: int) -> bool:
+        return True
+
+    def owned_by_others(self) -> set[int]:
+        return set()
+
+
+class World:
+    def __init__(self) -> None:
+        self.time = 0.0
+        self.registry = CollectorRegistry()
+        self.milvus = FailingIndex(MemoryIndex("m1", 4), failures=0)
+        self.index = ObservedIndex(self.milvus, patience=20.0, clock=self.clock)
+        self.pulse = Pulse(self.clock)
+        self.agent, self.reader = Agent(), Reader()
+        self.dog = Watchdog(100.0, 300.0, self.pulse, leave=lambda _: None, clock=self.clock)
+        self.dog.watch(self.agent, self.reader, Gauge("lag", "lag", ["partition"], registry=self.registry))
+        self.health = Health({"clicks": self.agent}, self.index, self.dog, self.pulse, "m1")
+        self.dog.look()
+
+    def clock(self) -> float:
+        return self.time
+
+    def missing(self) -> list[str]:
+        well, body = self.health.ready()
+        assert well is not bool(body["missing"])
+        missing: list[str] = body["missing"]
+        return missing
+
+    def serve(self) -> int:
+        return serve("127.0.0.1", 0, self.health, self.registry)
+
+
+def test_ready_says_with_what() -> None:
+    well, body = World().health.ready()
+    assert well
+    assert body == {
+        "ready": True,
+        "missing": [],
+        "agents": {"clicks": {"partitions": [0, 3], "restored": True}},
+        "model_version": "m1",
+        "milvus": "answers",
+        "kafka": "answers",
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (replace(READY, owned=None, restored=False), "clicks: no assignment"),
+        (replace(READY, restored=False, restoring=True), "clicks: histories are being restored"),
+        (replace(READY, retrying=12.0, doing="a batch of 3 messages"), "clicks: a batch of 3 messages has been tried"),
+    ],
+)
+def test_not_ready_names_what_is_missing(state: AgentState, said: str) -> None:
+    world = World()
+    world.agent.now = state
+    (missing,) = world.missing()
+    assert missing.startswith(said)
+
+
+def test_a_worker_too_many_is_ready() -> None:
+    world = World()
+    world.agent.now = replace(READY, owned=frozenset(), restored=False)
+    assert world.missing() == []
+
+
+def test_a_milvus_that_was_told_to_settle_too_often_is_well() -> None:
+    world = World()
+    world.milvus.failures = 1
+    with pytest.raises(TransientError):
+        world.index.settle()
+    assert world.missing() == []
+
+
+def test_kafka_is_part_of_it() -> None:
+    world = World()
+    world.reader.away = True
+    world.dog.look()
+    assert world.missing() == ["kafka: Kafka: away, for the test"]
+
+
+def test_milvus_is_judged_by_traffic_and_asked_only_without() -> None:
+    world = World()
+    query = np.ones((1, 4), dtype=np.float32)
+    world.milvus.failures = 1
+    with pytest.raises(TransientError):
+        world.index.search(query, 1)
+    assert world.missing() == ["milvus: Milvus: away, for the test"]
+    world.index.search(query, 1)
+    assert world.missing() == []
+
+    world.milvus.failures = 1
+    world.health.ping()
+    assert world.milvus.failures == 1, "the search has just told"
+    world.time += 10.0
+    world.health.ping()
+    assert world.missing() == ["milvus: Milvus: away, for the test"]
+    world.time += 10.0
+    world.health.ping()
+    assert world.missing() == []
+
+
+def test_an_old_answer_of_milvus_proves_nothing() -> None:
+    world = World()
+    world.time += 30.0
+    assert world.missing() == ["milvus: no answer for 30 s"]
+
+
+def test_a_hanging_event_loop_is_not_alive() -> None:
+    world = World()
+    assert world.health.live()[0]
+    world.time += 15.0
+    well, body = world.health.live()
+    assert not well
+    assert body["reasons"] == ["the event loop has not run for 15 s"]
+    world.pulse.beat()
+    assert world.health.live()[0]
+
+
+def test_a_coming_stall_is_not_alive() -> None:
+    world = World()
+    world.reader.behind = 5
+    for _ in range(11):
+        assert world.health.live()[0]
+        world.time += 5.0
+        world.pulse.beat()
+        world.dog.look()
+    well, body = world.health.live()
+    assert not well
+    assert "clicks has stood still" in body["reasons"][0]
+
+
+def _get(port: int, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def _json(port: int, path: str) -> tuple[int, Any]:
+    status, body = _get(port, path)
+    return status, json.loads(body)
+
+
+def test_the_three_paths() -> None:
+    world = World()
+    port = world.serve()
+    status, body = _get(port, "/metrics")
+    assert status == 200
+    assert "# TYPE lag gauge" in body
+    assert _json(port, "/healthz") == (200, {"live": True, "reasons": []})
+    assert _json(port, "/readyz")[0] == 200
+    world.agent.now = replace(READY, owned=None)
+    assert _json(port, "/readyz")[0] == 503
+    assert _get(port, "/somewhere")[0] == 404
+
+
+def test_a_taken_port_is_refused_with_a_remedy() -> None:
+    world = World()
+    port = world.serve()
+    with pytest.raises(FatalError, match=r"worker\.metrics_port") as refusal:
+        serve("127.0.0.1", port, world.health, world.registry)
+    assert "--set worker.metrics_port=" in str(refusal.value)
+    with pytest.raises(FatalError, match=r"worker\.metrics_host no\.such\.host\.invalid"):
+        serve("no.such.host.invalid", 0, world.health, world.registry)
+
+
+def test_clients_that_say_nothing_do_not_block_and_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_CLIENT_TIMEOUT", 0.5)
+    port = World().serve()
+    silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
+    assert _get(port, "/healthz")[0] == 200
+    for client in silent:
+        client.settimeout(10)
+        client.sendall(b"GET /healthz HTTP/1.0\r\nX: ")  # and never more
+        assert client.recv(1) == b""
+        client.close()
+    assert _get(port, "/healthz")[0] == 200

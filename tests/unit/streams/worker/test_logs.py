@@ -1,0 +1,58 @@
+"""A broker that is away fills no disk with log lines, and nothing else is kept back."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from streams.worker.logs import Repetitions
+
+
+class World:
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.said: list[str] = []
+        self._filter = Repetitions(every=10.0, clock=lambda: self.now)
+
+    def log(self, name: str, text: str, *args: object) -> None:
+        record = logging.LogRecord(name, logging.ERROR, "", 0, text, args, None)
+        if self._filter.filter(record):
+            self.said.append(record.getMessage())
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_kind_is_said_once_in_a_while_with_the_number_of_the_others(world: World) -> None:
+    for second in range(21):
+        world.now = float(second)
+        world.log("aiokafka.consumer", "no node %s: %s", 1, f"try {second}")
+    assert world.said == [
+        "no node 1: try 0",
+        "no node 1: try 10 (9 more of this kind before)",
+        "no node 1: try 20 (9 more of this kind before)",
+    ]
+
+
+def test_kinds_are_told_apart_by_logger_text_and_first_value(world: World) -> None:
+    kinds = [
+        ("aiokafka", "no node %s", 1),
+        ("aiokafka", "no node %s", 2),
+        ("aiokafka.consumer", "no node %s", 1),
+        ("aiokafka", "no metadata", None),
+        ("mindstream.kafka", "%s %s", "FAIL"),
+        ("mindstream.kafka", "%s %s", "ERROR"),
+    ]
+    for _ in range(3):
+        for name, text, first in kinds:
+            world.log(name, text, *([first, "x"][: text.count("%s")]))
+    assert len(world.said) == len(kinds)
+
+
+def test_our_own_messages_are_never_kept_back(world: World) -> None:
+    for _ in range(3):
+        world.log("mindstream.agent", "waits")
+    assert world.said == ["waits"] * 3
