@@ -106,9 +106,9 @@ def measure(
     """
     from benchmarks.harness.errors import BenchmarkError
     from benchmarks.harness.servers import Stage
+    from configs.errors import MindstreamError
     from embedded.errors import EmbeddedError
     from embedded.standalone import best_flavour
-    from streams.errors import MindstreamError
 
     run = Run.of_now(shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
     kind = milvus or best_flavour()

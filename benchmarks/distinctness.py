@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from model.artifact import Artifact
 from model.data.users import read_users
 from model.evaluation.measure import evaluate
-from model.evaluation.plots import panels, save
+from model.figures import panels, save
 from model.serving.encoder import Encoder, Routing
 
 #: The last one is one vector for all that can be seen: its interests differ by a hundredth.

@@ -29,9 +29,9 @@ from benchmarks.harness.servers import Stage
 from model.artifact import Artifact
 from model.serving.encoder import Encoder
 from model.serving.inputs import model_input
-from streams.processing.memory import MemoryIndex
 from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.engine import RecallEngine
+from streams.recall.memory import MemoryIndex
 
 #: Variables of the libraries that NumPy is built with: OpenBLAS, MKL, Accelerate, OpenMP.
 _ONE_THREAD = dict.fromkeys(

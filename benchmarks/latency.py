@@ -25,7 +25,8 @@ from benchmarks.harness.data import Shop
 from benchmarks.harness.process import Worker
 from benchmarks.harness.report import Curve, Figure, percentiles
 from benchmarks.harness.searches import index, interests
-from benchmarks.harness.servers import Site, Stage
+from benchmarks.harness.servers import Stage
+from benchmarks.harness.site import Site
 from producers.click_log import ClickLog
 
 #: Parts of the sustained rate, in percent.

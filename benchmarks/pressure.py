@@ -19,7 +19,8 @@ from benchmarks.harness.data import Shop
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.process import Worker
 from benchmarks.harness.report import Curve, Figure
-from benchmarks.harness.servers import PATIENCE, Site, Stage
+from benchmarks.harness.servers import PATIENCE, Stage
+from benchmarks.harness.site import Site
 from benchmarks.latency import LITE, STANDALONE, warm_rate
 from streams.tools.audit import audit_kafka
 

@@ -11,7 +11,8 @@ from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import click_log, random_artifact
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.report import Figure
-from benchmarks.harness.servers import Site, Stage
+from benchmarks.harness.servers import Stage
+from benchmarks.harness.site import Site
 from producers.cli import progress_bar
 from producers.items import item_messages, items_sender
 from producers.replay import clicks_sender, replay

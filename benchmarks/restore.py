@@ -17,12 +17,13 @@ from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.isolated import alone
 from benchmarks.harness.report import Figure
-from benchmarks.harness.servers import Site, Stage
+from benchmarks.harness.servers import Stage
+from benchmarks.harness.site import Site
 from producers.cli import progress_bar
 from streams.history import History
 from streams.kafka.producer import KafkaOutbox
 from streams.kafka.topics import changelog_topic
-from streams.messages.fields import user_key
+from streams.messages.clicks import user_key
 from streams.ports import Output
 
 #: Clicks in each history: the window of the shipped model.

@@ -22,7 +22,8 @@ from benchmarks.harness.answers import Recorder
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop, Traffic
 from benchmarks.harness.report import Curve, Figure
-from benchmarks.harness.servers import Site, Stage
+from benchmarks.harness.servers import Stage
+from benchmarks.harness.site import Site
 from benchmarks.latency import answer_backlog
 from model.artifact import Artifact
 

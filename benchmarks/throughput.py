@@ -30,7 +30,8 @@ from benchmarks.harness.data import Shop, Traffic
 from benchmarks.harness.process import Worker
 from benchmarks.harness.report import Curve, Figure, percentiles
 from benchmarks.harness.searches import index, interests
-from benchmarks.harness.servers import Site, Stage
+from benchmarks.harness.servers import Stage
+from benchmarks.harness.site import Site
 from benchmarks.yardsticks.clients import drive
 from embedded.ports import pick
 

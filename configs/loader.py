@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from configs.errors import ConfigError
 from configs.schema import ReplayConfig, TrainConfig, WorkerConfig
 
 FOLDER = Path(__file__).parent
@@ -35,10 +36,6 @@ ENVIRONMENT = {
 
 Tree = dict[str, Any]
 Config = TypeVar("Config", bound=BaseModel)
-
-
-class ConfigError(Exception):
-    """A configuration that cannot be used. The message names the source, the key and the remedy."""
 
 
 def load_worker(

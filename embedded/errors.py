@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from configs.errors import MindstreamError
+
 #: Lines of a server's log that an error shows: enough for a stack trace's cause, few enough to read.
 TAIL_LINES = 15
 #: Bytes read from a log's end to find these lines.
 _TAIL_BYTES = 16_384
 
 
-class EmbeddedError(Exception):
+class EmbeddedError(MindstreamError):
     """A server could not be started, found or stopped. The message says what to do next."""
 
 

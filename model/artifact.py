@@ -28,6 +28,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from configs.errors import InputError
+
 FloatArray = npt.NDArray[np.float32]
 IdVector = npt.NDArray[np.int64]
 
@@ -43,7 +45,7 @@ _SPARSEST = 4
 _RETRAIN = "train again: python -m model.train -c configs/mind.yaml"
 
 
-class ArtifactError(Exception):
+class ArtifactError(InputError):
     """An artifact that cannot be loaded or written. The message says what mends it."""
 
 

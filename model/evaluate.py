@@ -17,7 +17,8 @@ if not __package__:  # started as `python model/evaluate.py`: import from the ch
 import click
 from rich.console import Console
 
-from configs.loader import ConfigError, load_train, load_worker
+from configs.errors import ConfigError
+from configs.loader import load_train, load_worker
 from configs.schema import TrainConfig
 from model.artifact import Artifact, ArtifactError
 from model.data.clicks import Holdout

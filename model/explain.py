@@ -16,7 +16,8 @@ import click
 import numpy as np
 from rich.console import Console
 
-from configs.loader import ConfigError, load_train
+from configs.errors import ConfigError
+from configs.loader import load_train
 from model.artifact import Artifact, ArtifactError
 from model.data.clicks import Malformed, UserVector, hold_out, is_valid_format, read_clicks, read_holdout
 from model.data.files import DataError, int64, opened

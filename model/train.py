@@ -13,7 +13,8 @@ if not __package__:  # started as `python model/train.py`: import from the check
 import click
 from rich.console import Console
 
-from configs.loader import ConfigError, load_train
+from configs.errors import ConfigError
+from configs.loader import load_train
 from configs.schema import TrainConfig
 from model.artifact import Artifact, ArtifactError, check_target, save_artifact
 from model.data.clicks import Holdout

@@ -13,10 +13,10 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from configs.loader import ConfigError
+from configs.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_TRANSIENT, ConfigError, FatalError, TransientError
 from producers.click_log import ClickFileError
 from producers.sender import Report, Sender
-from streams.errors import EXIT_CONFIG, EXIT_TRANSIENT, EXIT_UNSOUND, BadMessage, FatalError, TransientError
+from streams.errors import BadMessage
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -48,7 +48,7 @@ def errors_for_people() -> Iterator[None]:
     try:
         yield
     except (BadMessage, ClickFileError) as error:
-        raise _failure(error.detail if isinstance(error, BadMessage) else str(error), EXIT_UNSOUND) from None
+        raise _failure(error.detail if isinstance(error, BadMessage) else str(error), EXIT_FAILURE) from None
     except TransientError as error:
         raise _failure(str(error), EXIT_TRANSIENT) from None
     except (ConfigError, FatalError) as error:
@@ -103,6 +103,6 @@ def conclude(report: Report, unit: str, signals: list[int], **extra: int) -> Non
     text = " ".join(f"{name}={count}" for name, count in counts.items())
     click.echo(f"{text} seconds={report.seconds:.2f} {unit}/s={report.rate:.0f}")
     if report.failed:
-        click.get_current_context().exit(EXIT_CONFIG if report.refused else EXIT_UNSOUND)
+        click.get_current_context().exit(EXIT_CONFIG if report.refused else EXIT_FAILURE)
     if signals:
         click.get_current_context().exit(128 + signals[0])

@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from configs.errors import InputError
 from model.data.files import DataError, holds_user, int64, lines, parse_click, parse_user
-from streams.errors import FatalError
 
 Order = Literal["auto", "rank", "time"]
 IntVector = npt.NDArray[np.int64]
@@ -29,7 +29,7 @@ FIRST_TIME_STAMP = 1e8
 LAST_TIME_STAMP = 1e11
 
 
-class ClickFileError(FatalError):
+class ClickFileError(InputError):
     """A click file that cannot be read. The message names the file, the line where there is one, and the remedy."""
 
 

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from configs.errors import FatalError
 from configs.loader import load_replay
 from configs.schema import ReplayConfig
 from model.artifact import Artifact, ArtifactError
 from producers.cli import conclude, config_options, errors_for_people, progress_bar, stop_on_signals
 from producers.sender import Sender, send_all
-from streams.errors import BadMessage, FatalError
-from streams.messages.fields import Item, decode_item, encode_item
+from streams.errors import BadMessage
+from streams.messages.items import Item, decode_item, encode_item
 
 EPILOG = """\b
 Examples:

@@ -14,7 +14,7 @@ from configs.schema import Replay, ReplayConfig
 from producers.cli import conclude, config_options, errors_for_people, progress_bar, stop_on_signals
 from producers.click_log import ClickFileError, ClickLog, Malformed, in_time_order, read_clicks
 from producers.sender import Report, Sender, send_all
-from streams.messages.fields import Click, encode_click, user_key
+from streams.messages.clicks import Click, encode_click, user_key
 
 EPILOG = """\b
 Examples:

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 
 import confluent_kafka as ck
 
+from configs.errors import FatalError, MindstreamError, TransientError
 from configs.schema import Kafka, Producer, Topics
-from streams.errors import FatalError, MindstreamError, TransientError
-from streams.messages.fields import PARTITIONER
-from streams.tls import turned_away, wrong_protocol
+from streams.kafka.producer import PARTITIONER
+from streams.kafka.refusals import turned_away, wrong_protocol
 
 _UNHEARD = logging.getLogger("mindstream.unheard")
 _UNHEARD.disabled = True

@@ -14,9 +14,10 @@ from typing import Any, get_args
 
 import click
 
-from configs.loader import ConfigError, load_worker
+from configs.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_TRANSIENT, ConfigError, FatalError, TransientError
+from configs.loader import load_worker
 from configs.schema import WorkerConfig
-from streams.errors import EXIT_CONFIG, EXIT_TRANSIENT, EXIT_UNSOUND, FatalError, Reason, TransientError
+from streams.errors import Reason
 from streams.worker.logs import configure
 
 
@@ -174,7 +175,7 @@ def audit(config: WorkerConfig, as_json: bool) -> None:
 
     report = audit_kafka(config)
     click.echo(report.to_json() if as_json else report.to_text())
-    sys.exit(0 if report.ok else EXIT_UNSOUND)
+    sys.exit(0 if report.ok else EXIT_FAILURE)
 
 
 @main.group()
@@ -237,7 +238,7 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help='One JSON object a line; bytes that are no text: {"base64": …}.')
 def deadletters_list(config: WorkerConfig, selection: Any, limit: int | None, as_json: bool) -> None:
     """List dead letters, newest last, with their number by reason."""
-    from streams.tools.dead_letters import list_letters
+    from streams.tools.dead_letters_text import list_letters
 
     list_letters(config, selection, limit=limit, as_json=as_json)
 
@@ -250,7 +251,7 @@ def deadletters_show(config: WorkerConfig, place: Any) -> None:
 
     PLACE is topic/partition/offset, of the message as `list` prints it or of the letter itself.
     """
-    from streams.tools.dead_letters import show_letter
+    from streams.tools.dead_letters_text import show_letter
 
     show_letter(config, place)
 
@@ -281,9 +282,9 @@ def deadletters_replay(config: WorkerConfig, selection: Any, limit: int | None, 
     What is sent back comes last: a click stands at the end of its user's history, out of its original order, and an
     item replaces what was published under its id since.
     """
-    from streams.tools.dead_letters import replay_letters
+    from streams.tools.dead_letters_replay import replay_letters
 
-    sys.exit(0 if replay_letters(config, selection, limit=limit, again=again, send=send) else EXIT_UNSOUND)
+    sys.exit(0 if replay_letters(config, selection, limit=limit, again=again, send=send) else EXIT_FAILURE)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from configs.errors import FatalError
 from configs.schema import WorkerConfig
 from model.artifact import Artifact, ArtifactError
 from model.serving.encoder import Encoder
-from streams.errors import FatalError
 
 
 def load_artifact(config: WorkerConfig) -> Artifact:

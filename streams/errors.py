@@ -1,31 +1,17 @@
-"""Faults, sorted by what must happen next.
+"""The errors of the streaming side; the base and the exit statuses are in `configs.errors`.
 
 MindstreamError
-├── BadMessage      permanent, this message only  → dead letter with its reason; the stream goes on
-├── TransientError  Milvus or Kafka is away       → retried with back-off; the partition waits, nothing is committed
-└── FatalError      the configuration cannot work → the start is refused; the message names the remedy
-
-Exit statuses of all programs, worker, tools and producers alike; supervisors may restart after 69, 70 and 75:
-
-0    done, or stopped as it was told to (worker)
-1    what was given or found is not in order: bad lines, messages that were not delivered, books that do not balance
-2    the command line is wrong
-69   stood still although messages wait (EX_UNAVAILABLE)
-70   a defect of this software (EX_SOFTWARE); the log has the traceback
-75   Kafka or Milvus is away, or was for longer than the retry budget (EX_TEMPFAIL)
-78   the configuration cannot work, or Kafka or Milvus refuses us (EX_CONFIG); the message says what mends it
-130, 143   stopped by SIGINT, SIGTERM (tools and producers)
+├── BadMessage      one message is invalid, permanently  → dead letter with its reason; the stream goes on
+├── PartitionLost   another worker owns the partition    → the batch is abandoned; the new owner reads it again
+├── TransientError  Milvus or Kafka is unavailable       → retried with back-off; nothing is committed meanwhile
+└── FatalError      the configuration cannot work        → the start is refused; the message names the remedy
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-EXIT_UNSOUND = 1
-EXIT_STALLED = 69
-EXIT_DEFECT = 70
-EXIT_TRANSIENT = 75
-EXIT_CONFIG = 78
+from configs.errors import MindstreamError
 
 Reason = Literal[
     "null_value",  # a click without a value
@@ -38,10 +24,6 @@ Reason = Literal[
     "bad_embedding",  # not a list of finite numbers, or all zero
     "wrong_dimension",  # an embedding of another length than the model's
 ]
-
-
-class MindstreamError(Exception):
-    """Base of all faults that this project raises on purpose."""
 
 
 class BadMessage(MindstreamError):  # noqa: N818 - a value with a destination, not a failure of ours
@@ -58,17 +40,5 @@ class BadMessage(MindstreamError):  # noqa: N818 - a value with a destination, n
         self.detail = detail
 
 
-class TransientError(MindstreamError):
-    """An outside system did not answer properly; the same call may succeed later."""
-
-    def __init__(self, system: str, detail: str) -> None:
-        super().__init__(f"{system}: {detail}")
-        self.system = system
-
-
 class PartitionLost(MindstreamError):  # noqa: N818 - an event, not a failure
     """The partition was taken away from this process while its batch was in work."""
-
-
-class FatalError(MindstreamError):
-    """The process cannot work as configured. The message says which command or setting mends it."""

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from configs.errors import MindstreamError
+
 IdVector = npt.NDArray[np.int64]
 
 #: format (1 byte), partition (int32), offset (int64) of the fence; then the item ids, oldest first, 8 bytes each.
@@ -22,7 +24,7 @@ _HEADER = struct.Struct("<Biq")
 _FORMAT = 1
 
 
-class CorruptHistoryError(Exception):
+class CorruptHistoryError(MindstreamError):
     """Bytes in the history store or its changelog that this version did not write."""
 
 

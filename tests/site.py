@@ -18,10 +18,11 @@ import numpy as np
 from benchmarks.harness.data import random_artifact
 from configs.loader import load_worker
 from configs.schema import WorkerConfig
-from streams.kafka.client import read_to_end
 from streams.kafka.producer import KafkaOutbox
+from streams.kafka.reading import read_to_end
 from streams.kafka.topics import HEADER_BYTES, create_topics, topic_specs
-from streams.messages.fields import Click, Item, encode_click, encode_item, user_key
+from streams.messages.clicks import Click, encode_click, user_key
+from streams.messages.items import Item, encode_item
 from streams.milvus.index import MilvusIndex
 from streams.ports import Message, Output
 

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.servers import Site
-from streams.kafka.client import Record, read_to_end, watermarks
-from streams.messages.fields import decode_recommendation
+from benchmarks.harness.site import Site
+from streams.kafka.reading import Record, read_to_end, watermarks
+from streams.messages.recommendations import decode_recommendation
 
 IntVector = npt.NDArray[np.int64]
 FloatVector = npt.NDArray[np.float64]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from configs.errors import MindstreamError
 
-class BenchmarkError(Exception):
+
+class BenchmarkError(MindstreamError):
     """A benchmark could not be finished; the message says why."""

@@ -13,8 +13,8 @@ import numpy as np
 import streams.worker.build
 from configs.schema import Milvus
 from streams.__main__ import main
-from streams.ports import FloatArray, IdArray
-from streams.processing.memory import MemoryIndex
+from streams.recall.memory import MemoryIndex
+from streams.recall.ports import FloatArray, IdArray
 
 #: Answers to choose from: the merging must not have the same one for every interest.
 _ANSWERS, _LONGEST = 4096, 1024

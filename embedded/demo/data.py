@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from producers.click_log import ClickLog, read_clicks
 from producers.synthetic import Shape, generate
-from streams.messages.fields import user_key
+from streams.messages.clicks import user_key
 
 #: Generated clicks: small enough to train on in a minute on two cores, large enough that popularity is no answer.
 SHAPE = Shape(users=20_000, items=8_000, clicks=400_000, tastes=40, tastes_per_user=3, drift=0.02)

@@ -23,20 +23,21 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from configs.errors import MindstreamError
 from configs.loader import load_worker
 from configs.schema import WorkerConfig
 from embedded.demo.data import DemoData, prepare
+from embedded.demo.freshness import FreshnessProbe
 from embedded.demo.scoreboard import CUT, Scoreboard, percentile
 from embedded.demo.view import View
 from embedded.errors import EmbeddedError
-from embedded.new_items import FreshnessProbe
 from embedded.stack import Addresses, Flavour, Stack
 from embedded.standalone import best_flavour
 from model.artifact import Artifact
-from streams.errors import MindstreamError
-from streams.kafka.client import Record, follow
 from streams.kafka.producer import KafkaOutbox
-from streams.messages.fields import decode_click, decode_recommendation
+from streams.kafka.reading import Record, follow
+from streams.messages.clicks import decode_click
+from streams.messages.recommendations import decode_recommendation
 from streams.milvus.index import MilvusIndex
 from streams.ports import Output
 from streams.processing.items import SETTLE_AFTER
@@ -61,7 +62,7 @@ class DemoOptions:
     rate: float | None
 
 
-class DemoError(Exception):
+class DemoError(MindstreamError):
     """A step of the demo failed; the message says which, and where its log is."""
 
 

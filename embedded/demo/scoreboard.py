@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from streams.messages.fields import Click, Recommendation
+from streams.messages.clicks import Click
+from streams.messages.recommendations import Recommendation
 
 #: Recommendations compared with a click: those that a page could have shown. The field's usual cut.
 CUT = 50

@@ -24,6 +24,8 @@ from os import PathLike
 from pathlib import Path
 from typing import IO, Literal
 
+from configs.errors import InputError
+
 PathName = str | PathLike[str]
 #: What bytes that are no UTF-8 make unusable: "strict" the whole file, "replace" their own line.
 Decoding = Literal["strict", "replace"]
@@ -41,7 +43,7 @@ BLOCK = 2**18
 _WHOLE = re.compile(r"[+-]?[0-9]+", re.ASCII)
 
 
-class DataError(Exception):
+class DataError(InputError):
     """A click file that cannot be used. The message names the file, the line and what was expected."""
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from configs.errors import InputError
 from model.artifact import Artifact
 from model.data.clicks import Clicks, Holdout
-from model.data.users import encode_users, known, part_of
 from model.evaluation import metrics
 from model.evaluation.clusters import CLUSTERS, k_means
 from model.evaluation.search import NO_ROW, exact_top, search
+from model.evaluation.users import encode_users, known, part_of
 from model.serving.encoder import Encoder
 from model.serving.inputs import IdVector
 
@@ -29,7 +30,7 @@ USERS = 2048
 SEEN = ("kept", "filtered")
 
 
-class EvaluationError(Exception):
+class EvaluationError(InputError):
     """Something that cannot be measured. The message says what mends it."""
 
 

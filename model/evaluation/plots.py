@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from model.evaluation.measure import SEEN, EvaluationError, Measured
-
-#: Inches of one panel, and dots in an inch.
-PANEL, DPI = (5.0, 4.0), 120
+from model.evaluation.measure import SEEN, Measured
+from model.figures import panels, save
 
 
 def plot_recall(measured: Sequence[Measured], path: Path) -> None:
@@ -41,42 +36,6 @@ def plot_recall(measured: Sequence[Measured], path: Path) -> None:
         panel.grid(alpha=0.3)
     axes[0].legend()
     save(figure, path)
-
-
-def plot_training(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Loss and recall of a training run against its steps.
-
-    Args:
-        lines: of its metrics, one an epoch, with `step`, `loss`, and `recall@…` where it was measured.
-
-    Raises:
-        EvaluationError: the file cannot be written.
-    """
-    recall = next((name for name in lines[0] if name.startswith("recall@")), None)
-    names = ["loss"] if recall is None else ["loss", recall]
-    figure, axes = panels(len(names))
-    for panel, name in zip(axes, names, strict=True):
-        panel.plot([line["step"] for line in lines], [line[name] for line in lines], marker="o", markersize=3)
-        panel.set(xlabel="step", ylabel=name)
-        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-        panel.grid(alpha=0.3)
-    save(figure, path)
-
-
-def panels(number: int) -> tuple[Figure, list[Axes]]:
-    """A figure with panels side by side."""
-    figure = Figure(figsize=(PANEL[0] * number, PANEL[1]), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, [figure.add_subplot(1, number, place) for place in range(1, number + 1)]
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Raises EvaluationError when the file cannot be written, or matplotlib does not know its suffix."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=DPI)
-    except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path}: the figure cannot be written ({error}); choose a file.png (--plot)") from None
 
 
 def _lines(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from configs.errors import InputError
 from model.artifact import Artifact
 from model.data.clicks import Clicks
 from model.evaluation.search import NO_ROW, Top, search
@@ -17,7 +18,7 @@ from model.serving.inputs import IdVector, model_input
 FloatArray = npt.NDArray[np.float32]
 
 
-class ExplanationError(Exception):
+class ExplanationError(InputError):
     """A user that cannot be explained. The message says what to do."""
 
 

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
-from model.evaluation.plots import DPI, save
 from model.explanation.explain import Explanation, Recalled
 from model.explanation.text import LEAST, Names, colour, cosines, name_of, summary, title_of
+from model.figures import DPI, save
 
 #: All lengths are in pixels. The picture grows downwards when lists are long.
 WIDTH, HEIGHT = 1200, 800

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.loader import ConfigError
+from configs.errors import ConfigError, InputError
 from model.training.optimizer import State
 
 #: Settings that may differ when a run goes on: they change where things are, or when it ends, but no step. Whether
@@ -23,7 +23,7 @@ MAY_CHANGE = ("output.", "training.max_seconds", "data.paths", "data.valid_paths
 _ABOUT = "checkpoint"
 
 
-class CheckpointError(Exception):
+class CheckpointError(InputError):
     """A checkpoint that cannot be read, written or gone on from. The message says what mends it."""
 
 

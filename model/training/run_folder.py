@@ -89,7 +89,7 @@ class RunFolder:
 
     def draw(self) -> None:
         """Draws the metrics, if there are any."""
-        from model.evaluation.plots import plot_training  # matplotlib takes a second to load
+        from model.training.plots import plot_training
 
         if lines := self.lines():
             plot_training(lines, self.path / PLOT)

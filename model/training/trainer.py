@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
+from configs.errors import MindstreamError
 from configs.schema import TrainConfig
 from model.training.backend import paddle
 from model.training.checkpoint import Position, Tally
@@ -48,7 +49,7 @@ class Learns(Protocol):
         ...
 
 
-class DivergenceError(Exception):
+class DivergenceError(MindstreamError):
     """The loss is no number any more, or far above that of an untrained network. The message says what to change."""
 
 

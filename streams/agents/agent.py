@@ -27,16 +27,18 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import faust
 from faust.types import TP
 
+from configs.errors import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, FatalError, TransientError
 from streams.agents.batching import Batch, Intake
 from streams.agents.commits import Commits
-from streams.errors import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, FatalError, PartitionLost, TransientError
+from streams.agents.retrying import RetryPolicy
+from streams.agents.state import AgentState
+from streams.errors import PartitionLost
 from streams.metrics import BatchMetrics
 from streams.ports import Message
 
@@ -45,45 +47,6 @@ _LOG = logging.getLogger("mindstream.agent")
 _TAKING_OVER = "taking over partitions"
 #: Seconds that the batch in hand gets when the process stops, well inside the 5 s until it must be gone.
 _STOP_PATIENCE = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Waits between tries, in seconds: `first`, doubled up to `longest`, with jitter; `budget` for all of them."""
-
-    first: float
-    longest: float
-    budget: float
-
-    def waits(self, rng: random.Random) -> Any:
-        """The waits, without end. Full jitter on the upper half, so that workers do not return all at once."""
-        wait = self.first
-        while True:
-            yield wait * rng.uniform(0.5, 1.0)
-            wait = min(self.longest, 2 * wait)
-
-
-@dataclass(frozen=True, slots=True)
-class AgentState:
-    """What the watchdog and the health checks see of an agent.
-
-    Attributes:
-        owned: partitions; None = the group has not given any assignment, or has taken it back.
-        restored: the partitions are taken over: their histories are up to date.
-        restoring: they are being taken over.
-        retrying: seconds for which the call in hand has been tried again after transient faults; 0 = not at all.
-        emptied: how often the agent has found nothing left to do.
-        doing: what the batch thread is at, for people; None = nothing.
-        seconds: for how long.
-    """
-
-    owned: frozenset[int] | None
-    restored: bool
-    restoring: bool
-    retrying: float
-    emptied: int
-    doing: str | None
-    seconds: float
 
 
 class BatchAgent:

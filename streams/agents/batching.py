@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from streams.errors import EXIT_DEFECT, TransientError
+from configs.errors import EXIT_DEFECT, TransientError
 from streams.ports import Message
 
 _LOG = logging.getLogger("mindstream.agent")

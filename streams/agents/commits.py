@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from streams.errors import TransientError
+from configs.errors import TransientError
 from streams.ports import Message
 
 

@@ -17,10 +17,10 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer, T
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
 
+from configs.errors import FatalError, TransientError
 from streams.agents.agent import BatchAgent
 from streams.agents.batching import Run
 from streams.agents.header_names import tolerate_header_names
-from streams.errors import FatalError, TransientError
 from streams.metrics import BatchMetrics
 
 _LOG = logging.getLogger("mindstream.worker")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AclOperation  # type: ignore[attr-defined]
 
+from configs.errors import FatalError
 from configs.schema import Kafka, Topics
-from streams.errors import FatalError
 from streams.kafka.client import ADMIN_TIMEOUT, admin, metadata
 from streams.kafka.topics import TopicSpec, changelog_topic
 

@@ -9,11 +9,14 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as RawMessage
 
+from configs.errors import TransientError
 from configs.schema import Kafka
-from streams.errors import TransientError
 from streams.kafka.client import fault
-from streams.messages.fields import PARTITIONER
 from streams.ports import Output
+
+#: How librdkafka hashes keys, in every producer: else one user's clicks land in two partitions. As Kafka's Java clients
+#: do; librdkafka's own default differs.
+PARTITIONER = "murmur2_random"
 
 _LOG = logging.getLogger("mindstream.kafka")
 

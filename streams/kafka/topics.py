@@ -10,8 +10,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 
+from configs.errors import FatalError, TransientError
 from configs.schema import Kafka, Topics
-from streams.errors import FatalError, TransientError
 from streams.kafka.client import ADMIN_TIMEOUT, admin, fault, metadata
 
 #: Bytes that a dead letter may have beyond the largest input message: its headers.

@@ -11,22 +11,21 @@ from urllib.parse import urlsplit
 import grpc
 import numpy as np
 import numpy.typing as npt
-from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus import DataType, MilvusException
 from pymilvus.client.utils import check_status
 from pymilvus.exceptions import ParamError
 
+from configs.errors import FatalError, TransientError
 from configs.schema import Milvus
 from model.serving.merge import PADDING
-from streams.errors import FatalError, TransientError
-from streams.ports import FloatArray, IdArray, IndexInfo
+from streams.milvus.client import SLOW_TIMEOUT, connect
+from streams.recall.ports import FloatArray, IdArray, IndexInfo
 from streams.tls import speaks_tls
 
 METRIC = "IP"
 _ID, _VECTOR = "item_id", "embedding"
 #: Milvus accepts 64 MB a request: 16,384 rows of 64 dimensions take 4 MB, of 768 dimensions 50 MB.
 _MAX_ROWS = 16_384
-#: Seconds for requests that wait for Milvus' disk and its coordinators: create, load, flush.
-_SLOW = 60.0
 #: Milvus' error code for a request to a collection that is not loaded.
 _NOT_LOADED = 101
 #: Milvus' error code for a request to a collection that does not exist.
@@ -72,7 +71,7 @@ class MilvusIndex:
         self._dim = dim
         self._name = collection_name(model_version)
         with self._translated():
-            self._client = _connect(settings)
+            self._client = connect(settings)
             if not self._client.has_collection(self._name, timeout=settings.timeout):
                 if not create:
                     raise FatalError(
@@ -81,11 +80,11 @@ class MilvusIndex:
                         "model's items (python -m producers.items --artifact DIR)"
                     )
                 self._create()
-            self._client.load_collection(self._name, timeout=_SLOW)
+            self._client.load_collection(self._name, timeout=SLOW_TIMEOUT)
         self._check()
 
     def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
-        """See `streams.ports.ItemIndex.search`."""
+        """See `streams.recall.ports.ItemIndex.search`."""
         Q = len(queries)
         queries = np.asarray(queries, "<f4")
         ids = np.full((Q, limit), PADDING, dtype=np.int64)
@@ -115,7 +114,7 @@ class MilvusIndex:
         return ids, scores
 
     def upsert(self, ids: IdArray, vectors: FloatArray) -> None:
-        """See `streams.ports.ItemIndex.upsert`."""
+        """See `streams.recall.ports.ItemIndex.upsert`."""
         for start in range(0, len(ids), _MAX_ROWS):
             chunk = slice(start, start + _MAX_ROWS)
             rows = [{_ID: i, _VECTOR: v} for i, v in zip(ids[chunk].tolist(), vectors[chunk], strict=True)]
@@ -123,7 +122,7 @@ class MilvusIndex:
                 self._client.upsert(self._name, rows, timeout=self._settings.timeout)
 
     def delete(self, ids: IdArray) -> None:
-        """See `streams.ports.ItemIndex.delete`."""
+        """See `streams.recall.ports.ItemIndex.delete`."""
         for start in range(0, len(ids), _MAX_ROWS):
             with self._translated():
                 self._client.delete(
@@ -131,7 +130,7 @@ class MilvusIndex:
                 )
 
     def get(self, ids: IdArray) -> Mapping[int, FloatArray]:
-        """See `streams.ports.ItemIndex.get`."""
+        """See `streams.recall.ports.ItemIndex.get`."""
         found: dict[int, FloatArray] = {}
         for start in range(0, len(ids), _MAX_ROWS):
             with self._translated():
@@ -146,7 +145,7 @@ class MilvusIndex:
         return found
 
     def settle(self) -> None:
-        """See `streams.ports.ItemIndex.settle`.
+        """See `streams.recall.ports.ItemIndex.settle`.
 
         Milvus builds the graph only over sealed segments; until then every search compares all new rows. It seals them
         when they are full or were idle for minutes, or when it is told to flush (since 2.4 at most once in 10 s). The
@@ -162,7 +161,7 @@ class MilvusIndex:
         return sum(segment.num_rows for segment in segments if segment.index_name)
 
     def describe(self) -> IndexInfo:
-        """See `streams.ports.ItemIndex.describe`."""
+        """See `streams.recall.ports.ItemIndex.describe`."""
         with self._translated():
             description = self._client.describe_collection(self._name, timeout=self._settings.timeout)
             index = self._client.describe_index(self._name, _VECTOR, timeout=self._settings.timeout)
@@ -191,7 +190,7 @@ class MilvusIndex:
         index = self._client.prepare_index_params()
         kind, params = self._kind()
         index.add_index(_VECTOR, index_type=kind, metric_type=METRIC, params=params)
-        self._client.create_collection(self._name, schema=schema, index_params=index, timeout=_SLOW)
+        self._client.create_collection(self._name, schema=schema, index_params=index, timeout=SLOW_TIMEOUT)
 
     def _kind(self) -> tuple[str, dict[str, int]]:
         """The type of index, and how it is built."""
@@ -251,20 +250,6 @@ class MilvusIndex:
 
 def _column(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
     return np.array(values, dtype)  # of protobuf's newer versions it copies the memory
-
-
-def _connect(settings: Milvus) -> MilvusClient:
-    # A connection of its own, because pymilvus shares them by address, whatever the options; and without its pings of
-    # idle connections, for which servers with gRPC's usual limits, milvus-lite among them, close the connection.
-    options: dict[str, Any] = {"dedicated": True, "grpc_options": {"grpc.keepalive_permit_without_calls": 0}}
-    if settings.token is not None:
-        options["token"] = settings.token.get_secret_value()
-    if settings.ca_file is not None:
-        options["server_pem_path"] = str(settings.ca_file)
-    try:
-        return MilvusClient(uri=settings.uri, timeout=settings.timeout, **options)
-    except OSError as error:
-        raise FatalError(f"milvus.ca_file {settings.ca_file} cannot be read: {error.strerror}") from None
 
 
 # pymilvus reports each failed call at level ERROR before it raises; the fault is reported once, by whoever handles it.

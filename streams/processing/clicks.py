@@ -47,11 +47,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from configs.errors import TransientError
 from model.serving.merge import Candidates
-from streams.errors import BadMessage, PartitionLost, TransientError
+from streams.errors import BadMessage, PartitionLost
 from streams.history import History, apply_clicks
+from streams.messages.clicks import Click, decode_click
 from streams.messages.dead_letters import dead_letter_output
-from streams.messages.fields import Click, Recommendation, decode_click, encode_recommendation
+from streams.messages.recommendations import Recommendation, encode_recommendation
 from streams.metrics import ClickMetrics
 from streams.ports import DeadLetter, HistoryStore, Message, Outbox, Output
 from streams.recall.engine import Recall, RecallEngine

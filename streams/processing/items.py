@@ -15,11 +15,13 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from streams.errors import BadMessage, TransientError
+from configs.errors import TransientError
+from streams.errors import BadMessage
 from streams.messages.dead_letters import dead_letter_output
-from streams.messages.fields import FloatVector, Item, ItemRemoval, decode_item
+from streams.messages.items import FloatVector, Item, ItemRemoval, decode_item
 from streams.metrics import ItemMetrics
-from streams.ports import DeadLetter, ItemIndex, Message, Outbox
+from streams.ports import DeadLetter, Message, Outbox
+from streams.recall.ports import ItemIndex
 
 _LOG = logging.getLogger("mindstream.items")
 

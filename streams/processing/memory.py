@@ -4,47 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-import numpy as np
-
-from model.serving.merge import PADDING
-from streams.ports import FloatArray, IdArray, IndexInfo, Output
-
-
-class MemoryIndex:
-    """Exact inner-product search over a dict of vectors."""
-
-    def __init__(self, model_version: str, dim: int) -> None:
-        self._version = model_version
-        self._dim = dim
-        self._vectors: dict[int, FloatArray] = {}
-
-    def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
-        Q = len(queries)
-        ids = np.full((Q, limit), PADDING, dtype=np.int64)
-        scores = np.full((Q, limit), -np.inf, dtype=np.float32)
-        if self._vectors:
-            known = np.array(list(self._vectors), dtype=np.int64)  # (N,)
-            found = queries @ np.stack(list(self._vectors.values())).T  # (Q, N)
-            best = np.argsort(-found, axis=1, kind="stable")[:, :limit]  # (Q, ≤ limit)
-            ids[:, : best.shape[1]] = known[best]
-            scores[:, : best.shape[1]] = np.take_along_axis(found, best, axis=1)
-        return ids, scores
-
-    def upsert(self, ids: IdArray, vectors: FloatArray) -> None:
-        self._vectors.update(zip(ids.tolist(), vectors.astype(np.float32), strict=True))
-
-    def delete(self, ids: IdArray) -> None:
-        for item_id in ids.tolist():
-            self._vectors.pop(item_id, None)
-
-    def get(self, ids: IdArray) -> Mapping[int, FloatArray]:
-        return {item_id: self._vectors[item_id] for item_id in ids.tolist() if item_id in self._vectors}
-
-    def settle(self) -> None:
-        pass
-
-    def describe(self) -> IndexInfo:
-        return IndexInfo(self._version, self._dim, "IP", len(self._vectors))
+from streams.ports import Output
 
 
 class MemoryHistoryStore:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from streams.ports import FloatArray, IdArray, ItemIndex, KnownItems
+from streams.recall.ports import FloatArray, IdArray, ItemIndex, KnownItems
 
 
 class HistoryEmbeddings:

@@ -10,8 +10,8 @@ import numpy as np
 
 from model.serving.inputs import windows
 from model.serving.merge import PADDING, Candidates, merge
-from streams.ports import FloatArray, IdArray, InterestEncoder, ItemIndex
 from streams.recall.embeddings import HistoryEmbeddings
+from streams.recall.ports import FloatArray, IdArray, InterestEncoder, ItemIndex
 
 #: Is told which stage has just ended: embed, encode, search, merge.
 Lap = Callable[[str], object]

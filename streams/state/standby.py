@@ -22,7 +22,8 @@ from contextlib import closing
 from typing import Any
 
 from streams.history import CorruptHistoryError
-from streams.state.restore import Changelog, Replica, corrupt, first_unread, listed
+from streams.state.changelog import Changelog, corrupt, listed
+from streams.state.replica import Replica, first_unread
 from streams.state.store import PartitionStores
 
 _LOG = logging.getLogger("mindstream.standby")

@@ -14,7 +14,8 @@ from typing import cast
 
 import rocksdict
 
-from streams.errors import FatalError, PartitionLost
+from configs.errors import FatalError
+from streams.errors import PartitionLost
 from streams.history import check_record, newer_record
 
 #: Key of the offset up to which a partition's database reflects the changelog. User ids are UTF-8: none holds 0xff.

@@ -18,13 +18,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from configs.errors import FatalError
 from configs.schema import WorkerConfig
-from streams.errors import BadMessage, FatalError
+from streams.errors import BadMessage
 from streams.history import History, IdVector, newer_record
-from streams.kafka.client import read_to_end, watermarks
+from streams.kafka.reading import read_to_end, watermarks
 from streams.kafka.topics import changelog_topic
+from streams.messages.clicks import decode_click
 from streams.messages.dead_letters import read_letter
-from streams.messages.fields import decode_click, decode_recommendation
+from streams.messages.recommendations import decode_recommendation
 from streams.ports import Message
 
 Place = tuple[int, int]  # partition, offset

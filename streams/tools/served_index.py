@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from configs.errors import MindstreamError
 from configs.schema import WorkerConfig
 from model.artifact import Artifact
 from model.data.clicks import Clicks
 from model.evaluation.measure import EvaluationError
 from model.serving.encoder import Encoder
-from streams.errors import MindstreamError
 from streams.milvus.index import MilvusIndex
 from streams.processing.items import SETTLE_AFTER
 from streams.recall.embeddings import HistoryEmbeddings

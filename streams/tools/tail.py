@@ -9,8 +9,8 @@ import click
 
 from configs.schema import WorkerConfig
 from streams.errors import BadMessage
-from streams.kafka.client import follow
-from streams.messages.fields import Recommendation, decode_recommendation
+from streams.kafka.reading import follow
+from streams.messages.recommendations import Recommendation, decode_recommendation
 
 #: Items shown of each recommendation; the whole list is in --json.
 _SHOWN = 8

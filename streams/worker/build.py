@@ -14,28 +14,33 @@ from typing import Any
 import faust
 from prometheus_client import CollectorRegistry
 
+from configs.errors import FatalError
 from configs.schema import Kafka, WorkerConfig
 from model.artifact import Artifact
-from streams.agents.agent import BatchAgent, RetryPolicy
+from streams.agents.agent import BatchAgent
 from streams.agents.consumer import WorkerApp
+from streams.agents.retrying import RetryPolicy
 from streams.artifacts import encoder_of, load_artifact
-from streams.errors import FatalError
 from streams.kafka.acls import check_rights, used_topics, worker_rights
-from streams.kafka.client import Positions
+from streams.kafka.offsets import Positions
 from streams.kafka.producer import KafkaOutbox
 from streams.kafka.topics import HEADER_BYTES, changelog_topic, check_changelog, check_topics, topic_id, topic_specs
 from streams.metrics import ClickMetrics, ItemMetrics, worker_registry
 from streams.milvus.index import MilvusIndex
-from streams.ports import ItemIndex
+from streams.milvus.observed import ObservedIndex
 from streams.processing.clicks import ClickProcessor
 from streams.processing.items import ItemProcessor
 from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.engine import RecallEngine
-from streams.state.restore import Changelog, Restorer, check_fences
+from streams.recall.ports import ItemIndex
+from streams.state.changelog import Changelog
+from streams.state.restore import Restorer, check_fences
 from streams.state.standby import Standby
 from streams.state.store import PartitionStores
-from streams.worker.health import Health, ObservedIndex, serve
-from streams.worker.watchdog import KafkaLag, Pulse, Watchdog
+from streams.worker.health import Health
+from streams.worker.http import serve
+from streams.worker.lag import KafkaLag
+from streams.worker.watchdog import Pulse, Watchdog
 
 _LOG = logging.getLogger("mindstream.worker")
 

@@ -17,8 +17,8 @@ from collections.abc import Collection
 import faust
 from threadpoolctl import threadpool_limits
 
+from configs.errors import EXIT_DEFECT
 from configs.schema import WorkerConfig
-from streams.errors import EXIT_DEFECT
 from streams.worker.build import Process, build
 
 _LOG = logging.getLogger("mindstream.worker")

@@ -25,61 +25,25 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from confluent_kafka import KafkaException
 from prometheus_client import Gauge
 
-from configs.schema import Kafka
-from streams.agents.agent import AgentState
-from streams.errors import EXIT_STALLED, FatalError, TransientError
-from streams.kafka.client import Positions, admin, read_to_end
+from configs.errors import EXIT_STALLED, TransientError
+from streams.agents.state import AgentState
+from streams.worker.lag import LagReader, Mark
+from streams.worker.standstill import Standstill
 
 _LOG = logging.getLogger("mindstream.watchdog")
 
 #: Seconds between two looks, at most; a fifth of the time-out if that is less.
 _EVERY = 5.0
-#: How fast the clock of a partition runs that may be waiting for its turn.
-_TURN = 0.1
-#: Seconds until a request to Kafka counts as unanswered.
-_TIMEOUT = 10.0
 #: Seconds between log lines while Kafka does not answer.
 _LOG_EVERY = 60.0
 #: Seconds that the last log lines get. The log itself may be what hangs: nobody reads the pipe.
 _LAST_WORDS = 2.0
-
-
-class Mark(NamedTuple):
-    """Where a group stands in a partition: the offset to read next, and the offset after the newest message."""
-
-    committed: int
-    end: int
-
-    @property
-    def lag(self) -> int:
-        return max(0, self.end - self.committed)
-
-
-class LagReader(Protocol):
-    """A view of one consumer group on one topic that needs nothing of the worker's consumer.
-
-    All methods raise `TransientError` when Kafka does not answer.
-    """
-
-    def marks(self) -> Mapping[int, Mark]:
-        """All partitions of the topic."""
-        ...
-
-    def readable(self, partition: int, offset: int) -> bool:
-        """Whether there is a message at or behind the offset."""
-        ...
-
-    def owned_by_others(self) -> Collection[int]:
-        """Partitions that other members of the group own."""
-        ...
 
 
 class Agent(Protocol):
@@ -104,51 +68,6 @@ class Pulse:
     def silence(self) -> float:
         """Seconds since the last beat."""
         return self._clock() - self._last
-
-
-class Standstill:
-    """How long each partition of one agent has stood still. Pure: time and offsets are given.
-
-    Args:
-        patience: seconds of retrying that excuse a standstill.
-    """
-
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
-        self._committed: dict[int, int] = {}
-        self._emptied = 0
-        self._restored = 0
-        self.seconds: dict[int, float] = {}
-
-    def look(self, state: AgentState, marks: Mapping[int, Mark], step: float, restored: int = 0) -> None:
-        """Bring `seconds` up to date, `step` seconds after the last look; `restored` records have been applied."""
-        moved = {p for p, mark in marks.items() if mark.committed != self._committed.get(p)}
-        busy = state.emptied == self._emptied
-        self._committed = {p: mark.committed for p, mark in marks.items()}
-        self._emptied = state.emptied
-        restoring = state.restoring and restored != self._restored
-        self._restored = restored
-        behind = {p for p, mark in marks.items() if mark.lag}
-        if state.owned:
-            behind &= state.owned
-            retrying = 0 < state.retrying < self._patience
-            excused = restoring or retrying
-            if busy and moved & state.owned:
-                step *= _TURN
-        else:
-            excused = bool(moved)
-        if excused:
-            self.seconds = {}
-        else:
-            before = self.seconds
-            self.seconds = {p: before[p] + step if p in before and p not in moved else 0.0 for p in behind}
-
-    def forget(self, partitions: Collection[int] | None = None) -> None:
-        """Start these clocks again; None = all, because it is not known what happened meanwhile."""
-        gone = set(self.seconds if partitions is None else partitions)
-        self.seconds = {p: seconds for p, seconds in self.seconds.items() if p not in gone}
-        if partitions is None:
-            self._committed = {}
 
 
 @dataclass
@@ -298,58 +217,3 @@ class Watchdog:
         if self._clock() - self._logged >= _LOG_EVERY:
             self._logged = self._clock()
             _LOG.warning("cannot tell whether the worker stands still: %s", fault)
-
-
-class KafkaLag:
-    """`LagReader` with confluent-kafka. For one thread.
-
-    Args:
-        kafka: the cluster.
-        group: consumer group.
-        topic: that it reads.
-        partitions: number of the topic's partitions.
-        client_id: by which the group's members show whether they are this process.
-    """
-
-    def __init__(self, kafka: Kafka, group: str, topic: str, partitions: int, client_id: str) -> None:
-        self._kafka = kafka
-        self._group = group
-        self._topic = topic
-        self._partitions = range(partitions)
-        self._client_id = client_id
-        self._positions = Positions(kafka, topic, group)
-
-    def marks(self) -> Mapping[int, Mark]:
-        """See `LagReader.marks`."""
-        try:
-            committed, ends = self._positions.committed(self._partitions), self._positions.ends(self._partitions)
-            begins = self._positions.begins([p for p, offset in committed.items() if offset is None])
-        except FatalError as error:
-            raise TransientError("Kafka", str(error)) from None  # whether the worker can go on is not decided here
-        return {p: Mark(begins.get(p, committed[p] or 0), end) for p, end in ends.items()}
-
-    def readable(self, partition: int, offset: int) -> bool:
-        """See `LagReader.readable`."""
-        try:
-            with closing(read_to_end(self._kafka, self._topic, {partition: offset})) as records:
-                return next(records, None) is not None
-        except FatalError as error:
-            raise TransientError("Kafka", str(error)) from None
-
-    def owned_by_others(self) -> Collection[int]:
-        """See `LagReader.owned_by_others`."""
-        # Only an admin client can tell. It may abort the process (see `Positions`): it is made for this question alone,
-        # which only a process asks that owns nothing.
-        client = admin(self._kafka)
-        try:
-            future = client.describe_consumer_groups([self._group], request_timeout=_TIMEOUT)[self._group]
-            group = future.result()
-        except KafkaException as error:
-            raise TransientError("Kafka", str(error.args[0])) from None
-        return {
-            tp.partition
-            for member in group.members
-            if member.client_id != self._client_id and member.assignment is not None
-            for tp in member.assignment.topic_partitions
-            if tp.topic == self._topic
-        }

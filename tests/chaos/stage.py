@@ -13,15 +13,15 @@ from random import Random
 
 import numpy as np
 
+from configs.errors import EXIT_TRANSIENT, TransientError
 from embedded import ports
 from embedded.errors import EmbeddedError
 from embedded.kafka import Kafka
 from embedded.server import Launch, Report, Server
 from embedded.stack import Stack
 from embedded.standalone import require_platform
-from streams.errors import EXIT_TRANSIENT, TransientError
-from streams.kafka.client import read_to_end, watermarks
-from streams.messages.fields import decode_recommendation
+from streams.kafka.reading import read_to_end, watermarks
+from streams.messages.recommendations import decode_recommendation
 from streams.tools.audit import AuditReport, audit_kafka
 from tests.chaos.fleet import Fleet, Leaving
 from tests.chaos.proxy import Proxy

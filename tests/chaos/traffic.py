@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from confluent_kafka import KafkaException
 
-from streams.errors import TransientError
+from configs.errors import TransientError
 from streams.kafka.client import fault
 from streams.kafka.producer import KafkaOutbox
-from streams.messages.fields import Click, encode_click, user_key
+from streams.messages.clicks import Click, encode_click, user_key
 from streams.ports import Output
 from tests.site import Site
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
+from configs.errors import FatalError, TransientError
 from configs.loader import load_worker
-from streams.errors import FatalError, TransientError
 from streams.milvus.index import MilvusIndex
-from streams.ports import FloatArray, ItemIndex
-from streams.processing.memory import MemoryIndex
+from streams.recall.memory import MemoryIndex
+from streams.recall.ports import FloatArray, ItemIndex
 from tests.site import wait_for
 
 DIM = 8

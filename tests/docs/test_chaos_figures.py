@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from streams.errors import EXIT_DEFECT, EXIT_STALLED, EXIT_TRANSIENT
+from configs.errors import EXIT_DEFECT, EXIT_STALLED, EXIT_TRANSIENT
 from streams.tools.audit import AuditReport
 from tests.chaos.fleet import Leaving
 from tests.chaos.stage import KILLED, Figures, table

@@ -13,7 +13,8 @@ from model.serving.inputs import model_input
 from producers.synthetic import Shape, generate
 from streams.history import History
 from streams.kafka.topics import changelog_topic
-from streams.messages.fields import Recommendation, decode_click, decode_recommendation
+from streams.messages.clicks import decode_click
+from streams.messages.recommendations import Recommendation, decode_recommendation
 from streams.tools.audit import audit_kafka
 from tests.site import Site, wait_for
 

@@ -11,14 +11,16 @@ import orjson
 import pytest
 
 import streams.tools.dead_letters
-from streams.errors import Reason, TransientError
-from streams.kafka.client import Record, read_to_end
+from configs.errors import TransientError
+from streams.errors import Reason
 from streams.kafka.producer import KafkaOutbox
+from streams.kafka.reading import Record, read_to_end
+from streams.messages.clicks import Click, encode_click
 from streams.messages.dead_letters import Place, dead_letter_output
-from streams.messages.fields import Click, encode_click
 from streams.ports import DeadLetter, Message, Output
 from streams.tools.audit import audit_kafka
-from streams.tools.dead_letters import Selection, find, replay_letters
+from streams.tools.dead_letters import Selection, find
+from streams.tools.dead_letters_replay import replay_letters
 from tests.site import Site, wait_for
 
 pytestmark = pytest.mark.integration

@@ -18,11 +18,15 @@ import orjson
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from streams.errors import BadMessage, TransientError
-from streams.kafka.client import read_to_end, watermarks
+from configs.errors import TransientError
+from streams.errors import BadMessage
+from streams.kafka.reading import read_to_end, watermarks
+from streams.messages.clicks import MAX_CLICK_BYTES, decode_click
 from streams.messages.dead_letters import Letter, Place, read_letter
-from streams.messages.fields import MAX_CLICK_BYTES, Item, ItemRemoval, decode_click, decode_item, decode_recommendation
-from streams.ports import FloatArray, Message, Output
+from streams.messages.items import Item, ItemRemoval, decode_item
+from streams.messages.recommendations import decode_recommendation
+from streams.ports import Message, Output
+from streams.recall.ports import FloatArray
 from streams.tools.audit import audit_kafka
 from tests.site import Site, wait_for
 from tests.unit.streams.messages.test_fuzz import TOKENS

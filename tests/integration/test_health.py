@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
+from configs.errors import EXIT_CONFIG, EXIT_STALLED, TransientError
 from embedded import ports
 from embedded.stack import Stack
-from streams.errors import EXIT_CONFIG, EXIT_STALLED, TransientError
 from streams.tools.audit import audit_kafka
 from tests.site import ROOT, Site, wait_for
 

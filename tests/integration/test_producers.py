@@ -16,14 +16,15 @@ from click.testing import CliRunner
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from configs.errors import EXIT_CONFIG
 from configs.loader import load_replay
 from configs.schema import ReplayConfig
 from model.artifact import save_artifact
 from producers import items, replay
 from producers.click_log import read_clicks
 from producers.generate import Shape, generate, write_clicks
-from streams.errors import EXIT_CONFIG
-from streams.messages.fields import Item, ItemRemoval, decode_click, decode_item
+from streams.messages.clicks import decode_click
+from streams.messages.items import Item, ItemRemoval, decode_item
 
 pytestmark = pytest.mark.integration
 

@@ -13,11 +13,12 @@ from confluent_kafka import Producer
 
 from configs.loader import load_worker
 from configs.schema import Kafka
-from streams.kafka.client import read_to_end
 from streams.kafka.producer import KafkaOutbox
+from streams.kafka.reading import read_to_end
 from streams.kafka.topics import changelog_topic, create_topics, topic_specs
 from streams.ports import Output
-from streams.state.restore import Changelog, Restorer
+from streams.state.changelog import Changelog
+from streams.state.restore import Restorer
 from streams.state.store import PartitionStores
 from streams.tools.audit import audit_kafka
 from tests.site import Site, wait_for

@@ -18,6 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ConfigResource,
 )
 
+from configs.errors import EXIT_CONFIG, FatalError, TransientError
 from configs.loader import load_worker
 from configs.schema import WorkerConfig
 from embedded.errors import EmbeddedError
@@ -25,15 +26,14 @@ from embedded.server import Place
 from embedded.stack import CACHE
 from embedded.standalone import require_platform
 from embedded.state import StateFile
-from streams.errors import EXIT_CONFIG, FatalError, TransientError
 from streams.kafka.acls import Right, check_rights, rights, worker_rights
 from streams.kafka.producer import KafkaOutbox
 from streams.kafka.topics import HEADER_BYTES, changelog_topic
 from streams.messages.dead_letters import dead_letter_output
-from streams.messages.fields import Recommendation, decode_recommendation
+from streams.messages.recommendations import Recommendation, decode_recommendation
 from streams.ports import DeadLetter, Message
 from streams.tools.audit import audit_kafka
-from streams.worker.watchdog import KafkaLag
+from streams.worker.lag import KafkaLag
 from tests.secure import SUPER, Authority, SecureKafka, SecureMilvus
 from tests.site import Site, wait_for
 

@@ -18,7 +18,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
 from streams.kafka.topics import topic_specs
-from streams.messages.fields import Recommendation, decode_recommendation
+from streams.messages.recommendations import Recommendation, decode_recommendation
 from streams.ports import Output
 from streams.state.store import PartitionStores
 from streams.tools.audit import audit_kafka

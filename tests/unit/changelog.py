@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
-from streams.errors import TransientError
+from configs.errors import TransientError
 from streams.history import History
 from streams.ports import Output
-from streams.state.restore import Changelog, ChangelogReader, Portion
+from streams.state.changelog import Changelog, ChangelogReader, Portion
 
 
 def record(fence: int, partition: int = 0) -> bytes:

@@ -8,13 +8,15 @@ import numpy as np
 import orjson
 from prometheus_client import CollectorRegistry
 
-from streams.errors import TransientError
+from configs.errors import TransientError
 from streams.metrics import ClickMetrics
-from streams.ports import FloatArray, IdArray, IndexInfo, Message, Output
+from streams.ports import Message, Output
 from streams.processing.clicks import ClickProcessor
-from streams.processing.memory import MemoryHistoryStore, MemoryIndex, MemoryOutbox
+from streams.processing.memory import MemoryHistoryStore, MemoryOutbox
 from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.engine import RecallEngine
+from streams.recall.memory import MemoryIndex
+from streams.recall.ports import FloatArray, IdArray, IndexInfo
 
 VERSION = "m1"
 

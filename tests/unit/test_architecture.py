@@ -22,8 +22,18 @@ ALLOWED = {
     "benchmarks": {"configs", "model", "streams", "producers", "embedded"},
 }
 #: Rooms that know no outside system: no I/O, no framework. A name without a slash behind it is a module.
-PURE = ("model/serving", "streams/messages", "streams/recall", "streams/processing", "streams/history.py")
-PURE += ("streams/ports.py", "streams/metrics.py", "streams/agents/batching.py", "streams/agents/commits.py")
+PURE = (
+    "model/serving",
+    "streams/messages",
+    "streams/recall",
+    "streams/processing",
+    "streams/errors.py",
+    "streams/history.py",
+    "streams/ports.py",
+    "streams/metrics.py",
+    "streams/agents/batching.py",
+    "streams/agents/commits.py",
+)
 PURE_MAY = {"numpy", "orjson", "prometheus_client"}
 #: Library → the only rooms (or modules) that may import it.
 ONLY_IN = {

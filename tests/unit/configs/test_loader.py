@@ -9,7 +9,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from configs.loader import ENVIRONMENT, FOLDER, ConfigError, load_replay, load_train, load_worker
+from configs.errors import ConfigError
+from configs.loader import ENVIRONMENT, FOLDER, load_replay, load_train, load_worker
 from configs.schema import ReplayConfig, TrainConfig, WorkerConfig
 
 LOADERS = {"worker": load_worker, "replay": load_replay, "mind": load_train}

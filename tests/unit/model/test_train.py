@@ -27,8 +27,8 @@ pytest.importorskip("paddle", reason="Paddle is not installed: pip install -e '.
 from configs.loader import load_train
 from model.artifact import Artifact
 from model.data.clicks import Clicks
-from model.data.users import encode_users
 from model.evaluation.runs import kept_epochs, seconds_by_epoch
+from model.evaluation.users import encode_users
 from model.serving.encoder import Encoder
 from model.train import main, train
 

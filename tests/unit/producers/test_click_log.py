@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers.click_log import ClickFileError, ClickLog, Malformed, in_time_order, parse_line, read_clicks
-from streams.messages.fields import Click, decode_click, encode_click, user_key
+from streams.messages.clicks import Click, decode_click, encode_click, user_key
 
 DATA = Path(os.environ.get("MINDSTREAM_DATA", Path(__file__).parents[4] / "shared" / "data"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"real data: no folder {DATA}; name it in MINDSTREAM_DATA")

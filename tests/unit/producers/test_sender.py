@@ -20,14 +20,15 @@ import orjson
 import pytest
 from click.testing import CliRunner, Result
 
-from configs.loader import ConfigError, load_replay
+from configs.errors import EXIT_CONFIG, EXIT_TRANSIENT, ConfigError, FatalError, TransientError
+from configs.loader import load_replay
 from configs.schema import ReplayConfig
 from model.artifact import save_artifact
 from producers import generate, items, replay
 from producers.click_log import ClickFileError, read_clicks
 from producers.sender import Report, Sender, send_all
-from streams.errors import EXIT_CONFIG, EXIT_TRANSIENT, FatalError, TransientError
-from streams.messages.fields import Item, ItemRemoval, decode_click, decode_item
+from streams.messages.clicks import decode_click
+from streams.messages.items import Item, ItemRemoval, decode_item
 
 Messages = list[tuple[int, bytes, bytes | None]]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
+from configs.errors import EXIT_TRANSIENT, TransientError
 from streams.__main__ import main
-from streams.errors import EXIT_TRANSIENT, TransientError
 
 
 @pytest.mark.parametrize(("system", "key"), [("Kafka", "kafka.bootstrap_servers"), ("Milvus", "milvus.uri")])

@@ -25,7 +25,7 @@ from benchmarks.scaling import Point, slope
 from configs.loader import load_train
 from embedded.new_items import NewItems
 from model.serving.encoder import Routing
-from streams.messages.fields import FloatVector
+from streams.messages.items import FloatVector
 
 RUN = Run(
     cpu="A processor",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from embedded.demo.scoreboard import Scoreboard, percentile
-from streams.messages.fields import Click, Recommendation
+from streams.messages.clicks import Click
+from streams.messages.recommendations import Recommendation
 
 
 class Clock:

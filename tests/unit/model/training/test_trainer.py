@@ -16,7 +16,8 @@ from rich.console import Console
 
 pytest.importorskip("paddle", reason="Paddle is not installed: pip install -e '.[cpu]'")
 
-from configs.loader import ConfigError, load_train
+from configs.errors import ConfigError
+from configs.loader import load_train
 from configs.schema import TrainConfig
 from model.training import trainer as module
 from model.training.checkpoint import Checkpoint, CheckpointError, Position

@@ -14,10 +14,13 @@ import pytest
 from faust.types import TP
 from prometheus_client import CollectorRegistry
 
+from configs.errors import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, FatalError, TransientError
 from streams.agents import batching as intake
-from streams.agents.agent import AgentState, BatchAgent, RetryPolicy
+from streams.agents.agent import BatchAgent
 from streams.agents.batching import Run
-from streams.errors import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, FatalError, PartitionLost, TransientError
+from streams.agents.retrying import RetryPolicy
+from streams.agents.state import AgentState
+from streams.errors import PartitionLost
 from streams.metrics import BatchMetrics
 from streams.ports import Message
 

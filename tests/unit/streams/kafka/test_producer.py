@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+from configs.errors import FatalError, TransientError
 from configs.loader import load_worker
-from streams.errors import FatalError, TransientError
 from streams.kafka.producer import KafkaOutbox
 from streams.ports import Output
 

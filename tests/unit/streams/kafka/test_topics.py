@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import streams.kafka.topics
+from configs.errors import FatalError
 from configs.loader import load_worker
-from streams.errors import FatalError
 from streams.kafka.topics import changelog_topic, check_changelog, topic_specs
 
 CONFIG = load_worker(None, (), {})

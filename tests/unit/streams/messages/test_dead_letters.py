@@ -20,7 +20,9 @@ from streams.messages.dead_letters import (
     replay_output,
 )
 from streams.ports import DeadLetter, Message, Output
-from streams.tools.dead_letters import Found, Selection, _fault, _plain, _readable, _summary, moment
+from streams.tools.dead_letters import Found, Selection, moment
+from streams.tools.dead_letters_replay import _fault
+from streams.tools.dead_letters_text import _plain, _readable, _summary
 
 optional_bytes = st.one_of(st.none(), st.binary(max_size=40))
 header_names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -11,19 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.errors import BadMessage
-from streams.messages.fields import (
-    Click,
-    Item,
-    ItemRemoval,
-    Recommendation,
-    decode_click,
-    decode_item,
-    decode_recommendation,
-    encode_click,
-    encode_item,
-    encode_recommendation,
-    user_key,
-)
+from streams.messages.clicks import Click, decode_click, encode_click, user_key
+from streams.messages.items import Item, ItemRemoval, decode_item, encode_item
+from streams.messages.recommendations import Recommendation, decode_recommendation, encode_recommendation
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 item_ids = int64.filter(lambda i: i != 0)

@@ -18,19 +18,9 @@ from jsonschema import Draft202012Validator
 
 from streams.errors import BadMessage, Reason
 from streams.history import History, apply_clicks
-from streams.messages.fields import (
-    Click,
-    Item,
-    ItemRemoval,
-    Recommendation,
-    decode_click,
-    decode_item,
-    decode_recommendation,
-    encode_click,
-    encode_item,
-    encode_recommendation,
-    user_key,
-)
+from streams.messages.clicks import Click, decode_click, encode_click, user_key
+from streams.messages.items import Item, ItemRemoval, decode_item, encode_item
+from streams.messages.recommendations import Recommendation, decode_recommendation, encode_recommendation
 from streams.ports import Message
 from tests.unit.fakes import ClickWorld
 

@@ -20,19 +20,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from streams.errors import BadMessage
-from streams.messages.fields import (
-    MAX_USER_ID_BYTES,
-    Click,
-    Item,
-    Recommendation,
-    decode_click,
-    decode_item,
-    decode_recommendation,
-    encode_click,
-    encode_item,
-    encode_recommendation,
-    user_key,
-)
+from streams.messages.clicks import Click, decode_click, encode_click, user_key
+from streams.messages.fields import MAX_USER_ID_BYTES
+from streams.messages.items import Item, decode_item, encode_item
+from streams.messages.recommendations import Recommendation, decode_recommendation, encode_recommendation
 
 FOLDER = Path(__file__).parents[4] / "streams" / "messages" / "schemas"
 NAMES = ("click", "item", "recommendation")

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.errors import TransientError
+from configs.errors import TransientError
 from streams.history import History
-from streams.messages.fields import decode_recommendation
+from streams.messages.recommendations import decode_recommendation
 from streams.metrics import STAGES
 from streams.ports import Message
 from tests.unit.fakes import ClickWorld, CrashingOutbox, click_message

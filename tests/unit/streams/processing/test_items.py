@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from streams.errors import TransientError
-from streams.messages.fields import Item, encode_item
+from configs.errors import TransientError
+from streams.messages.items import Item, encode_item
 from streams.metrics import ItemMetrics
 from streams.ports import Message
 from streams.processing.items import SETTLE_AFTER, SETTLE_ANYWAY, ItemProcessor
-from streams.processing.memory import MemoryIndex, MemoryOutbox
+from streams.processing.memory import MemoryOutbox
+from streams.recall.memory import MemoryIndex
 from tests.unit.fakes import FailingIndex
 
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.errors import FatalError, PartitionLost, TransientError
+from configs.errors import FatalError, TransientError
+from streams.errors import PartitionLost
 from streams.history import History, newer_record
-from streams.kafka.client import Positions
+from streams.kafka.offsets import Positions
 from streams.ports import Output
 from streams.state.restore import Restorer, check_fences
 from streams.state.store import PartitionStores

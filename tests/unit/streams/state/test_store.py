@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from streams.errors import FatalError, PartitionLost
+from configs.errors import FatalError
+from streams.errors import PartitionLost
 from streams.history import CorruptHistoryError
 from streams.state.store import PartitionStores
 from tests.unit.changelog import record

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 import streams.tools.audit
+from configs.errors import FatalError
 from configs.loader import load_worker
-from streams.errors import FatalError
 from streams.history import History
-from streams.kafka.client import Record
+from streams.kafka.reading import Record
 from streams.kafka.topics import changelog_topic
 from streams.messages.dead_letters import dead_letter_output
-from streams.messages.fields import decode_recommendation, encode_recommendation
+from streams.messages.recommendations import decode_recommendation, encode_recommendation
 from streams.ports import DeadLetter, Message, Output
 from streams.tools.audit import AuditReport, Place, audit, audit_kafka
 from tests.unit.fakes import ClickWorld, click_message

@@ -14,12 +14,15 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from streams.agents.agent import AgentState
-from streams.errors import FatalError, TransientError
-from streams.processing.memory import MemoryIndex
+from configs.errors import FatalError, TransientError
+from streams.agents.state import AgentState
+from streams.milvus.observed import ObservedIndex
+from streams.recall.memory import MemoryIndex
 from streams.worker import health
-from streams.worker.health import Health, ObservedIndex, serve
-from streams.worker.watchdog import Mark, Pulse, Watchdog
+from streams.worker.health import Health
+from streams.worker.http import serve
+from streams.worker.lag import Mark
+from streams.worker.watchdog import Pulse, Watchdog
 from tests.unit.fakes import FailingIndex
 
 READY = AgentState(frozenset({0, 3}), True, False, 0.0, 0, None, 0.0)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from configs.errors import FatalError
 from configs.loader import load_worker
 from model.artifact import save_artifact
 from streams.artifacts import encoder_of
-from streams.errors import FatalError
 from streams.worker import build as app
 from streams.worker import process as worker
 from tests.unit.model.test_artifact import content

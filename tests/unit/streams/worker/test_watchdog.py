@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from streams.agents.agent import AgentState
-from streams.errors import EXIT_STALLED, TransientError
-from streams.worker.watchdog import Mark, Pulse, Watchdog
+from configs.errors import EXIT_STALLED, TransientError
+from streams.agents.state import AgentState
+from streams.worker.lag import Mark
+from streams.worker.watchdog import Pulse, Watchdog
 
 TIMEOUT = 100.0
 BUDGET = 300.0

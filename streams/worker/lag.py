@@ -1,0 +1,103 @@
+"""The lag of a consumer group, read without the worker's consumer."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from contextlib import closing
+from typing import NamedTuple, Protocol
+
+from confluent_kafka import KafkaException
+
+from configs.errors import FatalError, TransientError
+from configs.schema import Kafka
+from streams.kafka.client import admin
+from streams.kafka.offsets import Positions
+from streams.kafka.reading import read_to_end
+
+#: Seconds until a request to Kafka counts as unanswered.
+_TIMEOUT = 10.0
+
+
+class Mark(NamedTuple):
+    """Where a group stands in a partition: the offset to read next, and the offset after the newest message."""
+
+    committed: int
+    end: int
+
+    @property
+    def lag(self) -> int:
+        return max(0, self.end - self.committed)
+
+
+class LagReader(Protocol):
+    """A view of one consumer group on one topic that needs nothing of the worker's consumer.
+
+    All methods raise `TransientError` when Kafka does not answer.
+    """
+
+    def marks(self) -> Mapping[int, Mark]:
+        """All partitions of the topic."""
+        ...
+
+    def readable(self, partition: int, offset: int) -> bool:
+        """Whether there is a message at or behind the offset."""
+        ...
+
+    def owned_by_others(self) -> Collection[int]:
+        """Partitions that other members of the group own."""
+        ...
+
+
+class KafkaLag:
+    """`LagReader` with confluent-kafka. For one thread.
+
+    Args:
+        kafka: the cluster.
+        group: consumer group.
+        topic: that it reads.
+        partitions: number of the topic's partitions.
+        client_id: by which the group's members show whether they are this process.
+    """
+
+    def __init__(self, kafka: Kafka, group: str, topic: str, partitions: int, client_id: str) -> None:
+        self._kafka = kafka
+        self._group = group
+        self._topic = topic
+        self._partitions = range(partitions)
+        self._client_id = client_id
+        self._positions = Positions(kafka, topic, group)
+
+    def marks(self) -> Mapping[int, Mark]:
+        """See `LagReader.marks`."""
+        try:
+            committed, ends = self._positions.committed(self._partitions), self._positions.ends(self._partitions)
+            begins = self._positions.begins([p for p, offset in committed.items() if offset is None])
+        except FatalError as error:
+            raise TransientError("Kafka", str(error)) from None  # whether the worker can go on is not decided here
+        return {p: Mark(begins.get(p, committed[p] or 0), end) for p, end in ends.items()}
+
+    def readable(self, partition: int, offset: int) -> bool:
+        """See `LagReader.readable`."""
+        try:
+            with closing(read_to_end(self._kafka, self._topic, {partition: offset})) as records:
+                return next(records, None) is not None
+        except FatalError as error:
+            raise TransientError("Kafka", str(error)) from None
+
+    def owned_by_others(self) -> Collection[int]:
+        """See `LagReader.owned_by_others`."""
+        # Only an admin client can tell. It may abort the process (see `Positions`): it is made for this question alone,
+        # which only a process asks that owns nothing.
+        client = admin(self._kafka)
+        try:
+            future = client.describe_consumer_groups([self._group], request_timeout=_TIMEOUT)[self._group]
+            group = future.result()
+        except KafkaException as error:
+            raise TransientError("Kafka", str(error.args[0])) from None
+        return {
+            tp.partition
+            for member in group.members
+            if member.client_id != self._client_id and member.assignment is not None
+            for tp in member.assignment.topic_partitions
+            if tp.topic == self._topic
+        }

@@ -1,0 +1,107 @@
+"""Reading topics through a consumer that joins no group."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+import streams.kafka.reading
+from configs.errors import TransientError
+from configs.loader import load_worker
+from streams.kafka.reading import follow
+from streams.worker.lag import KafkaLag
+
+
+class _Event:
+    """A message, or what librdkafka says instead of one."""
+
+    def __init__(self, offset: int, error: KafkaError | None = None) -> None:
+        self._offset = offset
+        self._error = error
+
+    def error(self) -> KafkaError | None:
+        return self._error
+
+    def topic(self) -> str:
+        return "clicks"
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return self._offset
+
+    def key(self) -> bytes | None:
+        return None
+
+    value = headers = key
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 0
+
+
+class _ReadingConsumer:
+    """Gives one event at a time; its partition ends at offset 9."""
+
+    def __init__(self, *events: _Event) -> None:
+        self._events = list(events)
+        self._position = 0
+        self.closed = False
+
+    def get_watermark_offsets(self, place: TopicPartition, timeout: float) -> tuple[int, int]:
+        return 0, 9
+
+    def assign(self, places: list[TopicPartition]) -> None:
+        self._position = places[0].offset if places else 9
+
+    def consume(self, most: int, timeout: float) -> list[_Event]:
+        if not self._events:
+            self._position = 9  # nothing but markers and what compaction took
+            return []
+        event = self._events.pop(0)
+        if event.error() is None:
+            self._position = event.offset() + 1
+        return [event]
+
+    def position(self, places: list[TopicPartition]) -> list[TopicPartition]:
+        return [TopicPartition("clicks", 0, self._position)]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+NO_GROUP = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
+
+
+def _readable(monkeypatch: pytest.MonkeyPatch, offset: int, *events: _Event) -> bool:
+    consumer = _ReadingConsumer(*events)
+    monkeypatch.setattr(streams.kafka.reading, "Consumer", lambda *_, **__: consumer)
+    try:
+        return KafkaLag(load_worker().kafka, "shop", "clicks", 1, "me").readable(0, offset)
+    finally:
+        assert consumer.closed
+
+
+def test_the_watchdog_needs_no_right_to_a_group_to_see_that_a_message_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _readable(monkeypatch, 5, _Event(0, NO_GROUP), _Event(5))
+    assert not _readable(monkeypatch, 5, _Event(0, NO_GROUP)), "offsets without messages"
+    assert not _readable(monkeypatch, 9), "the end"
+
+
+def test_the_watchdog_knows_nothing_when_kafka_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(TransientError):
+        _readable(monkeypatch, 5, _Event(0, KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
+
+
+def test_a_broker_that_goes_between_two_questions_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(_ReadingConsumer):
+        def get_watermark_offsets(self, place: TopicPartition, timeout: float) -> tuple[int, int]:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+    topics = {"clicks": SimpleNamespace(partitions=[0])}
+    monkeypatch.setattr(streams.kafka.reading, "metadata", lambda _: SimpleNamespace(topics=topics))
+    monkeypatch.setattr(streams.kafka.reading, "Consumer", lambda *_, **__: Gone())
+    with pytest.raises(TransientError):
+        next(follow(load_worker().kafka, ["clicks"]))
