@@ -105,7 +105,7 @@ def measure(
         click.ClickException: a benchmark could not be finished.
     """
     from benchmarks.harness.errors import BenchmarkError
-    from benchmarks.harness.servers import Stage
+    from benchmarks.harness.servers import BenchmarkServers
     from configs.errors import MindstreamError
     from embedded.errors import EmbeddedError
     from embedded.standalone import best_flavour
@@ -122,7 +122,7 @@ def measure(
     results: list[Result] = []
     try:
         _write(path, run, results)  # a path that cannot be written is found now, not after minutes
-        with Stage(folder, kind, lambda text: click.echo(f"  {text}", err=True)) as stage:
+        with BenchmarkServers(folder, kind, lambda text: click.echo(f"  {text}", err=True)) as stage:
             for name, benchmark in benchmarks.items():
                 click.echo(f"▸ {name}: {NAMES[name]}", err=True)
                 before = os.getloadavg()[0]

@@ -25,7 +25,7 @@ from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import random_artifact
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.report import ROOT, Figure
-from benchmarks.harness.servers import Stage
+from benchmarks.harness.servers import BenchmarkServers
 from model.artifact import Artifact
 from model.serving.encoder import Encoder
 from model.serving.inputs import model_input
@@ -39,7 +39,7 @@ _ONE_THREAD = dict.fromkeys(
 )
 
 
-def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
+def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     folder = stage.folder / "encoder"
     random_artifact(folder, sizes["catalogue"], sizes["dim"], sizes["length"])
     stage.report(f"Encoding {sizes['rounds']:,} batches of {sizes['users']} users")

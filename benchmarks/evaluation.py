@@ -13,7 +13,7 @@ from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import random_artifact
 from benchmarks.harness.isolated import alone
 from benchmarks.harness.report import Figure
-from benchmarks.harness.servers import Stage
+from benchmarks.harness.servers import BenchmarkServers
 
 #: Its memory includes the artifact's mapped files.
 _PROGRAM = """
@@ -35,7 +35,7 @@ found = {"seconds": time.perf_counter() - begin, "cpu": time.process_time() - cp
 """
 
 
-def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
+def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     folder = stage.folder / "evaluation"
     random_artifact(folder, sizes["items"], sizes["dim"], sizes["length"])
     stage.report(f"Measuring {sizes['users']:,} users on {sizes['items']:,} items")

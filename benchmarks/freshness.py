@@ -18,7 +18,7 @@ from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop
 from benchmarks.harness.process import Worker
 from benchmarks.harness.report import Figure, percentiles
-from benchmarks.harness.servers import Stage
+from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.latency import LITE, STANDALONE, sustained
 from embedded.new_items import GIVE_UP, NewItems
 from producers.cli import progress_bar
@@ -28,7 +28,7 @@ _RATE = 5
 _UNDER_WAY = round(_RATE * GIVE_UP)
 
 
-def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
+def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     shop = Shop.of(stage.folder / "freshness", sizes)
     stop = threading.Event()
     with (

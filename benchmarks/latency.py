@@ -25,8 +25,8 @@ from benchmarks.harness.data import Shop
 from benchmarks.harness.process import Worker
 from benchmarks.harness.report import Curve, Figure, percentiles
 from benchmarks.harness.searches import index, interests
-from benchmarks.harness.servers import Stage
-from benchmarks.harness.site import Site
+from benchmarks.harness.servers import BenchmarkServers
+from benchmarks.harness.site import BenchmarkSite
 from producers.click_log import ClickLog
 
 #: Parts of the sustained rate, in percent.
@@ -37,7 +37,7 @@ _IDLE = 2.0
 _SEARCHES = 20
 
 
-def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
+def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
     shop = Shop.of(stage.folder / "latency", sizes)
     with stage.index(shop.artifact), sustained(stage, shop, sizes, "clicks") as steady:
 
@@ -85,7 +85,7 @@ class Pace(NamedTuple):
         ]
 
 
-def _pace(stage: Stage, steady: Steady, name: str, rate: float, seconds: int) -> Pace:
+def _pace(stage: BenchmarkServers, steady: Steady, name: str, rate: float, seconds: int) -> Pace:
     stage.report(f"Sending {rate:.1f} clicks/s for {seconds} s")
     before = steady.worker.batches()
     steady.site.send(steady.log, limit=max(1, round(rate * seconds)), rate=rate)
@@ -109,7 +109,7 @@ def _curve(quantile: int, paces: Sequence[Pace]) -> Curve:
     return Curve(f"p{quantile}", "clicks/s", "ms", [pace.rate for pace in paces], values)
 
 
-def _search(stage: Stage, site: Site, shop: Shop, users: int) -> list[float]:
+def _search(stage: BenchmarkServers, site: BenchmarkSite, shop: Shop, users: int) -> list[float]:
     """Seconds of searches for so many users, one after the other."""
     asked = interests(shop, shop.rounds(), users).reshape(-1, shop.artifact.dim)
     limit = site.config.recall.top_k + site.config.history.length
@@ -125,7 +125,7 @@ def _search(stage: Stage, site: Site, shop: Shop, users: int) -> list[float]:
 class Steady(NamedTuple):
     """A worker that answers a backlog at `rate` clicks/s, with what comes next: clicks to send, and a recorder."""
 
-    site: Site
+    site: BenchmarkSite
     worker: Worker
     log: ClickLog
     rate: float
@@ -133,7 +133,7 @@ class Steady(NamedTuple):
 
 
 @contextmanager
-def sustained(stage: Stage, shop: Shop, sizes: Sizes, agents: str) -> Iterator[Steady]:
+def sustained(stage: BenchmarkServers, shop: Shop, sizes: Sizes, agents: str) -> Iterator[Steady]:
     """Have a worker with these agents answer backlogs of clicks in rounds, and keep it."""
     traffic = shop.rounds()
     log = traffic.clicks()
@@ -145,13 +145,15 @@ def sustained(stage: Stage, shop: Shop, sizes: Sizes, agents: str) -> Iterator[S
             yield Steady(site, worker, log, rate, recorder)
 
 
-def warm_rate(site: Site, worker: Worker, recorder: Recorder, log: ClickLog, clicks: int) -> float:
+def warm_rate(site: BenchmarkSite, worker: Worker, recorder: Recorder, log: ClickLog, clicks: int) -> float:
     """Clicks/s at which a worker answers the second of two backlogs of so many clicks."""
     answer_backlog(site, [worker], recorder, log, clicks)
     return answer_backlog(site, [worker], recorder, log, clicks).rate()
 
 
-def answer_backlog(site: Site, workers: Sequence[Worker], recorder: Recorder, log: ClickLog, clicks: int) -> Phase:
+def answer_backlog(
+    site: BenchmarkSite, workers: Sequence[Worker], recorder: Recorder, log: ClickLog, clicks: int
+) -> Phase:
     """Have workers answer so many clicks, sent at once."""
     site.send(log, limit=clicks)
     for worker in workers:

@@ -19,8 +19,8 @@ from benchmarks.harness.data import Shop
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.process import Worker
 from benchmarks.harness.report import Curve, Figure
-from benchmarks.harness.servers import PATIENCE, Stage
-from benchmarks.harness.site import Site
+from benchmarks.harness.servers import PATIENCE, BenchmarkServers
+from benchmarks.harness.site import BenchmarkSite
 from benchmarks.latency import LITE, STANDALONE, warm_rate
 from streams.tools.audit import audit_kafka
 
@@ -29,7 +29,7 @@ _EVERY = 0.5
 _MIB = 2**20
 
 
-def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
+def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
     shop = Shop.of(stage.folder / "pressure", sizes)
     log = shop.rounds().clicks()
     with (
@@ -70,7 +70,9 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
     ]
 
 
-def _watch(site: Site, worker: Worker, begin: float, sent: Callable[[], bool]) -> list[tuple[float, int, int, bool]]:
+def _watch(
+    site: BenchmarkSite, worker: Worker, begin: float, sent: Callable[[], bool]
+) -> list[tuple[float, int, int, bool]]:
     """(seconds, bytes, lag, whether all is sent) until everything is sent and answered."""
     seen: list[tuple[float, int, int, bool]] = []
     moved = time.monotonic()

@@ -11,15 +11,15 @@ from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import click_log, random_artifact
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.report import Figure
-from benchmarks.harness.servers import Stage
-from benchmarks.harness.site import Site
+from benchmarks.harness.servers import BenchmarkServers
+from benchmarks.harness.site import BenchmarkSite
 from producers.cli import progress_bar
 from producers.items import item_messages, items_sender
 from producers.replay import clicks_sender, replay
 from producers.sender import Report, send_all
 
 
-def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
+def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     with stage.site("producers") as site:
         items = _publish(stage, site, sizes)
         clicks = _replay(stage, site, sizes)
@@ -29,7 +29,7 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
     ]
 
 
-def _publish(stage: Stage, site: Site, sizes: Sizes) -> Report:
+def _publish(stage: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Report:
     artifact = random_artifact(stage.folder / "producers", sizes["items"], sizes["dim"])
     stage.report(f"Publishing {sizes['items']:,} items")
     sender = items_sender(site.replay)
@@ -39,7 +39,7 @@ def _publish(stage: Stage, site: Site, sizes: Sizes) -> Report:
     return _whole(report)
 
 
-def _replay(stage: Stage, site: Site, sizes: Sizes) -> Report:
+def _replay(stage: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Report:
     log = click_log(sizes["clicks"], sizes["users"], items=min(5_000, sizes["items"]))
     stage.report(f"Replaying {sizes['clicks']:,} clicks")
     with progress_bar(sizes["clicks"], "clicks") as show:

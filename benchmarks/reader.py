@@ -21,7 +21,7 @@ from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.isolated import alone
 from benchmarks.harness.report import Figure
-from benchmarks.harness.servers import Stage
+from benchmarks.harness.servers import BenchmarkServers
 from producers.generate import write_clicks
 from producers.synthetic import Shape, SyntheticClicks, generate
 
@@ -34,7 +34,7 @@ found = {"seconds": time.perf_counter() - begin, "clicks": len(clicks.items), "m
 """
 
 
-def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
+def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     C, U, N = sizes["clicks"], sizes["users"], sizes["items"]
     tastes = min(20, N)
     folder = stage.folder / "reader"

@@ -22,7 +22,7 @@ from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import FloatMatrix, IntVector, Shop
 from benchmarks.harness.report import Curve, Figure
 from benchmarks.harness.searches import index, interests
-from benchmarks.harness.servers import Stage
+from benchmarks.harness.servers import BenchmarkServers
 from configs.loader import load_worker
 from model.evaluation.search import exact_top
 from streams.milvus.index import MilvusIndex
@@ -38,14 +38,14 @@ _PROBES = (8, 16, 32, 64)
 class Compressed(MilvusIndex):
     """IVF_SQ8 in the place of HNSW; `milvus.hnsw_ef` says how many lists a search reads."""
 
-    def _kind(self) -> tuple[str, dict[str, int]]:
+    def _index_params(self) -> tuple[str, dict[str, int]]:
         return "IVF_SQ8", {"nlist": _LISTS}
 
-    def _effort(self, limit: int) -> dict[str, int]:  # noqa: ARG002 - reads whole lists
+    def _search_params(self, limit: int) -> dict[str, int]:  # noqa: ARG002 - reads whole lists
         return {"nprobe": self._settings.hnsw_ef}
 
 
-def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
+def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
     shop = Shop.of(stage.folder / "recall", sizes)
     config = load_worker()
     top, asked = config.recall.top_k, config.recall.top_k + config.history.length

@@ -17,11 +17,11 @@ from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.isolated import alone
 from benchmarks.harness.report import Figure
-from benchmarks.harness.servers import Stage
-from benchmarks.harness.site import Site
+from benchmarks.harness.servers import BenchmarkServers
+from benchmarks.harness.site import BenchmarkSite
 from producers.cli import progress_bar
 from streams.history import History
-from streams.kafka.producer import KafkaOutbox
+from streams.kafka.producer import KafkaRecordProducer
 from streams.kafka.topics import changelog_topic
 from streams.messages.clicks import user_key
 from streams.ports import Output
@@ -33,14 +33,14 @@ _SENT = 20_000
 _PROGRAM = """
 import logging, pathlib, sys, time
 from configs.loader import load_worker
-from streams.processing.memory import MemoryOutbox
+from streams.processing.memory import MemoryRecordProducer
 from streams.state.restore import Changelog, Restorer
 from streams.state.store import PartitionStores
 logging.basicConfig(level="INFO")
 folder, topic, *sets = sys.argv[1:]
 config = load_worker(overrides=sets)
 stores = PartitionStores(pathlib.Path(folder))
-restorer = Restorer(Changelog(config.kafka, topic), stores, MemoryOutbox())
+restorer = Restorer(Changelog(config.kafka, topic), stores, MemoryRecordProducer())
 found = {"restored": [], "seconds": [], "cpu": []}
 for _ in range(2):
     begin, cpu = time.perf_counter(), time.process_time()
@@ -51,7 +51,7 @@ stores.close()
 """
 
 
-def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
+def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     users, items = sizes["users"], sizes["items"]
     folder = stage.folder / "restore"
     with stage.site("restore", settings={"topics.partitions": sizes["partitions"]}) as site:
@@ -75,10 +75,10 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
     ]
 
 
-def _fill(site: Site, topic: str, users: int, items: int) -> int:
+def _fill(site: BenchmarkSite, topic: str, users: int, items: int) -> int:
     """Returns the bytes of one record."""
     rng = np.random.default_rng(0)
-    outbox = KafkaOutbox(site.config.kafka, site.config.topics.max_message_bytes)
+    producer = KafkaRecordProducer(site.config.kafka, site.config.topics.max_message_bytes)
     partitions, size = site.config.topics.partitions, 0
     with progress_bar(users, "histories") as show:
         for begin in range(0, users, _SENT):
@@ -88,12 +88,12 @@ def _fill(site: Site, topic: str, users: int, items: int) -> int:
                 history = History(partition, user, rng.integers(1, items + 1, _LENGTH)).to_bytes()
                 outputs.append(Output(topic, user_key(user), history, partition))
                 size = len(history)
-            outbox.send(outputs)
+            producer.send(outputs)
             show(begin + len(outputs))
     return size
 
 
-def _restore(site: Site, topic: str, folder: Path) -> Any:
+def _restore(site: BenchmarkSite, topic: str, folder: Path) -> Any:
     sets = [f"kafka.bootstrap_servers={site.config.kafka.bootstrap_servers}"]
     sets += [f"topics.partitions={site.config.topics.partitions}"]
     return alone(_PROGRAM, str(folder), topic, *sets)

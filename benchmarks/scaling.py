@@ -22,8 +22,8 @@ from benchmarks.harness.answers import Recorder
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop, Traffic
 from benchmarks.harness.report import Curve, Figure
-from benchmarks.harness.servers import Stage
-from benchmarks.harness.site import Site
+from benchmarks.harness.servers import BenchmarkServers
+from benchmarks.harness.site import BenchmarkSite
 from benchmarks.latency import answer_backlog
 from model.artifact import Artifact
 
@@ -73,7 +73,7 @@ _SLOPES = (
 )
 
 
-def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
+def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
     base = {"items": sizes["items"], "users": sizes["users"], "top-k": 50, "history": 20, "workers": 1}
     points: dict[tuple[str, int], Point] = {}
     for what, value, point in _points(stage, sizes, base):
@@ -95,7 +95,7 @@ def slope(by: str, what: str, points: Mapping[tuple[str, int], Point]) -> Figure
     return Figure(f"{what} by {by}", 1e6 * grown / _MIB / (many - few), f"MiB / million {by}")
 
 
-def _points(stage: Stage, sizes: Sizes, base: Mapping[str, int]) -> Iterator[tuple[str, int, Point]]:
+def _points(stage: BenchmarkServers, sizes: Sizes, base: Mapping[str, int]) -> Iterator[tuple[str, int, Point]]:
     n = sizes["values"]
     changed = {what: [round(base[what] * part) for part in parts[-n:]] for what, parts in _VALUES.items()}
 
@@ -126,7 +126,7 @@ def _points(stage: Stage, sizes: Sizes, base: Mapping[str, int]) -> Iterator[tup
 
 
 def _measure(
-    stage: Stage, sizes: Sizes, artifact: Artifact, traffic: Traffic, *, top_k: int = 50, workers: int = 1
+    stage: BenchmarkServers, sizes: Sizes, artifact: Artifact, traffic: Traffic, *, top_k: int = 50, workers: int = 1
 ) -> Point:
     settings = {
         "batch.size": sizes["batch"],
@@ -155,7 +155,7 @@ def _measure(
         )
 
 
-def _disk(site: Site, workers: int) -> int:
+def _disk(site: BenchmarkSite, workers: int) -> int:
     folders: list[Path] = [site.data_dir(str(number)) / "history" for number in range(workers)]
     return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
 

@@ -30,8 +30,8 @@ from benchmarks.harness.data import Shop, Traffic
 from benchmarks.harness.process import Worker
 from benchmarks.harness.report import Curve, Figure, percentiles
 from benchmarks.harness.searches import index, interests
-from benchmarks.harness.servers import Stage
-from benchmarks.harness.site import Site
+from benchmarks.harness.servers import BenchmarkServers
+from benchmarks.harness.site import BenchmarkSite
 from benchmarks.yardsticks.clients import drive
 from embedded.ports import pick
 
@@ -81,7 +81,7 @@ class Drained:
         return Curve(name, "seconds", "clicks answered", seconds.tolist(), clicks.tolist())
 
 
-def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
+def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
     shop = Shop.of(stage.folder / "throughput", sizes)
     settings = {"batch.size": sizes["batch"], "milvus.timeout": 60.0}
     rounds, sessions = shop.rounds(), shop.sessions()
@@ -127,7 +127,9 @@ def run(stage: Stage, sizes: Sizes) -> Sequence[Figure | Curve]:
     ]
 
 
-def _drain(stage: Stage, site: Site, traffic: Traffic, clicks: int, module: str = "streams") -> Drained:
+def _drain(
+    stage: BenchmarkServers, site: BenchmarkSite, traffic: Traffic, clicks: int, module: str = "streams"
+) -> Drained:
     """Have a worker answer a backlog."""
     stage.report(f"Sending {clicks:,} clicks")
     site.remember(traffic)
@@ -140,12 +142,14 @@ def _drain(stage: Stage, site: Site, traffic: Traffic, clicks: int, module: str 
     return Drained(Recorder(site).phase(), cpu, stages)
 
 
-def _cpu(stage: Stage, worker: Worker) -> dict[str, float]:
+def _cpu(stage: BenchmarkServers, worker: Worker) -> dict[str, float]:
     """Process → CPU seconds so far, of all that run."""
     return {"the worker": worker.cpu, "the benchmark": time.process_time()} | stage.server_cpu()
 
 
-def _limit(stage: Stage, site: Site, shop: Shop, traffic: Traffic, sizes: Sizes) -> dict[int, float]:
+def _limit(
+    stage: BenchmarkServers, site: BenchmarkSite, shop: Shop, traffic: Traffic, sizes: Sizes
+) -> dict[int, float]:
     """Requests in flight → users a second whose searches Milvus answers, asked as the worker asks."""
     stage.report("Asking Milvus directly")
     config, dim = site.config, shop.artifact.dim
@@ -174,7 +178,7 @@ def _limit(stage: Stage, site: Site, shop: Shop, traffic: Traffic, sizes: Sizes)
 
 
 def _baseline(
-    stage: Stage, site: Site, shop: Shop, traffic: Traffic, sizes: Sizes
+    stage: BenchmarkServers, site: BenchmarkSite, shop: Shop, traffic: Traffic, sizes: Sizes
 ) -> tuple[list[Figure], dict[tuple[int, int], float]]:
     """Figures of the baseline, and its users a second by clients and users in a request."""
     histories = traffic.histories(_ASKED, shop.artifact.history_length, np.random.default_rng(0))
@@ -198,7 +202,7 @@ def _baseline(
     return figures, rates
 
 
-def _plain_faust(stage: Stage, site: Site, kind: str, clicks: int) -> tuple[float, float]:
+def _plain_faust(stage: BenchmarkServers, site: BenchmarkSite, kind: str, clicks: int) -> tuple[float, float]:
     """Clicks a second and CPU seconds for each of them."""
     stage.report(f"Reading the clicks with plain Faust: {kind}")
     broker, topics = site.config.kafka.bootstrap_servers, site.config.topics

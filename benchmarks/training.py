@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.report import Figure
-from benchmarks.harness.servers import Stage
+from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.quality import ON_THE_MEAN
 from configs.loader import FOLDER, load_train
 from configs.schema import TrainConfig
@@ -36,7 +36,7 @@ VARIANTS = {
 PUBLISHED = {"PaddleRec": 359.0, "REMI, PyTorch, as shipped": 394.0, "REMI, PyTorch, fused Adam": 1430.0}
 
 
-def run(stage: Stage, sizes: Sizes) -> Sequence[Figure]:
+def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     from model.training.backend import paddle
 
     clicks = _clicks(sizes)

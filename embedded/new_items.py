@@ -10,7 +10,7 @@ import numpy as np
 from configs.errors import TransientError
 from configs.schema import WorkerConfig
 from model.artifact import Artifact
-from streams.kafka.producer import KafkaOutbox
+from streams.kafka.producer import KafkaRecordProducer
 from streams.messages.items import FloatVector, Item, encode_item
 from streams.milvus.index import MilvusIndex
 from streams.ports import Output
@@ -53,7 +53,7 @@ class NewItems:
         self._rng = np.random.default_rng(seed)
         self._on_published = on_published
         self._index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create=False)
-        self._outbox = KafkaOutbox(config.kafka, config.topics.max_message_bytes)
+        self._producer = KafkaRecordProducer(config.kafka, config.topics.max_message_bytes)
         self._next_id = int(artifact.item_ids.max()) + 1
 
     def publish_one(self) -> float:
@@ -69,7 +69,7 @@ class NewItems:
             self._topic, str(item_id).encode(), encode_item(Item(item_id, vector, self._artifact.model_version))
         )
         self._on_published(item_id, time.time())
-        self._outbox.send([message])
+        self._producer.send([message])
         return item_id, vector
 
     def await_found(self, item_id: int, vector: FloatVector, since: float) -> float:

@@ -19,7 +19,7 @@ import confluent_kafka as ck
 from configs.errors import FatalError, MindstreamError, TransientError
 from configs.schema import Kafka, Producer, Topics
 from streams.kafka.producer import PARTITIONER
-from streams.kafka.refusals import turned_away, wrong_protocol
+from streams.kafka.refusals import is_refusal, protocol_mismatch
 
 _UNHEARD = logging.getLogger("mindstream.unheard")
 _UNHEARD.disabled = True
@@ -97,9 +97,9 @@ class Sender:
         except ck.KafkaException as error:
             self._serve(self._producer.poll, 0)  # brings `_on_error` the reason
             reason = self._last_error or error.args[0]
-            if turned_away(reason):
+            if is_refusal(reason):
                 raise FatalError(self._kafka.refusal(reason.str())) from None
-            if (wrong := wrong_protocol(self._kafka)) is not None:
+            if (wrong := protocol_mismatch(self._kafka)) is not None:
                 raise FatalError(self._kafka.refusal(wrong)) from None
             raise TransientError(
                 "Kafka",

@@ -184,10 +184,10 @@ def deadletters() -> None:
 
 
 def _place(_context: click.Context, _option: click.Parameter, given: Any) -> Any:
-    from streams.messages.dead_letters import Place
+    from streams.messages.dead_letters import MessageRef
 
     try:
-        return Place.parse(given) if isinstance(given, str) else tuple(Place.parse(text) for text in given)
+        return MessageRef.parse(given) if isinstance(given, str) else tuple(MessageRef.parse(text) for text in given)
     except ValueError:
         raise click.BadParameter("a place is topic/partition/offset, as `list` prints it") from None
 
@@ -238,9 +238,9 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help='One JSON object a line; bytes that are no text: {"base64": …}.')
 def deadletters_list(config: WorkerConfig, selection: Any, limit: int | None, as_json: bool) -> None:
     """List dead letters, newest last, with their number by reason."""
-    from streams.tools.dead_letters_text import list_letters
+    from streams.tools.dead_letters_text import list_dead_letters
 
-    list_letters(config, selection, limit=limit, as_json=as_json)
+    list_dead_letters(config, selection, limit=limit, as_json=as_json)
 
 
 @deadletters.command("show", epilog="\b\nExample:\n  python -m streams deadletters show clicks/3/991")
@@ -251,9 +251,9 @@ def deadletters_show(config: WorkerConfig, place: Any) -> None:
 
     PLACE is topic/partition/offset, of the message as `list` prints it or of the letter itself.
     """
-    from streams.tools.dead_letters_text import show_letter
+    from streams.tools.dead_letters_text import show_dead_letter
 
-    show_letter(config, place)
+    show_dead_letter(config, place)
 
 
 @deadletters.command(
@@ -282,9 +282,9 @@ def deadletters_replay(config: WorkerConfig, selection: Any, limit: int | None, 
     What is sent back comes last: a click stands at the end of its user's history, out of its original order, and an
     item replaces what was published under its id since.
     """
-    from streams.tools.dead_letters_replay import replay_letters
+    from streams.tools.dead_letters_replay import replay_dead_letters
 
-    sys.exit(0 if replay_letters(config, selection, limit=limit, again=again, send=send) else EXIT_FAILURE)
+    sys.exit(0 if replay_dead_letters(config, selection, limit=limit, again=again, send=send) else EXIT_FAILURE)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class DeadLetter:
     detail: str
 
 
-class Outbox(Protocol):
+class RecordProducer(Protocol):
     """Sends messages to Kafka."""
 
     def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.harness.data import random_artifact
 from configs.loader import load_worker
 from configs.schema import WorkerConfig
-from streams.kafka.producer import KafkaOutbox
+from streams.kafka.producer import KafkaRecordProducer
 from streams.kafka.reading import read_to_end
 from streams.kafka.topics import HEADER_BYTES, create_topics, topic_specs
 from streams.messages.clicks import Click, encode_click, user_key
@@ -63,7 +63,7 @@ class Site:
         }
         self.settings = [f"{key}={value}" for key, value in settings.items()]
         self.config: WorkerConfig = load_worker(None, self.settings, {})
-        self.outbox = KafkaOutbox(self.config.kafka, self.config.topics.max_message_bytes + HEADER_BYTES)
+        self.producer = KafkaRecordProducer(self.config.kafka, self.config.topics.max_message_bytes + HEADER_BYTES)
 
     def create_topics(self, changed: Mapping[str, str] | None = None) -> None:
         """Create all topics; `changed`: settings that they have instead of ours, or beside them."""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.site import Site
+from benchmarks.harness.site import BenchmarkSite
 from streams.kafka.reading import Record, read_to_end, watermarks
 from streams.messages.recommendations import decode_recommendation
 
@@ -96,7 +96,7 @@ class Phase:
 class Recorder:
     """Tells the phases of a site's run apart by where its topics end."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: BenchmarkSite) -> None:
         self._site = site
         self._begin: Mapping[str, Mapping[int, int]] = {}
 

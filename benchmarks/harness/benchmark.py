@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.harness.report import Curve, Figure
-from benchmarks.harness.servers import MilvusKind, Stage
+from benchmarks.harness.servers import BenchmarkServers, MilvusKind
 
 Sizes = Mapping[str, int]
 
@@ -22,7 +22,7 @@ class Benchmark:
         curves: whether it has some among its figures.
     """
 
-    run: Callable[[Stage, Sizes], Sequence[Figure | Curve]]
+    run: Callable[[BenchmarkServers, Sizes], Sequence[Figure | Curve]]
     sizes: Mapping[MilvusKind, Sizes]
     kafka: bool
     milvus: bool

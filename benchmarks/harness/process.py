@@ -32,7 +32,7 @@ class Worker:
         self.metrics_port = 0  # of a worker
 
     def stages(self) -> dict[str, float]:
-        """Stage → seconds that the worker's batches of clicks have spent in it so far."""
+        """BenchmarkServers → seconds that the worker's batches of clicks have spent in it so far."""
         return {s.labels["stage"]: s.value for s in self._samples() if s.name == "mindstream_clicks_stage_seconds_sum"}
 
     def batches(self) -> tuple[int, int]:

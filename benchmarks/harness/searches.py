@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from benchmarks.harness.data import FloatMatrix, Shop, Traffic
-from benchmarks.harness.servers import Stage
+from benchmarks.harness.servers import BenchmarkServers
 from configs.loader import load_worker
 from model.serving.encoder import Encoder
 from model.serving.inputs import model_input
@@ -24,12 +24,14 @@ def interests(shop: Shop, traffic: Traffic, users: int) -> FloatMatrix:
 
 
 @contextmanager
-def index(stage: Stage, shop: Shop, *settings: str, kind: type[MilvusIndex] = MilvusIndex) -> Iterator[MilvusIndex]:
-    """The shop's items as a worker searches them; `Stage.index` has put them there.
+def index(
+    stage: BenchmarkServers, shop: Shop, *settings: str, kind: type[MilvusIndex] = MilvusIndex
+) -> Iterator[MilvusIndex]:
+    """The shop's items as a worker searches them; `BenchmarkServers.index` has put them there.
 
     Args:
         settings: "key=value", beside those that are shipped.
-        kind: that of `Stage.index`.
+        kind: that of `BenchmarkServers.index`.
     """
     config = load_worker(overrides=[f"milvus.uri={stage.milvus_uri()}", "milvus.timeout=60", *settings]).milvus
     opened = kind(config, shop.artifact.model_version, shop.artifact.dim, create=False)

@@ -1,6 +1,6 @@
 """What benchmarks run on: embedded servers, started when the first benchmark needs one and removed at the end.
 
-    with Stage(folder, "standalone", report=print) as stage, stage.index(artifact):
+    with BenchmarkServers(folder, "standalone", report=print) as stage, stage.index(artifact):
         with stage.site("latency", artifact, {"batch.size": 256}) as site, site.worker("clicks") as worker:
             site.send(clicks, rate=100.0)
             site.await_answers(worker)
@@ -45,7 +45,7 @@ _BUILD = 600.0
 _RESTING, _WATCHED, _REST = 0.2, 5.0, 60.0
 
 
-class Stage:
+class BenchmarkServers:
     """Servers and a folder for one run of benchmarks; everything is removed when it is left, however that happens.
 
     Args:
@@ -65,7 +65,7 @@ class Stage:
             "milvus": Stack(folder / "milvus", milvus=milvus, kafka=False),
         }
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> BenchmarkServers:
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)
@@ -145,7 +145,7 @@ class Stage:
             time.sleep(ASK)
         if self.milvus == "standalone":  # milvus-lite indexes as it goes
             self.report("Waiting for Milvus to index them")
-            index.settle()
+            index.seal()
             while index.searchable_by_graph() < N:
                 if time.monotonic() > deadline:
                     raise BenchmarkError(f"Milvus has not indexed all items after {_BUILD:.0f} s")
@@ -179,9 +179,9 @@ class Stage:
         addresses: dict[str, object] = {"kafka.bootstrap_servers": self.kafka()}
         if artifact is not None:
             addresses |= {"milvus.uri": self.milvus_uri(), "model.artifact": artifact.path}
-        from benchmarks.harness.site import Site
+        from benchmarks.harness.site import BenchmarkSite
 
-        site = Site(self, name, addresses | dict(settings or {}))
+        site = BenchmarkSite(self, name, addresses | dict(settings or {}))
         site.create_topics()
         try:
             yield site

@@ -18,7 +18,7 @@ from benchmarks.harness.data import Traffic
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.process import Worker
 from benchmarks.harness.report import ROOT
-from benchmarks.harness.servers import ASK, LEAVE, PATIENCE, Stage
+from benchmarks.harness.servers import ASK, LEAVE, PATIENCE, BenchmarkServers
 from configs.loader import load_replay, load_worker
 from configs.schema import ReplayConfig, WorkerConfig
 from embedded.ports import pick
@@ -26,7 +26,7 @@ from producers.cli import progress_bar
 from producers.click_log import ClickLog
 from producers.replay import clicks_sender, replay
 from streams.history import History
-from streams.kafka.producer import KafkaOutbox
+from streams.kafka.producer import KafkaRecordProducer
 from streams.kafka.topics import changelog_topic, create_topics, topic_specs
 from streams.messages.clicks import user_key
 from streams.ports import Output
@@ -36,14 +36,14 @@ from streams.worker.lag import KafkaLag
 _SENT = 20_000
 
 
-class Site:
+class BenchmarkSite:
     """One benchmark's topics and processes.
 
     Attributes:
         config, replay: settings of the worker and of the producers.
     """
 
-    def __init__(self, stage: Stage, name: str, settings: Mapping[str, object]) -> None:
+    def __init__(self, stage: BenchmarkServers, name: str, settings: Mapping[str, object]) -> None:
         run = f"bench-{name}-{uuid.uuid4().hex[:8]}"
         topics = ("clicks", "items", "recommendations", "dead_letters")
         names = {f"topics.{topic}": f"{run}-{topic}" for topic in topics}
@@ -65,17 +65,17 @@ class Site:
 
     def remember(self, traffic: Traffic) -> None:
         """Write the users' earlier histories to the changelog, for a worker to restore when it starts."""
-        outbox = KafkaOutbox(self.config.kafka, self.config.topics.max_message_bytes)
+        producer = KafkaRecordProducer(self.config.kafka, self.config.topics.max_message_bytes)
         topic = changelog_topic(self.config.worker.group)
-        # Partition -1 stands for "somewhere else": its fence stops no click. The outbox chooses where the user's clicks
-        # will be, by the same hash.
+        # Partition -1 means "another partition": its fence stops no click. The producer chooses the partition of the
+        # user's clicks by the same hash.
         outputs = [
             Output(topic, user_key(user), History(-1, -1, items).to_bytes())
             for user, items in traffic.earlier(self.config.history.length)
         ]
         with progress_bar(len(outputs), "histories") as show:
             for begin in range(0, len(outputs), _SENT):
-                outbox.send(outputs[begin : begin + _SENT])
+                producer.send(outputs[begin : begin + _SENT])
                 show(min(len(outputs), begin + _SENT))
 
     def send(
@@ -100,7 +100,7 @@ class Site:
 
     def lag(self) -> int:
         """Clicks behind the committed offsets."""
-        return sum(mark.lag for mark in self._lag.marks().values())
+        return sum(lag.lag for lag in self._lag.partition_lags().values())
 
     def await_answers(self, worker: Worker) -> None:
         """Wait until everything that was sent is done and committed. Reads no answer: that would cost CPU time."""

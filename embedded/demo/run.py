@@ -34,13 +34,13 @@ from embedded.errors import EmbeddedError
 from embedded.stack import Addresses, Flavour, Stack
 from embedded.standalone import best_flavour
 from model.artifact import Artifact
-from streams.kafka.producer import KafkaOutbox
+from streams.kafka.producer import KafkaRecordProducer
 from streams.kafka.reading import Record, follow
 from streams.messages.clicks import decode_click
 from streams.messages.recommendations import decode_recommendation
 from streams.milvus.index import MilvusIndex
 from streams.ports import Output
-from streams.processing.items import SETTLE_AFTER
+from streams.processing.items import SEAL_AFTER
 from streams.tools.audit import AuditReport, audit_kafka
 
 #: Clicks a second. milvus-lite is Python: it answers some hundred queries a second, four of them a user.
@@ -152,9 +152,9 @@ class Demo:
         index = _index(config)
         assert index is not None
         self._wait(f"{expected:,} items in Milvus", lambda: index.describe().count >= expected)
-        if self._flavour == "standalone" and expected >= SETTLE_AFTER:
-            # The worker leaves fewer than SETTLE_AFTER outside the graph, where they are compared one by one.
-            self._wait("Milvus to index them", lambda: index.searchable_by_graph() > expected - SETTLE_AFTER)
+        if self._flavour == "standalone" and expected >= SEAL_AFTER:
+            # The worker leaves fewer than SEAL_AFTER outside the graph, where they are compared one by one.
+            self._wait("Milvus to index them", lambda: index.searchable_by_graph() > expected - SEAL_AFTER)
 
     def _replay(self, config: WorkerConfig, data: DemoData) -> Scoreboard:
         artifact = Artifact.load(config.model.artifact)
@@ -170,7 +170,7 @@ class Demo:
         )
         total = data.replay_clicks + len(_BROKEN)
         deadline = None
-        KafkaOutbox(config.kafka, config.topics.max_message_bytes).send(
+        KafkaRecordProducer(config.kafka, config.topics.max_message_bytes).send(
             [Output(config.topics.clicks, key, value) for key, value in _BROKEN]
         )
         with (

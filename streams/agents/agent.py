@@ -34,7 +34,7 @@ import faust
 from faust.types import TP
 
 from configs.errors import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, FatalError, TransientError
-from streams.agents.batching import Batch, Intake
+from streams.agents.batching import Batch, Batcher
 from streams.agents.commits import Commits
 from streams.agents.retrying import RetryPolicy
 from streams.agents.state import AgentState
@@ -125,7 +125,7 @@ class BatchAgent:
         self._idle.set()
         # Faust makes its consumer when it starts.
         self._commits = Commits(lambda offsets: self._consumer()._commit(self._places(offsets)), lease)
-        self._intake = Intake(
+        self._batcher = Batcher(
             lambda: self._generation,
             lambda partition: self._consumer().sought(TP(topic, partition)),
             lambda partition: self._consumer().oldest(TP(topic, partition)),
@@ -153,7 +153,7 @@ class BatchAgent:
             restored=generation is not None and self._taken_over == generation,
             restoring=doing is not None and doing[0] == _TAKING_OVER,
             retrying=seconds if self._failing else 0.0,
-            emptied=self._intake.emptied,
+            emptied=self._batcher.emptied,
             doing=None if doing is None else doing[0],
             seconds=seconds,
         )
@@ -205,12 +205,12 @@ class BatchAgent:
 
     async def _read(self, stream: Any) -> None:
         async for event in stream.noack().events():
-            await self._intake.take(event.message.generation_id, event.message.value)
+            await self._batcher.take(event.message.generation_id, event.message.value)
 
     async def _work(self) -> None:
         following: Batch | None = None
         while True:
-            batch, following = following or await self._intake.batch(), None
+            batch, following = following or await self._batcher.batch(), None
             # What was fetched before the partitions moved is forgotten: it comes again from the committed offset.
             ours = batch.generation is not None and batch.generation == self._generation
             if ours and (batch.messages or batch.tend) and not self._give_up.is_set():
@@ -240,11 +240,11 @@ class BatchAgent:
             return None
         what = f"a batch of {len(messages)} messages"
         if self._prepare is not None:
-            following = self._intake.at_once(self._size)
+            following = self._batcher.at_once(self._size)
             if not await self._attempt(partial(self._prepare, messages), _announced(following), what):
                 return following
             # As late as possible: what has come meanwhile need not wait for the batch after the next.
-            following = following or self._intake.at_once(self._size if self._wait else 1)
+            following = following or self._batcher.at_once(self._size if self._wait else 1)
         if not await self._attempt(partial(self._process, messages), _announced(following), what, messages):
             return following
         self._commits.done(messages)
@@ -316,7 +316,7 @@ class BatchAgent:
         while True:
             await asyncio.sleep(self._tend_interval)
             if self._generation is not None:
-                self._intake.remind()
+                self._batcher.remind()
 
     def _consumer(self) -> Any:
         # `streams.agents.consumer`'s. `commit` of Faust's takes no offsets; `_commit` does, and is what it calls with
@@ -357,7 +357,7 @@ class BatchAgent:
         self._generation = self._app.consumer_generation_id
         self._taken_over = None
         self._give_up.clear()
-        self._intake.begin()
+        self._batcher.begin()
 
 
 def _announced(following: Batch | None) -> Sequence[Message]:

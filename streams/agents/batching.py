@@ -25,7 +25,7 @@ _QUEUED_BATCHES = 4
 _QUEUED_BYTES = 64 * 2**20
 
 
-class Run(NamedTuple):
+class FetchedRun(NamedTuple):
     """Successive messages of one partition, aiokafka's, and the consumer's position before and behind them.
 
     The positions tell whether anything was passed over: offsets alone may have gaps.
@@ -74,7 +74,7 @@ def _size(message: Message | None) -> int:
     return 0 if message is None else len(message.key or b"") + len(message.value or b"")
 
 
-class Intake:
+class Batcher:
     """The messages of one topic that are received and not processed yet. For the event loop alone.
 
     Args:
@@ -124,13 +124,13 @@ class Intake:
         if self._queue.empty():
             self._queue.put_nowait(_Received(None, None))
 
-    async def take(self, generation: int, runs: Sequence[Run]) -> None:
+    async def take(self, generation: int, runs: Sequence[FetchedRun]) -> None:
         """Queue what is new of runs that were fetched in this generation; wait while there is no room."""
         for run in runs:
             if generation == self._generation():  # else it comes again, from the committed offset
                 await self._take(generation, run)
 
-    async def _take(self, generation: int, run: Run) -> None:
+    async def _take(self, generation: int, run: FetchedRun) -> None:
         partition = run.records[0].partition
         expected = self._next.get(partition)
         if expected is None and (sought := self._sought(partition)) is not None:
@@ -142,7 +142,7 @@ class Intake:
             if expected is None or record.offset >= expected:
                 await self._queue.put(_Received(generation, _message(record)))
 
-    async def _follows(self, run: Run, partition: int, expected: int | None) -> bool:
+    async def _follows(self, run: FetchedRun, partition: int, expected: int | None) -> bool:
         """Whether nothing that Kafka still has was passed over; if it was, the process leaves: it is read again."""
         generation = self._generation()
         oldest = await self._ask_for_oldest(partition)

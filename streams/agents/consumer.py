@@ -19,7 +19,7 @@ from faust.types.tuples import ConsumerMessage
 
 from configs.errors import FatalError, TransientError
 from streams.agents.agent import BatchAgent
-from streams.agents.batching import Run
+from streams.agents.batching import FetchedRun
 from streams.agents.header_names import tolerate_header_names
 from streams.metrics import BatchMetrics
 
@@ -68,7 +68,7 @@ class _Thread(AIOKafkaConsumerThread):
             for tp in begins.keys() - taken.keys():
                 self._moved[assignment.state_value(tp)] = begins[tp], ends[tp]
             if taken:
-                return {tp: Run(begins[tp], ends[tp], records) for tp, records in taken.items()}
+                return {tp: FetchedRun(begins[tp], ends[tp], records) for tp, records in taken.items()}
             waiter = fetcher._create_fetch_waiter()
             done, _ = await asyncio.wait([waiter], timeout=max(0.0, deadline - time.monotonic()))
             if not done:
@@ -108,11 +108,11 @@ class _Consumer(Consumer):
         self._read_offset.clear()  # by which Faust drops messages; the agent knows better what it has read
         if not taken:
             return {}, active
-        runs = cast("list[Run]", list(taken.values()))
+        runs = cast("list[FetchedRun]", list(taken.values()))
         last = runs[-1].records[-1]
         return {TP(last.topic, last.partition): [runs]}, active
 
-    def _to_message(self, tp: TP, runs: Sequence[Run]) -> ConsumerMessage:
+    def _to_message(self, tp: TP, runs: Sequence[FetchedRun]) -> ConsumerMessage:
         message = super()._to_message(tp, runs[-1].records[-1])
         message.value = cast("Any", runs)
         return message

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 
 from configs.errors import FatalError, TransientError
 from configs.schema import Kafka
-from streams.kafka.refusals import turned_away, wrong_protocol
+from streams.kafka.refusals import is_refusal, protocol_mismatch
 
 _LOG = logging.getLogger("mindstream.kafka")
 
@@ -41,7 +41,7 @@ def metadata(kafka: Kafka) -> Any:
     answer = client.describe_cluster(request_timeout=ADMIN_TIMEOUT)
     while not answer.done():
         client.poll(_TICK)
-        refused = [reason for reason in reasons if turned_away(reason)]
+        refused = [reason for reason in reasons if is_refusal(reason)]
         if len(refused) >= len(servers):  # it goes from one to the next
             raise FatalError(kafka.refusal(refused[-1].str()))
     try:
@@ -50,7 +50,7 @@ def metadata(kafka: Kafka) -> Any:
     except KafkaException as error:
         # "All brokers down" follows the error that says why.
         last = [error.args[0], *(r for r in reasons if r.code() != KafkaError._ALL_BROKERS_DOWN)][-1]
-    if (wrong := wrong_protocol(kafka)) is not None:
+    if (wrong := protocol_mismatch(kafka)) is not None:
         raise FatalError(kafka.refusal(wrong))
     raise TransientError("Kafka", f"{kafka.bootstrap_servers}: {last.str()} ({kafka.security_protocol})")
 

@@ -28,8 +28,8 @@ DELIVERY_TIMEOUT = 30.0
 _OVERDUE = 10.0
 
 
-class KafkaOutbox:
-    """The `Outbox` over an idempotent producer. For one thread; each agent has its own.
+class KafkaRecordProducer:
+    """The `RecordProducer` over an idempotent producer. For one thread; each agent has its own.
 
     Args:
         kafka: the cluster.
@@ -59,7 +59,7 @@ class KafkaOutbox:
         )
 
     def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:
-        """See `streams.ports.Outbox.send`."""
+        """See `streams.ports.RecordProducer.send`."""
         offsets = [-1] * len(outputs)
         errors: list[tuple[KafkaError, str]] = []
 

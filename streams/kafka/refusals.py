@@ -9,7 +9,7 @@ from configs.schema import Kafka
 from streams.tls import HANDSHAKE_TIMEOUT, speaks_tls
 
 
-def turned_away(error: KafkaError) -> bool:
+def is_refusal(error: KafkaError) -> bool:
     """Whether a broker refuses our user, password or certificate, or we its certificate.
 
     A handshake that fails at its first step is a fault of transport to librdkafka; only OpenSSL's words tell.
@@ -17,7 +17,7 @@ def turned_away(error: KafkaError) -> bool:
     return error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL) or ":SSL routines:" in error.str()
 
 
-def wrong_protocol(kafka: Kafka) -> str | None:
+def protocol_mismatch(kafka: Kafka) -> str | None:
     """What is wrong with TLS, when brokers seem to be away; None = nothing, they are away."""
     if kafka.uses_tls:
         return "it does not speak TLS, and we do" if _answers_without_tls(kafka) else None

@@ -26,7 +26,7 @@ _ATTEMPT, _OF, _REPLAYED = "replay-attempt", "replay-of", "replayed"
 Headers = Sequence[tuple[str, bytes | None]]
 
 
-class Place(NamedTuple):
+class MessageRef(NamedTuple):
     """Where a message is; as text `topic/partition/offset`."""
 
     topic: str
@@ -37,7 +37,7 @@ class Place(NamedTuple):
         return f"{self.topic}/{self.partition}/{self.offset}"
 
     @classmethod
-    def parse(cls, text: str) -> Place:
+    def parse(cls, text: str) -> MessageRef:
         """The inverse of `str`.
 
         Raises:
@@ -48,7 +48,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class StoredDeadLetter:
     """A dead letter as the topic keeps it.
 
     Attributes:
@@ -66,11 +66,11 @@ class Letter:
     time: float
     attempt: int
     omitted: int
-    kept_at: Place
+    kept_at: MessageRef
 
     @property
-    def source(self) -> Place:
-        return Place(self.message.topic, self.message.partition, self.message.offset)
+    def source(self) -> MessageRef:
+        return MessageRef(self.message.topic, self.message.partition, self.message.offset)
 
 
 def dead_letter_output(topic: str, letter: DeadLetter, now: float, largest: int) -> Output:
@@ -107,25 +107,25 @@ def dead_letter_output(topic: str, letter: DeadLetter, now: float, largest: int)
     return Output(topic, key, value, headers=encoded)
 
 
-def read_letter(kept: Message, headers: Mapping[str, bytes]) -> Letter | None:
+def read_dead_letter(kept: Message, headers: Mapping[str, bytes]) -> StoredDeadLetter | None:
     """The inverse of `dead_letter_output`; None for what it did not write: receipts, and messages of others."""
     try:
-        place = Place(headers["topic"].decode(), int(headers["partition"]), int(headers["offset"]))
+        place = MessageRef(headers["topic"].decode(), int(headers["partition"]), int(headers["offset"]))
         own = _headers_from_json(headers["headers"]) if "headers" in headers else []
-        return Letter(
+        return StoredDeadLetter(
             Message(*place, kept.key, kept.value, own),
             reason=headers["reason"].decode(),
             error=headers["error"].decode(),
             time=float(headers["time"]),
             attempt=int(headers.get("attempt", b"0")),
             omitted=int(headers.get("omitted", b"0")),
-            kept_at=Place(kept.topic, kept.partition, kept.offset),
+            kept_at=MessageRef(kept.topic, kept.partition, kept.offset),
         )
     except (KeyError, ValueError, TypeError, AttributeError):
         return None
 
 
-def replay_output(letter: Letter) -> Output:
+def replay_output(letter: StoredDeadLetter) -> Output:
     """The message that goes back to the source topic: its partition follows from the key, as for any producer."""
     # Any: a null value goes back as null, although nothing that we write ourselves has one.
     own: list[tuple[str, Any]] = [header for header in letter.message.headers if header[0] not in (_ATTEMPT, _OF)]
@@ -134,7 +134,7 @@ def replay_output(letter: Letter) -> Output:
     return Output(message.topic, message.key, message.value, headers=[*own, *added])
 
 
-def receipt_output(topic: str, letter: Letter) -> Output:
+def receipt_output(topic: str, letter: StoredDeadLetter) -> Output:
     """The message for the dead-letter topic that remembers that the letter was sent back."""
     return Output(topic, letter.message.key, None, headers=[(_REPLAYED, str(letter.source).encode())])
 

@@ -89,7 +89,7 @@ class MilvusIndex:
         queries = np.asarray(queries, "<f4")
         ids = np.full((Q, limit), PADDING, dtype=np.int64)
         scores = np.full((Q, limit), -np.inf, dtype=np.float32)
-        parameters = {"metric_type": METRIC, "params": self._effort(limit)}
+        parameters = {"metric_type": METRIC, "params": self._search_params(limit)}
         step = max(1, min(_MAX_ROWS, _MAX_HITS // limit))
         for start in range(0, Q, step):
             stop = min(Q, start + step)
@@ -144,8 +144,8 @@ class MilvusIndex:
             found.update({row[_ID]: np.asarray(row[_VECTOR], dtype=np.float32) for row in rows})
         return found
 
-    def settle(self) -> None:
-        """See `streams.recall.ports.ItemIndex.settle`.
+    def seal(self) -> None:
+        """See `streams.recall.ports.ItemIndex.seal`.
 
         Milvus builds the graph only over sealed segments; until then every search compares all new rows. It seals them
         when they are full or were idle for minutes, or when it is told to flush (since 2.4 at most once in 10 s). The
@@ -188,15 +188,15 @@ class MilvusIndex:
         schema.add_field(_ID, DataType.INT64, is_primary=True)
         schema.add_field(_VECTOR, DataType.FLOAT_VECTOR, dim=self._dim)
         index = self._client.prepare_index_params()
-        kind, params = self._kind()
+        kind, params = self._index_params()
         index.add_index(_VECTOR, index_type=kind, metric_type=METRIC, params=params)
         self._client.create_collection(self._name, schema=schema, index_params=index, timeout=SLOW_TIMEOUT)
 
-    def _kind(self) -> tuple[str, dict[str, int]]:
+    def _index_params(self) -> tuple[str, dict[str, int]]:
         """The type of index, and how it is built."""
         return "HNSW", {"M": self._settings.hnsw_m, "efConstruction": self._settings.hnsw_ef_construction}
 
-    def _effort(self, limit: int) -> dict[str, int]:
+    def _search_params(self, limit: int) -> dict[str, int]:
         """How thoroughly it is searched."""
         return {"ef": max(self._settings.hnsw_ef, limit)}
 

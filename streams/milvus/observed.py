@@ -60,8 +60,8 @@ class ObservedIndex:
     def get(self, ids: IdArray) -> Mapping[int, FloatArray]:
         return self._observed(lambda: self._inner.get(ids))
 
-    def settle(self) -> None:
-        self._inner.settle()  # may be refused by a Milvus that is well: it was asked too often
+    def seal(self) -> None:
+        self._inner.seal()  # may be refused by a Milvus that is well: it was asked too often
 
     def describe(self) -> IndexInfo:
         return self._observed(self._inner.describe)

@@ -55,7 +55,7 @@ from streams.messages.clicks import Click, decode_click
 from streams.messages.dead_letters import dead_letter_output
 from streams.messages.recommendations import Recommendation, encode_recommendation
 from streams.metrics import ClickMetrics
-from streams.ports import DeadLetter, HistoryStore, Message, Outbox, Output
+from streams.ports import DeadLetter, HistoryStore, Message, Output, RecordProducer
 from streams.recall.engine import Recall, RecallEngine
 
 
@@ -91,7 +91,7 @@ class ClickProcessor:
     Args:
         engine: recalls candidates.
         store: local histories.
-        outbox: sends to Kafka.
+        producer: sends to Kafka.
         recommendations, changelog, dead_letters: topic names.
         max_letter_bytes: most bytes of key and value that a dead letter keeps.
         model_version: stands in every recommendation.
@@ -104,7 +104,7 @@ class ClickProcessor:
         self,
         engine: RecallEngine,
         store: HistoryStore,
-        outbox: Outbox,
+        producer: RecordProducer,
         *,
         recommendations: str,
         changelog: str,
@@ -117,7 +117,7 @@ class ClickProcessor:
     ) -> None:
         self._engine = engine
         self._store = store
-        self._outbox = outbox
+        self._producer = producer
         self._recommendations = recommendations
         self._changelog = changelog
         self._dead_letters = dead_letters
@@ -201,7 +201,7 @@ class ClickProcessor:
         ]
         self._store.check({user.partition for user in users})  # the search may have taken long
         lap("pack")
-        offsets = self._outbox.send([*records, *answers, *letters], lambda: lap("produce"))  # 4
+        offsets = self._producer.send([*records, *answers, *letters], lambda: lap("produce"))  # 4
         lap("acknowledge")
         self._write(records, offsets[: len(records)])  # 5
         lap("store")

@@ -20,16 +20,16 @@ from streams.errors import BadMessage
 from streams.messages.dead_letters import dead_letter_output
 from streams.messages.items import FloatVector, Item, ItemRemoval, decode_item
 from streams.metrics import ItemMetrics
-from streams.ports import DeadLetter, Message, Outbox
+from streams.ports import DeadLetter, Message, RecordProducer
 from streams.recall.ports import ItemIndex
 
 _LOG = logging.getLogger("mindstream.items")
 
 #: Upserts after which the index is settled, once the topic is quiet. Comparing so many rows one by one costs a search
 #: about as much as the graph does; and each settling leaves a segment, of which there should be few.
-SETTLE_AFTER = 2_000
+SEAL_AFTER = 2_000
 #: Upserts after which it is settled although more are coming: by then they take a search 8 ms on two cores.
-SETTLE_ANYWAY = 10_000
+SEAL_AT_LATEST = 10_000
 
 
 class ItemProcessor:
@@ -37,7 +37,7 @@ class ItemProcessor:
 
     Args:
         index: the index of `model_version`.
-        outbox: sends dead letters.
+        producer: sends dead letters.
         dead_letters: topic name.
         max_letter_bytes: most bytes of key and value that a dead letter keeps.
         model_version: whose vectors the index holds.
@@ -50,7 +50,7 @@ class ItemProcessor:
     def __init__(
         self,
         index: ItemIndex,
-        outbox: Outbox,
+        producer: RecordProducer,
         *,
         dead_letters: str,
         max_letter_bytes: int,
@@ -61,13 +61,13 @@ class ItemProcessor:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._index = index
-        self._outbox = outbox
+        self._producer = producer
         self._dead_letters = dead_letters
         self._max_letter_bytes = max_letter_bytes
         self._model_version = model_version
         self._dim = dim
         self._require_lease = require_lease
-        self._unsettled = 0
+        self._unsealed = 0
         self._tended = 0  # of them, when they were looked at last
         self._metrics = metrics
         self._clock = clock
@@ -108,11 +108,11 @@ class ItemProcessor:
             self._index.delete(np.array(removals, dtype=np.int64))
         if dead:
             now = self._clock()
-            self._outbox.send(
+            self._producer.send(
                 [dead_letter_output(self._dead_letters, letter, now, self._max_letter_bytes) for letter in dead]
             )
 
-        self._unsettled += len(upserts)
+        self._unsealed += len(upserts)
         self._metrics.upserts.inc(len(upserts))
         self._metrics.removals.inc(len(removals))
         self._metrics.other_versions.inc(others)
@@ -124,16 +124,16 @@ class ItemProcessor:
 
         The items are in the index already: a failure costs speed, and the next call tries again.
         """
-        quiet, self._tended = self._unsettled == self._tended, self._unsettled
-        if self._unsettled < (SETTLE_AFTER if quiet else SETTLE_ANYWAY):
+        quiet, self._tended = self._unsealed == self._tended, self._unsealed
+        if self._unsealed < (SEAL_AFTER if quiet else SEAL_AT_LATEST):
             return
         try:
-            self._index.settle()
+            self._index.seal()
         except TransientError as error:
             _LOG.warning("the index was not settled, searches stay slower: %s", error)
         else:
-            _LOG.info("settled the index after %d upserts", self._unsettled)
-            self._unsettled = self._tended = 0
+            _LOG.info("settled the index after %d upserts", self._unsealed)
+            self._unsealed = self._tended = 0
 
     def _decode(self, message: Message) -> Item | ItemRemoval:
         item = decode_item(message.key, message.value)

@@ -25,7 +25,7 @@ class MemoryHistoryStore:
         self.offsets[partition] = max(offsets)
 
 
-class MemoryOutbox:
+class MemoryRecordProducer:
     """Keeps what was sent; offsets count up over all topics."""
 
     def __init__(self) -> None:

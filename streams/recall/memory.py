@@ -40,7 +40,7 @@ class MemoryIndex:
     def get(self, ids: IdArray) -> Mapping[int, FloatArray]:
         return {item_id: self._vectors[item_id] for item_id in ids.tolist() if item_id in self._vectors}
 
-    def settle(self) -> None:
+    def seal(self) -> None:
         pass
 
     def describe(self) -> IndexInfo:

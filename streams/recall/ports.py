@@ -74,7 +74,7 @@ class ItemIndex(Protocol):
         """Vectors, (D,) each, of those ids that the index holds. May miss writes of the last moments."""
         ...
 
-    def settle(self) -> None:
+    def seal(self) -> None:
         """Have what was written so far made fast to search, some time after the return. Not for single items."""
         ...
 

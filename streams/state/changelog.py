@@ -27,7 +27,7 @@ _WAIT = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
+class ChangelogChunk:
     """Some successive records of one partition.
 
     Attributes:
@@ -39,7 +39,7 @@ class Portion:
     reached: int
 
 
-class ChangelogReader:
+class StoreChangelogReader:
     """Reads partitions of the changelog from given offsets. Joins no consumer group. For one thread."""
 
     def __init__(self, kafka: Kafka, topic: str) -> None:
@@ -58,7 +58,7 @@ class ChangelogReader:
         """Read these partitions from these offsets on, and no others."""
         self._consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in starts.items()])
 
-    def read(self, most: int, wait: float) -> tuple[dict[int, Portion], dict[int, int]]:
+    def read(self, most: int, wait: float) -> tuple[dict[int, ChangelogChunk], dict[int, int]]:
         """Wait up to `wait` seconds for `most` records.
 
         Returns:
@@ -80,15 +80,15 @@ class ChangelogReader:
                     raise fault(error, self._topic)
         except KafkaException as error:
             raise fault(error.args[0]) from None
-        return {partition: _portion(run) for partition, run in runs.items()}, ended
+        return {partition: _chunk(run) for partition, run in runs.items()}, ended
 
     def close(self) -> None:
         self._consumer.close()
 
 
-def _portion(run: Sequence[RawMessage]) -> Portion:
+def _chunk(run: Sequence[RawMessage]) -> ChangelogChunk:
     records = [(message.key(), message.value()) for message in run]
-    return Portion(cast("list[tuple[bytes, bytes | None]]", records), _int(run[-1].offset()))
+    return ChangelogChunk(cast("list[tuple[bytes, bytes | None]]", records), _int(run[-1].offset()))
 
 
 def _int(value: int | None) -> int:
@@ -117,10 +117,10 @@ class Changelog:
         """
         return self._positions.ends(partitions)
 
-    def reader(self) -> ChangelogReader:
-        return ChangelogReader(self._kafka, self.topic)
+    def reader(self) -> StoreChangelogReader:
+        return StoreChangelogReader(self._kafka, self.topic)
 
-    def read(self, starts: Mapping[int, int], ends: Mapping[int, int]) -> Iterator[tuple[int, Portion]]:
+    def read(self, starts: Mapping[int, int], ends: Mapping[int, int]) -> Iterator[tuple[int, ChangelogChunk]]:
         """Partitions' records from their start up to their end, as they come.
 
         Raises:
@@ -131,13 +131,13 @@ class Changelog:
             left = {p: ends[p] - start for p, start in starts.items()}  # at most: compaction leaves gaps
             heard = time.monotonic()
             while left:
-                portions, ended = reader.read(min(_BATCH, sum(left.values())), _WAIT)
-                for partition, portion in portions.items():
+                chunks, ended = reader.read(min(_BATCH, sum(left.values())), _WAIT)
+                for partition, chunk in chunks.items():
                     if partition in left:
-                        yield partition, portion
-                        left[partition] = ends[partition] - 1 - portion.reached
+                        yield partition, chunk
+                        left[partition] = ends[partition] - 1 - chunk.reached
                 left = {p: n for p, n in left.items() if n > 0 and ended.get(p, -1) < ends[p]}
-                if portions or ended:
+                if chunks or ended:
                     heard = time.monotonic()
                 elif time.monotonic() - heard > 3 * ADMIN_TIMEOUT:
                     raise TransientError("Kafka", f"{self.topic}: nothing for {3 * ADMIN_TIMEOUT:.0f} s before its end")

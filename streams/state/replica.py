@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from streams.state.changelog import Portion
+from streams.state.changelog import ChangelogChunk
 from streams.state.store import PartitionStores
 
 _LOG = logging.getLogger("mindstream.restore")
@@ -23,12 +23,12 @@ class Replica:
         self.behind: dict[int, set[bytes]] = {}
         self._stores = stores
 
-    def apply(self, partition: int, portion: Portion) -> None:
+    def apply(self, partition: int, chunk: ChangelogChunk) -> None:
         """Raises PartitionLost, CorruptHistoryError."""
         before = self.behind.get(partition)
-        now = self._stores.restore(partition, portion.records, None if before else portion.reached)
+        now = self._stores.restore(partition, chunk.records, None if before else chunk.reached)
         if before:
-            now |= before.difference(key for key, _ in portion.records)
+            now |= before.difference(key for key, _ in chunk.records)
         self.behind[partition] = now
 
 

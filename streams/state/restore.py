@@ -38,7 +38,7 @@ from collections.abc import Collection, Mapping, Sequence
 from configs.errors import FatalError
 from streams.history import CorruptHistoryError, History
 from streams.kafka.offsets import Positions
-from streams.ports import Outbox, Output
+from streams.ports import Output, RecordProducer
 from streams.state.changelog import Changelog, corrupt, listed
 from streams.state.replica import Replica, first_unread
 from streams.state.store import PartitionStores
@@ -55,17 +55,17 @@ class Restorer:
     Args:
         changelog: to read.
         stores: local histories.
-        outbox: sends repairs to the changelog.
+        producer: sends repairs to the changelog.
 
     Attributes:
         applied: records so far, by which others see that a long call goes on.
     """
 
-    def __init__(self, changelog: Changelog, stores: PartitionStores, outbox: Outbox) -> None:
+    def __init__(self, changelog: Changelog, stores: PartitionStores, producer: RecordProducer) -> None:
         self.applied = 0
         self._changelog = changelog
         self._stores = stores
-        self._outbox = outbox
+        self._producer = producer
 
     def take_over(self, partitions: Collection[int]) -> int:
         """Own these partitions and no others, and `tend` them before their first click is applied."""
@@ -122,7 +122,7 @@ class Restorer:
 
     def _send(self, outputs: Sequence[Output]) -> Sequence[int]:
         self._stores.check({output.partition for output in outputs if output.partition is not None})
-        offsets = self._outbox.send(outputs)
+        offsets = self._producer.send(outputs)
         _LOG.warning(
             "another worker wrote %d older histories behind newer ones; wrote the newer ones again", len(outputs)
         )

@@ -25,7 +25,7 @@ from streams.history import History, IdVector, newer_record
 from streams.kafka.reading import read_to_end, watermarks
 from streams.kafka.topics import changelog_topic
 from streams.messages.clicks import decode_click
-from streams.messages.dead_letters import read_letter
+from streams.messages.dead_letters import read_dead_letter
 from streams.messages.recommendations import decode_recommendation
 from streams.ports import Message
 
@@ -119,7 +119,7 @@ def audit_kafka(config: WorkerConfig, known: Callable[[IdVector], IdVector] | No
         _require_all(topics.clicks, partition, oldest)
     # Before the clicks: every letter is of a click that is read afterwards.
     dead_letters = read_to_end(config.kafka, topics.dead_letters, headers=True)
-    letters = (read_letter(record.message, record.headers) for record in dead_letters)
+    letters = (read_dead_letter(record.message, record.headers) for record in dead_letters)
     dead = {(x.source.partition, x.source.offset) for x in letters if x is not None and x.source.topic == topics.clicks}
     return audit(
         clicks=messages(topics.clicks),

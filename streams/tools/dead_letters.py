@@ -15,9 +15,9 @@ from datetime import datetime
 from configs.schema import WorkerConfig
 from streams.kafka.reading import read_to_end
 from streams.messages.dead_letters import (
-    Letter,
-    Place,
-    read_letter,
+    MessageRef,
+    StoredDeadLetter,
+    read_dead_letter,
     read_receipt,
 )
 
@@ -32,9 +32,9 @@ class Selection:
     topics: Collection[str] = ()
     since: float | None = None
     until: float | None = None
-    places: Collection[Place] = ()
+    places: Collection[MessageRef] = ()
 
-    def __contains__(self, letter: Letter) -> bool:
+    def __contains__(self, letter: StoredDeadLetter) -> bool:
         return (
             (not self.reasons or letter.reason in self.reasons)
             and (not self.topics or letter.message.topic in self.topics)
@@ -46,10 +46,10 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Letters, oldest first; those that were sent back, by `Letter.kept_at`; and how many messages are no letters."""
+    """Dead letters, oldest first; the replayed ones, by `kept_at`; the number of messages that are not dead letters."""
 
-    letters: list[Letter]
-    replayed: set[Place]
+    letters: list[StoredDeadLetter]
+    replayed: set[MessageRef]
     foreign: int
 
 
@@ -73,11 +73,11 @@ def find(config: WorkerConfig, selection: Selection) -> Found:
         TransientError: Kafka is away.
         FatalError: there is no such topic.
     """
-    letters: dict[tuple[Place, bytes | None, int], Letter] = {}
+    letters: dict[tuple[MessageRef, bytes | None, int], StoredDeadLetter] = {}
     receipts: set[tuple[str, bytes | None]] = set()
     foreign = 0
     for message, headers, _ in read_to_end(config.kafka, config.topics.dead_letters, headers=True):
-        letter = read_letter(message, headers)
+        letter = read_dead_letter(message, headers)
         if letter is not None and letter in selection:
             letters[letter.source, message.key, hash(message.value)] = letter
         elif (source := read_receipt(headers)) is not None:

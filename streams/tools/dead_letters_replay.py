@@ -8,10 +8,10 @@ import click
 
 from configs.schema import Kafka, WorkerConfig
 from streams.kafka.client import metadata
-from streams.kafka.producer import KafkaOutbox
+from streams.kafka.producer import KafkaRecordProducer
 from streams.kafka.topics import HEADER_BYTES, topic_settings
 from streams.messages.dead_letters import (
-    Letter,
+    StoredDeadLetter,
     receipt_output,
     replay_output,
 )
@@ -22,7 +22,9 @@ from streams.tools.dead_letters_text import count_text, print_table
 _PORTION = 100
 
 
-def replay_letters(config: WorkerConfig, selection: Selection, *, limit: int | None, again: bool, send: bool) -> bool:
+def replay_dead_letters(
+    config: WorkerConfig, selection: Selection, *, limit: int | None, again: bool, send: bool
+) -> bool:
     """Send the selected letters back to their topics, or say what would be sent.
 
     Returns:
@@ -56,17 +58,17 @@ def replay_letters(config: WorkerConfig, selection: Selection, *, limit: int | N
     return len(due) == len(wanted)
 
 
-def _send(config: WorkerConfig, letters: Sequence[Letter], limits: dict[str, int]) -> Iterator[int]:
+def _send(config: WorkerConfig, letters: Sequence[StoredDeadLetter], limits: dict[str, int]) -> Iterator[int]:
     """Send in the order of the source, so that what belongs to one key keeps its order; yields each portion's size."""
-    receipts = KafkaOutbox(config.kafka, config.topics.max_message_bytes + HEADER_BYTES)
+    receipts = KafkaRecordProducer(config.kafka, config.topics.max_message_bytes + HEADER_BYTES)
     # One for each topic: batches must not be larger than the topic takes either.
-    outboxes = {topic: KafkaOutbox(config.kafka, limit) for topic, limit in limits.items()}
+    producers = {topic: KafkaRecordProducer(config.kafka, limit) for topic, limit in limits.items()}
     ordered = sorted(letters, key=lambda letter: letter.source)
-    for topic, outbox in outboxes.items():
+    for topic, producer in producers.items():
         of_topic = [letter for letter in ordered if letter.message.topic == topic]
         for start in range(0, len(of_topic), _PORTION):
             portion = of_topic[start : start + _PORTION]
-            outbox.send([replay_output(letter) for letter in portion])
+            producer.send([replay_output(letter) for letter in portion])
             receipts.send([receipt_output(config.topics.dead_letters, letter) for letter in portion])
             yield len(portion)
 
@@ -83,7 +85,7 @@ def _limits(kafka: Kafka, topics: Collection[str]) -> dict[str, int]:
     return {topic: int(settings["max.message.bytes"]) for topic, settings in found.items()}
 
 
-def _fault(letter: Letter, limits: dict[str, int]) -> str | None:
+def _fault(letter: StoredDeadLetter, limits: dict[str, int]) -> str | None:
     """Why the letter cannot be sent back; None if it can."""
     topic = letter.message.topic
     if letter.omitted:

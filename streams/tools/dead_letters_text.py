@@ -15,8 +15,8 @@ from rich.text import Text
 
 from configs.schema import WorkerConfig
 from streams.messages.dead_letters import (
-    Letter,
-    Place,
+    MessageRef,
+    StoredDeadLetter,
     json_value,
 )
 from streams.tools.dead_letters import Found, Selection, find
@@ -27,7 +27,7 @@ _KEY_SHOWN, _ERROR_SHOWN = 24, 60
 _WIDE = 320
 
 
-def list_letters(config: WorkerConfig, selection: Selection, *, limit: int | None, as_json: bool) -> None:
+def list_dead_letters(config: WorkerConfig, selection: Selection, *, limit: int | None, as_json: bool) -> None:
     """Print the selected letters, newest last: a table, or one JSON object a line."""
     found = find(config, selection)
     letters = found.letters[-limit:] if limit else found.letters
@@ -40,7 +40,7 @@ def list_letters(config: WorkerConfig, selection: Selection, *, limit: int | Non
     click.echo(_summary(letters, found))
 
 
-def show_letter(config: WorkerConfig, place: Place) -> None:
+def show_dead_letter(config: WorkerConfig, place: MessageRef) -> None:
     """Print one letter in full."""
     found = find(config, Selection(places=[place]))
     if not found.letters:
@@ -70,7 +70,7 @@ def show_letter(config: WorkerConfig, place: Place) -> None:
         click.echo(f"\n{body}")
 
 
-def print_table(letters: Sequence[Letter], replayed: Collection[Place]) -> None:
+def print_table(letters: Sequence[StoredDeadLetter], replayed: Collection[MessageRef]) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_WIDE)
@@ -97,7 +97,7 @@ def print_table(letters: Sequence[Letter], replayed: Collection[Place]) -> None:
     console.print(table)
 
 
-def _summary(letters: Sequence[Letter], found: Found) -> str:
+def _summary(letters: Sequence[StoredDeadLetter], found: Found) -> str:
     by_reason = Counter(letter.reason for letter in letters).most_common()
     parts = [", ".join(f"{count:,} {reason}" for reason, count in by_reason)] if letters else []
     if replayed := sum(letter.kept_at in found.replayed for letter in letters):
@@ -107,11 +107,11 @@ def _summary(letters: Sequence[Letter], found: Found) -> str:
     return "; ".join([f"{count_text(letters)}" + (f": {parts[0]}" if letters else ""), *parts[bool(letters) :]])
 
 
-def count_text(letters: Sequence[Letter]) -> str:
+def count_text(letters: Sequence[StoredDeadLetter]) -> str:
     return f"{len(letters):,} dead letter{'' if len(letters) == 1 else 's'}"
 
 
-def _as_json(letter: Letter, replayed: bool) -> dict[str, object]:
+def _as_json(letter: StoredDeadLetter, replayed: bool) -> dict[str, object]:
     message = letter.message
     return {
         "place": str(letter.source),
@@ -128,7 +128,7 @@ def _as_json(letter: Letter, replayed: bool) -> dict[str, object]:
     }
 
 
-def _time(letter: Letter) -> str:
+def _time(letter: StoredDeadLetter) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.time))
 
 

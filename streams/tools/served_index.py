@@ -21,7 +21,7 @@ from model.data.clicks import Clicks
 from model.evaluation.measure import EvaluationError
 from model.serving.encoder import Encoder
 from streams.milvus.index import MilvusIndex
-from streams.processing.items import SETTLE_AFTER
+from streams.processing.items import SEAL_AFTER
 from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.engine import RecallEngine
 
@@ -111,8 +111,8 @@ def _fill(index: MilvusIndex, artifact: Artifact, config: WorkerConfig) -> None:
         index.upsert(artifact.item_ids[part], np.asarray(artifact.item_vectors[part]))
     deadline = time.monotonic() + PATIENCE
     _wait("show", lambda: index.describe().count, N, deadline)
-    if N >= SETTLE_AFTER:  # fewer are compared one by one in service, too
-        index.settle()
+    if N >= SEAL_AFTER:  # fewer are compared one by one in service, too
+        index.seal()
         if _has_graph(index):
             _wait("index", index.searchable_by_graph, N, deadline)
 

@@ -23,7 +23,7 @@ from streams.agents.retrying import RetryPolicy
 from streams.artifacts import encoder_of, load_artifact
 from streams.kafka.acls import check_rights, used_topics, worker_rights
 from streams.kafka.offsets import Positions
-from streams.kafka.producer import KafkaOutbox
+from streams.kafka.producer import KafkaRecordProducer
 from streams.kafka.topics import HEADER_BYTES, changelog_topic, check_changelog, check_topics, topic_id, topic_specs
 from streams.metrics import ClickMetrics, ItemMetrics, worker_registry
 from streams.milvus.index import MilvusIndex
@@ -40,7 +40,7 @@ from streams.state.store import PartitionStores
 from streams.worker.health import Health
 from streams.worker.http import serve
 from streams.worker.lag import KafkaLag
-from streams.worker.watchdog import Pulse, Watchdog
+from streams.worker.watchdog import LoopMonitor, Watchdog
 
 _LOG = logging.getLogger("mindstream.worker")
 
@@ -54,10 +54,10 @@ _WAITING = 2
 
 @dataclass(frozen=True)
 class Process:
-    """What runs in one worker process: the Faust apps in the event loop whose pulse is felt, the watchdog beside it."""
+    """The parts of one worker process: the Faust apps, the monitor of their event loop, and the watchdog."""
 
     apps: list[WorkerApp]
-    pulse: Pulse
+    loop_monitor: LoopMonitor
     watchdog: Watchdog
 
 
@@ -83,15 +83,15 @@ def build(config: WorkerConfig, agents: Collection[str]) -> Process:
     registry = worker_registry(artifact.model_version)
     builders = {"clicks": _click_app, "items": _item_app}
     apps = {name: builders[name](config, artifact, index, registry) for name in agents}
-    pulse = Pulse()
-    watchdog = Watchdog(config.worker.stall_timeout, config.worker.retry_budget, pulse)
+    loop_monitor = LoopMonitor()
+    watchdog = Watchdog(config.worker.stall_timeout, config.worker.retry_budget, loop_monitor)
     partitions = {"clicks": config.topics.partitions, "items": config.topics.item_partitions}
     for name, app in apps.items():
         reader = KafkaLag(config.kafka, app.conf.id, app.batches.topic, partitions[name], app.conf.broker_client_id)
         watchdog.watch(app.batches, reader, app.metrics.lag, app.restored)
     if config.worker.metrics_port:
         batches = {name: app.batches for name, app in apps.items()}
-        health = Health(batches, index, watchdog, pulse, artifact.model_version)
+        health = Health(batches, index, watchdog, loop_monitor, artifact.model_version)
         serve(config.worker.metrics_host, config.worker.metrics_port, health, registry)
     info = index.describe()
     _LOG.info("model %s: %d dimensions, %d items in Milvus", artifact.model_version, artifact.dim, info.count)
@@ -103,7 +103,7 @@ def build(config: WorkerConfig, agents: Collection[str]) -> Process:
             len(artifact.item_ids),
             config.model.artifact,
         )
-    return Process(list(apps.values()), pulse, watchdog)
+    return Process(list(apps.values()), loop_monitor, watchdog)
 
 
 def _make_folder(folder: Path) -> None:
@@ -137,11 +137,11 @@ def _click_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, regis
         filter_seen=config.recall.filter_seen,
     )
     metrics = app.metrics = ClickMetrics(registry)
-    outbox = KafkaOutbox(config.kafka, config.topics.max_message_bytes + HEADER_BYTES)
+    producer = KafkaRecordProducer(config.kafka, config.topics.max_message_bytes + HEADER_BYTES)
     processor = ClickProcessor(
         engine,
         stores,
-        outbox,
+        producer,
         recommendations=config.topics.recommendations,
         changelog=changelog,
         dead_letters=config.topics.dead_letters,
@@ -151,7 +151,7 @@ def _click_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, regis
         metrics=metrics,
     )
     records, clicks = Changelog(config.kafka, changelog), Positions(config.kafka, config.topics.clicks)
-    restorer = Restorer(records, stores, outbox)
+    restorer = Restorer(records, stores, producer)
     app.restored = lambda: restorer.applied
 
     def restore(partitions: Collection[int]) -> None:
@@ -184,7 +184,7 @@ def _item_app(config: WorkerConfig, artifact: Artifact, index: ItemIndex, regist
     metrics = app.metrics = ItemMetrics(registry)
     processor = ItemProcessor(
         index,
-        KafkaOutbox(config.kafka, config.topics.max_message_bytes + HEADER_BYTES),
+        KafkaRecordProducer(config.kafka, config.topics.max_message_bytes + HEADER_BYTES),
         dead_letters=config.topics.dead_letters,
         max_letter_bytes=config.topics.max_message_bytes,
         model_version=artifact.model_version,

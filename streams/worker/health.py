@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from streams.milvus.observed import ObservedIndex
-from streams.worker.watchdog import Agent, Pulse, Watchdog
+from streams.worker.watchdog import Agent, LoopMonitor, Watchdog
 
 _LOG = logging.getLogger("mindstream.health")
 
@@ -28,25 +28,30 @@ class Health:
         agents: name → agent.
         index: as the agents use it.
         watchdog: of the agents.
-        pulse: of the event loop.
+        loop_monitor: of the event loop.
         model_version: that the process serves.
     """
 
     def __init__(
-        self, agents: Mapping[str, Agent], index: ObservedIndex, watchdog: Watchdog, pulse: Pulse, model_version: str
+        self,
+        agents: Mapping[str, Agent],
+        index: ObservedIndex,
+        watchdog: Watchdog,
+        loop_monitor: LoopMonitor,
+        model_version: str,
     ) -> None:
         self._agents = agents
         self._index = index
         self._watchdog = watchdog
-        self._pulse = pulse
+        self._loop_monitor = loop_monitor
         self._model_version = model_version
 
     def live(self) -> tuple[bool, dict[str, Any]]:
         """Whether there is no reason to restart the process; and the reasons."""
         reasons = []
-        if self._pulse.silence > _SILENCE:
-            reasons.append(f"the event loop has not run for {self._pulse.silence:.0f} s")
-        for topic, seconds in self._watchdog.standing().items():
+        if self._loop_monitor.silence > _SILENCE:
+            reasons.append(f"the event loop has not run for {self._loop_monitor.silence:.0f} s")
+        for topic, seconds in self._watchdog.stalled_seconds().items():
             reasons.append(f"{topic} has stood still for {seconds:.0f} s while messages wait")
         return not reasons, {"live": not reasons, "reasons": reasons}
 

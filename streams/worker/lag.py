@@ -18,7 +18,7 @@ from streams.kafka.reading import read_to_end
 _TIMEOUT = 10.0
 
 
-class Mark(NamedTuple):
+class PartitionLag(NamedTuple):
     """Where a group stands in a partition: the offset to read next, and the offset after the newest message."""
 
     committed: int
@@ -35,7 +35,7 @@ class LagReader(Protocol):
     All methods raise `TransientError` when Kafka does not answer.
     """
 
-    def marks(self) -> Mapping[int, Mark]:
+    def partition_lags(self) -> Mapping[int, PartitionLag]:
         """All partitions of the topic."""
         ...
 
@@ -67,14 +67,14 @@ class KafkaLag:
         self._client_id = client_id
         self._positions = Positions(kafka, topic, group)
 
-    def marks(self) -> Mapping[int, Mark]:
-        """See `LagReader.marks`."""
+    def partition_lags(self) -> Mapping[int, PartitionLag]:
+        """See `LagReader.lags`."""
         try:
             committed, ends = self._positions.committed(self._partitions), self._positions.ends(self._partitions)
             begins = self._positions.begins([p for p, offset in committed.items() if offset is None])
         except FatalError as error:
             raise TransientError("Kafka", str(error)) from None  # whether the worker can go on is not decided here
-        return {p: Mark(begins.get(p, committed[p] or 0), end) for p, end in ends.items()}
+        return {p: PartitionLag(begins.get(p, committed[p] or 0), end) for p, end in ends.items()}
 
     def readable(self, partition: int, offset: int) -> bool:
         """See `LagReader.readable`."""

@@ -53,7 +53,7 @@ class _Worker(faust.Worker):
 
     async def _beat(self) -> None:
         while True:
-            self._process.pulse.beat()
+            self._process.loop_monitor.tick()
             await asyncio.sleep(_BEAT)
 
     def install_signal_handlers(self) -> None:

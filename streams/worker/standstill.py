@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from streams.agents.state import AgentState
-from streams.worker.lag import Mark
+from streams.worker.lag import PartitionLag
 
 #: How fast the clock of a partition runs that may be waiting for its turn.
 _TURN = 0.1
@@ -25,15 +25,15 @@ class Standstill:
         self._restored = 0
         self.seconds: dict[int, float] = {}
 
-    def look(self, state: AgentState, marks: Mapping[int, Mark], step: float, restored: int = 0) -> None:
+    def look(self, state: AgentState, lags: Mapping[int, PartitionLag], step: float, restored: int = 0) -> None:
         """Bring `seconds` up to date, `step` seconds after the last look; `restored` records have been applied."""
-        moved = {p for p, mark in marks.items() if mark.committed != self._committed.get(p)}
+        moved = {p for p, lag in lags.items() if lag.committed != self._committed.get(p)}
         busy = state.emptied == self._emptied
-        self._committed = {p: mark.committed for p, mark in marks.items()}
+        self._committed = {p: lag.committed for p, lag in lags.items()}
         self._emptied = state.emptied
         restoring = state.restoring and restored != self._restored
         self._restored = restored
-        behind = {p for p, mark in marks.items() if mark.lag}
+        behind = {p for p, lag in lags.items() if lag.lag}
         if state.owned:
             behind &= state.owned
             retrying = 0 < state.retrying < self._patience

@@ -33,7 +33,7 @@ from prometheus_client import Gauge
 
 from configs.errors import EXIT_STALLED, TransientError
 from streams.agents.state import AgentState
-from streams.worker.lag import LagReader, Mark
+from streams.worker.lag import LagReader, PartitionLag
 from streams.worker.standstill import Standstill
 
 _LOG = logging.getLogger("mindstream.watchdog")
@@ -54,14 +54,14 @@ class Agent(Protocol):
     def state(self) -> AgentState: ...
 
 
-class Pulse:
+class LoopMonitor:
     """Whether the event loop runs: it beats, other threads listen."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last = clock()
 
-    def beat(self) -> None:
+    def tick(self) -> None:
         self._last = self._clock()
 
     @property
@@ -86,7 +86,7 @@ class Watchdog:
     Args:
         timeout: seconds of standstill after which the process is left.
         retry_budget: seconds of retrying that an agent allows itself.
-        pulse: of the event loop; for the log, which should say what hangs.
+        loop_monitor: of the event loop; for the log, which should say what hangs.
         leave: ends the process with a status; replaced in tests.
         clock: seconds, monotonic.
     """
@@ -95,14 +95,14 @@ class Watchdog:
         self,
         timeout: float,
         retry_budget: float,
-        pulse: Pulse,
+        loop_monitor: LoopMonitor,
         *,
         leave: Callable[[int], Any] = os._exit,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._timeout = timeout
         self._patience = retry_budget + timeout
-        self._pulse = pulse
+        self._loop_monitor = loop_monitor
         self._leave = leave
         self._clock = clock
         self._watched: list[_Watched] = []
@@ -129,7 +129,7 @@ class Watchdog:
         """What is wrong with Kafka; None = it answered the last look."""
         return self._fault or None
 
-    def standing(self) -> dict[str, float]:
+    def stalled_seconds(self) -> dict[str, float]:
         """Topic → seconds for which one of its partitions has stood still, when that is half of the time-out."""
         longest = {w.agent.topic: max(w.standstill.seconds.values(), default=0.0) for w in self._watched}
         return {topic: seconds for topic, seconds in longest.items() if seconds >= self._timeout / 2}
@@ -142,18 +142,18 @@ class Watchdog:
         self._last_look = now
         for watched in self._watched:
             try:
-                marks = watched.reader.marks()
+                lags = watched.reader.partition_lags()
                 state = watched.agent.state()
-                watched.standstill.look(state, marks, step, watched.restored())
-                self._show(watched, state, marks)
-                late = self._confirmed(watched, state, marks)
+                watched.standstill.look(state, lags, step, watched.restored())
+                self._show(watched, state, lags)
+                late = self._confirmed(watched, state, lags)
             except TransientError as error:
                 watched.standstill.forget()
                 self._report(str(error))
             else:
                 self._fault = ""
                 if late:
-                    self._end(watched, state, {p: marks[p].lag for p in late})
+                    self._end(watched, state, {p: lags[p].lag for p in late})
 
     def _run(self) -> None:
         while True:
@@ -164,21 +164,21 @@ class Watchdog:
                 _LOG.exception("the watchdog failed; looking again in %.0f s", _LOG_EVERY)
                 time.sleep(_LOG_EVERY)
 
-    def _show(self, watched: _Watched, state: AgentState, marks: Mapping[int, Mark]) -> None:
-        owned = {p for p in state.owned or () if p in marks}
+    def _show(self, watched: _Watched, state: AgentState, lags: Mapping[int, PartitionLag]) -> None:
+        owned = {p for p in state.owned or () if p in lags}
         for partition in watched.shown - owned:
             watched.lag.remove(partition)
         for partition in owned:
-            watched.lag.labels(partition).set(marks[partition].lag)
+            watched.lag.labels(partition).set(lags[partition].lag)
         watched.shown = owned
 
-    def _confirmed(self, watched: _Watched, state: AgentState, marks: Mapping[int, Mark]) -> list[int]:
+    def _confirmed(self, watched: _Watched, state: AgentState, lags: Mapping[int, PartitionLag]) -> list[int]:
         """Partitions that have stood still for the time-out, and should not have."""
         late = [p for p, seconds in sorted(watched.standstill.seconds.items()) if seconds >= self._timeout]
         if not late:
             return []
         others = set() if state.owned else set(watched.reader.owned_by_others())
-        excused = [p for p in late if p in others or not watched.reader.readable(p, marks[p].committed)]
+        excused = [p for p in late if p in others or not watched.reader.readable(p, lags[p].committed)]
         watched.standstill.forget(excused)
         return [p for p in late if p not in excused]
 
@@ -202,8 +202,8 @@ class Watchdog:
         self._leave(EXIT_STALLED)
 
     def _cause(self, state: AgentState) -> str:
-        if self._pulse.silence > 2 * self._every:
-            return f"the event loop has not run for {self._pulse.silence:.0f} s"
+        if self._loop_monitor.silence > 2 * self._every:
+            return f"the event loop has not run for {self._loop_monitor.silence:.0f} s"
         if state.doing is not None:
             return f"{state.doing} has been in work for {state.seconds:.0f} s"
         if state.owned is None:

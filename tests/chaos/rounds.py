@@ -56,7 +56,7 @@ def play(
             started = time.monotonic()
             stage.begin()
             SCENARIOS[name](stage)
-            figures.append(stage.settle(name, patience))
+            figures.append(stage.seal(name, patience))
             f = figures[-1]
             click.echo(
                 f"{'ok' if f.ok else 'WRONG':5} {name}: {f.clicks:,} clicks, ends {f.ends}, "

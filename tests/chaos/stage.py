@@ -227,7 +227,7 @@ class Stage:
             assert time.monotonic() < deadline, f"not all workers came back within {patience:.0f} s"
             time.sleep(0.1)
 
-    def settle(self, scenario: str, patience: float) -> Figures:
+    def seal(self, scenario: str, patience: float) -> Figures:
         """Stop the traffic, wait until everything is answered, and audit."""
         self.traffic.pause()
         started = time.monotonic()

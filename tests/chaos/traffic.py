@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 
 from configs.errors import TransientError
 from streams.kafka.client import fault
-from streams.kafka.producer import KafkaOutbox
+from streams.kafka.producer import KafkaRecordProducer
 from streams.messages.clicks import Click, encode_click, user_key
 from streams.ports import Output
 from tests.site import Site
@@ -30,7 +30,7 @@ NEW_ITEMS = range(5_000, 5_040)
 _TICK = 0.05
 
 
-class _WrongClock(KafkaOutbox):
+class _WrongClock(KafkaRecordProducer):
     """Tells Kafka times that are wrong, by another number of hours for each message."""
 
     rng: random.Random
@@ -61,8 +61,8 @@ class Traffic(threading.Thread):
         super().__init__(daemon=True)
         self._site = site
         self._rng = random.Random(seed)
-        self._outbox = _WrongClock(site.config.kafka, site.config.topics.max_message_bytes)
-        self._outbox.rng = random.Random(seed)
+        self._producer = _WrongClock(site.config.kafka, site.config.topics.max_message_bytes)
+        self._producer.rng = random.Random(seed)
         self._numbers = np.random.default_rng(seed)
         self._rate = rate
         self._flowing = threading.Event()
@@ -105,7 +105,7 @@ class Traffic(threading.Thread):
     def _send(self, outputs: list[Output]) -> None:
         while True:
             try:
-                self._outbox.send(outputs)
+                self._producer.send(outputs)
             except TransientError:
                 if self._ended:
                     return

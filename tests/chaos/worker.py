@@ -27,7 +27,7 @@ from streams.agents.agent import BatchAgent
 from streams.agents.batching import Batch
 from streams.agents.commits import Commits
 from streams.history import History, apply_clicks
-from streams.kafka.producer import KafkaOutbox
+from streams.kafka.producer import KafkaRecordProducer
 from streams.ports import Output
 from streams.state.store import PartitionStores
 from tests.chaos.trips import POINTS
@@ -56,7 +56,7 @@ def trip(point: str) -> None:
     time.sleep(0.1)  # a stopped process goes on here, once it is continued
 
 
-class _Outbox(KafkaOutbox):
+class _Outbox(KafkaRecordProducer):
     def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:
         trip("searched")
         parts: dict[str, Callable[[Output], bool]] = {
@@ -116,7 +116,7 @@ def _apply_without_fence(
 if __name__ == "__main__":
     sabotage = os.environ.get("MINDSTREAM_SABOTAGE", "")
     parts: dict[tuple[Any, str], Any] = {
-        (streams.worker.build, "KafkaOutbox"): _Outbox,
+        (streams.worker.build, "KafkaRecordProducer"): _Outbox,
         (streams.worker.build, "PartitionStores"): _NeverBehind if sabotage == "no repair" else _Stores,
         (streams.worker.build, "BatchAgent"): _CommitsFirst if sabotage == "commit first" else BatchAgent,
         (streams.agents.agent, "Commits"): _Commits,

@@ -168,9 +168,9 @@ def test_settling_does_not_keep_a_new_item_waiting(index: ItemIndex) -> None:
     """Milvus takes seconds for it, and refuses to be asked too often; neither is the worker's to wait for."""
     index.upsert(np.arange(1, 2001), _vectors(2000))
     begin = time.monotonic()
-    index.settle()
+    index.seal()
     with contextlib.suppress(TransientError):
-        index.settle()
+        index.seal()
     assert time.monotonic() - begin < 1
     new = -np.ones((1, DIM), np.float32) * np.float32(DIM**-0.5)
     index.upsert(np.array([5000]), new)
@@ -183,7 +183,7 @@ def test_what_was_settled_is_found_through_the_graph(milvus_standalone: str) -> 
     index = _milvus(milvus_standalone, f"v{uuid.uuid4().hex[:8]}")
     index.upsert(np.arange(1, 2001), _vectors(2000))
     assert index.searchable_by_graph() == 0
-    index.settle()
+    index.seal()
     wait_for(lambda: index.searchable_by_graph() == 2000, "the graph")
     index.drop()
     index.close()

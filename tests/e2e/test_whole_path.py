@@ -116,7 +116,7 @@ def test_workers_join_and_are_killed_under_a_backlog(site: Site) -> None:
     made = generate(shape, seed=6)
     order = np.argsort(made.order, kind="stable")
     rows = zip(made.user[order].tolist(), made.item[order].tolist(), strict=True)
-    site.outbox.send([site.click(user, item) for user, item in rows])
+    site.producer.send([site.click(user, item) for user, item in rows])
     slow = ["--set", "batch.size=20", "--set", "worker.session_timeout=6"]
 
     def answered() -> int:

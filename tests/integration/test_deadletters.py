@@ -13,14 +13,14 @@ import pytest
 import streams.tools.dead_letters
 from configs.errors import TransientError
 from streams.errors import Reason
-from streams.kafka.producer import KafkaOutbox
+from streams.kafka.producer import KafkaRecordProducer
 from streams.kafka.reading import Record, read_to_end
 from streams.messages.clicks import Click, encode_click
-from streams.messages.dead_letters import Place, dead_letter_output
+from streams.messages.dead_letters import MessageRef, dead_letter_output
 from streams.ports import DeadLetter, Message, Output
 from streams.tools.audit import audit_kafka
 from streams.tools.dead_letters import Selection, find
-from streams.tools.dead_letters_replay import replay_letters
+from streams.tools.dead_letters_replay import replay_dead_letters
 from tests.site import Site, wait_for
 
 pytestmark = pytest.mark.integration
@@ -51,7 +51,7 @@ def served(tmp_path: Path, kafka: str, milvus_lite: str) -> Iterator[Site]:
 def _put(site: Site, messages: Sequence[Message], reason: Reason = "not_json", now: float = 1000.0) -> None:
     """Write dead letters as the worker does."""
     letters = [DeadLetter(message, reason, f"broken {message.offset}") for message in messages]
-    site.outbox.send([dead_letter_output(site.config.topics.dead_letters, letter, now, 10**8) for letter in letters])
+    site.producer.send([dead_letter_output(site.config.topics.dead_letters, letter, now, 10**8) for letter in letters])
 
 
 def _message(site: Site, offset: int, key: bytes | None = b"42", value: bytes | None = b"{broken") -> Message:
@@ -73,7 +73,7 @@ def test_from_a_bad_message_through_the_worker_and_back_again(served: Site) -> N
     topics = served.config.topics
     good = encode_click(Click(7, 5, 1.0))
     with served.worker():
-        served.outbox.send([Output(topics.clicks, b"42", b"{broken", headers=TRACE)])
+        served.producer.send([Output(topics.clicks, b"42", b"{broken", headers=TRACE)])
         wait_for(lambda: len(served.dead_letters()) == 1, "the dead letter")
         (first,) = _list(served)
         assert (first["reason"], first["key"], first["value"], first["attempt"]) == ("not_json", "42", "{broken", 0)
@@ -120,7 +120,7 @@ def test_from_a_bad_message_through_the_worker_and_back_again(served: Site) -> N
 def test_the_list_and_its_filters(site: Site) -> None:
     _put(site, [_message(site, 1), _message(site, 1), _message(site, 2, key=None)], now=1000.0)
     _put(site, [_message(site, 3, b"\xff\x1b", None)], "null_value", now=2000.0)
-    site.outbox.send([Output(site.config.topics.dead_letters, b"x", b"written by somebody else")])
+    site.producer.send([Output(site.config.topics.dead_letters, b"x", b"written by somebody else")])
     topic = site.config.topics.clicks
 
     done = site.run("streams", "deadletters", "list")
@@ -173,16 +173,16 @@ def test_what_cannot_be_sent_says_why_and_stays(site: Site) -> None:
     assert [letter["replayed"] for letter in letters].count(True) == 1
 
 
-class CutOutbox(KafkaOutbox):
+class CutRecordProducer(KafkaRecordProducer):
     """Kafka goes away right before some receipts: where a kill hurts most."""
 
     cut_after = 1
 
     def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:
         if outputs[0].value is None:
-            if CutOutbox.cut_after == 0:
+            if CutRecordProducer.cut_after == 0:
                 raise TransientError("Kafka", "cut off, for the test")
-            CutOutbox.cut_after -= 1
+            CutRecordProducer.cut_after -= 1
         return super().send(outputs, produced)
 
 
@@ -191,14 +191,14 @@ def test_an_interrupted_run_is_continued(site: Site, monkeypatch: pytest.MonkeyP
     _put(site, [_message(site, offset, value=b"%d" % offset) for offset in (4, 3, 2, 1, 0)])
     monkeypatch.setattr(streams.tools.dead_letters, "_PORTION", 2)
     with monkeypatch.context() as patch:
-        patch.setattr(streams.tools.dead_letters, "KafkaOutbox", CutOutbox)
+        patch.setattr(streams.tools.dead_letters, "KafkaRecordProducer", CutRecordProducer)
         with pytest.raises(TransientError):
-            replay_letters(site.config, Selection(), limit=None, again=False, send=True)
+            replay_dead_letters(site.config, Selection(), limit=None, again=False, send=True)
     assert len(find(site.config, Selection()).replayed) == 2
     for _ in range(2):
-        assert replay_letters(site.config, Selection(), limit=None, again=False, send=True)
+        assert replay_dead_letters(site.config, Selection(), limit=None, again=False, send=True)
     sent = [record.message.value for record in _records(site, site.config.topics.clicks)]
     assert sent == [b"0", b"1", b"2", b"3", b"2", b"3", b"4"]
-    place = Place(site.config.topics.clicks, 1, 3)
-    assert replay_letters(site.config, Selection(places=[place]), limit=None, again=True, send=True)
+    place = MessageRef(site.config.topics.clicks, 1, 3)
+    assert replay_dead_letters(site.config, Selection(places=[place]), limit=None, again=True, send=True)
     assert len(_records(site, site.config.topics.clicks)) == 8

@@ -22,7 +22,7 @@ from configs.errors import TransientError
 from streams.errors import BadMessage
 from streams.kafka.reading import read_to_end, watermarks
 from streams.messages.clicks import MAX_CLICK_BYTES, decode_click
-from streams.messages.dead_letters import Letter, Place, read_letter
+from streams.messages.dead_letters import MessageRef, StoredDeadLetter, read_dead_letter
 from streams.messages.items import Item, ItemRemoval, decode_item
 from streams.messages.recommendations import decode_recommendation
 from streams.ports import Message, Output
@@ -174,10 +174,10 @@ def _vectors(site: Site, ids: list[int]) -> dict[int, FloatArray]:
     return found
 
 
-def _letters(site: Site) -> dict[Place, Letter]:
+def _letters(site: Site) -> dict[MessageRef, StoredDeadLetter]:
     found = {}
     for message, headers, _ in read_to_end(site.config.kafka, site.config.topics.dead_letters, headers=True):
-        letter = read_letter(message, headers)
+        letter = read_dead_letter(message, headers)
         assert letter is not None
         assert letter.source not in found, "without a crash, no letter comes twice"
         found[letter.source] = letter
@@ -196,16 +196,16 @@ def test_a_flood_of_broken_messages(site: Site) -> None:
         if output.key is not None and output.key.startswith(b"good-"):
             good.add(output.key.decode())
         if len(sent) == 1000:
-            site.outbox.send(sent)
+            site.producer.send(sent)
             sent.clear()
-    site.outbox.send(sent)
+    site.producer.send(sent)
     started = time.monotonic()
     with site.worker() as process:
         wait_for(lambda: process.poll() is not None or _behind(site) == 0, "the end of both topics", patience=600)
         assert process.poll() is None, (site.folder / "worker.log").read_text()[-5000:]
         seconds = time.monotonic() - started
         # It still works.
-        site.outbox.send([site.click("good-last", 5)])
+        site.producer.send([site.click("good-last", 5)])
         wait_for(lambda: _behind(site) == 0, "a last click")
 
     letters = _letters(site)
@@ -215,7 +215,7 @@ def test_a_flood_of_broken_messages(site: Site) -> None:
     for topic in (topics.clicks, topics.items):
         for message, headers, _ in read_to_end(site.config.kafka, topic, headers=True):
             total += 1
-            letter = letters.pop(Place(message.topic, message.partition, message.offset), None)
+            letter = letters.pop(MessageRef(message.topic, message.partition, message.offset), None)
             reason = _reason(site, message)
             assert (letter.reason if letter else None) == reason, message
             if letter is not None:

@@ -76,7 +76,7 @@ def _ask(port: int, path: str) -> tuple[int, Any]:
 
 
 def _send(site: Site, clicks: int) -> None:
-    site.outbox.send([site.click(u, 1 + u % 300) for u in range(clicks)])
+    site.producer.send([site.click(u, 1 + u % 300) for u in range(clicks)])
 
 
 @dataclass(frozen=True)

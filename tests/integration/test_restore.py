@@ -13,7 +13,7 @@ from confluent_kafka import Producer
 
 from configs.loader import load_worker
 from configs.schema import Kafka
-from streams.kafka.producer import KafkaOutbox
+from streams.kafka.producer import KafkaRecordProducer
 from streams.kafka.reading import read_to_end
 from streams.kafka.topics import changelog_topic, create_topics, topic_specs
 from streams.ports import Output
@@ -40,16 +40,16 @@ class Owner:
         (spec,) = [spec for spec in topic_specs(config.topics, group) if spec.name == self.topic]
         create_topics(config.kafka, [dataclasses.replace(spec, config=spec.config | topic_config)], 1)
         self.kafka: Kafka = config.kafka
-        self.outbox = KafkaOutbox(config.kafka, 2**20)
+        self.producer = KafkaRecordProducer(config.kafka, 2**20)
         self.stores = PartitionStores(folder)
         self.changelog = Changelog(config.kafka, self.topic)
-        self.restorer = Restorer(self.changelog, self.stores, self.outbox)
+        self.restorer = Restorer(self.changelog, self.stores, self.producer)
         self.restorer.take_over([1])
-        self._zombie = KafkaOutbox(config.kafka, 2**20)
+        self._zombie = KafkaRecordProducer(config.kafka, 2**20)
 
     def write(self, user: bytes, fence: int) -> None:
         new = record(fence, 1)
-        self.stores.write(1, {user: new}, self.outbox.send([Output(self.topic, user, new, 1)]))
+        self.stores.write(1, {user: new}, self.producer.send([Output(self.topic, user, new, 1)]))
 
     def zombie_writes(self, user: bytes, fence: int) -> None:
         self._zombie.send([Output(self.topic, user, record(fence, 1), 1)])
@@ -100,7 +100,7 @@ def test_the_owner_repairs_what_a_zombie_overwrites(owner: Owner, tmp_path: Path
     assert len(owner.log()) == 6, "the second look writes nothing"
 
     other = PartitionStores(tmp_path / "other")  # has lost its disk
-    restorer = Restorer(owner.changelog, other, owner.outbox)
+    restorer = Restorer(owner.changelog, other, owner.producer)
     assert restorer.take_over([0, 1]) == 6
     assert other.read(1, [b"a", b"b", b"c"]) == owner.stores.read(1, [b"a", b"b", b"c"])
     assert (other.offset(0), other.offset(1)) == (-1, 5)
@@ -121,7 +121,7 @@ def test_compaction_keeps_the_newer_record(tmp_path: Path, kafka: str) -> None:
     wait_for(compacted, "compaction")
     assert (b"a", record(9, 1)) in owner.log()
     other = PartitionStores(tmp_path / "other")
-    restored = Restorer(owner.changelog, other, owner.outbox).take_over([1])
+    restored = Restorer(owner.changelog, other, owner.producer).take_over([1])
     assert 2 <= restored <= owner.stores.offset(1), "offsets are missing, and the end is found nevertheless"
     assert other.read(1, [b"a"]) == [record(9, 1)]
     assert other.offset(1) == owner.stores.offset(1)
@@ -148,14 +148,14 @@ def test_a_standby_takes_over_without_restoring_everything(tmp_path: Path, kafka
 
     with site.worker(*clicks, *timeout, name="a") as first:
         # Two partitions stay here when another worker comes.
-        site.outbox.send([site.click(u, 1 + u % 300) for u in range(100)])
+        site.producer.send([site.click(u, 1 + u % 300) for u in range(100)])
         wait_for(lambda: audit_kafka(site.config).ok, "the histories")
         with site.worker(*clicks, *timeout, "--set", "worker.standby=true", name="b"):
             wait_for(lambda: _caught_up(log("b"), partitions=2), "the standby")
             first.kill()
             wait_for(lambda: "took over partitions 0, 1, 2, 3: " in log("b"), "the take-over")
             assert "took over partitions 0, 1, 2, 3: 0 records restored" in log("b")
-            site.outbox.send([site.click(u, 1 + u % 300) for u in range(100)])
+            site.producer.send([site.click(u, 1 + u % 300) for u in range(100)])
             wait_for(lambda: audit_kafka(site.config).ok and audit_kafka(site.config).clicks == 200, "more clicks")
     index = site.index()
     index.drop()

@@ -27,7 +27,7 @@ from embedded.stack import CACHE
 from embedded.standalone import require_platform
 from embedded.state import StateFile
 from streams.kafka.acls import Right, check_rights, rights, worker_rights
-from streams.kafka.producer import KafkaOutbox
+from streams.kafka.producer import KafkaRecordProducer
 from streams.kafka.topics import HEADER_BYTES, changelog_topic
 from streams.messages.dead_letters import dead_letter_output
 from streams.messages.recommendations import Recommendation, decode_recommendation
@@ -71,7 +71,7 @@ class SecureSite(Site):
         super().__init__(folder, broker.address, milvus)
         self.broker = broker
         self.config = self.config_of(SUPER)
-        self.outbox = KafkaOutbox(self.config.kafka, self.config.topics.max_message_bytes + HEADER_BYTES)
+        self.producer = KafkaRecordProducer(self.config.kafka, self.config.topics.max_message_bytes + HEADER_BYTES)
 
     def config_of(self, user: str, *settings: str) -> WorkerConfig:
         return load_worker(None, [*self.settings, *settings], self.broker.login(user))
@@ -172,7 +172,7 @@ def test_other_ways_to_log_in(site: SecureSite, broker: SecureKafka, way: str) -
         settings = [*site.settings, f"kafka.sasl_mechanism={way}"]
     site.settings = settings
     with acting(login), site.worker("--agents", "clicks"):
-        site.outbox.send([site.click(1, 5)])
+        site.producer.send([site.click(1, 5)])
         wait_for(lambda: [a.user_id for a in _answers(site)] == [1], "the recommendation")
 
 
@@ -200,11 +200,11 @@ def test_every_missing_right_is_named(site: SecureSite, broker: SecureKafka) -> 
 
 def test_the_watchdog_sees_with_the_worker_s_rights_what_waits(site: SecureSite) -> None:
     site.create_topics()
-    site.outbox.send([site.click(user, 5) for user in range(20)])
+    site.producer.send([site.click(user, 5) for user in range(20)])
     config = site.config_of("worker")
     group = f"{config.worker.group}-clicks"
     lag = KafkaLag(config.kafka, group, config.topics.clicks, config.topics.partitions, "nobody")
-    marks = lag.marks()
+    marks = lag.partition_lags()
     assert sum(mark.lag for mark in marks.values()) == 20
     for partition, mark in marks.items():
         assert lag.readable(partition, mark.committed) == (mark.lag > 0)
@@ -215,7 +215,7 @@ def test_dead_letters_with_the_least_rights(site: SecureSite, broker: SecureKafk
     site.create_topics()
     message = Message(site.config.topics.clicks, 3, 991, b"7", b"{")
     letter = DeadLetter(message, "not_json", "broken")
-    site.outbox.send([dead_letter_output(site.config.topics.dead_letters, letter, time.time(), 10**6)])
+    site.producer.send([dead_letter_output(site.config.topics.dead_letters, letter, time.time(), 10**6)])
     place = f"{message.topic}/3/991"
     for user, arguments, says in (
         ("reader", ("list",), "1 dead letter: 1 not_json"),
@@ -299,10 +299,10 @@ def test_a_right_taken_away_stops_the_worker_and_loses_nothing(
     }[operation]
     with acting(broker.login("worker")):
         with site.worker("--agents", "clicks") as worker:
-            site.outbox.send([site.click(1, 5)])
+            site.producer.send([site.click(1, 5)])
             wait_for(lambda: len(_answers(site)) == 1, "a recommendation")
             broker.revoke("worker", [right])
-            site.outbox.send([site.click(user, 7) for user in range(20)])
+            site.producer.send([site.click(user, 7) for user in range(20)])
             wait_for(lambda: worker.poll() is not None, "the worker to leave")
             assert worker.returncode == EXIT_CONFIG
         log = (site.folder / "worker.log").read_text()
@@ -388,7 +388,7 @@ def test_milvus_with_token_and_tls(tmp_path: Path, kafka: str, secure_milvus: Se
     site.create_topics()
     site.fill_index()
     with acting({"MINDSTREAM_MILVUS_TOKEN": secure_milvus.token}), site.worker("--agents", "clicks"):
-        site.outbox.send([site.click(1, 5)])
+        site.producer.send([site.click(1, 5)])
         wait_for(lambda: [a.user_id for a in _answers(site)] == [1], "the recommendation")
     stranger = Authority(tmp_path / "stranger").file
     for token, override, says in (

@@ -63,10 +63,10 @@ def test_bad_input_becomes_dead_letters_and_the_stream_goes_on(site: Site) -> No
         "bad_key": (b"901", orjson.dumps(item)),
     }
     with site.worker():
-        site.outbox.send([site.click(1, 5)])
-        site.outbox.send([Output(topics.clicks, key, value) for key, value in bad_clicks.values()])
-        site.outbox.send([Output(topics.items, key, value) for key, value in bad_items.values()])
-        site.outbox.send([site.click(2, 6), site.item(902, np.array(vector, dtype=np.float32))])
+        site.producer.send([site.click(1, 5)])
+        site.producer.send([Output(topics.clicks, key, value) for key, value in bad_clicks.values()])
+        site.producer.send([Output(topics.items, key, value) for key, value in bad_items.values()])
+        site.producer.send([site.click(2, 6), site.item(902, np.array(vector, dtype=np.float32))])
         wait_for(lambda: len(site.dead_letters()) == len(bad_clicks) + len(bad_items), "the dead letters")
         wait_for(lambda: len(_answers(site)) == 2, "both recommendations")
         index = site.index()
@@ -85,7 +85,7 @@ def test_unknown_items_are_counted_not_dead_lettered(site: Site) -> None:
     site.fill_index()
     metrics = ["--set", "worker.metrics_port=0"]
     with site.worker(*metrics):
-        site.outbox.send([site.click(1, 9_999), site.click(2, 5)])
+        site.producer.send([site.click(1, 9_999), site.click(2, 5)])
         wait_for(lambda: audit_kafka(site.config).ok, "both clicks")
     assert [a.user_id for a in _answers(site)] == [2]
     assert site.dead_letters() == []
@@ -99,16 +99,16 @@ def test_a_new_item_is_recommended_and_counts_in_histories(site: Site) -> None:
     site.fill_index()
     vector = np.asarray(site.artifact.item_vectors[10]).copy()
     with site.worker():
-        site.outbox.send([site.item(5_000, vector)])
+        site.producer.send([site.item(5_000, vector)])
         index = site.index()
         wait_for(lambda: 5_000 in index.search(vector[None], 1)[0] or 5_000 in index.search(vector[None], 5)[0], "it")
-        site.outbox.send([site.click("a", 11)])
+        site.producer.send([site.click("a", 11)])
         wait_for(lambda: len(_answers(site)) == 1, "a recommendation")
         assert 5_000 in _answers(site)[0].item_ids, "item 11 has the same vector"
-        site.outbox.send([site.click("b", 5_000)])
+        site.producer.send([site.click("b", 5_000)])
         wait_for(lambda: len(_answers(site)) == 2, "a recommendation from a new item alone")
         assert _answers(site)[1].item_ids[0] == 11
-        site.outbox.send([site.item(5_000, None)])
+        site.producer.send([site.item(5_000, None)])
         wait_for(lambda: 5_000 not in index.search(vector[None], 5)[0], "the removal")
 
 
@@ -125,7 +125,7 @@ def test_transactions_hide_nothing_from_the_worker_or_the_audit(site: Site) -> N
             producer.flush()
             if items == [5, 6]:
                 producer.abort_transaction()
-        site.outbox.send([site.click(1, 8)])
+        site.producer.send([site.click(1, 8)])
         wait_for(lambda: any(a.history_length == 4 for a in _answers(site)), "an answer to all four clicks")
         wait_for(lambda: audit_kafka(site.config).ok, "the commit")
         assert audit_kafka(site.config).clicks == 4
@@ -135,7 +135,7 @@ def test_transactions_hide_nothing_from_the_worker_or_the_audit(site: Site) -> N
 def test_sigterm_finishes_the_batch_and_leaves_within_5_seconds(site: Site) -> None:
     site.fill_index()
     with site.worker() as process:
-        site.outbox.send([site.click(u, 1 + u % 300) for u in range(400)])
+        site.producer.send([site.click(u, 1 + u % 300) for u in range(400)])
         wait_for(lambda: len(_answers(site)) > 20, "work in hand")
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
@@ -158,7 +158,7 @@ def test_a_zombie_overwrites_no_newer_vector(site: Site) -> None:
         return len(found) == len(items) and all(np.array_equal(vector, versions[version]) for vector in found.values())
 
     def publish(version: int) -> None:
-        site.outbox.send([site.item(item, versions[version]) for item in items])
+        site.producer.send([site.item(item, versions[version]) for item in items])
 
     def assignments(name: str) -> int:
         return (site.folder / f"{name}.log").read_text().count("-items: partitions [")
@@ -184,17 +184,17 @@ def test_a_zombie_overwrites_no_newer_vector(site: Site) -> None:
 def test_agents_run_apart(site: Site) -> None:
     with site.worker("--agents", "items", name="items"), site.worker("--agents", "clicks", name="clicks"):
         vectors = np.asarray(site.artifact.item_vectors)
-        site.outbox.send([site.item(i + 1, vectors[i]) for i in range(len(vectors))])
+        site.producer.send([site.item(i + 1, vectors[i]) for i in range(len(vectors))])
         index = site.index()
         wait_for(lambda: index.describe().count == len(vectors), "the items")
-        site.outbox.send([site.click(1, 5)])
+        site.producer.send([site.click(1, 5)])
         wait_for(lambda: len(_answers(site)) == 1, "a recommendation")
 
 
 def test_an_item_worker_of_a_new_model_needs_no_changelog_of_its_group(site: Site) -> None:
     with site.worker("--agents", "items", "--set", f"worker.group={site.config.worker.group}-new"):
         vector = np.asarray(site.artifact.item_vectors[0])
-        site.outbox.send([site.item(1, vector)])
+        site.producer.send([site.item(1, vector)])
         index = site.index()
         wait_for(lambda: index.describe().count == 1, "the item")
     index.close()
@@ -214,14 +214,14 @@ def test_clicks_are_read_whatever_packed_them(site: Site, codec: str) -> None:
 def test_clicks_of_a_topic_that_was_made_anew_are_not_taken_for_repeats(site: Site) -> None:
     site.fill_index()
     with site.worker(name="first"):
-        site.outbox.send([site.click(1, item) for item in (5, 6, 7)])
+        site.producer.send([site.click(1, item) for item in (5, 6, 7)])
         wait_for(lambda: audit_kafka(site.config).ok, "the clicks")
     clicks = site.config.topics.clicks
     admin = AdminClient(site.config.kafka.client())
     admin.delete_topics([clicks])[clicks].result()
     wait_for(lambda: clicks not in admin.list_topics(timeout=10).topics, "the end of the topic")
     site.create_topics()
-    site.outbox.send([site.click(1, 8)])
+    site.producer.send([site.click(1, 8)])
     assert "another worker.group" in _refused(site, "--set", f"worker.data_dir={site.folder / 'a lost disk'}")
 
 
@@ -296,7 +296,7 @@ def test_topics_are_created_as_configured_and_only_once(tmp_path: Path, kafka: s
 def test_tail_shows_recommendations(site: Site) -> None:
     site.fill_index()
     with site.worker():
-        site.outbox.send([site.click(7, 5), site.click("anna", 6)])
+        site.producer.send([site.click(7, 5), site.click("anna", 6)])
         wait_for(lambda: len(_answers(site)) == 2, "the recommendations")
     shown = site.run("streams", "tail", "--from-beginning", "--limit", "2")
     assert shown.returncode == 0, shown.stderr
@@ -309,9 +309,9 @@ def test_tail_shows_recommendations(site: Site) -> None:
 def test_a_worker_that_lost_its_disk_restores_histories_from_the_changelog(site: Site) -> None:
     site.fill_index()
     with site.worker(name="first"):
-        site.outbox.send([site.click(1, 5), site.click(1, 6)])
+        site.producer.send([site.click(1, 5), site.click(1, 6)])
         wait_for(lambda: audit_kafka(site.config).ok, "the first clicks")
     with site.worker(name="second"):  # another data_dir
-        site.outbox.send([site.click(1, 7)])
+        site.producer.send([site.click(1, 7)])
         wait_for(lambda: audit_kafka(site.config).ok, "the third click")
     assert _answers(site)[-1].history_length == 3

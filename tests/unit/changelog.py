@@ -1,4 +1,4 @@
-"""A changelog in memory, as `streams.state.restore` reads it, and an outbox that writes to it and fails on demand."""
+"""A changelog in memory, as `streams.state.restore` reads it, and an producer that writes to it and fails on demand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from configs.errors import TransientError
 from streams.history import History
 from streams.ports import Output
-from streams.state.changelog import Changelog, ChangelogReader, Portion
+from streams.state.changelog import Changelog, ChangelogChunk, StoreChangelogReader
 
 
 def record(fence: int, partition: int = 0) -> bytes:
@@ -24,17 +24,17 @@ class MemoryChangelog(Changelog):
     Attributes:
         log: partition → (user key, record), at their offsets.
         away: Kafka does not answer.
-        before_portion: is called before each portion that is read.
-        portion: most records in one.
+        before_chunk: is called before each chunk that is read.
+        chunk: most records in one.
         reads: how many readers there were.
     """
 
-    def __init__(self, partitions: int = 1, portion: int = 10_000) -> None:
+    def __init__(self, partitions: int = 1, chunk: int = 10_000) -> None:
         self.topic = "changelog"
         self.log: dict[int, list[tuple[bytes, bytes | None]]] = {p: [] for p in range(partitions)}
         self.away = False
-        self.before_portion: Callable[[], object] = lambda: None
-        self.portion = portion
+        self.before_chunk: Callable[[], object] = lambda: None
+        self.chunk = chunk
         self.reads = 0
 
     def ends(self, partitions: Collection[int]) -> dict[int, int]:
@@ -42,7 +42,7 @@ class MemoryChangelog(Changelog):
             raise TransientError("Kafka", "away, for the test")
         return {p: len(self.log[p]) for p in partitions}
 
-    def reader(self) -> ChangelogReader:
+    def reader(self) -> StoreChangelogReader:
         self.reads += 1
         return _Reader(self)
 
@@ -51,7 +51,7 @@ class MemoryChangelog(Changelog):
         return dict(self.log[partition])
 
 
-class _Reader(ChangelogReader):
+class _Reader(StoreChangelogReader):
     def __init__(self, changelog: MemoryChangelog) -> None:
         self._changelog = changelog
         self._next: dict[int, int] = {}
@@ -59,17 +59,17 @@ class _Reader(ChangelogReader):
     def start(self, starts: Mapping[int, int]) -> None:
         self._next = dict(starts)
 
-    def read(self, most: int, wait: float) -> tuple[dict[int, Portion], dict[int, int]]:
-        self._changelog.before_portion()
+    def read(self, most: int, wait: float) -> tuple[dict[int, ChangelogChunk], dict[int, int]]:
+        self._changelog.before_chunk()
         if self._changelog.away:
             raise TransientError("Kafka", "away, for the test")
         found, ended = {}, {}
         for partition, begin in self._next.items():
             log = self._changelog.log[partition]
-            records = log[begin : begin + min(most, self._changelog.portion)]
+            records = log[begin : begin + min(most, self._changelog.chunk)]
             if records:
                 self._next[partition] = begin + len(records)
-                found[partition] = Portion(records, begin + len(records) - 1)
+                found[partition] = ChangelogChunk(records, begin + len(records) - 1)
             if begin + len(records) == len(log):
                 ended[partition] = len(log)
         if not found:
@@ -80,7 +80,7 @@ class _Reader(ChangelogReader):
         pass
 
 
-class ChangelogOutbox:
+class ChangelogRecordProducer:
     """Writes to a memory changelog.
 
     Attributes:

@@ -12,7 +12,7 @@ from configs.errors import TransientError
 from streams.metrics import ClickMetrics
 from streams.ports import Message, Output
 from streams.processing.clicks import ClickProcessor
-from streams.processing.memory import MemoryHistoryStore, MemoryOutbox
+from streams.processing.memory import MemoryHistoryStore, MemoryRecordProducer
 from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.engine import RecallEngine
 from streams.recall.memory import MemoryIndex
@@ -77,7 +77,7 @@ class FailingIndex:
         self._maybe_fail()
         return self._inner.get(ids)
 
-    def settle(self) -> None:
+    def seal(self) -> None:
         self._maybe_fail()
         self.settled += 1
 
@@ -85,7 +85,7 @@ class FailingIndex:
         return self._inner.describe()
 
 
-class CrashingOutbox(MemoryOutbox):
+class CrashingRecordProducer(MemoryRecordProducer):
     """Writes the first `survivors` messages of its first call, then is cut off; works afterwards."""
 
     def __init__(self, survivors: int) -> None:
@@ -103,14 +103,16 @@ class CrashingOutbox(MemoryOutbox):
 class ClickWorld:
     """A click processor over memory, with its parts in reach."""
 
-    def __init__(self, items: int = 6, length: int = 4, outbox: MemoryOutbox | None = None, failures: int = 0) -> None:
+    def __init__(
+        self, items: int = 6, length: int = 4, producer: MemoryRecordProducer | None = None, failures: int = 0
+    ) -> None:
         self.known = FewItems(items)
         self.memory = MemoryIndex(VERSION, items)
         self.memory.upsert(np.arange(1, items + 1), self.known.item_vectors)
         self.index = FailingIndex(self.memory, failures)
         self.now = 1000.0
         self.store = MemoryHistoryStore()
-        self.outbox = outbox or MemoryOutbox()
+        self.producer = producer or MemoryRecordProducer()
         self.metrics = ClickMetrics(CollectorRegistry())
         self.embeddings = HistoryEmbeddings(
             self.known, self.index, capacity=10, refresh=60.0, unknown_ttl=1.0, clock=lambda: self.now
@@ -119,7 +121,7 @@ class ClickWorld:
         self.processor = ClickProcessor(
             self.engine,
             self.store,
-            self.outbox,
+            self.producer,
             recommendations="recommendations",
             changelog="changelog",
             dead_letters="dead-letters",
@@ -131,7 +133,7 @@ class ClickWorld:
         )
 
     def sent(self, topic: str) -> list[Output]:
-        return [output for output in self.outbox.sent if output.topic == topic]
+        return [output for output in self.producer.sent if output.topic == topic]
 
 
 def click_message(offset: int, user: int | str, item: int, partition: int = 0) -> Message:

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from configs.errors import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, FatalError, TransientError
 from streams.agents import batching as intake
 from streams.agents.agent import BatchAgent
-from streams.agents.batching import Run
+from streams.agents.batching import FetchedRun
 from streams.agents.retrying import RetryPolicy
 from streams.agents.state import AgentState
 from streams.errors import PartitionLost
@@ -109,7 +109,7 @@ class FakeFaust:
             ]
             position = min(self._positions.get(partition, offsets[0]), offsets[0])
             self._positions[partition] = offsets[-1] + 1
-            value.append(Run(position if begin is None else begin, offsets[-1] + 1, records))
+            value.append(FetchedRun(position if begin is None else begin, offsets[-1] + 1, records))
         generation = self.consumer_generation_id if generation is None else generation
         message = SimpleNamespace(value=value, generation_id=generation)
         self.events.put_nowait(SimpleNamespace(message=message))
@@ -672,7 +672,7 @@ def test_large_messages_wait_in_kafkas_client_not_in_memory(monkeypatch: pytest.
         world.faust.deliver(*range(20))
         await asyncio.to_thread(world.work.entered.wait, 10)
         await asyncio.sleep(0.05)
-        assert world.agent._intake._queue.qsize() == 3, "of two bytes each"
+        assert world.agent._batcher._queue.qsize() == 3, "of two bytes each"
         world.work.gate.set()
         await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 20})
 
@@ -781,7 +781,7 @@ def test_partitions_are_never_looked_after_between_a_batch_and_the_one_it_was_to
 
     async def scenario(world: World) -> None:
         loop = asyncio.get_running_loop()
-        work.remind = lambda: loop.call_soon_threadsafe(world.agent._intake.remind)
+        work.remind = lambda: loop.call_soon_threadsafe(world.agent._batcher.remind)
         await world.faust.assign(0)
         world.faust.deliver(*range(400))
         await until(lambda: len(work.offsets) == 400)
@@ -852,9 +852,9 @@ def test_partitions_are_looked_after_under_a_backlog() -> None:
         world.work.gate.clear()
         world.faust.deliver(*range(100))
         await asyncio.to_thread(world.work.entered.wait, 10)
-        await until(world.agent._intake._queue.full)
+        await until(world.agent._batcher._queue.full)
         tended.clear()
-        world.agent._intake.remind()
+        world.agent._batcher.remind()
         world.work.gate.set()
         await until(lambda: len(world.work.offsets) == 100)
         assert len(tended) == 1

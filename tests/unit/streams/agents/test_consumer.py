@@ -14,7 +14,7 @@ from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP
 
 from streams.agents import consumer as mended
-from streams.agents.batching import Run
+from streams.agents.batching import FetchedRun
 
 TOPIC = "clicks"
 
@@ -49,7 +49,7 @@ def _next_records(monkeypatch: pytest.MonkeyPatch, taken: Any) -> tuple[dict[TP,
 
 
 def test_a_fetch_becomes_one_message_for_faust(monkeypatch: pytest.MonkeyPatch) -> None:
-    one, two = Run(3, 6, _records(0, 3, 4, 5)), Run(7, 9, _records(2, 7, 8))
+    one, two = FetchedRun(3, 6, _records(0, 3, 4, 5)), FetchedRun(7, 9, _records(2, 7, 8))
     runs, active = _next_records(monkeypatch, {TP(TOPIC, 0): one, TP(TOPIC, 2): two})
     assert active == {"active"}
     assert runs == {TP(TOPIC, 2): [[one, two]]}
@@ -111,12 +111,12 @@ def _thread(monkeypatch: pytest.MonkeyPatch, *, flows: bool = True) -> Any:
     return mended._Thread(consumer)
 
 
-def _fetch(thread: Any, client: _Client, timeout: float = 0.01) -> dict[TP, Run]:
-    taken: dict[TP, Run] = asyncio.run(thread._fetch_records(client, set(), timeout=timeout, max_records=500))
+def _fetch(thread: Any, client: _Client, timeout: float = 0.01) -> dict[TP, FetchedRun]:
+    taken: dict[TP, FetchedRun] = asyncio.run(thread._fetch_records(client, set(), timeout=timeout, max_records=500))
     return taken
 
 
-def _spans(taken: dict[TP, Run]) -> dict[int, tuple[int, int, list[int]]]:
+def _spans(taken: dict[TP, FetchedRun]) -> dict[int, tuple[int, int, list[int]]]:
     return {tp.partition: (run.begin, run.end, [r.offset for r in run.records]) for tp, run in taken.items()}
 
 

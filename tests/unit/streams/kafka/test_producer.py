@@ -1,4 +1,4 @@
-"""What the outbox does when Kafka's client gives up; everything else is tested on a real broker."""
+"""What the producer does when Kafka's client gives up; everything else is tested on a real broker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from configs.errors import FatalError, TransientError
 from configs.loader import load_worker
-from streams.kafka.producer import KafkaOutbox
+from streams.kafka.producer import KafkaRecordProducer
 from streams.ports import Output
 
 
@@ -34,14 +34,14 @@ class SilentProducer:
 
 
 def test_messages_of_which_nothing_is_heard_are_sent_again_by_another_producer(monkeypatch: pytest.MonkeyPatch) -> None:
-    outbox = KafkaOutbox(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
+    producer = KafkaRecordProducer(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
     silent = SilentProducer()
-    monkeypatch.setattr(outbox, "_producer", silent)
+    monkeypatch.setattr(producer, "_producer", silent)
     with pytest.raises(TransientError, match="nothing is heard of 2 messages"):
-        outbox.send([Output("clicks", b"k", b"v")] * 2, lambda: silent.calls.append("produced"))
+        producer.send([Output("clicks", b"k", b"v")] * 2, lambda: silent.calls.append("produced"))
     assert silent.calls == ["produce", "produce", "produced", "flush"]
     assert silent.purged
-    assert not isinstance(outbox._producer, SilentProducer)
+    assert not isinstance(producer._producer, SilentProducer)
 
 
 class HalfSilentProducer(SilentProducer):
@@ -61,11 +61,11 @@ class HalfSilentProducer(SilentProducer):
 def test_what_kafka_says_of_one_message_counts_more_than_its_silence_about_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    outbox = KafkaOutbox(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
-    monkeypatch.setattr(outbox, "_producer", HalfSilentProducer())
+    producer = KafkaRecordProducer(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
+    monkeypatch.setattr(producer, "_producer", HalfSilentProducer())
     with pytest.raises(FatalError, match="clicks"):
-        outbox.send([Output("clicks", b"k", b"v")] * 2)
-    assert not isinstance(outbox._producer, SilentProducer)
+        producer.send([Output("clicks", b"k", b"v")] * 2)
+    assert not isinstance(producer._producer, SilentProducer)
 
 
 class DeadProducer:
@@ -104,27 +104,27 @@ class DeadProducer:
 def test_a_producer_that_cannot_go_on_is_replaced(
     monkeypatch: pytest.MonkeyPatch, produces: bool, full: bool, in_callback: bool
 ) -> None:
-    outbox = KafkaOutbox(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
+    producer = KafkaRecordProducer(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
     dead = DeadProducer(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, produces=produces, full=full, in_callback=in_callback)
-    monkeypatch.setattr(outbox, "_producer", dead)
+    monkeypatch.setattr(producer, "_producer", dead)
     with pytest.raises(TransientError, match="the reason"):
-        outbox.send([Output("clicks", b"k", b"v")])
+        producer.send([Output("clicks", b"k", b"v")])
     assert dead.purged
-    assert not isinstance(outbox._producer, DeadProducer)
+    assert not isinstance(producer._producer, DeadProducer)
 
 
 def test_a_producer_that_has_said_why_before_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    outbox = KafkaOutbox(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
+    producer = KafkaRecordProducer(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
     dead = DeadProducer(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, produces=False)
     dead._reason = None
-    monkeypatch.setattr(outbox, "_producer", dead)
+    monkeypatch.setattr(producer, "_producer", dead)
     with pytest.raises(TransientError, match="Fatal error"):
-        outbox.send([Output("clicks", b"k", b"v")])
-    assert not isinstance(outbox._producer, DeadProducer)
+        producer.send([Output("clicks", b"k", b"v")])
+    assert not isinstance(producer._producer, DeadProducer)
 
 
 def test_a_producer_that_lost_its_right_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    outbox = KafkaOutbox(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
-    monkeypatch.setattr(outbox, "_producer", DeadProducer(KafkaError.CLUSTER_AUTHORIZATION_FAILED, produces=False))
+    producer = KafkaRecordProducer(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
+    monkeypatch.setattr(producer, "_producer", DeadProducer(KafkaError.CLUSTER_AUTHORIZATION_FAILED, produces=False))
     with pytest.raises(FatalError, match="the reason"):
-        outbox.send([Output("clicks", b"k", b"v")])
+        producer.send([Output("clicks", b"k", b"v")])

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.messages.dead_letters import (
-    Letter,
-    Place,
+    MessageRef,
+    StoredDeadLetter,
     dead_letter_output,
-    read_letter,
+    read_dead_letter,
     read_receipt,
     receipt_output,
     replay_output,
@@ -47,8 +47,8 @@ def _kept(output: Output, offset: int = 17) -> tuple[Message, dict[str, bytes]]:
     return Message(output.topic, 2, offset, output.key, output.value), dict(output.headers)
 
 
-def _letter(message: Message, now: float = 1000.0) -> Letter:
-    letter = read_letter(
+def _letter(message: Message, now: float = 1000.0) -> StoredDeadLetter:
+    letter = read_dead_letter(
         *_kept(dead_letter_output("dead-letters", DeadLetter(message, "not_json", "broken"), now, LARGEST))
     )
     assert letter is not None
@@ -66,11 +66,11 @@ def test_a_letter_keeps_all_of_the_message(message: Message, error: str) -> None
         None,
     )
     assert all(value.decode() is not None for _, value in output.headers), "headers are text"
-    letter = read_letter(*_kept(output))
+    letter = read_dead_letter(*_kept(output))
     assert letter is not None
     assert letter.message == message or (not message.headers and not letter.message.headers)
-    assert (letter.source, letter.time) == (Place(message.topic, message.partition, message.offset), 12.5)
-    assert (letter.reason, letter.kept_at) == ("not_json", Place("dead-letters", 2, 17))
+    assert (letter.source, letter.time) == (MessageRef(message.topic, message.partition, message.offset), 12.5)
+    assert (letter.reason, letter.kept_at) == ("not_json", MessageRef("dead-letters", 2, 17))
 
 
 def test_the_headers_tell_what_was_wrong_and_where() -> None:
@@ -94,7 +94,7 @@ def test_headers_too_large_to_keep_are_counted_and_the_letter_still_fits() -> No
     output = dead_letter_output("dead-letters", DeadLetter(message, "not_json", "broken"), 1.0, LARGEST)
     assert dict(output.headers)["headers-omitted"] == b"2"
     assert sum(len(value) for _, value in output.headers) < 2**20
-    letter = read_letter(*_kept(output))
+    letter = read_dead_letter(*_kept(output))
     assert letter is not None and (letter.message.key, letter.message.value, letter.message.headers) == (b"k", b"v", [])
 
 
@@ -105,7 +105,7 @@ def test_a_message_too_large_for_the_topic_leaves_its_place_and_size() -> None:
     assert (whole.key, whole.value) == (b"42", message.value)
     cut = dead_letter_output("dead-letters", letter, 1.0, largest=99)
     assert (cut.key, cut.value) == (None, None)
-    kept = read_letter(*_kept(cut))
+    kept = read_dead_letter(*_kept(cut))
     assert kept is not None and (kept.omitted, str(kept.source)) == (100, "clicks/3/991")
     assert "too large to keep" in (_fault(kept, {"clicks": 10_000}) or ""), "nothing else is sent in its place"
 
@@ -143,7 +143,7 @@ def test_a_receipt_is_no_letter_and_names_its_source() -> None:
     letter = _letter(Message("clicks", 3, 991, b"42", b"{"))
     receipt = receipt_output("dead-letters", letter)
     assert (receipt.key, receipt.value) == (b"42", None)
-    assert read_letter(*_kept(receipt)) is None
+    assert read_dead_letter(*_kept(receipt)) is None
     assert read_receipt(dict(receipt.headers)) == "clicks/3/991"
     assert (
         read_receipt(_kept(dead_letter_output("t", DeadLetter(letter.message, "not_json", ""), 1.0, LARGEST))[1])
@@ -159,17 +159,17 @@ def test_a_receipt_is_no_letter_and_names_its_source() -> None:
     )
 )
 def test_messages_of_others_are_no_letters(headers: dict[str, bytes]) -> None:
-    letter = read_letter(Message("dead-letters", 0, 0, None, None), headers)
+    letter = read_dead_letter(Message("dead-letters", 0, 0, None, None), headers)
     assert letter is None or {"reason", "error", "topic", "partition", "offset", "time"} <= headers.keys()
 
 
 def test_places_as_text() -> None:
-    place = Place("clicks", 3, 991)
+    place = MessageRef("clicks", 3, 991)
     assert str(place) == "clicks/3/991"
-    assert Place.parse("clicks/3/991") == place
+    assert MessageRef.parse("clicks/3/991") == place
     for text in ("", "clicks", "clicks/3", "clicks/3/x", "a/b/1/2"):
         with pytest.raises(ValueError):  # noqa: PT011 - whichever of its causes
-            Place.parse(text)
+            MessageRef.parse(text)
 
 
 def test_times() -> None:
@@ -194,7 +194,7 @@ def test_all_conditions_of_a_selection_hold_together() -> None:
         Selection(topics=["items"]),
         Selection(since=500.1),
         Selection(until=499.9),
-        Selection(places=[Place("clicks", 3, 992)]),
+        Selection(places=[MessageRef("clicks", 3, 992)]),
     ):
         assert letter not in other
 

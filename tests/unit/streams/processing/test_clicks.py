@@ -16,7 +16,7 @@ from streams.history import History
 from streams.messages.recommendations import decode_recommendation
 from streams.metrics import STAGES
 from streams.ports import Message
-from tests.unit.fakes import ClickWorld, CrashingOutbox, click_message
+from tests.unit.fakes import ClickWorld, CrashingRecordProducer, click_message
 
 
 def _history(world: ClickWorld, user: str, partition: int = 0) -> list[int]:
@@ -115,7 +115,7 @@ def test_nothing_changes_while_milvus_is_away() -> None:
     for _ in range(2):
         with pytest.raises(TransientError):
             world.processor.process(batch)
-    assert world.outbox.sent == []
+    assert world.producer.sent == []
     assert world.store.records == {}
     world.processor.process(batch)
     assert _history(world, "7") == [1]
@@ -130,12 +130,12 @@ def test_a_cut_between_any_two_messages_loses_and_doubles_nothing(
 ) -> None:
     """Some of a batch's messages reach Kafka, the process dies, the next owner restores the changelog and repeats."""
     batch = [click_message(offset, user, item) for offset, (user, item) in enumerate(clicks)]
-    crashed = ClickWorld(outbox=CrashingOutbox(survivors))
+    crashed = ClickWorld(producer=CrashingRecordProducer(survivors))
     try:
         crashed.processor.process(batch)
     except TransientError:
         assert crashed.store.records == {}, "the store is never ahead of the changelog"
-    owner = ClickWorld(outbox=crashed.outbox)
+    owner = ClickWorld(producer=crashed.producer)
     for output in crashed.sent("changelog"):
         owner.store.write(0, {output.key or b"": output.value or b""}, [0])
     owner.processor.process(batch)
@@ -173,20 +173,20 @@ def test_beginning_the_next_batch_ahead_changes_nothing(
         batch: Sequence[Message],
         following: Sequence[Message],
     ) -> None:
-        sent = len(ahead.outbox.sent)
+        sent = len(ahead.producer.sent)
         while True:
             ahead.index.failures = next(fails, False)
             try:
                 return call(batch, following)
             except TransientError:
-                assert len(ahead.outbox.sent) == sent, "nothing leaves before the search is answered"
+                assert len(ahead.producer.sent) == sent, "nothing leaves before the search is answered"
 
     for batch, following in zip(batches, [*batches[1:], []], strict=True):
         if data.draw(st.booleans()):
             insist(ahead.processor.search, batch, data.draw(st.sampled_from([[], following])))
         insist(ahead.processor.process, batch, data.draw(st.sampled_from([[], following])))
     assert ahead.store.records == plain.store.records
-    assert ahead.outbox.sent == plain.outbox.sent
+    assert ahead.producer.sent == plain.producer.sent
 
 
 @pytest.mark.parametrize("prepared", [True, False])
@@ -208,7 +208,7 @@ def test_a_batch_begun_ahead_of_one_that_was_given_up_is_thrown_away() -> None:
     world.processor.search(behind)
     world.processor.process(behind)
     assert _history(world, "7") == [2]
-    assert [output for output in world.outbox.sent if output.topic == "recommendations"]
+    assert [output for output in world.producer.sent if output.topic == "recommendations"]
 
 
 def test_a_batch_begun_ahead_is_thrown_away_unless_it_is_the_next() -> None:

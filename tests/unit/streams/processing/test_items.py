@@ -10,8 +10,8 @@ from configs.errors import TransientError
 from streams.messages.items import Item, encode_item
 from streams.metrics import ItemMetrics
 from streams.ports import Message
-from streams.processing.items import SETTLE_AFTER, SETTLE_ANYWAY, ItemProcessor
-from streams.processing.memory import MemoryOutbox
+from streams.processing.items import SEAL_AFTER, SEAL_AT_LATEST, ItemProcessor
+from streams.processing.memory import MemoryRecordProducer
 from streams.recall.memory import MemoryIndex
 from tests.unit.fakes import FailingIndex
 
@@ -19,12 +19,12 @@ from tests.unit.fakes import FailingIndex
 class ItemWorld:
     def __init__(self, failures: int = 0) -> None:
         self.memory = MemoryIndex("m1", 2)
-        self.outbox = MemoryOutbox()
+        self.producer = MemoryRecordProducer()
         self.metrics = ItemMetrics(CollectorRegistry())
         self.index = FailingIndex(self.memory, failures)
         self.processor = ItemProcessor(
             self.index,
-            self.outbox,
+            self.producer,
             dead_letters="dead-letters",
             max_letter_bytes=10**7,
             model_version="m1",
@@ -93,7 +93,7 @@ def test_a_wrong_dimension_is_a_dead_letter_and_the_rest_goes_on() -> None:
     world = ItemWorld()
     world.processor.process([world.message(1, [1, 0, 0]), world.message(2, [0, 1])])
     assert world.ids() == {2}
-    (letter,) = world.outbox.sent
+    (letter,) = world.producer.sent
     assert dict(letter.headers)["reason"] == b"wrong_dimension"
     assert b"3 numbers" in dict(letter.headers)["error"]
 
@@ -102,7 +102,7 @@ def test_items_of_another_model_are_passed_over_and_counted() -> None:
     world = ItemWorld()
     world.processor.process([world.message(1, [1, 0, 0], version="m2")])
     assert world.ids() == set()
-    assert world.outbox.sent == []
+    assert world.producer.sent == []
     assert world.metrics.other_versions._value.get() == 1
 
 
@@ -111,15 +111,15 @@ def test_a_transient_fault_is_passed_on_before_any_dead_letter_is_sent() -> None
     batch = [world.message(1, [1, 0]), world.message(2, [1])]
     with pytest.raises(TransientError):
         world.processor.process(batch)
-    assert world.outbox.sent == []
+    assert world.producer.sent == []
     world.processor.process(batch)
     assert world.ids() == {1}
-    assert len(world.outbox.sent) == 1
+    assert len(world.producer.sent) == 1
 
 
 def test_the_index_is_settled_once_a_bulk_load_is_over() -> None:
     world = ItemWorld()
-    world.load(SETTLE_AFTER)
+    world.load(SEAL_AFTER)
     world.processor.tend([0])
     assert world.index.settled == 0, "some have come since the last look: more may follow"
     world.processor.tend([0])
@@ -133,7 +133,7 @@ def test_the_index_is_settled_once_a_bulk_load_is_over() -> None:
 def test_a_load_in_bursts_is_settled_once() -> None:
     world = ItemWorld()
     for _ in range(4):
-        world.load(SETTLE_AFTER)
+        world.load(SEAL_AFTER)
         world.processor.tend([0])
     world.processor.tend([0])
     assert world.index.settled == 1
@@ -146,22 +146,22 @@ def test_items_that_never_stop_coming_are_settled_now_and_then() -> None:
         world.load(1000)
         world.processor.tend([0])
         looks += 1
-    assert looks == 3 * SETTLE_ANYWAY / 1000
+    assert looks == 3 * SEAL_AT_LATEST / 1000
 
 
 def test_as_many_items_as_before_are_not_taken_for_quiet() -> None:
     world = ItemWorld()
-    world.load(SETTLE_AFTER)
+    world.load(SEAL_AFTER)
     world.processor.tend([0])
     world.processor.tend([0])
-    world.load(SETTLE_AFTER)
+    world.load(SEAL_AFTER)
     world.processor.tend([0])
     assert world.index.settled == 1
 
 
 def test_a_failure_to_settle_loses_nothing_and_is_tried_again() -> None:
     world = ItemWorld()
-    world.load(SETTLE_AFTER)
+    world.load(SEAL_AFTER)
     world.processor.tend([0])
     world.index.failures = 1
     world.processor.tend([0])

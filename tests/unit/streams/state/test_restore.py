@@ -19,7 +19,7 @@ from streams.kafka.offsets import Positions
 from streams.ports import Output
 from streams.state.restore import Restorer, check_fences
 from streams.state.store import PartitionStores
-from tests.unit.changelog import ChangelogOutbox, MemoryChangelog, record
+from tests.unit.changelog import ChangelogRecordProducer, MemoryChangelog, record
 
 
 class Worker:
@@ -27,9 +27,9 @@ class Worker:
 
     def __init__(self, folder: Path, changelog: MemoryChangelog) -> None:
         self.changelog = changelog
-        self.outbox = ChangelogOutbox(changelog)
+        self.producer = ChangelogRecordProducer(changelog)
         self.stores = PartitionStores(folder)
-        self.restorer = Restorer(changelog, self.stores, self.outbox)
+        self.restorer = Restorer(changelog, self.stores, self.producer)
         self.stores.own([0])
 
     def fence(self, user: bytes) -> int:
@@ -39,7 +39,7 @@ class Worker:
     def click(self, user: bytes, clicks: int = 1) -> None:
         """The next clicks after those that this worker knows of."""
         new = record(self.fence(user) + clicks)
-        self.stores.write(0, {user: new}, self.outbox.send([Output("changelog", user, new, 0)]))
+        self.stores.write(0, {user: new}, self.producer.send([Output("changelog", user, new, 0)]))
 
     def tend(self) -> int:
         return self.restorer.tend([0])
@@ -99,7 +99,7 @@ def test_a_lost_acknowledgement_does_not_send_the_repair_again(worker: Worker, c
     worker.click(b"a", clicks=10)
     worker.click(b"b", clicks=10)
     changelog.log[0] += [(b"a", record(7)), (b"b", record(7))]
-    worker.outbox.survivors = 1
+    worker.producer.survivors = 1
     with pytest.raises(TransientError):
         worker.tend()
     assert worker.stores.offset(0) == 1, "the older records are still to be repaired"
@@ -110,21 +110,21 @@ def test_a_lost_acknowledgement_does_not_send_the_repair_again(worker: Worker, c
 def test_a_repair_is_not_forgotten_when_the_process_dies_before_it(
     worker: Worker, changelog: MemoryChangelog, tmp_path: Path
 ) -> None:
-    changelog.portion = 1
+    changelog.chunk = 1
     worker.click(b"a", clicks=10)
     changelog.log[0] += [(b"a", record(7)), *((b"b", record(n)) for n in range(5))]
-    worker.outbox.survivors = 0
+    worker.producer.survivors = 0
     with pytest.raises(TransientError):
         worker.tend()
     worker.stores.close()
     again = Worker(tmp_path / "history", changelog)
     again.restorer.take_over([0])
-    assert again.outbox.sent == [Output("changelog", b"a", record(9), 0)]
+    assert again.producer.sent == [Output("changelog", b"a", record(9), 0)]
     again.stores.close()
 
 
 def test_a_take_over_that_is_cut_off_anywhere_goes_on_and_is_right(tmp_path: Path) -> None:
-    changelog = MemoryChangelog(portion=2)
+    changelog = MemoryChangelog(chunk=2)
     changelog.log[0] = [(f"{n % 7}".encode(), record(n)) for n in range(20)]
     for cut in range(11):
         worker = Worker(tmp_path / str(cut), changelog)
@@ -135,7 +135,7 @@ def test_a_take_over_that_is_cut_off_anywhere_goes_on_and_is_right(tmp_path: Pat
             if left[0] == 0:
                 worker.stores.disown()
 
-        changelog.before_portion = lose
+        changelog.before_chunk = lose
         if 0 < cut <= 10:
             with pytest.raises(PartitionLost):
                 worker.restorer.take_over([0])
@@ -152,7 +152,7 @@ def test_a_removed_user_stays_removed_and_begins_anew(worker: Worker, changelog:
     changelog.log[0] += [(b"a", None), (b"b", None), (b"b", record(3))]
     worker.tend()
     assert worker.records() == {b"a": None, b"b": record(3)}
-    assert worker.outbox.sent[2:] == []
+    assert worker.producer.sent[2:] == []
 
 
 def test_a_store_ahead_of_the_changelog_is_restored_from_its_beginning(
@@ -195,12 +195,12 @@ events = st.lists(
 
 
 @settings(max_examples=60)
-@given(events=events, portion=st.integers(1, 4))
+@given(events=events, chunk=st.integers(1, 4))
 def test_whatever_zombies_write_the_newest_record_wins_and_stands_last(
-    events: list[tuple[str, int, bytes | None, int]], portion: int
+    events: list[tuple[str, int, bytes | None, int]], chunk: int
 ) -> None:
     """Two workers own the same partition, one of them without right, and both are cut off anywhere."""
-    changelog = MemoryChangelog(portion=portion)
+    changelog = MemoryChangelog(chunk=chunk)
     with tempfile.TemporaryDirectory() as folder:
         workers = [Worker(Path(folder) / "0", changelog), Worker(Path(folder) / "1", changelog)]
         for number, (event, which, user, n) in enumerate(events):
@@ -210,10 +210,10 @@ def test_whatever_zombies_write_the_newest_record_wins_and_stands_last(
             elif event == "late":  # sent, and paused or killed before the store was written
                 changelog.log[0].append((user or b"", record(n)))
             elif event == "tend":
-                worker.outbox.survivors = n or None
+                worker.producer.survivors = n or None
                 with suppress(TransientError):
                     worker.tend()
-                worker.outbox.survivors = None
+                worker.producer.survivors = None
             else:
                 worker.stores.close()
                 place = Path(folder) / (str(which) if n else f"{number}-disk-lost")

@@ -12,7 +12,7 @@ from streams.state.restore import Restorer
 from streams.state.standby import Standby
 from streams.state.store import PartitionStores
 from tests.site import wait_for
-from tests.unit.changelog import ChangelogOutbox, MemoryChangelog, record
+from tests.unit.changelog import ChangelogRecordProducer, MemoryChangelog, record
 
 PARTITIONS = range(4)
 
@@ -22,9 +22,9 @@ class Worker:
 
     def __init__(self, folder: Path, changelog: MemoryChangelog) -> None:
         self.stores = PartitionStores(folder)
-        self.outbox = ChangelogOutbox(changelog)
+        self.producer = ChangelogRecordProducer(changelog)
         self.standby = Standby(changelog, PartitionStores(folder), PARTITIONS, pause=0.01)
-        self.take_over = self.standby.around(Restorer(changelog, self.stores, self.outbox).take_over)
+        self.take_over = self.standby.around(Restorer(changelog, self.stores, self.producer).take_over)
 
     def close(self) -> None:
         self.standby.close()
@@ -90,10 +90,10 @@ def test_an_older_record_is_left_for_the_owner_to_repair(
     worker: Worker, changelog: MemoryChangelog, caught_up: Callable[[int], bool]
 ) -> None:
     changelog.log[1].append((b"9", record(3, 1)))  # a zombie
-    changelog.portion = 5
+    changelog.chunk = 5
     worker.take_over([0])
     wait_for(lambda: caught_up(1), "the standby")
-    assert worker.outbox.sent == []
+    assert worker.producer.sent == []
     assert worker.take_over([1]) > 0, "from in front of the older record"
     assert changelog.log[1][-1] == (b"9", record(9, 1))
 
@@ -104,11 +104,11 @@ def test_the_standby_outlives_faults(
     def broken() -> None:
         raise RuntimeError("some defect")
 
-    changelog.before_portion = broken
+    changelog.before_chunk = broken
     worker.standby.follow([0])
     wait_for(lambda: "some defect" in caplog.text, "a fault")
     changelog.away = True
-    changelog.before_portion = lambda: None
+    changelog.before_chunk = lambda: None
     wait_for(lambda: "away, for the test" in caplog.text, "another one")
     changelog.away = False
     wait_for(lambda: caught_up(0), "the standby")

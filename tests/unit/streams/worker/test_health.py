@@ -18,11 +18,11 @@ from configs.errors import FatalError, TransientError
 from streams.agents.state import AgentState
 from streams.milvus.observed import ObservedIndex
 from streams.recall.memory import MemoryIndex
-from streams.worker import health
+from streams.worker import http
 from streams.worker.health import Health
 from streams.worker.http import serve
-from streams.worker.lag import Mark
-from streams.worker.watchdog import Pulse, Watchdog
+from streams.worker.lag import PartitionLag
+from streams.worker.watchdog import LoopMonitor, Watchdog
 from tests.unit.fakes import FailingIndex
 
 READY = AgentState(frozenset({0, 3}), True, False, 0.0, 0, None, 0.0)
@@ -44,10 +44,10 @@ class Reader:
     away = False
     behind = 0
 
-    def marks(self) -> Mapping[int, Mark]:
+    def partition_lags(self) -> Mapping[int, PartitionLag]:
         if self.away:
             raise TransientError("Kafka", "away, for the test")
-        return {0: Mark(0, self.behind)}
+        return {0: PartitionLag(0, self.behind)}
 
     def readable(self, partition: int, offset: int) -> bool:
         return True
@@ -62,11 +62,11 @@ class World:
         self.registry = CollectorRegistry()
         self.milvus = FailingIndex(MemoryIndex("m1", 4), failures=0)
         self.index = ObservedIndex(self.milvus, patience=20.0, clock=self.clock)
-        self.pulse = Pulse(self.clock)
+        self.loop_monitor = LoopMonitor(self.clock)
         self.agent, self.reader = Agent(), Reader()
-        self.dog = Watchdog(100.0, 300.0, self.pulse, leave=lambda _: None, clock=self.clock)
+        self.dog = Watchdog(100.0, 300.0, self.loop_monitor, leave=lambda _: None, clock=self.clock)
         self.dog.watch(self.agent, self.reader, Gauge("lag", "lag", ["partition"], registry=self.registry))
-        self.health = Health({"clicks": self.agent}, self.index, self.dog, self.pulse, "m1")
+        self.health = Health({"clicks": self.agent}, self.index, self.dog, self.loop_monitor, "m1")
         self.dog.look()
 
     def clock(self) -> float:
@@ -120,7 +120,7 @@ def test_a_milvus_that_was_told_to_settle_too_often_is_well() -> None:
     world = World()
     world.milvus.failures = 1
     with pytest.raises(TransientError):
-        world.index.settle()
+        world.index.seal()
     assert world.missing() == []
 
 
@@ -165,7 +165,7 @@ def test_a_hanging_event_loop_is_not_alive() -> None:
     well, body = world.health.live()
     assert not well
     assert body["reasons"] == ["the event loop has not run for 15 s"]
-    world.pulse.beat()
+    world.loop_monitor.tick()
     assert world.health.live()[0]
 
 
@@ -175,7 +175,7 @@ def test_a_coming_stall_is_not_alive() -> None:
     for _ in range(11):
         assert world.health.live()[0]
         world.time += 5.0
-        world.pulse.beat()
+        world.loop_monitor.tick()
         world.dog.look()
     well, body = world.health.live()
     assert not well
@@ -220,7 +220,7 @@ def test_a_taken_port_is_refused_with_a_remedy() -> None:
 
 
 def test_clients_that_say_nothing_do_not_block_and_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_CLIENT_TIMEOUT", 0.5)
+    monkeypatch.setattr(http, "_CLIENT_TIMEOUT", 0.5)
     port = World().serve()
     silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
     assert _get(port, "/healthz")[0] == 200

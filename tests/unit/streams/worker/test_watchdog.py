@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from configs.errors import EXIT_STALLED, TransientError
 from streams.agents.state import AgentState
-from streams.worker.lag import Mark
-from streams.worker.watchdog import Pulse, Watchdog
+from streams.worker.lag import PartitionLag
+from streams.worker.watchdog import LoopMonitor, Watchdog
 
 TIMEOUT = 100.0
 BUDGET = 300.0
@@ -28,10 +28,10 @@ class Group:
         self.unreadable: set[int] = set()
         self.away = False
 
-    def marks(self) -> Mapping[int, Mark]:
+    def partition_lags(self) -> Mapping[int, PartitionLag]:
         if self.away:
             raise TransientError("Kafka", "away, for the test")
-        return {p: Mark(self.committed[p], end) for p, end in self.ends.items()}
+        return {p: PartitionLag(self.committed[p], end) for p, end in self.ends.items()}
 
     def readable(self, partition: int, offset: int) -> bool:
         return partition not in self.unreadable and offset < self.ends[partition]
@@ -65,9 +65,9 @@ class World:
         self.exits: list[int] = []
         self.group = Group(partitions)
         self.agent = Agent(owned)
-        self.pulse = Pulse(clock=lambda: self.time)
+        self.loop_monitor = LoopMonitor(clock=lambda: self.time)
         self.lag = Gauge("lag", "lag", ["partition"], registry=CollectorRegistry())
-        self.dog = Watchdog(TIMEOUT, BUDGET, self.pulse, leave=self.exits.append, clock=lambda: self.time)
+        self.dog = Watchdog(TIMEOUT, BUDGET, self.loop_monitor, leave=self.exits.append, clock=lambda: self.time)
         self.restored = 0
         self.dog.watch(self.agent, self.group, self.lag, lambda: self.restored)
         self.dog.look()
@@ -76,7 +76,7 @@ class World:
         """Time goes by; on the `moving` partitions messages come and are committed."""
         for _ in range(int(seconds / step)):
             self.time += step
-            self.pulse.beat()
+            self.loop_monitor.tick()
             for partition in moving:
                 self.group.ends[partition] += 1
                 self.group.committed[partition] += 1
@@ -255,9 +255,9 @@ def test_a_standstill_shows_before_it_ends_the_process() -> None:
     world = World()
     world.group.ends[0] = 5
     world.passes(0.4 * TIMEOUT)
-    assert world.dog.standing() == {}
+    assert world.dog.stalled_seconds() == {}
     world.passes(0.3 * TIMEOUT)
-    assert world.dog.standing()["clicks"] >= TIMEOUT / 2
+    assert world.dog.stalled_seconds()["clicks"] >= TIMEOUT / 2
 
 
 def test_lag_is_shown_for_owned_partitions_only() -> None:
