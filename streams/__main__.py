@@ -103,14 +103,16 @@ def worker(config: WorkerConfig, agents: str, log_level: str) -> None:
     with the click agent share the partitions of `clicks`: more processes than partitions have nothing to do. On one
     machine each needs a worker.data_dir and a worker.metrics_port of its own.
     """
-    from streams.worker.process import run  # Faust takes a second to import: `--help` and the other commands do without
+    from streams.worker.parts import WorkerParts  # Faust takes a second to import: `--help` does without
+    from streams.worker.process import run
 
     names = tuple(dict.fromkeys(name.strip() for name in agents.split(",")))
     unknown = [name for name in names if name not in ("clicks", "items")]
     if unknown:
         raise click.BadParameter(f"unknown agent {unknown[0]!r}; known: clicks, items", param_hint="--agents")
     configure(log_level)
-    status = run(config, names)
+    # Tests and benchmarks pass other parts with `main(obj=…)`.
+    status = run(config, names, click.get_current_context().obj or WorkerParts())
     logging.shutdown()
     # Not sys.exit: a thread that still waits for an answer of Milvus would hold the process back, and nothing of its
     # batch was acknowledged.

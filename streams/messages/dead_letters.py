@@ -9,7 +9,7 @@ remembered in the dead-letter topic itself, by a *receipt*: a message without va
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -105,6 +105,18 @@ def dead_letter_output(topic: str, letter: DeadLetter, now: float, largest: int)
         fits = len(own) <= _MAX_HEADERS
         encoded.append(("headers", own) if fits else ("headers-omitted", str(len(source.headers)).encode()))
     return Output(topic, key, value, headers=encoded)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetterTopic:
+    """The topic that keeps dead letters: its name, and the most bytes of key and value that one keeps."""
+
+    name: str
+    max_bytes: int
+
+    def outputs(self, dead_letters: Iterable[DeadLetter], now: float) -> list[Output]:
+        """Return the messages that keep these dead letters; `now` in seconds since 1970."""
+        return [dead_letter_output(self.name, dead_letter, now, self.max_bytes) for dead_letter in dead_letters]
 
 
 def read_dead_letter(kept: Message, headers: Mapping[str, bytes]) -> StoredDeadLetter | None:

@@ -19,11 +19,10 @@ from configs.schema import WorkerConfig
 from model.artifact import Artifact
 from model.data.clicks import Clicks
 from model.evaluation.measure import EvaluationError
-from model.serving.encoder import Encoder
 from streams.milvus.index import MilvusIndex
 from streams.processing.items import SEAL_AFTER
-from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.engine import RecallEngine
+from streams.recall.factory import build_engine
 
 IdMatrix = npt.NDArray[np.int64]
 
@@ -60,18 +59,8 @@ class ServedIndex:
         return ids, brought
 
     def _engine(self, n: int, filter_seen: bool) -> RecallEngine:
-        recall = self.config.recall
-        embeddings = HistoryEmbeddings(
-            self.artifact,
-            self.index,
-            capacity=recall.new_item_cache,
-            refresh=recall.new_item_refresh,
-            unknown_ttl=recall.unknown_item_ttl,
-        )
-        encoder = Encoder.from_artifact(self.artifact)
-        return RecallEngine(
-            encoder, embeddings, self.index, top_k=n, interests=recall.interests, filter_seen=filter_seen
-        )
+        settings = self.config.recall.model_copy(update={"top_k": n, "filter_seen": filter_seen})
+        return build_engine(settings, self.artifact, self.index)
 
 
 @contextmanager

@@ -9,9 +9,10 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from configs.errors import TransientError
+from streams.messages.dead_letters import DeadLetterTopic
 from streams.metrics import ClickMetrics
 from streams.ports import Message, Output
-from streams.processing.clicks import ClickProcessor
+from streams.processing.clicks import ClickProcessor, ClickTopics
 from streams.processing.memory import MemoryHistoryStore, MemoryRecordProducer
 from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.engine import RecallEngine
@@ -122,15 +123,18 @@ class ClickWorld:
             self.engine,
             self.store,
             self.producer,
-            recommendations="recommendations",
-            changelog="changelog",
-            dead_letters="dead-letters",
-            max_letter_bytes=10**7,
+            topics=ClickTopics("recommendations", "changelog", DeadLetterTopic("dead-letters", 10**7)),
             model_version=VERSION,
             history_length=length,
             metrics=self.metrics,
             clock=lambda: self.now,
         )
+
+    def process(self, messages: Sequence[Message]) -> None:
+        """Process a batch, as the agent does without looking ahead."""
+        pending = self.processor.start(messages)
+        pending.wait()
+        self.processor.finish(pending)
 
     def sent(self, topic: str) -> list[Output]:
         return [output for output in self.producer.sent if output.topic == topic]

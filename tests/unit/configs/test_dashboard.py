@@ -177,7 +177,7 @@ def test_alerts_and_dashboard_select_the_jobs_that_prometheus_has() -> None:
 
 def test_a_batch_is_timed_stage_by_stage() -> None:
     world = ClickWorld()
-    world.processor.process([click_message(0, 1, 2), click_message(1, 2, 3), click_message(2, 1, 3)])
+    world.process([click_message(0, 1, 2), click_message(1, 2, 3), click_message(2, 1, 3)])
     (family,) = world.metrics.stages.collect()
     counts = {s.labels["stage"]: s.value for s in family.samples if s.name.endswith("_count")}
     assert counts == dict.fromkeys(STAGES, 1)

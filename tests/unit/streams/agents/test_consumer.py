@@ -35,13 +35,13 @@ def _records(partition: int, *offsets: int) -> list[Any]:
 
 def _next_records(monkeypatch: pytest.MonkeyPatch, taken: Any) -> tuple[dict[TP, Any], Any]:
     async def kafka(_consumer: Any, _timeout: float) -> tuple[Any, Any]:
-        assert batches.waited == [mended._ASIDE], "messages lie in the consumer while a batch is in hand"
+        assert batches.waited == [mended._HOLD_BACK_S], "messages stay in the consumer while a batch is in progress"
         return taken, {"active"}
 
     monkeypatch.setattr(Consumer, "_wait_next_records", kafka)
     batches = _Batches()
     consumer: Any = object.__new__(mended._Consumer)
-    consumer.app = SimpleNamespace(batches=batches)
+    consumer.app = SimpleNamespace(batch_agent=batches)
     consumer._read_offset = defaultdict(lambda: None, {TP(TOPIC, 2): 99})
     found: tuple[dict[TP, Any], Any] = asyncio.run(consumer._wait_next_records(1.0))
     assert not consumer._read_offset, "Faust would drop what lies before"

@@ -231,7 +231,7 @@ def test_every_message_ends_in_a_history_or_among_the_dead_letters(
 ) -> None:
     world = ClickWorld()
     for batch in _deliveries(len(sent), rewinds):
-        world.processor.process([Message("clicks", 0, offset, *sent[offset]) for offset in batch])
+        world.process([Message("clicks", 0, offset, *sent[offset]) for offset in batch])
     dead: dict[int, tuple[bytes | None, bytes | None]] = {}
     for letter in world.sent("dead-letters"):
         dead[int(dict(letter.headers)["offset"])] = (letter.key, letter.value)
