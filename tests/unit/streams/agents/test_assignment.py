@@ -6,7 +6,10 @@ import asyncio
 import threading
 import time
 
+import pytest
+
 from configs.errors import EXIT_DEFECT, TransientError
+from streams.agents.assignment import Assignment
 from streams.errors import PartitionLost
 from tests.unit.streams.agents.world import Recorder, Started, World, run, until
 
@@ -234,3 +237,40 @@ def test_there_is_no_lease_once_the_partitions_are_revoked() -> None:
         await until(lambda: faults)
 
     run(scenario, processor=Work(), lease_s=60.0, commit_interval_s=60.0)
+
+
+def test_the_states_of_an_assignment() -> None:
+    async def scenario() -> None:
+        assignment = Assignment()
+        assert (assignment.generation, assignment.acquired, assignment.revoked) == (None, False, False)
+        assignment.assign(4, [2, 0])
+        assert (assignment.generation, assignment.partitions, assignment.acquired) == (4, [0, 2], False)
+        assignment.acquired_by(4)
+        assert assignment.acquired
+        assert not await assignment.revoked_within(0.001)
+        assignment.revoke()
+        assert assignment.acquired and assignment.revoked
+        assert await assignment.revoked_within(1.0)
+        assignment.unassign()
+        assert (assignment.generation, assignment.acquired) == (None, False)
+        assignment.assign(5, [0])
+        assert (assignment.acquired, assignment.revoked) == (False, False)
+
+    asyncio.run(scenario())
+
+
+def test_a_lease_is_needed_only_where_one_is_asked_for() -> None:
+    unleased, leased = Assignment(), Assignment(lease_s=60.0)
+    for assignment in (unleased, leased):
+        assignment.assign(1, [0])
+        assignment.begin_call()
+    unleased.require_lease()
+    with pytest.raises(TransientError, match="paused"):
+        leased.require_lease()
+    leased.prove(time.monotonic() - 61.0)
+    assert not leased.leased()
+    leased.prove(time.monotonic() - 59.0)
+    leased.require_lease()
+    leased.assign(2, [0])
+    with pytest.raises(TransientError):
+        leased.require_lease()
