@@ -1,4 +1,4 @@
-"""What the streaming side needs of the outside world, as protocols in its own terms.
+"""The protocols between the streaming side and the outside world, in its own terms.
 
 Implementations raise `TransientError` when the same call may succeed later and `FatalError` when it never will; a
 vendor's own errors stop at its adapter. Each protocol has a real implementation and one in memory.
@@ -124,7 +124,7 @@ class BatchProcessor(Protocol[Pending]):
 
 
 class PartitionHooks(Protocol):
-    """What happens when partitions are assigned to this process and revoked from it."""
+    """Calls that an agent makes when partitions are assigned to this process and revoked from it."""
 
     def acquire(self, partitions: Collection[int]) -> None:
         """Prepare to process these partitions, and no others; called in the batch thread before their first batch.

@@ -26,14 +26,14 @@ from typing import Any, Generic
 
 import faust
 
-from configs.errors import EXIT_DEFECT, FatalError, TransientError
+from configs.errors import EXIT_DEFECT, FatalError
 from streams.agents.assignment import Assignment
-from streams.agents.batching import Batch, Batcher
+from streams.agents.batching import Batcher
 from streams.agents.commits import Commits
 from streams.agents.group_member import GroupMember
+from streams.agents.pipeline import Pipeline, Work, without_pending
 from streams.agents.retrying import Retrier, RetryPolicy
 from streams.agents.state import AgentState
-from streams.errors import PartitionLost
 from streams.metrics import BatchMetrics
 from streams.ports import BatchProcessor, PartitionHooks, Pending
 
@@ -68,19 +68,6 @@ class AgentOptions:
     maintain_interval_s: float = 5.0
 
 
-@dataclass(slots=True, eq=False)
-class Work(Generic[Pending]):
-    """A batch on its way through the batch thread.
-
-    Attributes:
-        batch: its messages.
-        pending: what the processor has started of it; None = nothing yet, or what was started was discarded.
-    """
-
-    batch: Batch
-    pending: Pending | None = None
-
-
 class BatchAgent(Generic[Pending]):
     """Feeds batches of one topic to a processor, in a thread of its own.
 
@@ -109,7 +96,7 @@ class BatchAgent(Generic[Pending]):
         exit_process: Callable[[int], Any] = os._exit,
     ) -> None:
         self._member = GroupMember(app, topic)
-        self._processor = processor
+        self._pipeline = Pipeline(processor)
         self._hooks = hooks
         self._assignment = assignment
         self._options = options
@@ -146,7 +133,7 @@ class BatchAgent(Generic[Pending]):
 
     @property
     def stopped(self) -> bool:
-        """Whether `stop` has finished: the rest of the shutdown changes nothing that matters."""
+        """True once `stop` has finished: the rest of the shutdown changes nothing that matters."""
         stopping = self._stopping
         return stopping is not None and stopping.done() and not stopping.cancelled() and stopping.exception() is None
 
@@ -242,13 +229,13 @@ class BatchAgent(Generic[Pending]):
         started = time.monotonic()
         name = f"a batch of {len(messages)} messages"
         next_work = self._ready_work(options.batch_size)
-        if not await self._retrier.run(partial(self._search, work, next_work), name):
-            return _without_pending(next_work)
+        if not await self._retrier.run(partial(self._pipeline.search, work, next_work), name):
+            return without_pending(next_work)
         # As late as possible: messages that have arrived meanwhile need not wait for the batch after the next.
         next_work = next_work or self._ready_work(options.batch_size if options.batch_wait_s else 1)
         renew_lease = partial(self._commits.renew_lease, messages)
-        if not await self._retrier.run(partial(self._finish, work, next_work), name, renew_lease):
-            return _without_pending(next_work)
+        if not await self._retrier.run(partial(self._pipeline.finish, work, next_work), name, renew_lease):
+            return without_pending(next_work)
         self._commits.done(messages)
         self._metrics.batch_size.observe(len(messages))
         self._metrics.batch_seconds.observe(time.monotonic() - started)
@@ -258,42 +245,6 @@ class BatchAgent(Generic[Pending]):
     def _ready_work(self, least: int) -> Work[Pending] | None:
         batch = self._batcher.ready_batch(least) if self._options.look_ahead else None
         return None if batch is None else Work(batch)
-
-    def _search(self, work: Work[Pending], next_work: Work[Pending] | None) -> None:
-        """Start a batch, unless it was started ahead, and the next one behind it; wait until the first can be finished.
-
-        In the batch thread, as `_finish`. When either fails, what was started is discarded.
-        """
-        pending, work.pending = work.pending, None
-        if pending is None:
-            pending = self._processor.start(work.batch.messages, None)
-        ahead = self._start_ahead(next_work, pending)
-        pending.wait()
-        work.pending = pending
-        if next_work is not None:
-            next_work.pending = ahead
-
-    def _finish(self, work: Work[Pending], next_work: Work[Pending] | None) -> None:
-        """Finish a batch, and start the next one before, unless it was started in `_search`."""
-        pending, work.pending = work.pending, None
-        ahead: Pending | None = None
-        if next_work is not None:
-            ahead, next_work.pending = next_work.pending, None
-        if pending is None:
-            pending, ahead = self._processor.start(work.batch.messages, None), None
-        if ahead is None:
-            ahead = self._start_ahead(next_work, pending)
-        self._processor.finish(pending)
-        if next_work is not None:
-            next_work.pending = ahead
-
-    def _start_ahead(self, next_work: Work[Pending] | None, pending: Pending) -> Pending | None:
-        # Never across maintenance: nothing else that writes histories may come between a batch and one started ahead.
-        if next_work is None or next_work.batch.maintain:
-            return None
-        with suppress(TransientError, PartitionLost):  # they are reported when its own turn comes
-            return self._processor.start(next_work.batch.messages, pending)
-        return None
 
     async def _commit_regularly(self) -> None:
         while True:
@@ -338,8 +289,3 @@ class BatchAgent(Generic[Pending]):
         self._assignment.assign(self._member.generation, [tp.partition for tp in assigned if tp.topic == self.topic])
         _LOG.info("%s: partitions %s", self.topic, self._assignment.partitions or "none")
         self._batcher.reset()
-
-
-def _without_pending(work: Work[Pending] | None) -> Work[Pending] | None:
-    """Return the batch without what was started of it: the batch in front was not finished."""
-    return None if work is None else Work(work.batch)

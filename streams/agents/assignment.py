@@ -52,12 +52,12 @@ class Assignment:
 
     @property
     def acquired(self) -> bool:
-        """Whether the partitions are acquired: their histories are up to date."""
+        """True while the partitions are acquired: their histories are up to date."""
         return self.generation is not None and self._acquired == self.generation
 
     @property
     def revoked(self) -> bool:
-        """Whether the current call must be abandoned as soon as it can be."""
+        """True while the current call must be abandoned as soon as it can be."""
         return self._revoked.is_set()
 
     def assign(self, generation: int, partitions: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""What a worker is built of. Chaos tests and benchmarks build one with other parts; production uses the defaults."""
+"""The parts of a worker. Chaos tests and benchmarks replace some of them; production uses the defaults."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WorkerParts:
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """What both agents of a process are built from."""
+    """The common input for building both agents of a process."""
 
     config: WorkerConfig
     artifact: Artifact

@@ -1,4 +1,4 @@
-"""For how long each partition of an agent has been stalled."""
+"""Stall clocks: for how long each partition of an agent has been stalled."""
 
 from __future__ import annotations
 

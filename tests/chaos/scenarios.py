@@ -162,7 +162,7 @@ def milvus_errors(stage: Stage) -> None:
 
 def _errors_seen(stage: Stage) -> int:
     lines = [line for name in stage.fleet.names for line in stage.fleet.log(name).splitlines()]
-    return sum("Milvus: " in line and "trying again" in line for line in lines)
+    return sum("Milvus: " in line and "is retried" in line for line in lines)
 
 
 def everything(stage: Stage) -> None:

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from streams.__main__ import main
-from streams.agents.agent import BatchAgent, Work
+from streams.agents.agent import BatchAgent
+from streams.agents.pipeline import Work
 from streams.history import History
 from streams.kafka.producer import KafkaRecordProducer
 from streams.ports import Output

@@ -14,7 +14,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from streams.__main__ import main
-from streams.agents.agent import BatchAgent, Work
+from streams.agents.agent import BatchAgent
+from streams.agents.pipeline import Work
 from streams.processing.clicks import ClickProcessor, PendingClicks
 from streams.worker.parts import WorkerParts
 

@@ -50,17 +50,17 @@ class MeanEncoder:
 
 
 class FailingIndex:
-    """A memory index that is away for the first `failures` calls."""
+    """A memory index that is unavailable for the first `failures` calls."""
 
     def __init__(self, inner: MemoryIndex, failures: int) -> None:
         self._inner = inner
         self.failures = failures
-        self.settled = 0
+        self.seals = 0
 
     def _maybe_fail(self) -> None:
         if self.failures:
             self.failures -= 1
-            raise TransientError("Milvus", "away, for the test")
+            raise TransientError("Milvus", "unavailable, for the test")
 
     def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
         self._maybe_fail()
@@ -80,7 +80,7 @@ class FailingIndex:
 
     def seal(self) -> None:
         self._maybe_fail()
-        self.settled += 1
+        self.seals += 1
 
     def describe(self) -> IndexInfo:
         return self._inner.describe()

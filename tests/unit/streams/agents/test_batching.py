@@ -1,4 +1,4 @@
-"""How messages become batches: none skipped, none twice, none of an older generation."""
+"""Batches of messages: none skipped, none twice, none of an older generation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_messages_of_an_older_generation_are_discarded_and_never_committed() -> 
         await world.faust.revoke()
         world.faust.deliver(1)  # fetched before the move
         world.faust.consumer_generation_id = 2
-        world.faust.deliver(1)  # fetched after it, before the agent was told
+        world.faust.deliver(1)  # fetched after it, before the agent learned of it
         await world.faust.assign(0)
         world.faust.deliver(2, generation=1)
         world.faust.deliver(2)

@@ -122,7 +122,7 @@ class FakeFaust:
 
 @dataclass(eq=False)
 class Started:
-    """What the recorder makes of a batch."""
+    """A batch that the recorder has started."""
 
     recorder: Recorder
     messages: Sequence[Message]

@@ -1,4 +1,4 @@
-"""What /healthz and /readyz say, and that no client can keep the others from being answered."""
+"""The answers of /healthz and /readyz, and that no client can keep the others from being answered."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Agent:
 
 
 class Reader:
-    """Everything is committed, unless Kafka is away or partition 0 stays behind."""
+    """Everything is committed, unless Kafka is unavailable or partition 0 stays behind."""
 
     away = False
     behind = 0
@@ -119,7 +119,7 @@ def test_a_worker_too_many_is_ready() -> None:
     assert world.missing() == []
 
 
-def test_a_milvus_that_was_told_to_settle_too_often_is_well() -> None:
+def test_a_milvus_that_refuses_to_seal_too_often_is_healthy() -> None:
     world = World()
     world.milvus.failures = 1
     with pytest.raises(TransientError):

@@ -1,4 +1,4 @@
-"""A broker that is away fills no disk with log lines, and nothing else is kept back."""
+"""An unavailable broker fills no disk with log lines, and nothing else is suppressed."""
 
 from __future__ import annotations
 

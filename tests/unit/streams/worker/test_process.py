@@ -1,4 +1,4 @@
-"""What a worker process is before its Faust apps run; the rest is tested on real servers."""
+"""A worker process before its Faust apps run; the rest is tested on real servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When the watchdog leaves the process, and when it must not: with a clock, offsets and an agent that a test sets."""
+"""The watchdog: when it ends the process, and when it must not, with a clock, offsets and an agent that a test sets."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_partition_may_wait_for_its_turn_while_the_agent_is_never_done_with_th
     world.agent.busy = True
     world.passes(9 * TIMEOUT, moving=[0])
     assert not world.exits
-    assert world.dies_after(moving=[0]) < 2 * TIMEOUT, "but not for ever"
+    assert world.dies_after(moving=[0]) < 2 * TIMEOUT, "but not without a limit"
 
 
 def test_batches_that_are_finished_but_never_committed_end_the_process() -> None:
@@ -177,7 +177,7 @@ def test_restoring_is_progress_while_records_come() -> None:
         world.restored += 1
         world.passes(0.9 * TIMEOUT)
     assert not world.exits
-    world.agent.becomes(acquiring=False)  # and then nobody goes on
+    world.agent.becomes(acquiring=False)  # and then nothing goes on
     world.restored += 1
     world.dies_after()
 
