@@ -13,7 +13,7 @@ from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.report import Figure
 from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.harness.site import BenchmarkSite
-from producers.cli import progress_bar
+from configs.cli import progress_bar
 from producers.items import item_messages, items_sender
 from producers.replay import clicks_sender, replay
 from producers.sender import Report, send_all

@@ -14,7 +14,8 @@ import click
 import numpy as np
 import orjson
 
-from producers.cli import progress_bar
+from configs.cli import Command, progress_bar
+from configs.errors import InputError
 from producers.synthetic import Shape, SyntheticClicks, generate
 
 __all__ = ["Shape", "SyntheticClicks", "generate", "main", "write_clicks", "write_truth"]
@@ -84,7 +85,7 @@ def _check_truth(_context: click.Context, _parameter: click.Parameter, path: Pat
     return path
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.command(cls=Command, epilog=EPILOG, context_settings={"show_default": True})
 @click.option("--users", default=10_000, help="Users, at least one click each.")
 @click.option("--items", default=5_000, help="Items in the catalogue, ids 1 to this number by falling frequency.")
 @click.option("--clicks", default=200_000, help="Clicks in all.")
@@ -111,7 +112,7 @@ def main(
     try:
         shape = Shape(users, items, clicks, tastes, tastes_per_user, drift, order)
     except ValueError as error:
-        raise click.ClickException(str(error)) from None
+        raise InputError(str(error)) from None
     with progress_bar(clicks, "generated") as show:
         made = generate(shape, seed, show)
     try:
@@ -120,7 +121,7 @@ def main(
         if truth is not None:
             write_truth(made, truth)
     except OSError as error:
-        raise click.ClickException(f"{error.filename or out}: cannot be written: {error.strerror}") from None
+        raise InputError(f"{error.filename or out}: cannot be written: {error.strerror}") from None
     click.echo(f"clicks={clicks} users={users} items={items} distinct={len(np.unique(made.item))}", err=True)
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from configs.errors import FatalError
+from configs.cli import Command, configured, progress_bar
+from configs.errors import FatalError, InputError
 from configs.loader import load_replay
 from configs.schema import ReplayConfig
 from model.artifact import Artifact, ArtifactError
-from producers.cli import conclude, config_options, errors_for_people, progress_bar, stop_on_signals
+from producers.cli import conclude, stop_on_signals
 from producers.sender import Sender, send_all
 from streams.errors import BadMessage
 from streams.messages.items import Item, decode_item, encode_item
@@ -123,8 +124,8 @@ def items_sender(config: ReplayConfig) -> Sender:
     return Sender(config.kafka, config.producer, config.topics, config.topics.items)
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@config_options
+@click.command(cls=Command, epilog=EPILOG)
+@configured(load_replay)
 @click.option(
     "--artifact",
     type=click.Path(path_type=Path),
@@ -140,8 +141,7 @@ def items_sender(config: ReplayConfig) -> Sender:
 @click.option("--limit", type=click.IntRange(min=1), help="Publish only the artifact's first items.")
 @click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Items a second; unset: as fast as possible.")
 def main(
-    config_path: Path | None,
-    overrides: tuple[str, ...],
+    config: ReplayConfig,
     artifact: Path | None,
     item_ids: tuple[int, ...],
     embedding_file: Path | None,
@@ -154,9 +154,8 @@ def main(
     """Publish the item vectors of an artifact, publish one item, or remove items."""
     single = embedding_file is not None or title is not None or category is not None
     _check_usage(artifact, item_ids, single, delete)
-    with errors_for_people():
-        config = load_replay(config_path, overrides)
-        messages: Iterable[Message]
+    messages: Iterable[Message]
+    try:
         if delete:
             messages = list(removal_messages(item_ids))
             total = len(messages)
@@ -169,10 +168,12 @@ def main(
                 messages, total = [item_message(item, source.dim)], 1
             else:
                 messages, total = item_messages(source, limit), min(limit or len(source.item_ids), len(source.item_ids))
-        sender = items_sender(config)
-        with stop_on_signals(sender) as signals, progress_bar(total, "items") as show:
-            sender.connect()
-            report = send_all(sender, paced(messages, sender, rate), lambda report: show(report.delivered))
+    except BadMessage as error:
+        raise InputError(error.detail) from None
+    sender = items_sender(config)
+    with stop_on_signals(sender) as signals, progress_bar(total, "items") as show:
+        sender.connect()
+        report = send_all(sender, paced(messages, sender, rate), lambda report: show(report.delivered))
     conclude(report, "items", signals)
 
 

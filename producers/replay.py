@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 import numpy as np
 
+from configs.cli import Command, config_options, progress_bar
 from configs.loader import load_replay
 from configs.schema import Replay, ReplayConfig
-from producers.cli import conclude, config_options, errors_for_people, progress_bar, stop_on_signals
+from producers.cli import conclude, stop_on_signals
 from producers.click_log import ClickFileError, ClickLog, Malformed, in_time_order, read_clicks
 from producers.sender import Report, Sender, send_all
 from streams.messages.clicks import Click, encode_click, user_key
@@ -110,9 +111,9 @@ def _read(files: tuple[str, ...], settings: Replay) -> ClickLog:
     )
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, epilog=EPILOG)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-@config_options
+@config_options(load_replay)
 @click.option("--rate", type=float, help="Clicks a second.")
 @click.option("--speedup", type=float, help="Follow the files' time stamps, this many times faster.")
 @click.option("--limit", type=int, help="Clicks to send in all.")
@@ -127,14 +128,13 @@ def main(files: tuple[str, ...], config_path: Path | None, overrides: tuple[str,
     `user_id:… hist_item:… eval_item:…`; names may end in .gz or .xz. Files with ranks: users are interleaved, each
     user's order is kept. The options below override the section `replay` of the configuration.
     """
-    with errors_for_people():
-        config = load_replay(config_path, (*overrides, *_as_overrides(flags)))
-        sender = clicks_sender(config)
-        sender.connect()  # before the files are read, which can take a minute
-        log = _read(files, config.replay)
-        total = config.replay.limit or (None if config.replay.loop else len(log))
-        with stop_on_signals(sender) as signals, progress_bar(total, "clicks") as show:
-            report = replay(log, config, sender, lambda report: show(report.delivered))
+    config = load_replay(config_path, (*overrides, *_as_overrides(flags)))
+    sender = clicks_sender(config)
+    sender.connect()  # before the files are read, which can take a minute
+    log = _read(files, config.replay)
+    total = config.replay.limit or (None if config.replay.loop else len(log))
+    with stop_on_signals(sender) as signals, progress_bar(total, "clicks") as show:
+        report = replay(log, config, sender, lambda report: show(report.delivered))
     conclude(report, "clicks", signals, malformed=report.malformed)
 
 
