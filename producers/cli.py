@@ -10,7 +10,7 @@ from types import FrameType
 import click
 
 from configs.errors import EXIT_CONFIG, EXIT_FAILURE
-from producers.sender import Report, Sender
+from producers.sender import Sender, SendReport
 
 #: Reasons of failed messages that are printed at most, the most frequent ones.
 REASONS_SHOWN = 5
@@ -34,7 +34,7 @@ def stop_on_signals(sender: Sender) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def conclude(report: Report, unit: str, signals: list[int], **extra: int) -> None:
+def conclude(report: SendReport, unit: str, signals: list[int], **extra: int) -> None:
     """Print the counts and exit with 0, 1 (a message failed), 78 (Kafka refuses them) or 128 + signal (stopped)."""
     for reason, count in report.reasons.most_common(REASONS_SHOWN):
         click.echo(f"failed {count} times: {reason}", err=True)

@@ -25,8 +25,8 @@ from configs.loader import load_replay
 from configs.schema import ReplayConfig
 from model.artifact import save_artifact
 from producers import generate, items, replay
-from producers.click_log import ClickFileError, read_clicks
-from producers.sender import Report, Sender, send_all
+from producers.click_log import ClickFileError, read_click_log
+from producers.sender import Sender, SendReport, send_all
 from streams.messages.clicks import decode_click
 from streams.messages.items import Item, ItemRemoval, decode_item
 
@@ -151,7 +151,7 @@ def test_limit_loop_and_file_stamps(kafka: MockKafka, tmp_path: Path) -> None:
 def test_rate(kafka: MockKafka, clicks_file: Path) -> None:
     sender = replay.clicks_sender(config(kafka.address, "replay.rate=500", "replay.limit=200"))
     report = replay.replay(
-        read_clicks([clicks_file]), config(kafka.address, "replay.rate=500", "replay.limit=200"), sender
+        read_click_log([clicks_file]), config(kafka.address, "replay.rate=500", "replay.limit=200"), sender
     )
     assert report.delivered == 200
     assert report.seconds >= 199 / 500
@@ -173,7 +173,7 @@ def test_ranks_have_no_time_to_follow(kafka: MockKafka, clicks_file: Path) -> No
     for setting in ("replay.speedup=2", "replay.original_ts=true"):
         settings = config(kafka.address, setting)
         with pytest.raises(ClickFileError, match="use --rate"):
-            replay.replay(read_clicks([clicks_file]), settings, replay.clicks_sender(settings))
+            replay.replay(read_click_log([clicks_file]), settings, replay.clicks_sender(settings))
 
 
 def test_flags_replace_the_configuration(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_wrong_setting_is_the_configuration_s_fault(clicks_file: Path) -> None
 def test_a_topic_that_refuses_us_is_told_from_messages_that_fail(
     kafka: MockKafka, clicks_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(sender: Sender, *_: Any) -> Report:
+    def refused(sender: Sender, *_: Any) -> SendReport:
         sender.report.sent = 1
         sender._on_delivery(ck.KafkaError(ck.KafkaError.TOPIC_AUTHORIZATION_FAILED), cast("Any", None))
         return sender.report
@@ -229,7 +229,7 @@ def test_unknown_topic_names_the_remedy_and_creates_nothing(kafka: MockKafka, cl
 def test_failures_are_counted_and_make_the_status_non_zero(
     kafka: MockKafka, clicks_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lose_the_broker_and_send(*arguments: Any) -> Report:
+    def lose_the_broker_and_send(*arguments: Any) -> SendReport:
         kafka.owner = None  # type: ignore[assignment]  # the cluster ends with its producer
         return send_all(*arguments)
 
@@ -282,7 +282,7 @@ def test_stop_ends_a_wait_at_once(kafka: MockKafka, clicks_file: Path) -> None:
     sender = replay.clicks_sender(settings)
     timer = threading.Timer(0.2, sender.stop.set)
     timer.start()
-    report = replay.replay(read_clicks([clicks_file]), settings, sender)
+    report = replay.replay(read_click_log([clicks_file]), settings, sender)
     timer.join()
     assert report.sent == report.delivered == 1
     assert report.seconds < 3
@@ -358,7 +358,7 @@ def test_usage_errors_of_items(artifact: Path, monkeypatch: pytest.MonkeyPatch) 
         (("--delete",), "--id"),
         (("--artifact", artifact, "--id", "3"), "--embedding-file"),
         (("--artifact", artifact, "--title", "x"), "--id"),
-        (("--delete", "--id", "3", "--title", "x"), "nothing else"),
+        (("--delete", "--id", "3", "--title", "x"), "takes only --id"),
     ):
         result = run(items.main, *arguments)
         assert result.exit_code == 2
