@@ -1,10 +1,10 @@
 """The base of all errors that this project raises on purpose, and the exit statuses of all its programs.
 
-MindstreamError        each has the exit status that a program ends with when it reaches the command line
+MindstreamError        an error that reaches the command line ends the program with the exit status of its class
 ├── TransientError     Milvus or Kafka is unavailable      75  retried with back-off; nothing is committed meanwhile
-├── FatalError         the process cannot work like this   78  the start is refused; the message names the remedy
+├── FatalError         the configuration cannot work       78  the start is refused; the message names the remedy
 │   └── ConfigError    a wrong or unknown setting          78  names the file, the key and the remedy
-└── InputError         what was given cannot be used        1  a file, an artifact, a message; names the remedy
+└── InputError         input that cannot be used            1  a file, an artifact, a message; names the remedy
 
 Exit statuses of all programs; supervisors may restart after 69, 70 and 75:
 
