@@ -20,8 +20,8 @@ from benchmarks.harness.process import Worker
 from benchmarks.harness.report import Figure, percentiles
 from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.latency import LITE, STANDALONE, sustained
+from configs.cli import progress_bar
 from embedded.new_items import GIVE_UP, NewItems
-from producers.cli import progress_bar
 
 #: Items a second. Each is searched for until it is found, so several may be under way; all of them if none is found.
 _RATE = 5

@@ -19,10 +19,10 @@ from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.process import Worker
 from benchmarks.harness.report import ROOT
 from benchmarks.harness.servers import ASK, LEAVE, PATIENCE, BenchmarkServers
+from configs.cli import progress_bar
 from configs.loader import load_replay, load_worker
 from configs.schema import ReplayConfig, WorkerConfig
 from embedded.ports import pick
-from producers.cli import progress_bar
 from producers.click_log import ClickLog
 from producers.replay import clicks_sender, replay
 from streams.history import History

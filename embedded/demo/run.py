@@ -30,7 +30,6 @@ from embedded.demo.data import DemoData, prepare
 from embedded.demo.freshness import FreshnessProbe
 from embedded.demo.scoreboard import CUT, Scoreboard, percentile
 from embedded.demo.view import View
-from embedded.errors import EmbeddedError
 from embedded.stack import Addresses, Flavour, Stack
 from embedded.standalone import best_flavour
 from model.artifact import Artifact
@@ -290,7 +289,7 @@ class Demo:
 
 
 def run(options: DemoOptions, folder: Path) -> int:
-    """Run the demo; returns the exit status: 0 all accounted for, 1 not, 130 interrupted."""
+    """Run the demo; returns the exit status: 0 all accounted for, 1 not, 130 interrupted, or that of an error."""
     console = Console(highlight=False)
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT, too: a shell starts background commands with it ignored
         signal.signal(number, signal.default_int_handler)
@@ -299,9 +298,9 @@ def run(options: DemoOptions, folder: Path) -> int:
     except KeyboardInterrupt:
         console.print("Interrupted; the servers are stopped.")
         return 130
-    except (DemoError, EmbeddedError, MindstreamError) as error:
+    except MindstreamError as error:
         console.print(f"The demo failed: {error}", style="red", markup=False, soft_wrap=True)
-        return 1
+        return error.exit_status
     console.print(
         "[bold green]Every click is accounted for.[/]" if accounted else "[bold red]Clicks are unaccounted for.[/]"
     )
