@@ -126,13 +126,13 @@ def test_the_index_is_settled_once_a_bulk_load_is_over() -> None:
     world = ItemWorld()
     world.load(SEAL_AFTER)
     world.processor.seal_when_due()
-    assert world.index.settled == 0, "some have come since the last look: more may follow"
+    assert world.index.seals == 0, "some have come since the last look: more may follow"
     world.processor.seal_when_due()
-    assert world.index.settled == 1
+    assert world.index.seals == 1
     world.load(1)
     world.processor.seal_when_due()
     world.processor.seal_when_due()
-    assert world.index.settled == 1, "single items do not settle it again"
+    assert world.index.seals == 1, "single items do not settle it again"
 
 
 def test_a_load_in_bursts_is_settled_once() -> None:
@@ -141,13 +141,13 @@ def test_a_load_in_bursts_is_settled_once() -> None:
         world.load(SEAL_AFTER)
         world.processor.seal_when_due()
     world.processor.seal_when_due()
-    assert world.index.settled == 1
+    assert world.index.seals == 1
 
 
 def test_items_that_never_stop_coming_are_settled_now_and_then() -> None:
     world = ItemWorld()
     looks = 0
-    while world.index.settled < 3:
+    while world.index.seals < 3:
         world.load(1000)
         world.processor.seal_when_due()
         looks += 1
@@ -161,7 +161,7 @@ def test_as_many_items_as_before_are_not_taken_for_quiet() -> None:
     world.processor.seal_when_due()
     world.load(SEAL_AFTER)
     world.processor.seal_when_due()
-    assert world.index.settled == 1
+    assert world.index.seals == 1
 
 
 def test_a_failure_to_settle_loses_nothing_and_is_tried_again() -> None:
@@ -170,9 +170,9 @@ def test_a_failure_to_settle_loses_nothing_and_is_tried_again() -> None:
     world.processor.seal_when_due()
     world.index.failures = 1
     world.processor.seal_when_due()
-    assert world.index.settled == 0
+    assert world.index.seals == 0
     world.processor.seal_when_due()
-    assert world.index.settled == 1
+    assert world.index.seals == 1
 
 
 @pytest.mark.parametrize(("leases", "ids"), [([False], {2}), ([True, False], {1, 2})])
