@@ -79,7 +79,7 @@ def test_the_newer_of_two_records_has_the_higher_fence() -> None:
     old, new = (History(0, offset, np.array([offset])).to_bytes() for offset in (3, 7))
     elsewhere = History(1, 0, np.array([9])).to_bytes()
     assert newer_record(old, new) == newer_record(new, old) == new
-    assert newer_record(new, elsewhere) == elsewhere, "offsets of two partitions cannot be compared: the second argument"
+    assert newer_record(new, elsewhere) == elsewhere, "offsets of two partitions cannot be compared: the second"
 
 
 def test_the_fence_does_not_stop_clicks_of_another_partition() -> None:
