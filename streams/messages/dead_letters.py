@@ -42,6 +42,10 @@ class MessageRef(NamedTuple):
         return f"{self.topic}/{self.partition}/{self.offset}"
 
     @classmethod
+    def from_message(cls, message: Message) -> MessageRef:
+        return cls(message.topic, message.partition, message.offset)
+
+    @classmethod
     def parse(cls, text: str) -> MessageRef:
         """Parse what `str` returns.
 
@@ -76,7 +80,7 @@ class StoredDeadLetter:
     @property
     def source(self) -> MessageRef:
         """The original message on its topic."""
-        return MessageRef(self.message.topic, self.message.partition, self.message.offset)
+        return MessageRef.from_message(self.message)
 
 
 def dead_letter_output(topic: str, dead_letter: DeadLetter, now: float, max_bytes: int) -> Output:
@@ -138,7 +142,7 @@ def read_dead_letter(kept: Message, headers: Mapping[str, bytes]) -> StoredDeadL
             time=float(headers["time"]),
             attempt=int(headers.get("attempt", b"0")),
             omitted_bytes=int(headers.get("omitted", b"0")),
-            kept_at=MessageRef(kept.topic, kept.partition, kept.offset),
+            kept_at=MessageRef.from_message(kept),
         )
     except (KeyError, ValueError, TypeError, AttributeError):
         return None

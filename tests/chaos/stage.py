@@ -147,7 +147,8 @@ class Stage:
         extra += ["--set", f"kafka.bootstrap_servers={servers.proxied_address}"]
         self.fleet = Fleet(self.site, self.trips.environment, extra)
         self.traffic = Traffic(self.site, seed, RATE)
-        self.before = self._audit()
+        self._first_offsets: dict[int, int] = {}  # of the recommendations of the current scenario, by partition
+        self._report = self._audit()
 
     def __enter__(self) -> Stage:
         self.traffic.start()
@@ -186,7 +187,7 @@ class Stage:
         while not (report.ok and not different) and time.monotonic() < started + timeout_s:
             time.sleep(0.5)
             report, different = self._audit(), self._items_different()
-        before, self.before = self.before, report
+        before, self._report = self._report, report
         ends, self.fleet.ends = self.fleet.ends, []
         shutdowns, self.fleet.shutdowns = self.fleet.shutdowns, []
         return Figures(

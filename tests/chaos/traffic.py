@@ -11,6 +11,7 @@ import numpy as np
 from confluent_kafka import KafkaException
 
 from configs.errors import TransientError
+from configs.schema import Kafka
 from streams.kafka.client import fault
 from streams.kafka.producer import KafkaRecordProducer
 from streams.messages.clicks import Click, encode_click, user_key
@@ -34,10 +35,12 @@ _INTERVAL_S = 0.05
 class _WrongClockProducer(KafkaRecordProducer):
     """Gives every message a timestamp that is wrong, each by another number of hours."""
 
-    rng: random.Random
+    def __init__(self, kafka: Kafka, max_message_bytes: int, rng: random.Random) -> None:
+        super().__init__(kafka, max_message_bytes)
+        self._rng = rng
 
     def _produce(self, output: Output, delivered: Any) -> None:
-        when = _wrong_time(self.rng)
+        when = _wrong_time(self._rng)
         try:
             self._producer.produce(
                 output.topic, output.value, output.key, on_delivery=delivered, timestamp=round(when * 1000)
@@ -67,8 +70,9 @@ class Traffic(threading.Thread):
         super().__init__(daemon=True)
         self._site = site
         self._rng = random.Random(seed)
-        self._producer = _WrongClockProducer(site.config.kafka, site.config.topics.max_message_bytes)
-        self._producer.rng = random.Random(seed)
+        self._producer = _WrongClockProducer(
+            site.config.kafka, site.config.topics.max_message_bytes, random.Random(seed)
+        )
         self._numbers = np.random.default_rng(seed)
         self._rate = rate
         self._flowing = threading.Event()

@@ -1,4 +1,4 @@
-"""Which dead letters the commands select."""
+"""The selection of dead letters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which dead letters cannot be replayed, and the reason that the command gives."""
+"""Dead letters that cannot be replayed, and the reasons that the command gives."""
 
 from __future__ import annotations
 

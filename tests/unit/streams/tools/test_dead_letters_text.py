@@ -1,4 +1,4 @@
-"""How dead letters are printed."""
+"""Dead letters as text."""
 
 from __future__ import annotations
 
