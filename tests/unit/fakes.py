@@ -1,4 +1,4 @@
-"""Small worlds for unit tests: a model of a few items, and outside systems that fail on demand."""
+"""Parts for unit tests: a model of a few items, servers that fail on demand, a click processor, messages."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from configs.errors import TransientError
-from streams.messages.dead_letters import DeadLetterTopic
+from streams.messages.dead_letters import DeadLetterTopic, StoredDeadLetter, dead_letter_output, read_dead_letter
 from streams.metrics import ClickMetrics
-from streams.ports import Message, Output
+from streams.ports import DeadLetter, Message, Output
 from streams.processing.clicks import ClickProcessor, ClickTopics
 from streams.processing.memory import MemoryHistoryStore, MemoryRecordProducer
 from streams.recall.embeddings import HistoryEmbeddings
@@ -34,7 +34,7 @@ class FewItems:
 
 
 class MeanEncoder:
-    """One interest: the mean of the history. Enough to see which embeddings arrived."""
+    """Encodes a history as one interest, the mean of its embeddings, from which a test can tell what was encoded."""
 
     interests = 1
     fusion = 0.0
@@ -87,7 +87,7 @@ class FailingIndex:
 
 
 class CrashingRecordProducer(MemoryRecordProducer):
-    """Writes the first `survivors` messages of its first call, then is cut off; works afterwards."""
+    """Writes only the first `survivors` messages of its first call, which fails; later calls succeed."""
 
     def __init__(self, survivors: int) -> None:
         super().__init__()
@@ -97,12 +97,12 @@ class CrashingRecordProducer(MemoryRecordProducer):
         if self._survivors is not None:
             survivors, self._survivors = self._survivors, None
             super().send(outputs[:survivors], produced)
-            raise TransientError("Kafka", "cut off, for the test")
+            raise TransientError("Kafka", "connection lost, for the test")
         return super().send(outputs, produced)
 
 
 class ClickWorld:
-    """A click processor over memory, with its parts in reach."""
+    """A click processor whose index, store and producer are in memory, with its parts as attributes."""
 
     def __init__(
         self, items: int = 6, length: int = 4, producer: MemoryRecordProducer | None = None, failures: int = 0
@@ -137,9 +137,23 @@ class ClickWorld:
         self.processor.finish(pending)
 
     def sent(self, topic: str) -> list[Output]:
+        """Return the messages sent to this topic."""
         return [output for output in self.producer.sent if output.topic == topic]
 
 
 def click_message(offset: int, user: int | str, item: int, partition: int = 0) -> Message:
     value = orjson.dumps({"user_id": user, "item_id": item, "ts": 990.0 + offset})
     return Message("clicks", partition, offset, str(user).encode(), value)
+
+
+def stored(output: Output, offset: int = 0) -> tuple[Message, dict[str, bytes]]:
+    """Return a message of the dead-letter topic, and its headers, as a reader gets them."""
+    return Message(output.topic, 0, offset, output.key, output.value), dict(output.headers)
+
+
+def stored_dead_letter(message: Message, now: float = 1000.0, max_bytes: int = 10**7) -> StoredDeadLetter:
+    """Return the message as the dead-letter topic keeps it, with the reason `not_json`."""
+    output = dead_letter_output("dead-letters", DeadLetter(message, "not_json", "broken"), now, max_bytes)
+    dead_letter = read_dead_letter(*stored(output))
+    assert dead_letter is not None
+    return dead_letter
