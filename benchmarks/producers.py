@@ -16,7 +16,7 @@ from benchmarks.harness.site import BenchmarkSite
 from producers.cli import progress_bar
 from producers.items import item_messages, items_sender
 from producers.replay import clicks_sender, replay
-from producers.sender import Report, send_all
+from producers.sender import SendReport, send_all
 
 
 def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
@@ -29,7 +29,7 @@ def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     ]
 
 
-def _publish(stage: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Report:
+def _publish(stage: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> SendReport:
     artifact = random_artifact(stage.folder / "producers", sizes["items"], sizes["dim"])
     stage.report(f"Publishing {sizes['items']:,} items")
     sender = items_sender(site.replay)
@@ -39,7 +39,7 @@ def _publish(stage: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Repo
     return _whole(report)
 
 
-def _replay(stage: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Report:
+def _replay(stage: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> SendReport:
     log = click_log(sizes["clicks"], sizes["users"], items=min(5_000, sizes["items"]))
     stage.report(f"Replaying {sizes['clicks']:,} clicks")
     with progress_bar(sizes["clicks"], "clicks") as show:
@@ -47,7 +47,7 @@ def _replay(stage: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Repor
     return _whole(report)
 
 
-def _whole(report: Report) -> Report:
+def _whole(report: SendReport) -> SendReport:
     if report.failed:
         raise BenchmarkError(f"Kafka did not take {report.failed} messages: {report.reasons.most_common(1)}")
     return report

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 from configs.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_TRANSIENT, ConfigError, FatalError, TransientError
 from producers.click_log import ClickFileError
-from producers.sender import Report, Sender
+from producers.sender import Sender, SendReport
 from streams.errors import BadMessage
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -95,7 +95,7 @@ def progress_bar(total: int | None, unit: str) -> Iterator[Callable[[int], None]
         yield lambda done: progress.update(task, completed=done)
 
 
-def conclude(report: Report, unit: str, signals: list[int], **extra: int) -> None:
+def conclude(report: SendReport, unit: str, signals: list[int], **extra: int) -> None:
     """Prints the account and ends with 0, 1 (something failed), 78 (Kafka refuses it) or 128 + signal (stopped)."""
     for reason, count in report.reasons.most_common(REASONS_SHOWN):
         click.echo(f"failed {count} times: {reason}", err=True)

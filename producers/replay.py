@@ -13,7 +13,7 @@ from configs.loader import load_replay
 from configs.schema import Replay, ReplayConfig
 from producers.cli import conclude, config_options, errors_for_people, progress_bar, stop_on_signals
 from producers.click_log import ClickFileError, ClickLog, Malformed, in_time_order, read_clicks
-from producers.sender import Report, Sender, send_all
+from producers.sender import Sender, SendReport, send_all
 from streams.messages.clicks import Click, encode_click, user_key
 
 EPILOG = """\b
@@ -70,8 +70,11 @@ def messages(log: ClickLog, settings: Replay, sender: Sender) -> Iterator[tuple[
 
 
 def replay(
-    log: ClickLog, config: ReplayConfig, sender: Sender, on_progress: Callable[[Report], None] = lambda _report: None
-) -> Report:
+    log: ClickLog,
+    config: ReplayConfig,
+    sender: Sender,
+    on_progress: Callable[[SendReport], None] = lambda _report: None,
+) -> SendReport:
     """Sends the clicks of `log` in time order and waits for the acknowledgements.
 
     Raises:

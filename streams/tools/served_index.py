@@ -103,13 +103,13 @@ def _fill(index: MilvusIndex, artifact: Artifact, config: WorkerConfig) -> None:
     if N >= SEAL_AFTER:  # fewer are compared one by one in service, too
         index.seal()
         if _has_graph(index):
-            _wait("index", index.searchable_by_graph, N, deadline)
+            _wait("index", index.indexed_count, N, deadline)
 
 
 def _has_graph(index: MilvusIndex) -> bool:
     """milvus-lite indexes as it goes, and cannot be asked."""
     try:
-        index.searchable_by_graph()
+        index.indexed_count()
     except MindstreamError:
         return False
     return True

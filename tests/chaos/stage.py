@@ -284,7 +284,7 @@ class Stage:
         answered: dict[int, list[float]] = {}
         for record in read_to_end(self.site.config.kafka, self.site.config.topics.recommendations, self._starts):
             source = decode_recommendation(record.message.value or b"").source_partition
-            answered.setdefault(source, []).append(record.written)
+            answered.setdefault(source, []).append(record.timestamp)
         return max((float(np.diff(sorted(times)).max()) for times in answered.values() if len(times) > 1), default=0.0)
 
     def _items_different(self) -> int:

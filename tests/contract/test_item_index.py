@@ -182,8 +182,8 @@ def test_settling_does_not_keep_a_new_item_waiting(index: ItemIndex) -> None:
 def test_what_was_settled_is_found_through_the_graph(milvus_standalone: str) -> None:
     index = _milvus(milvus_standalone, f"v{uuid.uuid4().hex[:8]}")
     index.upsert(np.arange(1, 2001), _vectors(2000))
-    assert index.searchable_by_graph() == 0
+    assert index.indexed_count() == 0
     index.seal()
-    wait_for(lambda: index.searchable_by_graph() == 2000, "the graph")
+    wait_for(lambda: index.indexed_count() == 2000, "the graph")
     index.drop()
     index.close()

@@ -14,7 +14,7 @@ import streams.tools.dead_letters
 from configs.errors import TransientError
 from streams.errors import Reason
 from streams.kafka.producer import KafkaRecordProducer
-from streams.kafka.reading import Record, read_to_end
+from streams.kafka.reading import ReceivedMessage, read_to_end
 from streams.messages.clicks import Click, encode_click
 from streams.messages.dead_letters import MessageRef, dead_letter_output
 from streams.ports import DeadLetter, Message, Output
@@ -58,7 +58,7 @@ def _message(site: Site, offset: int, key: bytes | None = b"42", value: bytes | 
     return Message(site.config.topics.clicks, 1, offset, key, value)
 
 
-def _records(site: Site, topic: str) -> list[Record]:
+def _records(site: Site, topic: str) -> list[ReceivedMessage]:
     return list(read_to_end(site.config.kafka, topic, headers=True))
 
 

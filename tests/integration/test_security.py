@@ -183,7 +183,7 @@ def test_every_missing_right_is_named(site: SecureSite, broker: SecureKafka) -> 
     check_rights(config.kafka, needed)
     for right in needed:
         broker.revoke("worker", [right])
-        with pytest.raises(FatalError, match="too few rights") as refused:
+        with pytest.raises(FatalError, match="lacks rights") as refused:
             check_rights(config.kafka, needed)
         assert str(right) in str(refused.value)
         broker.grant("worker", [right])

@@ -26,7 +26,7 @@ from configs.schema import ReplayConfig
 from model.artifact import save_artifact
 from producers import generate, items, replay
 from producers.click_log import ClickFileError, read_clicks
-from producers.sender import Report, Sender, send_all
+from producers.sender import Sender, SendReport, send_all
 from streams.messages.clicks import decode_click
 from streams.messages.items import Item, ItemRemoval, decode_item
 
@@ -208,7 +208,7 @@ def test_a_wrong_setting_is_the_configuration_s_fault(clicks_file: Path) -> None
 def test_a_topic_that_refuses_us_is_told_from_messages_that_fail(
     kafka: MockKafka, clicks_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refused(sender: Sender, *_: Any) -> Report:
+    def refused(sender: Sender, *_: Any) -> SendReport:
         sender.report.sent = 1
         sender._on_delivery(ck.KafkaError(ck.KafkaError.TOPIC_AUTHORIZATION_FAILED), cast("Any", None))
         return sender.report
@@ -229,7 +229,7 @@ def test_unknown_topic_names_the_remedy_and_creates_nothing(kafka: MockKafka, cl
 def test_failures_are_counted_and_make_the_status_non_zero(
     kafka: MockKafka, clicks_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lose_the_broker_and_send(*arguments: Any) -> Report:
+    def lose_the_broker_and_send(*arguments: Any) -> SendReport:
         kafka.owner = None  # type: ignore[assignment]  # the cluster ends with its producer
         return send_all(*arguments)
 
@@ -271,7 +271,7 @@ def test_messages_of_which_nothing_is_heard_fail_in_the_end(kafka: MockKafka, mo
     settings = config(kafka.address, "producer.delivery_timeout=0.2")
     sender = Sender(settings.kafka, settings.producer, settings.topics, "clicks")
     monkeypatch.setattr(sender, "_producer", SilentProducer())
-    monkeypatch.setattr("producers.sender._OVERDUE", 0.3)
+    monkeypatch.setattr("producers.sender.OVERDUE_S", 0.3)
     report = send_all(sender, [(b"k", b"x")] * 3, lambda _report: None)
     assert (report.sent, report.delivered, report.failed) == (3, 0, 3)
     assert 0.5 <= report.seconds < 5
@@ -388,10 +388,10 @@ def test_a_handshake_that_fails_at_its_first_step_is_a_refusal(monkeypatch: pyte
 
 def test_a_fatal_error_of_the_producer_ends_the_run(kafka: MockKafka) -> None:
     sender = replay.clicks_sender(config(kafka.address))
-    with pytest.raises(TransientError, match="start the command again"):
-        sender._refused(ck.KafkaError(ck.KafkaError._FATAL))
+    with pytest.raises(TransientError, match="run the command again"):
+        sender._reject(ck.KafkaError(ck.KafkaError._FATAL))
     with pytest.raises(FatalError, match="needs Write on clicks"):
-        sender._refused(ck.KafkaError(ck.KafkaError.CLUSTER_AUTHORIZATION_FAILED))
+        sender._reject(ck.KafkaError(ck.KafkaError.CLUSTER_AUTHORIZATION_FAILED))
 
 
 def test_a_right_that_is_missing_stops_the_run(kafka: MockKafka) -> None:

@@ -9,7 +9,7 @@ import streams.tools.audit
 from configs.errors import FatalError
 from configs.loader import load_worker
 from streams.history import History
-from streams.kafka.reading import Record
+from streams.kafka.reading import ReceivedMessage
 from streams.kafka.topics import changelog_topic
 from streams.messages.dead_letters import dead_letter_output
 from streams.messages.recommendations import decode_recommendation, encode_recommendation
@@ -154,34 +154,38 @@ def test_clicks_that_kafka_has_deleted_stop_the_audit(books: Books) -> None:
 
 
 @pytest.fixture
-def topics(books: Books, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Record]]:
+def topics(books: Books, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[ReceivedMessage]]:
     """What Kafka has under the names of the shipped configuration, with the dead letter of the books."""
     letter = DeadLetter(books.clicks[2], "not_json", "broken")
     output = dead_letter_output("dead-letters", letter, 1000.0, 10**6)
-    dead = Record(Message("dead-letters", 0, 0, output.key, output.value), dict(output.headers), 0.0)
+    dead = ReceivedMessage(Message("dead-letters", 0, 0, output.key, output.value), dict(output.headers), 0.0)
     config = load_worker(None, (), {})
     found = {
-        config.topics.clicks: [Record(message, {}, 0.0) for message in books.clicks],
+        config.topics.clicks: [ReceivedMessage(message, {}, 0.0) for message in books.clicks],
         config.topics.dead_letters: [dead],
-        changelog_topic(config.worker.group): [Record(message, {}, 0.0) for message in books.changelog],
-        config.topics.recommendations: [Record(message, {}, 0.0) for message in books.recommendations],
+        changelog_topic(config.worker.group): [ReceivedMessage(message, {}, 0.0) for message in books.changelog],
+        config.topics.recommendations: [ReceivedMessage(message, {}, 0.0) for message in books.recommendations],
     }
     monkeypatch.setattr(streams.tools.audit, "read_to_end", lambda _, topic, **_options: iter(found[topic]))
     monkeypatch.setattr(streams.tools.audit, "watermarks", lambda _, topic: {0: (0, len(found[topic]))})
     return found
 
 
-def test_what_others_write_among_the_dead_letters_is_passed_over(books: Books, topics: dict[str, list[Record]]) -> None:
+def test_what_others_write_among_the_dead_letters_is_passed_over(
+    books: Books, topics: dict[str, list[ReceivedMessage]]
+) -> None:
     config = load_worker(None, ["history.length=4"], {})
     for headers in ({"topic": b"clicks"}, {"topic": b"clicks", "partition": b"x", "offset": b"1"}, {}):
-        topics[config.topics.dead_letters].append(Record(Message("dead-letters", 0, 9, None, None), headers, 0.0))
+        topics[config.topics.dead_letters].append(
+            ReceivedMessage(Message("dead-letters", 0, 9, None, None), headers, 0.0)
+        )
     report = audit_kafka(config, books.world.known.rows)
     assert report.ok, report.to_text()
     assert report.dead_letters == 1
 
 
 def test_a_click_topic_that_retention_has_emptied_stops_the_audit(
-    books: Books, topics: dict[str, list[Record]], monkeypatch: pytest.MonkeyPatch
+    books: Books, topics: dict[str, list[ReceivedMessage]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load_worker(None, ["history.length=4"], {})
     topics[config.topics.clicks].clear()
