@@ -195,10 +195,10 @@ def _place(_context: click.Context, _option: click.Parameter, given: Any) -> Any
 
 
 def _moment(_context: click.Context, _option: click.Parameter, given: str | None) -> float | None:
-    from streams.tools.dead_letters import moment
+    from streams.tools.dead_letters import parse_time
 
     try:
-        return None if given is None else moment(given, time.time())
+        return None if given is None else parse_time(given, time.time())
     except ValueError:
         raise click.BadParameter(f"{given!r} is no time; write 2026-05-01T12:00 or 30m, 2h, 1d (ago)") from None
 

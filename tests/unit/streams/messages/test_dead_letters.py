@@ -20,8 +20,8 @@ from streams.messages.dead_letters import (
     replay_output,
 )
 from streams.ports import DeadLetter, Message, Output
-from streams.tools.dead_letters import Found, Selection, moment
-from streams.tools.dead_letters_replay import _fault
+from streams.tools.dead_letters import FoundDeadLetters, Selection, parse_time
+from streams.tools.dead_letters_replay import _obstacle
 from streams.tools.dead_letters_text import _plain, _readable, _summary
 
 optional_bytes = st.one_of(st.none(), st.binary(max_size=40))
@@ -107,7 +107,7 @@ def test_a_message_too_large_for_the_topic_leaves_its_place_and_size() -> None:
     assert (cut.key, cut.value) == (None, None)
     kept = read_dead_letter(*_kept(cut))
     assert kept is not None and (kept.omitted, str(kept.source)) == (100, "clicks/3/991")
-    assert "too large to keep" in (_fault(kept, {"clicks": 10_000}) or ""), "nothing else is sent in its place"
+    assert "too large to keep" in (_obstacle(kept, {"clicks": 10_000}) or ""), "nothing else is sent in its place"
 
 
 @given(messages, st.integers(1, 4))
@@ -173,28 +173,28 @@ def test_places_as_text() -> None:
 
 
 def test_times() -> None:
-    assert moment("30s", 1000.0) == 970
-    assert moment("2h", 100_000.0) == 92_800
-    assert moment("1d", 100_000.0) == 13_600
-    assert moment("1970-01-01T00:01:00Z", 0.0) == moment("1970-01-01T01:01:00+01:00", 0.0) == 60
+    assert parse_time("30s", 1000.0) == 970
+    assert parse_time("2h", 100_000.0) == 92_800
+    assert parse_time("1d", 100_000.0) == 13_600
+    assert parse_time("1970-01-01T00:01:00Z", 0.0) == parse_time("1970-01-01T01:01:00+01:00", 0.0) == 60
     local = datetime(2026, 5, 1, 12, 0).astimezone(timezone.utc)
-    assert moment("2026-05-01T12:00", 0.0) == local.timestamp()
+    assert parse_time("2026-05-01T12:00", 0.0) == local.timestamp()
     for text in ("", "yesterday", "2w", "-1h"):
         with pytest.raises(ValueError):  # noqa: PT011
-            moment(text, time.time())
+            parse_time(text, time.time())
 
 
 def test_all_conditions_of_a_selection_hold_together() -> None:
     letter = _letter(Message("clicks", 3, 991, b"42", b"{"), now=500.0)
     assert letter in Selection()
     assert letter in Selection(["not_json", "bad_key"], ["clicks"], 500.0, 500.0, [letter.source])
-    assert letter in Selection(places=[letter.kept_at])
+    assert letter in Selection(refs=[letter.kept_at])
     for other in (
         Selection(reasons=["bad_key"]),
         Selection(topics=["items"]),
         Selection(since=500.1),
         Selection(until=499.9),
-        Selection(places=[MessageRef("clicks", 3, 992)]),
+        Selection(refs=[MessageRef("clicks", 3, 992)]),
     ):
         assert letter not in other
 
@@ -220,12 +220,17 @@ def test_what_strangers_wrote_does_not_steer_the_terminal() -> None:
 
 def test_a_letter_that_cannot_go_back_says_why() -> None:
     letter = _letter(Message("clicks", 3, 991, b"42", b"x" * 5000))
-    assert _fault(letter, {"clicks": 10_000}) is None
-    assert "takes 4,000" in (_fault(letter, {"clicks": 4000}) or "")
-    assert "no topic clicks" in (_fault(letter, {"items": 4000}) or "")
+    assert _obstacle(letter, {"clicks": 10_000}) is None
+    assert "accepts 4,000" in (_obstacle(letter, {"clicks": 4000}) or "")
+    assert "no topic clicks" in (_obstacle(letter, {"items": 4000}) or "")
 
 
 def test_the_summary_counts_by_reason() -> None:
     letters = [_letter(Message("clicks", 0, i, b"42", b"{")) for i in range(2)]
-    assert _summary(letters, Found(letters, {letters[0].kept_at}, 0)) == "2 dead letters: 2 not_json; 2 replayed"
-    assert _summary([], Found([], set(), 3)) == "0 dead letters; 3 messages on the topic are no dead letters"
+    assert (
+        _summary(letters, FoundDeadLetters(letters, {letters[0].kept_at}, 0))
+        == "2 dead letters: 2 not_json; 2 replayed"
+    )
+    assert (
+        _summary([], FoundDeadLetters([], set(), 3)) == "0 dead letters; 3 messages on the topic are not dead letters"
+    )
