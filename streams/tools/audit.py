@@ -1,15 +1,14 @@
 """The audit: recompute every history from the clicks alone, and compare it with what the worker wrote.
 
-It shares no bookkeeping with the worker: it reads the click topic in order, applies each readable click once, and
-expects
+It shares no bookkeeping with the worker: it applies each readable click once, in the topic's order, and expects
 
 1. a dead letter for every unreadable message, and for no other one;
 2. every history record in the changelog, older ones included, to equal the recomputed history at that click, and the
    record written last to be the one of the user's newest click;
 3. for every user a recommendation whose source is the user's newest click.
 
-Older records are compared because a lost click leaves the window after `history.length` more clicks: the newest record
-alone would not show the loss. The record written last matters because compaction keeps that one.
+Older records count because a lost click leaves the window after `history.length` more: the newest record alone would
+not show it. The record written last counts because compaction keeps that one.
 """
 
 from __future__ import annotations
@@ -35,9 +34,7 @@ from streams.ports import Message
 
 ClickRef = tuple[int, int]  # partition and offset on the click topic
 User = tuple[int, bytes]  # partition and key
-
-#: (n,) item ids → (n,) rows in the artifact, -1 for unknown items.
-ItemRows = Callable[[IdVector], IdVector]
+ItemRows = Callable[[IdVector], IdVector]  # (n,) item ids → (n,) rows in the artifact, -1 for unknown items
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +79,9 @@ class AuditReport:  # 15 attributes: the report, a figure each; their names are 
 
     @property
     def ok(self) -> bool:
-        return not (
-            self.unaccounted
-            or self.letters_unfounded
-            or self.histories_missing
-            or self.histories_different
-            or self.histories_overwritten
-            or self.users_stale
-        )
+        clicks = self.unaccounted + self.letters_unfounded
+        histories = self.histories_missing + self.histories_different + self.histories_overwritten
+        return clicks + histories + self.users_stale == 0
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self) | {"ok": self.ok})
@@ -183,8 +175,7 @@ def audit(
     )
 
 
-#: Each user's clicks as (offset, item id), in order.
-_ClicksByUser = Mapping[User, Sequence[tuple[int, int]]]
+_ClicksByUser = Mapping[User, Sequence[tuple[int, int]]]  # (offset, item id) of each click, in order
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +188,7 @@ class _Clicks:
 
     @classmethod
     def read(cls, messages: Iterable[Message]) -> _Clicks:
-        count = 0
-        unreadable: set[ClickRef] = set()
+        count, unreadable = 0, set[ClickRef]()
         by_user: dict[User, list[tuple[int, int]]] = {}
         partitions: set[int] = set()
         for message in messages:
@@ -234,8 +224,7 @@ class _Histories:
 
     @classmethod
     def read(cls, changelog: Iterable[Message], by_user: _ClicksByUser, history_length: int) -> _Histories:
-        newest: dict[User, bytes] = {}
-        last: dict[User, bytes] = {}
+        newest, last = dict[User, bytes](), dict[User, bytes]()
         different: set[User] = set()
         for message in changelog:
             if message.key is None:
@@ -279,7 +268,7 @@ class _Answers:
     @classmethod
     def read(cls, recommendations: Iterable[Message]) -> _Answers:
         answers = cls({})
-        seen: set[tuple[ClickRef, bytes]] = set()
+        seen: set[tuple[User, int]] = set()
         for message in recommendations:
             try:
                 r = decode_recommendation(message.value or b"")
@@ -288,7 +277,8 @@ class _Answers:
             if r is None or message.key is None:
                 answers.foreign += 1
                 continue
-            user, source = (r.source_partition, message.key), ((r.source_partition, r.source_offset), message.key)
+            user = (r.source_partition, message.key)
+            source = (user, r.source_offset)
             answers.count += 1
             answers.repeats += source in seen
             answers.out_of_order += r.source_offset < answers.newest.get(user, -1)

@@ -130,7 +130,7 @@ def test_replay_delivers_every_click_once_in_its_users_order(kafka: MockKafka, c
     assert len(set.union(*partitions.values())) == 4
 
 
-def test_keys_are_hashed_as_javas_client_hashes_them(kafka: MockKafka) -> None:
+def test_keys_are_hashed_as_in_kafkas_java_clients(kafka: MockKafka) -> None:
     sender = replay.clicks_sender(config(kafka.address))
     # Java's murmur2("21") is -973932308 and murmur2("foobar") is -790332482 (Kafka's own UtilsTest); 31 bits, modulo 4.
     report = send_all(sender, [(b"21", b"x"), (b"foobar", b"x")], lambda _report: None)
@@ -240,7 +240,7 @@ def test_failures_are_counted_and_make_the_status_non_zero(
     assert " times: " in result.output
 
 
-def test_a_full_queue_waits_and_a_large_message_fails_alone(kafka: MockKafka) -> None:
+def test_a_full_queue_blocks_and_only_the_large_message_fails(kafka: MockKafka) -> None:
     settings = config(kafka.address, "topics.max_message_bytes=65536")
     sender = Sender(settings.kafka, settings.producer, settings.topics, "clicks")
     # More than librdkafka's queue of 100,000 holds.
@@ -250,7 +250,7 @@ def test_a_full_queue_waits_and_a_large_message_fails_alone(kafka: MockKafka) ->
 
 
 class SilentProducer:
-    """Takes messages and never says what became of them: neither delivered nor timed out."""
+    """Accepts messages and never reports on them, neither delivered nor timed out."""
 
     purged = False
 
@@ -267,7 +267,7 @@ class SilentProducer:
         self.purged = True
 
 
-def test_messages_of_which_nothing_is_heard_fail_in_the_end(kafka: MockKafka, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_without_a_delivery_report_fail_in_the_end(kafka: MockKafka, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = config(kafka.address, "producer.delivery_timeout=0.2")
     sender = Sender(settings.kafka, settings.producer, settings.topics, "clicks")
     monkeypatch.setattr(sender, "_producer", SilentProducer())
@@ -368,7 +368,7 @@ def test_usage_errors_of_items(artifact: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "python -m model.train" in missing.output
 
 
-def test_settings_that_librdkafka_refuses(tmp_path: Path) -> None:
+def test_settings_that_librdkafka_rejects(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     path.write_text("no certificate")
     settings = config("127.0.0.1:1", "kafka.security_protocol=SSL", f"kafka.ca_file={path}")
@@ -376,8 +376,8 @@ def test_settings_that_librdkafka_refuses(tmp_path: Path) -> None:
         replay.clicks_sender(settings)
 
 
-def test_a_handshake_that_fails_at_its_first_step_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """librdkafka calls it a fault of transport, when the broker answers before it has looked for the first time."""
+def test_a_handshake_that_fails_at_its_first_step_is_fatal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """librdkafka reports it as a transport error if the broker answers before its first check."""
     sender = replay.clicks_sender(config("127.0.0.1:1", "producer.connect_timeout=0.1"))
     text = "sasl_ssl://127.0.0.1:1/bootstrap: error:0A000086:SSL routines::certificate verify failed"
     handshake = ck.KafkaError(ck.KafkaError._TRANSPORT, text)
@@ -386,7 +386,7 @@ def test_a_handshake_that_fails_at_its_first_step_is_a_refusal(monkeypatch: pyte
         sender.connect()
 
 
-def test_a_fatal_error_of_the_producer_ends_the_run(kafka: MockKafka) -> None:
+def test_a_fatal_error_of_librdkafka_ends_the_run(kafka: MockKafka) -> None:
     sender = replay.clicks_sender(config(kafka.address))
     with pytest.raises(TransientError, match="run the command again"):
         sender._reject(ck.KafkaError(ck.KafkaError._FATAL))
@@ -394,18 +394,18 @@ def test_a_fatal_error_of_the_producer_ends_the_run(kafka: MockKafka) -> None:
         sender._reject(ck.KafkaError(ck.KafkaError.CLUSTER_AUTHORIZATION_FAILED))
 
 
-def test_a_right_that_is_missing_stops_the_run(kafka: MockKafka) -> None:
+def test_a_missing_right_stops_the_run(kafka: MockKafka) -> None:
     sender = replay.clicks_sender(config(kafka.address))
     sender._on_delivery(ck.KafkaError(ck.KafkaError.TOPIC_AUTHORIZATION_FAILED), ck.Message())
     assert not sender.send(b"1", b"x")
     assert "this user needs Write on clicks" in next(iter(sender.finish().reasons))
 
 
-def test_a_fatal_error_that_comes_out_of_a_callback(kafka: MockKafka) -> None:
+def test_a_fatal_error_raised_during_a_callback(kafka: MockKafka) -> None:
     sender = replay.clicks_sender(config(kafka.address))
 
     def flush(_seconds: float) -> int:
-        """As confluent-kafka does when a callback of ours runs while its exception is on the way."""
+        """Raise what confluent-kafka raises when a callback runs while its own exception propagates."""
         raise SystemError from ck.KafkaException(ck.KafkaError(ck.KafkaError.CLUSTER_AUTHORIZATION_FAILED))
 
     with pytest.raises(FatalError, match="needs Write on clicks"):
