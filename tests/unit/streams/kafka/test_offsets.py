@@ -11,7 +11,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaExcep
 import streams.kafka.offsets
 from configs.errors import FatalError, TransientError
 from configs.loader import load_worker
-from streams.kafka.offsets import TopicOffsets
+from streams.kafka.offsets import TopicOffsets, assigned_to_others
 
 
 class _Consumer:
@@ -103,3 +103,37 @@ def test_missing_rights_are_fatal(consumers: list[_Consumer]) -> None:
     consumers.append(_Consumer(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
     with pytest.raises(FatalError, match="clicks"):
         _offsets().end_offsets([0])
+
+
+class _Admin:
+    """An admin client that describes one group, or fails."""
+
+    def __init__(self, members: list[Any] | KafkaError) -> None:
+        self._members = members
+
+    def describe_consumer_groups(self, groups: list[str], request_timeout: float) -> dict[str, Any]:
+        return {groups[0]: self}
+
+    def result(self) -> Any:
+        if isinstance(self._members, KafkaError):
+            raise KafkaException(self._members)
+        return SimpleNamespace(members=self._members)
+
+
+def _member(client_id: str, *assigned: tuple[str, int]) -> Any:
+    topic_partitions = [TopicPartition(topic, partition) for topic, partition in assigned]
+    return SimpleNamespace(client_id=client_id, assignment=SimpleNamespace(topic_partitions=topic_partitions))
+
+
+def test_partitions_of_other_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    joining = SimpleNamespace(client_id="third", assignment=None)
+    members = [_member("me", ("clicks", 0)), _member("other", ("clicks", 1), ("items", 2)), joining]
+    monkeypatch.setattr(streams.kafka.offsets, "admin_client", lambda _: _Admin(members))
+    assert assigned_to_others(load_worker().kafka, "shop", "clicks", "me") == {1}
+
+
+def test_a_group_that_cannot_be_described_is_a_transient_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
+    monkeypatch.setattr(streams.kafka.offsets, "admin_client", lambda _: _Admin(refused))
+    with pytest.raises(TransientError):
+        assigned_to_others(load_worker().kafka, "shop", "clicks", "me")
