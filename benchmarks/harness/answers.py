@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.site import BenchmarkSite
-from streams.kafka.reading import Record, read_to_end, watermarks
+from streams.kafka.reading import ReceivedMessage, read_to_end, watermarks
 from streams.messages.recommendations import decode_recommendation
 
 IntVector = npt.NDArray[np.int64]
@@ -120,17 +120,17 @@ class Recorder:
         }
 
 
-def _events(records: Iterable[tuple[Record, int, int]], users: dict[tuple[int, bytes], int]) -> Events:
+def _events(records: Iterable[tuple[ReceivedMessage, int, int]], users: dict[tuple[int, bytes], int]) -> Events:
     """Events from records with partition and offset of their click; `users` counts the users."""
     places, at = array("q"), array("d")
     for record, partition, offset in records:
         user = users.setdefault((partition, record.message.key or b""), len(users))
         places.append(user * _SPAN + offset)
-        at.append(record.written)
+        at.append(record.timestamp)
     return Events(np.array(places, dtype=np.int64), np.array(at, dtype=np.float64))
 
 
-def _source(record: Record) -> tuple[int, int]:
+def _source(record: ReceivedMessage) -> tuple[int, int]:
     assert record.message.value is not None  # the worker wrote it
     answer = decode_recommendation(record.message.value)
     return answer.source_partition, answer.source_offset

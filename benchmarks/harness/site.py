@@ -138,7 +138,7 @@ class BenchmarkSite:
             worker.metrics_port = port
             worker.await_log(b"partitions [", times=agents.count(",") + 1)
             if "clicks" in agents:
-                worker.await_log(b"took over")  # restoring histories is measured by itself
+                worker.await_log(b"acquired partitions")  # restoring histories is measured by itself
             yield worker
 
     @contextmanager

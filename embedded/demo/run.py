@@ -34,7 +34,7 @@ from embedded.stack import Addresses, Flavour, Stack
 from embedded.standalone import best_flavour
 from model.artifact import Artifact
 from streams.kafka.producer import KafkaRecordProducer
-from streams.kafka.reading import Record, follow
+from streams.kafka.reading import ReceivedMessage, follow
 from streams.messages.clicks import decode_click
 from streams.messages.recommendations import decode_recommendation
 from streams.milvus.index import MilvusIndex
@@ -153,7 +153,7 @@ class Demo:
         self._wait(f"{expected:,} items in Milvus", lambda: index.describe().count >= expected)
         if self._flavour == "standalone" and expected >= SEAL_AFTER:
             # The worker leaves fewer than SEAL_AFTER outside the graph, where they are compared one by one.
-            self._wait("Milvus to index them", lambda: index.searchable_by_graph() > expected - SEAL_AFTER)
+            self._wait("Milvus to index them", lambda: index.indexed_count() > expected - SEAL_AFTER)
 
     def _replay(self, config: WorkerConfig, data: DemoData) -> Scoreboard:
         artifact = Artifact.load(config.model.artifact)
@@ -193,7 +193,7 @@ class Demo:
         self._drain(arrivals, board, config)
         return board
 
-    def _drain(self, arrivals: Iterator[Record | None], board: Scoreboard, config: WorkerConfig) -> None:
+    def _drain(self, arrivals: Iterator[ReceivedMessage | None], board: Scoreboard, config: WorkerConfig) -> None:
         """Wait until the worker has answered the last clicks: 2 s without a message."""
         quiet = 0
         while quiet < 10:
@@ -315,13 +315,13 @@ _BROKEN = (
 )
 
 
-def _record(board: Scoreboard, config: WorkerConfig, record: Record) -> None:
+def _record(board: Scoreboard, config: WorkerConfig, record: ReceivedMessage) -> None:
     message = record.message
     if message.topic == config.topics.dead_letters:
         board.dead_letters += 1
     elif message.topic == config.topics.recommendations:
         assert message.key is not None and message.value is not None  # the worker wrote it
-        board.recommendation(message.key, decode_recommendation(message.value), record.written)
+        board.recommendation(message.key, decode_recommendation(message.value), record.timestamp)
     elif (message.key, message.value) not in _BROKEN:
         assert message.key is not None  # the replay wrote it
         board.click(message.key, message.offset, decode_click(message.key, message.value))
