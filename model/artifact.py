@@ -26,12 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from configs.errors import InputError
-
-FloatArray = npt.NDArray[np.float32]
-IdVector = npt.NDArray[np.int64]
+from model.arrays import FloatArray, IdVector
 
 #: Number of this layout; a reader refuses every other one.
 FORMAT = 1

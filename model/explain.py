@@ -19,12 +19,12 @@ from rich.console import Console
 from configs.cli import Command, configured
 from configs.loader import load_train
 from configs.schema import TrainConfig
+from model.arrays import IdVector
 from model.artifact import Artifact
 from model.data.clicks import Malformed, UserVector, hold_out, is_valid_format, read_clicks, read_holdout
 from model.data.files import DataError, int64, opened
 from model.explanation.explain import explain
 from model.explanation.text import Name, Names, document, parts
-from model.serving.inputs import IdVector
 
 #: Users that a message names when the wanted one is missing.
 NAMED = 5

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from model.arrays import IdVector
 from model.data.files import (
     UNDECODED,
     DataError,
@@ -24,7 +25,6 @@ from model.data.files import (
     user_id,
 )
 
-IdVector = npt.NDArray[np.int64]
 #: User ids: int64 when every one is written as its number is (not 07, +7 or -0), otherwise text, of dtype object: one
 #: long id does not widen all.
 UserVector = npt.NDArray[Any]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
-IdVector = npt.NDArray[np.int64]
+from model.arrays import FloatArray, IdVector
 
 #: Clusters that `python -m model.evaluate` counts in.
 CLUSTERS = 50

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from configs.errors import InputError
+from model.arrays import DoubleArray, FloatArray, IdMatrix, IdVector
 from model.artifact import Artifact
 from model.data.clicks import Clicks, Holdout
 from model.evaluation import metrics
@@ -18,11 +19,6 @@ from model.evaluation.clusters import CLUSTERS, k_means
 from model.evaluation.search import NO_ROW, exact_top, search
 from model.evaluation.users import encode_users, known, part_of
 from model.serving.encoder import Encoder
-from model.serving.inputs import IdVector
-
-FloatArray = npt.NDArray[np.float32]
-IdMatrix = npt.NDArray[np.int64]
-Values = npt.NDArray[np.float64]
 
 #: Users measured at once: with 50 items of 64 dimensions each, their lists' vectors take 26 MB.
 USERS = 2048
@@ -194,10 +190,10 @@ class _Tally:
     catalogue: _Catalogue
     top_n: Sequence[int]
     interests: int
-    values: dict[tuple[int, str], list[Values]] = field(default_factory=dict)
-    shares: dict[int, list[Values]] = field(default_factory=dict)
+    values: dict[tuple[int, str], list[DoubleArray]] = field(default_factory=dict)
+    shares: dict[int, list[DoubleArray]] = field(default_factory=dict)
     shown: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
-    recall_at: Values = field(default_factory=lambda: np.zeros(1))
+    recall_at: DoubleArray = field(default_factory=lambda: np.zeros(1))
 
     def add(self, rows: IdMatrix, brought: IdMatrix, targets: Clicks, exact: IdMatrix | None = None) -> None:
         """Rows of the catalogue and the interests that brought them, (B, n) each; `exact`: what should stand there."""
@@ -229,14 +225,14 @@ class _Tally:
         return Lists(name, seen, n, _estimates(values, seed), coverage, by_interest, by_strength)
 
 
-def _agreement(rows: IdMatrix, exact: IdMatrix) -> Values:
+def _agreement(rows: IdMatrix, exact: IdMatrix) -> DoubleArray:
     """(B,) share of the rows in `exact`, (B, n), that `rows` has, too; NaN where there are none."""
     number = (exact != NO_ROW).sum(axis=1)
     both = (exact[:, :, None] == rows[:, None, :]).any(axis=2) & (exact != NO_ROW)
     return np.where(number == 0, np.nan, both.sum(axis=1) / np.maximum(number, 1))
 
 
-def _estimates(values: Mapping[str, Values], seed: int) -> dict[str, Estimate]:
+def _estimates(values: Mapping[str, DoubleArray], seed: int) -> dict[str, Estimate]:
     table = np.stack(list(values.values()), axis=1)  # (U, M)
     low, high = metrics.bootstrap(table, np.random.default_rng(seed))
     given = np.isfinite(table)

@@ -9,12 +9,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from model.arrays import DoubleArray, FloatArray, IdMatrix
 from model.data.clicks import Clicks
 from model.evaluation.search import NO_ROW
-
-FloatArray = npt.NDArray[np.float32]
-IdMatrix = npt.NDArray[np.int64]
-Values = npt.NDArray[np.float64]
 
 #: Resamples of a bootstrap, and the share of them that its interval holds.
 RESAMPLES, CONFIDENCE = 1000, 0.95
@@ -48,7 +45,7 @@ def hits(top: IdMatrix, targets: Clicks) -> tuple[npt.NDArray[np.bool_], npt.NDA
     return found, np.bincount(wanted // size, minlength=B)
 
 
-def ranking(found: npt.NDArray[np.bool_], count: npt.NDArray[np.int64]) -> dict[str, Values]:
+def ranking(found: npt.NDArray[np.bool_], count: npt.NDArray[np.int64]) -> dict[str, DoubleArray]:
     """Recall, hit rate and NDCG at n of each user, (B,) float64 each.
 
     recall = found / targets; hit rate = 1 with anything found; NDCG (Järvelin and Kekäläinen 2002, with gain 0 or 1) =
@@ -72,7 +69,7 @@ def ranking(found: npt.NDArray[np.bool_], count: npt.NDArray[np.int64]) -> dict[
     }
 
 
-def diversity(top: IdMatrix, units: FloatArray) -> Values:
+def diversity(top: IdMatrix, units: FloatArray) -> DoubleArray:
     """(B,) intra-list diversity: 1 − mean cosine of two different items of the list; NaN for less than two items.
 
     Smyth and McClave 2001, "Similarity vs. diversity"; Ziegler et al. 2005, "Improving recommendation lists through
@@ -89,7 +86,7 @@ def diversity(top: IdMatrix, units: FloatArray) -> Values:
     return np.where(m < 2, np.nan, 1 - pairs / np.maximum(m * (m - 1), 1))
 
 
-def distinct(labels: IdMatrix) -> Values:
+def distinct(labels: IdMatrix) -> DoubleArray:
     """(B,) how many different labels each row of (B, n) holds, -1 not counted; NaN where there is none."""
     ordered = np.sort(labels, axis=1)
     first = np.concatenate([np.ones((len(labels), 1), bool), ordered[:, 1:] != ordered[:, :-1]], axis=1)
@@ -97,14 +94,14 @@ def distinct(labels: IdMatrix) -> Values:
     return np.where(number == 0, np.nan, number)
 
 
-def shares(labels: IdMatrix, size: int) -> Values:
+def shares(labels: IdMatrix, size: int) -> DoubleArray:
     """(B, size), the share of each label from 0 to size - 1 in each row of (B, n); -1 not counted, NaN for none."""
     number = np.stack([(labels == label).sum(axis=1) for label in range(size)], axis=1)
     total = number.sum(axis=1, keepdims=True)
     return np.where(total == 0, np.nan, number / np.maximum(total, 1))
 
 
-def interest_cosines(interests: FloatArray) -> Values:
+def interest_cosines(interests: FloatArray) -> DoubleArray:
     """(B,) mean cosine of two different interests of a user, (B, K, D); 1 = all the same, 0 for K = 1."""
     B, K, _ = interests.shape
     if K == 1:
@@ -121,7 +118,7 @@ def interest_cosine(interests: FloatArray) -> float:
     return float(interest_cosines(interests).mean()) if len(interests) else 0.0
 
 
-def bootstrap(values: Values, rng: np.random.Generator, resamples: int = RESAMPLES) -> Values:
+def bootstrap(values: DoubleArray, rng: np.random.Generator, resamples: int = RESAMPLES) -> DoubleArray:
     """Percentile intervals of means over users (Efron and Tibshirani 1993, chapter 13).
 
     Every column sees the same resamples of users. A resample is its users' numbers of draws, so that its means are one

@@ -12,16 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from model.arrays import FloatArray, IdMatrix, IdVector
 from model.data.clicks import Clicks
 from model.serving.merge import PADDING, merge
 from model.serving.sort_keys import NONE, Keys, keys, places_of, scores_of
-
-FloatArray = npt.NDArray[np.float32]
-IdVector = npt.NDArray[np.int64]
-IdMatrix = npt.NDArray[np.int64]
 
 #: Users and items of a tile: with four interests its scores take 2 MB, so that they stay in the processor's cache.
 USERS, ITEMS = 64, 2048

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from model.arrays import FloatArray, IdVector
 from model.data.clicks import Clicks
 from model.serving.encoder import Encoder
-from model.serving.inputs import IdVector, model_input
-
-FloatArray = npt.NDArray[np.float32]
+from model.serving.inputs import model_input
 
 #: Users encoded at once: bounds the memory, changes no figure.
 BATCH = 1024

@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from configs.errors import InputError
+from model.arrays import FloatArray, IdVector
 from model.artifact import Artifact
 from model.data.clicks import Clicks
 from model.evaluation.search import NO_ROW, Top, search
 from model.serving.encoder import Encoder, Routing
-from model.serving.inputs import IdVector, model_input
-
-FloatArray = npt.NDArray[np.float32]
+from model.serving.inputs import model_input
 
 
 class ExplanationError(InputError):

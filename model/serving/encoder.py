@@ -12,13 +12,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from configs.schema import Network
+from model.arrays import FloatArray, IdVector
 from model.artifact import Artifact, ArtifactError
-
-FloatArray = npt.NDArray[np.float32]
-IdVector = npt.NDArray[np.int64]
 
 #: Added to squared lengths before a root or a division: vectors of length 0 stay 0 instead of becoming NaN.
 EPSILON = 1e-12

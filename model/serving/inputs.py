@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-IdVector = npt.NDArray[np.int64]
-IdMatrix = npt.NDArray[np.int64]
+from model.arrays import IdMatrix, IdVector
 
 
 def model_input(histories: Sequence[IdVector], length: int) -> tuple[IdMatrix, IdVector]:

@@ -10,11 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from model.arrays import FloatArray, IdArray, Mask
 from model.serving.sort_keys import NONE, keys, places_of, scores_of
-
-Ids = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
 
 #: Id of "no item": padding in histories, and in search results that found fewer items than asked for.
 PADDING = 0
@@ -26,12 +23,14 @@ class Candidates(NamedTuple):
     Shapes (n,), n ≤ top-k; dtypes int64, float32 and int64.
     """
 
-    item_ids: Ids
-    scores: Scores
+    item_ids: IdArray
+    scores: FloatArray
     interests: npt.NDArray[np.int64]
 
 
-def merge(ids: Ids, scores: Scores, top_k: int, exclude: Ids | None = None, fusion: float = 0.0) -> list[Candidates]:
+def merge(
+    ids: IdArray, scores: FloatArray, top_k: int, exclude: IdArray | None = None, fusion: float = 0.0
+) -> list[Candidates]:
     """Make one list of a user's K lists: every item once, by (1 - fusion) · maximum + fusion · mean of its scores.
 
     The maximum is over the interests that found the item, the mean over all whose list is not empty: one that did not
@@ -79,7 +78,7 @@ def merge(ids: Ids, scores: Scores, top_k: int, exclude: Ids | None = None, fusi
     ]
 
 
-def _contains(sets: Ids, ids: Ids) -> Mask:
+def _contains(sets: IdArray, ids: IdArray) -> Mask:
     """(B, m) whether ids[b, j] is among sets[b]."""
     found = np.zeros(ids.shape, dtype=bool)
     for column in sets.T:  # (B,), one comparison of the whole batch for each place of the history window
@@ -87,7 +86,7 @@ def _contains(sets: Ids, ids: Ids) -> Mask:
     return found
 
 
-def _by_item(ids: Ids) -> tuple[Ids, Ids]:
+def _by_item(ids: IdArray) -> tuple[IdArray, IdArray]:
     """Places in the flattened (B, m) of ids that are no padding, equals of a row together; where each group begins."""
     B, m = ids.shape
     order = np.argsort(ids, axis=1)  # not stable, which would be slower: nobody minds the order of equals
@@ -101,7 +100,7 @@ def _by_item(ids: Ids) -> tuple[Ids, Ids]:
     return place, np.flatnonzero(new)
 
 
-def _last_scores(scores: Scores, usable: Mask) -> tuple[Scores, Scores]:
+def _last_scores(scores: FloatArray, usable: Mask) -> tuple[FloatArray, FloatArray]:
     """(B, K, 1) the smallest usable score of each list, 0 where it has none; (B,) one through the number that have."""
     last = np.where(usable, scores, np.float32(np.inf)).min(axis=2, keepdims=True)
     some = np.isfinite(last)

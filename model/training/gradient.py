@@ -7,13 +7,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from model.arrays import FloatArray, IdVector
 from model.serving.encoder import EPSILON, Encoder, Routing, Trace, softmax
 from model.training.backend import Tensor, paddle
-
-FloatArray = npt.NDArray[np.float32]
-IdVector = npt.NDArray[np.int64]
 
 
 class Encode(paddle.autograd.PyLayer):  # type: ignore[misc]  # untyped in Paddle 2.6

@@ -9,14 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from configs.schema import TrainConfig
+from model.arrays import FloatArray, FloatVector, IdVector
 from model.training.backend import F, Tensor, paddle
 from model.training.loss import Terms, routing_variance, sampled_softmax
 from model.training.net import Mind, initial_table, initial_weights, item_vectors
 from model.training.optimizer import Adam, ItemTable, State
-from model.training.sampling import Batch, FloatVector
-
-FloatArray = npt.NDArray[np.float32]
-IdVector = npt.NDArray[np.int64]
+from model.training.sampling import Batch
 
 
 class Learner:

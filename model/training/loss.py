@@ -11,16 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from configs.schema import Loss
+from model.arrays import FloatArray, IdMatrix, IdVector
 from model.serving.encoder import NEVER
 from model.training.backend import F, Tensor, paddle
-
-FloatArray = npt.NDArray[np.float32]
-IdVector = npt.NDArray[np.int64]
-IdMatrix = npt.NDArray[np.int64]
-
 
 #: Users whose scores are computed together: what belongs to them stays in the processor's caches.
 BLOCK = 128

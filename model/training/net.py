@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from configs.schema import Network
+from model.arrays import FloatArray
 from model.serving.encoder import EPSILON, NEVER, Encoder, Routing
 from model.training.backend import F, Tensor, paddle
 from model.training.gradient import Encode
-
-FloatArray = npt.NDArray[np.float32]
 
 _ZEROS = paddle.nn.initializer.Constant(0.0)
 

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from model.arrays import FloatArray, IdVector
 from model.training.backend import Tensor, paddle
 
-FloatArray = npt.NDArray[np.float32]
-IdVector = npt.NDArray[np.int64]
 #: Arrays by name.
 State = dict[str, npt.NDArray[Any]]
 

@@ -8,13 +8,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from configs.schema import TrainConfig
+from model.arrays import FloatVector, IdMatrix, IdVector
 from model.data.clicks import Clicks
-from model.serving.inputs import IdMatrix, IdVector, windows
-
-FloatVector = npt.NDArray[np.float32]
+from model.serving.inputs import windows
 
 
 class Batch(NamedTuple):

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 
 from configs.schema import TrainingData
+from model.arrays import IdVector
 from model.data.clicks import Clicks, Holdout, hold_out, read_clicks, split_users
 from model.data.users import read_users
-from model.serving.inputs import IdVector
 
 
 class TrainingSet(NamedTuple):

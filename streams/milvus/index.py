@@ -17,9 +17,10 @@ from pymilvus.exceptions import ParamError
 
 from configs.errors import FatalError, TransientError
 from configs.schema import Milvus
+from model.arrays import FloatArray, IdArray
 from model.serving.merge import PADDING
 from streams.milvus.client import SLOW_TIMEOUT, connect
-from streams.recall.ports import FloatArray, IdArray, IndexInfo
+from streams.recall.ports import IndexInfo
 from streams.tls import speaks_tls
 
 METRIC = "IP"

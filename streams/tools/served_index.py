@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from configs.errors import MindstreamError
 from configs.schema import WorkerConfig
+from model.arrays import IdMatrix
 from model.artifact import Artifact
 from model.data.clicks import Clicks
 from model.evaluation.measure import EvaluationError
@@ -23,8 +23,6 @@ from streams.milvus.index import MilvusIndex
 from streams.processing.items import SEAL_AFTER
 from streams.recall.engine import RecallEngine
 from streams.recall.factory import build_engine
-
-IdMatrix = npt.NDArray[np.int64]
 
 #: Seconds until Milvus must show and have indexed the whole catalogue.
 PATIENCE = 600.0

@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from click.testing import CliRunner, Result
 
 from configs.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_TRANSIENT
+from model.arrays import FloatArray, IdVector
 from model.artifact import save_artifact
 from model.data.clicks import read_clicks
 from model.evaluate import main
 from model.evaluation.measure import EvaluationError
 from model.evaluation.runs import kept_epochs, parse_numbers, seconds_by_epoch
 from model.serving.encoder import Routing
-from model.serving.inputs import IdVector
-
-FloatArray = npt.NDArray[np.float32]
 
 SAMPLE = Path(os.environ.get("MINDSTREAM_DATA", "../shared/data")) / "amazonbook-sample"
 needs_sample = pytest.mark.skipif(

@@ -24,8 +24,8 @@ from benchmarks.harness.report import Curve, Figure, Result, Run, commit, cpu_mo
 from benchmarks.scaling import Point, slope
 from configs.loader import load_train
 from embedded.new_items import NewItems
+from model.arrays import FloatVector
 from model.serving.encoder import Routing
-from streams.messages.items import FloatVector
 
 RUN = Run(
     cpu="A processor",

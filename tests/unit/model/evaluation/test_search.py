@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.arrays import FloatArray
 from model.data.clicks import Clicks
 from model.evaluation import search as module
-from model.evaluation.search import NO_ROW, FloatArray, exact_top, search
+from model.evaluation.search import NO_ROW, exact_top, search
 from model.serving.merge import merge
 
 

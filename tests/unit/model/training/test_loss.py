@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 pytest.importorskip("paddle", reason="Paddle is not installed: pip install -e '.[cpu]'")
 
 from configs.loader import load_train
 from configs.schema import Loss
+from model.arrays import FloatArray
 from model.serving.encoder import NEVER
 from model.training.backend import Tensor, paddle
 from model.training.loss import Terms, by_operators, loss_and_gradients, sampled_softmax
@@ -21,9 +21,6 @@ LOG_Q = np.log(np.random.default_rng(9).random(30)).astype(np.float32)
 #: Rows; 0 = no target. 3, 4 and 5 are targets of some users and negatives of all.
 TARGETS = np.array([[1, 0, 0], [2, 3, 0], [3, 4, 5], [12, 0, 0], [5, 1, 0], [20, 21, 22]])
 NEGATIVES = np.arange(3, 3 + M)
-
-
-FloatArray = npt.NDArray[np.float32]
 
 
 def settings(*overrides: str) -> Loss:
