@@ -24,7 +24,7 @@ from model.artifact import Artifact
 from model.data.clicks import Holdout
 from model.data.files import DataError
 from model.data.users import read_users
-from model.evaluation.measure import Index, Measured, measure
+from model.evaluation.measure import Index, Measurement, measure_artifact
 from model.evaluation.report import document, tables
 from model.evaluation.runs import kept_epochs, parse_numbers, seconds_by_epoch
 
@@ -114,7 +114,7 @@ def main(
 
 def measure_all(
     models: Sequence[tuple[int | None, Path]], users: Holdout, top_n: Sequence[int], seed: int, milvus: str | None
-) -> Iterator[tuple[int | None, Measured]]:
+) -> Iterator[tuple[int | None, Measurement]]:
     """Epoch and figures of each model; every one is measured with the same random draws.
 
     Raises:
@@ -126,7 +126,7 @@ def measure_all(
             index = stack.enter_context(_index(artifact, milvus)) if milvus else None
             name = artifact.model_version if epoch is None else f"epoch {epoch}"
             bar = stack.enter_context(progress_bar(len(users.history), name))
-            yield epoch, measure(artifact, users, top_n, seed, index, bar.advance)
+            yield epoch, measure_artifact(artifact, users, top_n, seed, index, bar.advance)
 
 
 def _read(files: Sequence[Path], config: TrainConfig) -> Holdout:

@@ -22,9 +22,9 @@ from configs.schema import TrainConfig
 from model.arrays import IdVector
 from model.artifact import Artifact
 from model.data.clicks import Malformed, UserVector, hold_out, is_valid_format, read_clicks, read_holdout
-from model.data.files import DataError, int64, opened
+from model.data.files import DataError, open_text, parse_int64
 from model.explanation.explain import explain
-from model.explanation.text import Name, Names, document, parts
+from model.explanation.text import ItemName, ItemNames, document, tables
 
 #: Users that a message names when the wanted one is missing.
 NAMED = 5
@@ -87,7 +87,7 @@ def main(
         click.echo(json.dumps(document(explanation, names), indent=2, ensure_ascii=False))
     else:
         console = Console(highlight=False)
-        console.print(*parts(explanation, names), sep="\n", width=min(console.width, WIDTH))
+        console.print(*tables(explanation, names), sep="\n", width=min(console.width, WIDTH))
 
 
 def read_user(paths: Sequence[Path], user: str, malformed: Malformed, *, held: bool) -> tuple[IdVector, IdVector]:
@@ -111,15 +111,15 @@ def read_user(paths: Sequence[Path], user: str, malformed: Malformed, *, held: b
             raise DataError("--hold-out is for the train format; these files say themselves what was clicked next")
         users = read_holdout(paths, malformed=malformed)
         index = _find(users.history.users, user, paths)
-        return users.history.of(index), users.targets.of(index)
+        return users.history.items_of(index), users.targets.items_of(index)
     clicks = read_clicks(paths, malformed=malformed)
     index = _find(clicks.users, user, paths)
     if not held:
-        return clicks.of(index), np.empty(0, np.int64)
+        return clicks.items_of(index), np.empty(0, np.int64)
     if clicks.lengths[index] < 2:
         raise DataError(f"user {user} has one click, so none can be kept back; leave --hold-out out")
     history, targets = hold_out(clicks.take(np.array([index])))
-    return history.of(0), targets.of(0)
+    return history.items_of(0), targets.items_of(0)
 
 
 def _find(users: UserVector, user: str, paths: Sequence[Path]) -> int:
@@ -134,20 +134,20 @@ def _find(users: UserVector, user: str, paths: Sequence[Path]) -> int:
     raise DataError(f"{where}: no user {user!r}; {hint}")
 
 
-def read_names(path: Path) -> Names:
+def read_names(path: Path) -> ItemNames:
     """Item id → name and category, of CSV lines `item_id,name[,category]`; the first one may hold titles.
 
     Raises:
         DataError: the file cannot be read, or a line is something else.
     """
-    names: dict[int, Name] = {}
-    with opened(path) as file:
+    names: dict[int, ItemName] = {}
+    with open_text(path) as file:
         lines = csv.reader(file, strict=True)
         try:
             for line, fields in enumerate(lines, 1):
-                item = int64(fields[0]) if fields else None
+                item = parse_int64(fields[0]) if fields else None
                 if item is not None and len(fields) in (2, 3):
-                    names[item] = Name(*map(_printable, fields[1:]))
+                    names[item] = ItemName(*map(_printable, fields[1:]))
                 elif fields and (line > 1 or item is not None):
                     raise csv.Error(f"expected item_id,name or item_id,name,category, found {len(fields)} fields")
         except csv.Error as error:

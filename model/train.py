@@ -20,7 +20,7 @@ from configs.schema import TrainConfig
 from model.artifact import Artifact, check_target, save_artifact
 from model.data.clicks import Holdout
 from model.data.files import DataError
-from model.evaluation.measure import evaluate
+from model.evaluation.measure import measure_encoder
 from model.serving.encoder import Encoder, Routing
 from model.training.backend import paddle
 from model.training.checkpoint import Checkpoint, Position
@@ -98,7 +98,7 @@ def train(
     begin = time.monotonic()
     check_target(config.output.folder)  # before the minutes of training, not after
     team, settings = Team.join(), config.training
-    console.quiet |= not team.leads
+    console.quiet |= not team.is_leader
     check_hardware(config, team)
 
     data = TrainingSet.read(config.data, settings.seed)
@@ -116,12 +116,12 @@ def train(
         checkpoint.check(config.model_dump(mode="json"), fingerprint)
         learner.restore(checkpoint.state)
         at = checkpoint.position
-    if team.leads:
+    if team.is_leader:
         folder.resume(at, at.step // settings.epoch_steps) if resume else folder.begin()
     where = paddle.device.get_device() + (f", {team.size} processes" if team.size > 1 else "")
     console.print(f"run {folder.path} on {where}" + (f", from step {at.step}" if resume else ""), soft_wrap=True)
 
-    some = data.some_held(settings.valid_users, settings.seed)
+    some = data.sample_held(settings.valid_users, settings.seed)
     trainer = Trainer(
         config,
         learner,
@@ -129,7 +129,7 @@ def train(
         at=at,
         measure=lambda: measure(config, learner, data, some),
         keep=lambda epoch, metrics: keep(config, learner, data, folder.path / "epochs" / f"{epoch:04}", metrics),
-        run=folder if team.leads else None,
+        run=folder if team.is_leader else None,
         team=team,
         stop=stop or StopSignals(),
     )
@@ -144,7 +144,7 @@ def train(
     except DivergenceError:
         trainer.draw()
         raise
-    if not team.leads:
+    if not team.is_leader:
         return None
 
     artifact = finish(config, learner, data, trainer, folder, console)
@@ -188,8 +188,8 @@ def measure(config: TrainConfig, learner: Learner, data: TrainingSet, users: Hol
     """Quality of the present weights in NumPy, as they will be served; empty without users."""
     if not len(users.history):
         return {}
-    encoder = Encoder(learner.weights(), Routing.of(config.network))
-    return evaluate(encoder, data.item_ids, learner.vectors(), users, MEASURED_AT)
+    encoder = Encoder(learner.weights(), Routing.from_network(config.network))
+    return measure_encoder(encoder, data.item_ids, learner.vectors(), users, MEASURED_AT)
 
 
 def keep(config: TrainConfig, learner: Learner, data: TrainingSet, folder: Path, metrics: Metrics) -> None:
@@ -203,7 +203,7 @@ def write(config: TrainConfig, learner: Learner, data: TrainingSet, folder: Path
     Raises:
         ArtifactError: the folder cannot be written, or a number is not finite.
     """
-    routing = Routing.of(config.network).to_dict()
+    routing = Routing.from_network(config.network).to_dict()
     return save_artifact(
         folder,
         weights=learner.weights(),

@@ -16,7 +16,7 @@ import numpy as np
 
 from configs.errors import InputError
 from model.arrays import DoubleArray, IntVector
-from model.data.files import DataError, holds_user, int64, lines, parse_click, parse_user
+from model.data.files import DataError, is_user_line, lines, parse_click, parse_int64, parse_user
 
 Order = Literal["auto", "rank", "time"]
 
@@ -144,7 +144,7 @@ def parse_line(line: str) -> list[tuple[str, int, float]]:
     Raises:
         ValueError: the line is malformed; the message says how.
     """
-    if holds_user(line):
+    if is_user_line(line):
         user, history, targets = parse_user(line)
         return [(user, item, float(rank)) for rank, item in enumerate(history + targets)]
     return [parse_click(line)]
@@ -152,7 +152,7 @@ def parse_line(line: str) -> list[tuple[str, int, float]]:
 
 def _user_id(text: str) -> int | str:
     # Only the canonical form is an int: "007" and 7 are two users, because the text of an id is the message key.
-    number = int64(text)
+    number = parse_int64(text)
     return number if number is not None and str(number) == text else text
 
 

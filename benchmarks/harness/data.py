@@ -66,7 +66,7 @@ def _save(folder: Path, vectors: FloatMatrix, length: int, rng: np.random.Genera
         weights=weights,
         interests=network.interests,
         history_length=length,
-        encoder=Routing.of(network).to_dict(),
+        encoder=Routing.from_network(network).to_dict(),
         item_ids=np.arange(1, items + 1, dtype=np.int64),
         item_vectors=vectors,
         item_counts=np.arange(items, 0, -1, dtype=np.int64),

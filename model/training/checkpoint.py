@@ -19,7 +19,7 @@ from model.training.optimizer import State
 #: Settings that may differ when a run goes on: they change where things are, or when it ends, but no step. Whether
 #: the data are the same is seen in the data themselves.
 MAY_CHANGE = ("output.", "training.max_seconds", "data.paths", "data.valid_paths")
-#: Name of the description among the arrays.
+#: ItemName of the description among the arrays.
 _ABOUT = "checkpoint"
 
 
@@ -28,7 +28,7 @@ class CheckpointError(InputError):
 
 
 @dataclass
-class Tally:
+class EpochTally:
     """Of the steps of one epoch.
 
     Attributes:
@@ -57,7 +57,7 @@ class Position:
     recent_loss: float = 0.0
     best: float | None = None
     best_epoch: int = 0
-    tally: Tally = field(default_factory=Tally)
+    tally: EpochTally = field(default_factory=EpochTally)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ class Checkpoint:
                 state = dict(stored)
             about = json.loads(str(state.pop(_ABOUT)))
             position = about["position"]
-            position = Position(**{**position, "tally": Tally(**position["tally"])})
+            position = Position(**{**position, "tally": EpochTally(**position["tally"])})
             return cls(position, state, about["config"], about["data"])
         except OSError as error:
             remedy = "check the folder given with --resume; a run has a checkpoint after its first epoch"

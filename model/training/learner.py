@@ -11,10 +11,10 @@ import numpy.typing as npt
 from configs.schema import TrainConfig
 from model.arrays import FloatArray, FloatVector, IdVector
 from model.training.backend import F, Tensor, paddle
-from model.training.loss import Terms, routing_variance, sampled_softmax
+from model.training.loss import LossTerms, routing_variance, sampled_softmax
 from model.training.net import Mind, initial_table, initial_weights, item_vectors
 from model.training.optimizer import Adam, ItemTable, State
-from model.training.sampling import Batch
+from model.training.sampling import TrainingBatch
 
 
 class Learner:
@@ -41,7 +41,7 @@ class Learner:
         self._trained = {name: weight for name, weight in self._net.named_parameters() if not weight.stop_gradient}
         self._adam = Adam(self._trained)
 
-    def step(self, batch: Batch, rate: float) -> float:
+    def step(self, batch: TrainingBatch, rate: float) -> float:
         """A step of Adam with learning rate `rate`; returns the loss before it."""
         used, places = np.unique(
             np.concatenate([batch.histories.ravel(), batch.targets.ravel(), batch.negatives]), return_inverse=True
@@ -54,7 +54,7 @@ class Learner:
         self._adam.update(rate)
         return value
 
-    def _loss(self, batch: Batch, vectors: Tensor, places: IdVector) -> Tensor:
+    def _loss(self, batch: TrainingBatch, vectors: Tensor, places: IdVector) -> Tensor:
         """Of this process' users; `places` of histories, targets and negatives in `vectors`, one after the other."""
         own = slice(self._rank, None, self._processes)
         (B, L), T = batch.histories.shape, batch.targets.shape[1]
@@ -64,7 +64,7 @@ class Learner:
             for part in (history.reshape(B, L)[own], target.reshape(B, T)[own], negative)
         )
         lengths = paddle.to_tensor(batch.lengths[own])
-        terms = Terms.of(batch.targets[own], batch.negatives, self._log_q, users=len(batch.lengths))
+        terms = LossTerms.from_rows(batch.targets[own], batch.negatives, self._log_q, users=len(batch.lengths))
         settings = self._config.loss
         if settings.readout == "mean":
             return sampled_softmax(self._net.general(histories, lengths), targets, negatives, terms, settings)

@@ -22,7 +22,7 @@ BLOCK = 128
 
 
 @dataclass(frozen=True, eq=False)
-class Terms:
+class LossTerms:
     """What the loss reads beside vectors.
 
     Attributes:
@@ -38,7 +38,7 @@ class Terms:
     own: tuple[IdVector, IdVector]
 
     @classmethod
-    def of(cls, targets: IdMatrix, negatives: IdVector, log_q: FloatArray, users: int) -> Terms:
+    def from_rows(cls, targets: IdMatrix, negatives: IdVector, log_q: FloatArray, users: int) -> LossTerms:
         """
         Args:
             targets: (B, T), rows, 0 = none; negatives: (M,), rows; log_q: (N + 1,), of the negatives' distribution.
@@ -48,19 +48,19 @@ class Terms:
         weights = there / (np.maximum(there.sum(axis=1, keepdims=True), 1) * np.float32(users))
         return cls(weights.astype(np.float32), -log_q[targets], -log_q[negatives], _same(targets, negatives))
 
-    def part(self, users: slice) -> Terms:
+    def part(self, users: slice) -> LossTerms:
         """Of these users alone."""
         inside = slice(*np.searchsorted(self.own[0], (users.start, users.stop)))
         own = self.own[0][inside] - users.start, self.own[1][inside]
-        return Terms(self.weights[users], self.targets[users], self.negatives, own)
+        return LossTerms(self.weights[users], self.targets[users], self.negatives, own)
 
-    def per_target(self) -> Terms:
+    def per_target(self) -> LossTerms:
         """The same for B · T users with one target each."""
         T = self.targets.shape[1]
         users = (self.own[0][:, None] * T + np.arange(T)).ravel()
         order = np.argsort(users, kind="stable")
         own = users[order], self.own[1].repeat(T)[order]
-        return Terms(self.weights.reshape(-1, 1), self.targets.reshape(-1, 1), self.negatives, own)
+        return LossTerms(self.weights.reshape(-1, 1), self.targets.reshape(-1, 1), self.negatives, own)
 
     def added(self) -> FloatArray:
         """(B, M) float32, what the negatives' scores grow by: -log q, and `NEVER` for a user's own targets."""
@@ -80,7 +80,7 @@ def _same(targets: IdMatrix, negatives: IdVector) -> tuple[IdVector, IdVector]:
     return pair // targets.shape[1], by_row[first[pair] + nth]
 
 
-def sampled_softmax(interests: Tensor, targets: Tensor, negatives: Tensor, terms: Terms, loss: Loss) -> Tensor:
+def sampled_softmax(interests: Tensor, targets: Tensor, negatives: Tensor, terms: LossTerms, loss: Loss) -> Tensor:
     """Cross entropy of each target among the batch's negatives, a weighted sum over users and targets.
 
     Args:
@@ -119,7 +119,7 @@ def _label_aware(interests: Tensor, targets: Tensor, loss: Loss) -> Tensor:
     return paddle.matmul(share, interests)  # (B, T, D)
 
 
-def by_operators(interests: Tensor, targets: Tensor, negatives: Tensor, terms: Terms, loss: Loss) -> Tensor:
+def by_operators(interests: Tensor, targets: Tensor, negatives: Tensor, terms: LossTerms, loss: Loss) -> Tensor:
     """The loss of "max", from Paddle's operators."""
     users = paddle.unbind(interests, axis=1)  # K of (B, D)
     # Paddle's gradient of a maximum over an axis takes a second; maxima of pairs take 30 ms.
@@ -148,7 +148,9 @@ class SampledSoftmax(paddle.autograd.PyLayer):  # type: ignore[misc]  # untyped 
     """`by_operators` and its gradient, in NumPy."""
 
     @staticmethod
-    def forward(ctx: Any, interests: Tensor, targets: Tensor, negatives: Tensor, terms: Terms, loss: Loss) -> Tensor:
+    def forward(
+        ctx: Any, interests: Tensor, targets: Tensor, negatives: Tensor, terms: LossTerms, loss: Loss
+    ) -> Tensor:
         value, *gradients = loss_and_gradients(interests.numpy(), targets.numpy(), negatives.numpy(), terms, loss)
         ctx.gradients = [paddle.to_tensor(gradient) for gradient in gradients]
         return paddle.to_tensor(value)
@@ -159,7 +161,7 @@ class SampledSoftmax(paddle.autograd.PyLayer):  # type: ignore[misc]  # untyped 
 
 
 def loss_and_gradients(
-    interests: FloatArray, targets: FloatArray, negatives: FloatArray, terms: Terms, loss: Loss
+    interests: FloatArray, targets: FloatArray, negatives: FloatArray, terms: LossTerms, loss: Loss
 ) -> tuple[np.float32, FloatArray, FloatArray, FloatArray]:
     """Value, and its gradients by interests (B, K, D), targets (B, T, D) and negatives (M, D)."""
     B, K, _ = interests.shape
@@ -181,7 +183,7 @@ def loss_and_gradients(
 
 
 def _block(
-    users: FloatArray, targets: FloatArray, negatives: FloatArray, terms: Terms, loss: Loss, K: int
+    users: FloatArray, targets: FloatArray, negatives: FloatArray, terms: LossTerms, loss: Loss, K: int
 ) -> tuple[np.float32, FloatArray, FloatArray, FloatArray]:
     """`loss_and_gradients` of b users, of whom (b, K, D) are interests, by temperature, and a further one their mean,
     if the loss reads it.

@@ -48,7 +48,7 @@ class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
     def __init__(self, weights: Mapping[str, FloatArray], network: Network, *, agreement_learns: bool = False) -> None:
         """`agreement_learns`: let gradients pass through the last agreement, for a penalty on the routing weights."""
         super().__init__()
-        self._routing = Routing.of(network)
+        self._routing = Routing.from_network(network)
         self._agreement_learns = agreement_learns
         trained = {"output"} if network.output_map == "learned" else set()
         trained |= {"bilinear"} if network.routing_map == "learned" else set()

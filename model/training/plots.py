@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
-from model.figures import panels, save
+from model.figures import panels, save_figure
 
 
 def plot_training(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -28,4 +28,4 @@ def plot_training(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
         panel.set(xlabel="step", ylabel=name)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.grid(alpha=0.3)
-    save(figure, path)
+    save_figure(figure, path)

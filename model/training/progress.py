@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from model.training.checkpoint import Tally
+from model.training.checkpoint import EpochTally
 
 #: Seconds between two plain lines.
 LINE_EVERY = 10.0
@@ -44,7 +44,7 @@ class TrainingProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._bar.stop()
 
-    def step(self, done: float, epoch: int, batch_size: int, tally: Tally) -> None:
+    def step(self, done: float, epoch: int, batch_size: int, tally: EpochTally) -> None:
         """Shows `done` (0 to 1) of the run as done; `tally`: of the epoch so far."""
         seconds = max(tally.seconds, 1e-9)
         loss, speed = tally.loss / tally.steps, tally.steps * batch_size / seconds

@@ -15,7 +15,7 @@ from model.data.clicks import Clicks
 from model.serving.inputs import windows
 
 
-class Batch(NamedTuple):
+class TrainingBatch(NamedTuple):
     """Rows of the item table, int64, 0 = nothing here.
 
     Attributes:
@@ -58,15 +58,15 @@ class Sampler:
         self._negatives = NegativeSampler(counts, config, self._examples.shares(len(counts)))
         self.log_q = self._negatives.log_q
 
-    def batch(self, step: int) -> Batch:
-        """Batch of step 1, 2, …"""
+    def batch(self, step: int) -> TrainingBatch:
+        """TrainingBatch of step 1, 2, …"""
         rng = np.random.default_rng([self._seed, step])
         histories, lengths, targets = self._examples.draw(self._size, rng)
-        return Batch(histories, lengths, targets, self._negatives.draw(targets[:, 0], rng))
+        return TrainingBatch(histories, lengths, targets, self._negatives.draw(targets[:, 0], rng))
 
 
 class Examples(NamedTuple):
-    """The first three parts of a `Batch`."""
+    """The first three parts of a `TrainingBatch`."""
 
     histories: IdMatrix
     lengths: IdVector

@@ -27,10 +27,10 @@ class Team:
         return cls(paddle.distributed.get_rank(), paddle.distributed.get_world_size())
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         return self.rank == 0
 
-    def agree(self, *values: float) -> list[float]:
+    def agree_on_max(self, *values: float) -> list[float]:
         """The largest value of all processes at each place. Decisions are made on these alone: a process that stopped
         by itself would leave the others waiting for it.
         """

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 from configs.errors import MindstreamError
 from configs.schema import TrainConfig
 from model.training.backend import paddle
-from model.training.checkpoint import Position, Tally
+from model.training.checkpoint import EpochTally, Position
 from model.training.optimizer import State
 from model.training.progress import TrainingProgress
 from model.training.run_folder import RunFolder
-from model.training.sampling import Batch
+from model.training.sampling import TrainingBatch
 from model.training.signals import StopSignals
 from model.training.team import Team
 
@@ -26,8 +26,8 @@ from model.training.team import Team
 MEASURED_AT = 50
 #: What early stopping looks at, and what "best" means.
 RECALL = f"recall@{MEASURED_AT}"
-#: Batches drawn ahead: enough that one slow draw is not waited for.
-AHEAD = 3
+#: Batches drawn draw_ahead: enough that one slow draw is not waited for.
+BATCHES_AHEAD = 3
 #: Weight of the newest step in the running mean of the loss: it shows about the last 50 steps.
 SMOOTHING = 0.02
 #: The loss of the first step is that of a network that knows nothing. One that is so many times as bad on average was
@@ -37,10 +37,10 @@ DIVERGED = 3.0
 Metrics = Mapping[str, float]
 
 
-class Learns(Protocol):
+class LearnerLike(Protocol):
     """What the loop needs of a `Learner`."""
 
-    def step(self, batch: Batch, rate: float) -> float:
+    def step(self, batch: TrainingBatch, rate: float) -> float:
         """One step with learning rate `rate`; the loss before it."""
         ...
 
@@ -61,11 +61,11 @@ class Stopped(KeyboardInterrupt):
         self.status = status
 
 
-def ahead(draw: Callable[[int], Batch], first: int) -> Generator[Batch, None, None]:
+def draw_ahead(draw: Callable[[int], TrainingBatch], first: int) -> Generator[TrainingBatch, None, None]:
     """The batches of steps `first`, `first` + 1, …, drawn by a thread beside the one that trains."""
     with ThreadPoolExecutor(1, "batches") as thread:
-        drawn = deque(thread.submit(draw, step) for step in range(first, first + AHEAD))
-        for step in itertools.count(first + AHEAD):
+        drawn = deque(thread.submit(draw, step) for step in range(first, first + BATCHES_AHEAD))
+        for step in itertools.count(first + BATCHES_AHEAD):
             batch = drawn.popleft().result()
             drawn.append(thread.submit(draw, step))
             yield batch
@@ -81,8 +81,8 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        learner: Learns,
-        draw: Callable[[int], Batch],
+        learner: LearnerLike,
+        draw: Callable[[int], TrainingBatch],
         *,
         at: Position,
         measure: Callable[[], Metrics],
@@ -118,7 +118,7 @@ class Trainer:
         return min(1.0, max(steps, self.at.seconds / limit if limit else 0.0))
 
     @property
-    def waited_enough(self) -> bool:
+    def out_of_patience(self) -> bool:
         """Whether recall has not risen for `training.patience` epochs."""
         patience, measured = self._settings.patience, self.at.step // self._settings.epoch_steps
         return patience is not None and self.at.best is not None and measured - self.at.best_epoch >= patience
@@ -130,16 +130,16 @@ class Trainer:
             DivergenceError: the loss says so. Stopped: a signal came to one of the processes; everything is saved.
             CheckpointError: a checkpoint cannot be written.
         """
-        with self._stop.deferred(), contextlib.closing(ahead(self._draw, self.at.step + 1)) as batches:
+        with self._stop.deferred(), contextlib.closing(draw_ahead(self._draw, self.at.step + 1)) as batches:
             while True:
                 # The two things that a process sees alone: whoever was told, and whichever clock is first, counts.
-                signal, self.at.seconds = self._team.agree(self._stop.number, time.monotonic() - self._started)
+                signal, self.at.seconds = self._team.agree_on_max(self._stop.number, time.monotonic() - self._started)
                 if signal:
                     self._save()
                     raise Stopped(128 + int(signal))
                 if self._epoch_is_over():
                     self._end_epoch(progress)
-                elif self.done == 1 or self.waited_enough:
+                elif self.done == 1 or self.out_of_patience:
                     return
                 else:
                     self._step(batches, progress)
@@ -152,7 +152,7 @@ class Trainer:
     def _epoch_is_over(self) -> bool:
         return self.at.tally.steps > 0 and (self.at.step % self._settings.epoch_steps == 0 or self.done == 1)
 
-    def _step(self, batches: Iterator[Batch], progress: TrainingProgress) -> None:
+    def _step(self, batches: Iterator[TrainingBatch], progress: TrainingProgress) -> None:
         begin = time.monotonic()
         batch = next(batches)
         waited = time.monotonic() - begin
@@ -199,13 +199,13 @@ class Trainer:
         """Measures, writes a line of metrics, then the checkpoint: so a checkpoint's epochs always have their lines."""
         at = self.at
         measured = self._measure() if self._run else {}
-        (recall,) = self._team.agree(measured.get(RECALL, -math.inf))
+        (recall,) = self._team.agree_on_max(measured.get(RECALL, -math.inf))
         best = recall > (-math.inf if at.best is None else at.best)
         if best:
             at.best, at.best_epoch = recall, self.epoch
         at.seconds = time.monotonic() - self._started
         line = {**self._line(), **measured}
-        at.tally = Tally()
+        at.tally = EpochTally()
         if self._run:
             self._run.add(line)
             self._keep(self.epoch, measured)

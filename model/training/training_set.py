@@ -42,7 +42,7 @@ class TrainingSet(NamedTuple):
         numbered = Clicks(clicks.users, clicks.offsets, rows.reshape(-1) + 1, clicks.malformed)
         return cls(numbered, item_ids, counts.astype(np.int64), held)
 
-    def some_held(self, most: int, seed: int) -> Holdout:
+    def sample_held(self, most: int, seed: int) -> Holdout:
         """At most `most` of the users to measure on, drawn."""
         users = len(self.held.history)
         if users <= most:

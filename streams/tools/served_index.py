@@ -48,7 +48,7 @@ class ServedIndex:
         by_length = np.argsort(history.lengths, kind="stable")  # a batch asks for as many more as its longest has seen
         for begin in range(0, B, size):
             batch = by_length[begin : begin + size]
-            answers = engine.recall([history.of(user)[-(_MAX_LIMIT - n) :] for user in batch])
+            answers = engine.recall([history.items_of(user)[-(_MAX_LIMIT - n) :] for user in batch])
             for user, found in zip(batch, answers, strict=True):
                 if found is not None:
                     ids[user, : len(found.item_ids)] = found.item_ids

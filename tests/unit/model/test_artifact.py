@@ -130,7 +130,7 @@ def test_files_of_two_artifacts_do_not_mix(saved: Artifact, tmp_path: Path) -> N
     smaller = content() | {key: content()[key][1:] for key in ("item_ids", "item_vectors", "item_counts")}
     other = save_artifact(tmp_path / "other", **smaller)
     shutil.copy(other.path / "item_vectors.npy", saved.path)
-    with pytest.raises(ArtifactError, match="don't fit together"):
+    with pytest.raises(ArtifactError, match="do not fit together"):
         Artifact.load(saved.path, verify=False)
 
 
@@ -149,9 +149,9 @@ def test_saving_replaces_an_artifact_and_leaves_nothing_else(saved: Artifact, tm
 def test_anything_but_an_artifact_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("important", encoding="utf-8")
     for path in (tmp_path, tmp_path / "thesis.txt"):
-        with pytest.raises(ArtifactError, match="is no artifact"):
+        with pytest.raises(ArtifactError, match="is not an artifact"):
             check_target(path)
-        with pytest.raises(ArtifactError, match="is no artifact"):
+        with pytest.raises(ArtifactError, match="is not an artifact"):
             save_artifact(path, **content())
     (tmp_path / "empty").mkdir()
     save_artifact(tmp_path / "empty", **content())
@@ -162,11 +162,11 @@ def test_anything_but_an_artifact_is_not_replaced(tmp_path: Path) -> None:
     ("change", "complaint"),
     [
         ({"item_vectors": np.full((N, D), np.nan, np.float32)}, "diverged"),
-        ({"item_vectors": np.zeros((N, D))}, "don't fit together"),
-        ({"item_vectors": np.zeros((N - 1, D), np.float32)}, "don't fit together"),
-        ({"item_ids": np.array([1, 3, 2, 4, 5])}, "don't fit together"),
-        ({"item_ids": np.array([-1, 0, 2, 4, 5])}, "don't fit together"),
-        ({"item_ids": np.array([1, 1, 2, 4, 5])}, "don't fit together"),
+        ({"item_vectors": np.zeros((N, D))}, "do not fit together"),
+        ({"item_vectors": np.zeros((N - 1, D), np.float32)}, "do not fit together"),
+        ({"item_ids": np.array([1, 3, 2, 4, 5])}, "do not fit together"),
+        ({"item_ids": np.array([-1, 0, 2, 4, 5])}, "do not fit together"),
+        ({"item_ids": np.array([1, 1, 2, 4, 5])}, "do not fit together"),
     ],
 )
 def test_nothing_unusable_is_written(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
@@ -217,7 +217,7 @@ def test_an_encoder_of_another_kind_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"'bilinear'.* are missing"):
         Encoder.from_artifact(partial)
     bent = save_artifact(tmp_path / "c", **content() | {"weights": weights | {"recency": np.zeros(9, np.float32)}})
-    with pytest.raises(ArtifactError, match="don't fit together"):
+    with pytest.raises(ArtifactError, match="do not fit together"):
         Encoder.from_artifact(bent)
     wrong = save_artifact(tmp_path / "d", **content() | {"interests": 3})
     with pytest.raises(ArtifactError, match="disagree on the dimensions"):

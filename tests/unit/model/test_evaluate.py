@@ -199,7 +199,7 @@ def test_errors_say_what_to_do(tmp_path: Path, training_run: Path, valid_format:
         (["--artifact", tmp_path / "none", "--test", both], "no artifact here"),
         (["--artifact", model, "--test", tmp_path / "none"], "cannot be read"),
         (["--artifact", model, "--test", both, "--test", valid_format], "both formats"),
-        (["--artifact", model, "--test", empty], "nobody to measure"),
+        (["--artifact", model, "--test", empty], "no users to evaluate on"),
         (["--artifact", model, "--test", single], "at least two clicks"),
         (["--artifact", model, "--test", both, "--top-n", "0"], "whole numbers from 1"),
         (["--artifact", model, "--epochs", "1"], "--run DIR"),

@@ -18,9 +18,9 @@ from click.testing import CliRunner, Result
 from model.artifact import Artifact, save_artifact
 from model.data.files import DataError
 from model.explain import main, read_names
-from model.explanation.explain import Click, Explanation, ExplanationError, Recalled, explain
+from model.explanation.explain import Explanation, ExplanationError, ReadClick, Recalled, explain
 from model.explanation.picture import HEIGHT, WIDTH, draw
-from model.explanation.text import Name
+from model.explanation.text import ItemName
 from model.serving.encoder import Routing
 
 #: How much of a click each interest takes, newest click first. The first routing logits are their logarithms, and with
@@ -196,7 +196,7 @@ def test_names_in_every_shape_of_csv(tmp_path: Path) -> None:
     path = tmp_path / "names.csv.gz"
     with gzip.open(path, "wt", encoding="utf-8") as file:
         file.write('item_id,name,category\n7,"Ægir, the ""sea""\n\x1b[31mgod",Myths\n\n-8,Plain\n')
-    assert read_names(path) == {7: Name('Ægir, the "sea" [31mgod', "Myths"), -8: Name("Plain")}
+    assert read_names(path) == {7: ItemName('Ægir, the "sea" [31mgod', "Myths"), -8: ItemName("Plain")}
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def made_up(K: int, clicks: int, n: int, targets: int) -> Explanation:
         model_version="m123456789abc",
         history=10_000,
         unknown=[7] * 100,
-        clicks=[Click(item, row.tolist(), int(row.argmax())) for item, row in enumerate(shares, 1)],
+        clicks=[ReadClick(item, row.tolist(), int(row.argmax())) for item, row in enumerate(shares, 1)],
         targets=list(range(1, targets + 1)),
         recalled=recalled,
         merged=recalled[-1],
@@ -270,7 +270,7 @@ def made_up(K: int, clicks: int, n: int, targets: int) -> Explanation:
     [(1, 1, 1, 0, 800), (4, 20, 10, 3, 800), (4, 20, 10, 400, 800), (3, 50, 10, 12, 1330), (20, 20, 5, 5, 1530)],
 )
 def test_no_text_of_the_picture_overlaps_another(K: int, clicks: int, n: int, targets: int, height: int) -> None:
-    names = {item: Name("$x^$ " + "WIDE " * 20, "wide") for item in range(1, 51)}
+    names = {item: ItemName("$x^$ " + "WIDE " * 20, "wide") for item in range(1, 51)}
     figure = draw(made_up(K, clicks, n, targets), names)
     assert figure.bbox.size == pytest.approx([WIDTH, height])
     shown = [text for text in figure.axes[0].texts if text.get_text()]

@@ -58,7 +58,7 @@ class Checkerboard:
         return Checkerboard(Clicks(clicks.users, clicks.offsets, rng.permutation(clicks.items)), self.tastes)
 
     def write(self, path: Path) -> Path:
-        lines = (f"{u},{item},{n}\n" for u in range(len(self.clicks)) for n, item in enumerate(self.clicks.of(u)))
+        lines = (f"{u},{item},{n}\n" for u in range(len(self.clicks)) for n, item in enumerate(self.clicks.items_of(u)))
         path.write_text("".join(lines), encoding="utf-8")
         return path
 
@@ -302,7 +302,7 @@ def test_a_run_that_diverges_says_so_and_writes_no_artifact(tmp_path: Path) -> N
         (["--set", "training.precision=bfloat16"], EXIT_CONFIG, "needs a GPU"),
         (["--run", "{here}"], EXIT_FAILURE, "go on with it (--resume), or name another folder (--run)"),
         (["--data", "missing.txt"], EXIT_FAILURE, "missing.txt: cannot be read"),
-        (["--out", "model"], EXIT_FAILURE, "is no artifact, so it is not replaced"),
+        (["--out", "model"], EXIT_FAILURE, "is not an artifact, and is not replaced"),
         (["--set", "training.shortest_history=50"], EXIT_FAILURE, "lower training.shortest_history"),
     ],
 )

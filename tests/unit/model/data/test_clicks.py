@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from model.data import files as clickfile
 from model.data.clicks import Clicks, hold_out, is_valid_format, read_clicks, read_holdout, split_users
-from model.data.files import DataError, int64, parse_click
+from model.data.files import DataError, parse_click, parse_int64
 
 SAMPLE = Path(os.environ.get("MINDSTREAM_DATA", "../shared/data")) / "amazonbook-sample"
 needs_sample = pytest.mark.skipif(
@@ -40,12 +40,12 @@ def write(folder: Path, text: str, name: str = "clicks.txt") -> Path:
 @contextmanager
 def blocks_of(characters: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clickfile, "BLOCK", characters)
+        patch.setattr(clickfile, "BLOCK_CHARACTERS", characters)
         yield
 
 
 def as_lists(clicks: Clicks) -> dict[object, list[int]]:
-    return {user: clicks.of(u).tolist() for u, user in enumerate(clicks.users.tolist())}
+    return {user: clicks.items_of(u).tolist() for u, user in enumerate(clicks.users.tolist())}
 
 
 def clicks_of(lengths: list[int]) -> Clicks:
@@ -128,7 +128,7 @@ def obvious(text: str) -> tuple[dict[object, list[int]], list[int]]:
             rows += [parse_click(line.strip())] if line.strip() else []
         except ValueError:
             malformed.append(number)
-    whole_users = all(str(int64(user)) == user for user, _, _ in rows)
+    whole_users = all(str(parse_int64(user)) == user for user, _, _ in rows)
     whole_order = all(isinstance(place, int) for _, _, place in rows)
     found: dict[object, list[int]] = {}
     for user, item, _ in sorted(rows, key=lambda row: row[2] if whole_order else float(row[2])):
@@ -170,7 +170,7 @@ def test_a_malformed_line_of_a_later_block_has_its_number(
     lines = [f"{number},7,{number}" for number in range(1, 50_001)]
     lines[40_000] = "40001;7;40001"
     (tmp_path / name).write_bytes(pack("\r\n".join(lines).encode()))
-    assert sum(map(len, lines)) > 2 * clickfile.BLOCK
+    assert sum(map(len, lines)) > 2 * clickfile.BLOCK_CHARACTERS
     with pytest.raises(DataError, match=f"{name}, line 40001: expected uid"):
         read_clicks([tmp_path / name])
     clicks = read_clicks([tmp_path / name], malformed="skip")
@@ -236,10 +236,10 @@ def test_hold_out_cuts_each_user_after_four_fifths(lengths: list[int]) -> None:
     history, targets = hold_out(clicks)
     assert history.users.tolist() == targets.users.tolist() == [u for u, n in enumerate(lengths) if n > 1]
     for u, user in enumerate(history.users):
-        whole = clicks.of(user).tolist()
+        whole = clicks.items_of(user).tolist()
         cut = int(len(whole) * 0.8)
-        assert history.of(u).tolist() == whole[:cut]
-        assert targets.of(u).tolist() == whole[cut:]
+        assert history.items_of(u).tolist() == whole[:cut]
+        assert targets.items_of(u).tolist() == whole[cut:]
         assert 0 < cut < len(whole)
 
 
@@ -259,7 +259,7 @@ def test_reads_genuine_amazonbook_clicks() -> None:
     clicks = read_clicks([SAMPLE / "train" / "demo.txt"])
     assert (len(clicks), len(clicks.items)) == (1467, 20_000)
     assert clicks.items.max() == 367_891
-    assert clicks.of(0)[:4].tolist() == [17978, 901, 97224, 774]
+    assert clicks.items_of(0)[:4].tolist() == [17978, 901, 97224, 774]
     assert not is_valid_format(SAMPLE / "train" / "demo.txt")
 
 
@@ -268,5 +268,5 @@ def test_reads_genuine_amazonbook_users() -> None:
     history, targets = read_holdout([SAMPLE / "valid" / "part-0"])
     assert len(history) == len(targets) == 499
     assert history.users[0] == 482936
-    assert history.of(0)[:2].tolist() == [5175, 14966]
-    assert targets.of(0).tolist() == [57177, 22266, 61335, 126551]
+    assert history.items_of(0)[:2].tolist() == [5175, 14966]
+    assert targets.items_of(0).tolist() == [57177, 22266, 61335, 126551]

@@ -19,10 +19,10 @@ from model.data.files import (
     MAX_USER_BYTES,
     DataError,
     blocks,
-    holds_user,
-    int64,
+    is_user_line,
     lines,
     parse_click,
+    parse_int64,
     parse_user,
 )
 from streams.messages.fields import MAX_USER_ID_BYTES
@@ -48,7 +48,7 @@ def test_blocks_are_whole_lines_with_the_number_of_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, pack: Callable[[bytes], bytes], size: int
 ) -> None:
     (tmp_path / name).write_bytes(pack(TEXT))
-    monkeypatch.setattr(clickfile, "BLOCK", size)
+    monkeypatch.setattr(clickfile, "BLOCK_CHARACTERS", size)
     found = list(blocks(tmp_path / name))
     assert "".join(text for _, text in found) == "1,2,0\n\n  1,3,1\n"
     for number, text in found:
@@ -96,12 +96,12 @@ def test_parses_the_train_format() -> None:
     user, item, order = parse_click(f"ann,{2**63 - 1},{2**63 - 1}")
     assert (user, item, order) == ("ann", 2**63 - 1, 2**63 - 1)
     assert isinstance(order, int)  # a float would round it
-    assert not holds_user("ann,1,2")
+    assert not is_user_line("ann,1,2")
 
 
 def test_parses_the_valid_format() -> None:
     line = "user_id:7 target_item:0 hist_item:3 eval_item:5 hist_item:4"
-    assert holds_user(line)
+    assert is_user_line(line)
     assert parse_user(line) == ("7", [3, 4], [5])
     assert parse_user("user_id:ann") == ("ann", [], [])
 
@@ -131,7 +131,7 @@ def test_parses_the_valid_format() -> None:
 )
 def test_malformed_lines_name_the_fault(line: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
-        (parse_user if holds_user(line) else parse_click)(line)
+        (parse_user if is_user_line(line) else parse_click)(line)
 
 
 def test_a_line_of_the_valid_format_needs_a_user() -> None:
@@ -145,4 +145,4 @@ def test_int64_is_the_number_or_none(text: str) -> None:
         number = int(text) if "_" not in text and len(text.strip()) <= 40 else None
     except ValueError:
         number = None
-    assert int64(text) == (number if number is not None and number in INT64 else None)
+    assert parse_int64(text) == (number if number is not None and number in INT64 else None)

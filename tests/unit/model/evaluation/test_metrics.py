@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from model.data.clicks import Clicks, Holdout
 from model.evaluation.clusters import k_means
-from model.evaluation.measure import evaluate
+from model.evaluation.measure import measure_encoder
 from model.evaluation.metrics import bootstrap, distinct, diversity, hits, interest_cosine, quality, ranking, shares
 from model.serving.encoder import Encoder, Routing
 
@@ -125,6 +125,8 @@ def test_evaluate_drops_unknown_items_from_histories_and_misses_them_as_targets(
     encoder = Encoder({name: value.astype(np.float32) for name, value in weights.items()}, routing)
     ids, vectors = np.array([10, 20, 30, 40]), np.eye(D, dtype=np.float32)
     users = Holdout(clicks_of([[20, 99, 98], [99], [30]]), clicks_of([[20], [20], [30, 99]]))
-    found = evaluate(encoder, ids, vectors, users, 1)
+    found = measure_encoder(encoder, ids, vectors, users, 1)
     assert found["recall@1"] == pytest.approx((1 + 0 + 0.5) / 3)
-    assert evaluate(encoder, ids, vectors, users, 9)["recall@9"] == pytest.approx((1 + 0 + 0.5) / 3)  # no list, no hit
+    assert measure_encoder(encoder, ids, vectors, users, 9)["recall@9"] == pytest.approx(
+        (1 + 0 + 0.5) / 3
+    )  # no list, no hit

@@ -60,7 +60,7 @@ def test_search_equals_merging_sorted_lists_in_blocks_of_any_size(
     kept = naive(interests, vectors, n, [[]] * len(seen), fusion)
     assert (tops.kept.rows.tolist(), tops.kept.interests.tolist()) == kept
     assert alone.tolist() == kept[0]
-    assert (tops.unseen.rows.tolist(), tops.unseen.interests.tolist()) == naive(interests, vectors, n, seen, fusion)
+    assert (tops.filtered.rows.tolist(), tops.filtered.interests.tolist()) == naive(interests, vectors, n, seen, fusion)
 
 
 def test_search_equals_merging_sorted_lists_of_a_catalogue_of_several_blocks() -> None:
@@ -73,7 +73,7 @@ def test_search_equals_merging_sorted_lists_of_a_catalogue_of_several_blocks() -
     told: list[int] = []
     tops = search(interests, vectors, 50, 0.5, clicks(seen), told.append)
     assert tops.kept.rows.tolist() == naive(interests, vectors, 50, [[]] * 150, 0.5)[0]
-    assert tops.unseen.rows.tolist() == naive(interests, vectors, 50, seen, 0.5)[0]
+    assert tops.filtered.rows.tolist() == naive(interests, vectors, 50, seen, 0.5)[0]
     assert sum(told) == 150
 
 

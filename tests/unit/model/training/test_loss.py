@@ -14,7 +14,7 @@ from configs.schema import Loss
 from model.arrays import FloatArray
 from model.serving.encoder import NEVER
 from model.training.backend import Tensor, paddle
-from model.training.loss import Terms, by_operators, loss_and_gradients, sampled_softmax
+from model.training.loss import LossTerms, by_operators, loss_and_gradients, sampled_softmax
 
 B, K, T, D, M = 6, 4, 3, 16, 9
 LOG_Q = np.log(np.random.default_rng(9).random(30)).astype(np.float32)
@@ -34,8 +34,8 @@ def vectors(interests: int = K) -> tuple[FloatArray, FloatArray, FloatArray]:
     return one, two, three
 
 
-def terms() -> Terms:
-    return Terms.of(TARGETS, NEGATIVES, LOG_Q, users=B)
+def terms() -> LossTerms:
+    return LossTerms.from_rows(TARGETS, NEGATIVES, LOG_Q, users=B)
 
 
 @pytest.mark.parametrize("hardness", [0, 4])
@@ -112,7 +112,7 @@ def test_parts_of_a_batch_sum_to_the_whole() -> None:
     whole = loss_and_gradients(interests, targets, negatives, terms(), loss)
     value, gradient = 0.0, np.zeros((M, D), np.float32)
     for part in (slice(0, None, 2), slice(1, None, 2)):
-        own = Terms.of(TARGETS[part], NEGATIVES, LOG_Q, users=B)
+        own = LossTerms.from_rows(TARGETS[part], NEGATIVES, LOG_Q, users=B)
         found = loss_and_gradients(interests[part], targets[part], negatives, own, loss)
         value, gradient = value + float(found[0]), gradient + found[3]
     assert value == pytest.approx(float(whole[0]), rel=1e-5)

@@ -19,7 +19,7 @@ from model.serving.encoder import Encoder, Routing
 from model.training.backend import paddle
 from model.training.learner import Learner
 from model.training.net import Mind, initial_weights, item_vectors
-from model.training.sampling import Batch
+from model.training.sampling import TrainingBatch
 
 ITEMS = 50
 PAPER = FOLDER / "mind-paper.yaml"
@@ -72,7 +72,7 @@ def test_the_encoder_equals_the_network(variant: str, seed: int) -> None:
     net, weights = random_net(config, seed)
     embeddings, lengths = random_users(200, 7, seed)
     trained, routed = net.by_operators(embeddings, paddle.to_tensor(lengths))
-    encoder = Encoder(weights, Routing.of(config.network))
+    encoder = Encoder(weights, Routing.from_network(config.network))
     assert np.abs(encoder.encode(embeddings.numpy(), lengths) - trained.numpy()).max() <= 1e-5
     assert np.abs(encoder.route(embeddings.numpy(), lengths) - routed.numpy())[lengths > 0].max() <= 1e-5
     assert np.abs(trained.numpy()).max() > 0.1
@@ -109,11 +109,11 @@ def test_what_readout_mean_trains_on_is_the_encoder_of_one_interest(relu: bool) 
     embeddings, lengths = random_users(200, 7)
     lengths = np.maximum(lengths, 1)
     general = net.general(embeddings, paddle.to_tensor(lengths)).numpy()
-    one = Encoder(weights, Routing.of(config.network)).encode(embeddings.numpy(), lengths)
+    one = Encoder(weights, Routing.from_network(config.network)).encode(embeddings.numpy(), lengths)
     assert np.abs(one - general).max() <= 1e-5
     many = config_of("default", f"network.relu={relu}", "network.residual=1e6")
     weights |= {"start": initial_weights(many.network, np.random.default_rng(1))["start"]}
-    near = Encoder(weights, Routing.of(many.network)).encode(embeddings.numpy(), lengths)
+    near = Encoder(weights, Routing.from_network(many.network)).encode(embeddings.numpy(), lengths)
     assert np.abs(near - general).max() <= 1e-4
 
 
@@ -148,7 +148,7 @@ def test_one_step_changes_the_used_rows_and_the_trained_weights_alone(variant: s
     config = config_of(variant, "loss.targets=2", "loss.readout=max")
     learner = Learner(config, ITEMS, np.zeros(ITEMS + 1, np.float32))
     histories = np.array([[3, 4, 0, 0, 0, 0, 0], [5, 6, 7, 8, 9, 3, 4]])
-    batch = Batch(histories, np.array([2, 7]), np.array([[10, 11], [12, 0]]), np.array([20, 21, 22, 12]))
+    batch = TrainingBatch(histories, np.array([2, 7]), np.array([[10, 11], [12, 0]]), np.array([20, 21, 22, 12]))
     before, weights = learner.state()["table.values"], learner.weights()
     learner.step(batch, 0.01)
     changed = np.flatnonzero((learner.state()["table.values"] != before).any(axis=1))
@@ -169,10 +169,10 @@ def test_one_step_changes_the_used_rows_and_the_trained_weights_alone(variant: s
 def test_a_restored_learner_goes_on_exactly(variant: str) -> None:
     rng = np.random.default_rng(0)
 
-    def batch() -> Batch:
+    def batch() -> TrainingBatch:
         lengths = rng.integers(1, 8, 16)
         histories = rng.integers(1, ITEMS + 1, (16, 7)) * (np.arange(7) < lengths[:, None])
-        return Batch(histories, lengths, rng.integers(1, ITEMS + 1, (16, 1)), rng.integers(1, ITEMS + 1, 20))
+        return TrainingBatch(histories, lengths, rng.integers(1, ITEMS + 1, (16, 1)), rng.integers(1, ITEMS + 1, 20))
 
     one, other = (Learner(config_of(variant), ITEMS, np.zeros(ITEMS + 1, np.float32)) for _ in range(2))
     for _ in range(3):

@@ -24,12 +24,14 @@ from model.training.checkpoint import Checkpoint, CheckpointError, Position
 from model.training.optimizer import State
 from model.training.progress import TrainingProgress
 from model.training.run_folder import BEST, LAST, RunFolder
-from model.training.sampling import Batch
+from model.training.sampling import TrainingBatch
 from model.training.signals import StopSignals
 from model.training.team import Team
-from model.training.trainer import RECALL, DivergenceError, Stopped, Trainer, ahead
+from model.training.trainer import RECALL, DivergenceError, Stopped, Trainer, draw_ahead
 
-NO_BATCH = Batch(np.zeros((1, 1), np.int64), np.ones(1, np.int64), np.ones((1, 1), np.int64), np.ones(1, np.int64))
+NO_BATCH = TrainingBatch(
+    np.zeros((1, 1), np.int64), np.ones(1, np.int64), np.ones((1, 1), np.int64), np.ones(1, np.int64)
+)
 #: Metrics that are the same in every run; the others are seconds.
 SAME = ("epoch", "step", "loss", "learning_rate", RECALL)
 
@@ -40,7 +42,7 @@ class ScriptedLearner:
     def __init__(self, losses: Callable[[int], float] = lambda step: 7 - step / 100) -> None:
         self.losses, self.rates, self.steps = losses, list[float](), 0
 
-    def step(self, batch: Batch, rate: float) -> float:
+    def step(self, batch: TrainingBatch, rate: float) -> float:
         self.steps += 1
         self.rates.append(rate)
         return self.losses(self.steps)
@@ -60,7 +62,7 @@ def run_of(
     recalls: Sequence[float] = (),
     stop: StopSignals | None = None,
     at: Position | None = None,
-    draw: Callable[[int], Batch] = lambda step: NO_BATCH,
+    draw: Callable[[int], TrainingBatch] = lambda step: NO_BATCH,
 ) -> Trainer:
     """A trainer in `folder`, new or going on; epoch n has the n-th recall, if there are any."""
     run, stop = RunFolder(folder, config, "data"), stop or StopSignals()
@@ -92,8 +94,8 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
     return [{key: line[key] for key in SAME if key in line} for line in lines]
 
 
-def inline(draw: Callable[[int], Batch], first: int) -> Iterator[Batch]:
-    """`ahead` without its thread, so that a signal comes at a known step."""
+def inline(draw: Callable[[int], TrainingBatch], first: int) -> Iterator[TrainingBatch]:
+    """`draw_ahead` without its thread, so that a signal comes at a known step."""
     yield from map(draw, itertools.count(first))
 
 
@@ -157,14 +159,14 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: int
 ) -> None:
     """Within an epoch, with its last step, and with the very last one: the step is finished, and nothing is lost."""
-    monkeypatch.setattr(module, "ahead", inline)
+    monkeypatch.setattr(module, "draw_ahead", inline)
     config, recalls = config_of(), [0.1, 0.3, 0.2, 0.4]
     whole = run_of(tmp_path / "whole", ScriptedLearner(), config, recalls)
     train(whole)
 
     stop, learner = StopSignals(), ScriptedLearner()
 
-    def draw(step: int) -> Batch:
+    def draw(step: int) -> TrainingBatch:
         stop.number = signal.SIGINT if step == stopped_at else 0  # somebody presses Ctrl-C meanwhile
         return NO_BATCH
 
@@ -205,7 +207,7 @@ def test_the_share_of_the_time_that_waits_for_data(tmp_path: Path, monkeypatch: 
     def passes(seconds: float) -> None:
         clock[0] += seconds
 
-    def batches(draw: Callable[[int], Batch], first: int) -> Iterator[Batch]:
+    def batches(draw: Callable[[int], TrainingBatch], first: int) -> Iterator[TrainingBatch]:
         while True:
             passes(1)
             yield NO_BATCH
@@ -214,7 +216,7 @@ def test_the_share_of_the_time_that_waits_for_data(tmp_path: Path, monkeypatch: 
         passes(3)
         return 7.0
 
-    monkeypatch.setattr(module, "ahead", batches)
+    monkeypatch.setattr(module, "draw_ahead", batches)
     monkeypatch.setattr("model.training.trainer.time.monotonic", lambda: clock[0])
     config = config_of("training.batch_size=32")
     train(run_of(tmp_path, ScriptedLearner(loss), config))
@@ -243,13 +245,13 @@ def test_the_clock_ends_a_run_within_an_epoch_which_is_measured(
 def test_batches_are_drawn_in_order_and_their_faults_are_raised() -> None:
     drawn = []
 
-    def draw(step: int) -> Batch:
+    def draw(step: int) -> TrainingBatch:
         if step == 9:
             raise MemoryError
         drawn.append(step)
         return NO_BATCH._replace(negatives=np.array([step]))
 
-    batches = ahead(draw, 4)
+    batches = draw_ahead(draw, 4)
     assert [int(next(batches).negatives[0]) for _ in range(5)] == [4, 5, 6, 7, 8]
     with pytest.raises(MemoryError):
         next(batches)
