@@ -1,4 +1,4 @@
-"""Quality of a model on held-out users, by the protocol of the published figures: python -m model.evaluate --help"""
+"""Measure the quality of a model on test users, by the protocol of the published figures: python -m model.evaluate"""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from model.evaluation.measure import Index, Measurement, measure_artifact
 from model.evaluation.report import document, tables
 from model.evaluation.runs import kept_epochs, parse_numbers, seconds_by_epoch
 
-#: Seconds for one request to Milvus: here nobody waits for the answer, and a milvus-lite takes its time.
-MILVUS_TIMEOUT = 60
+#: Seconds for one request to Milvus: here latency does not matter, and milvus-lite is slow.
+MILVUS_TIMEOUT_S = 60
 EPILOG = """\b
 Examples:
   python -m model.evaluate --artifact artifacts/latest --test test.csv
@@ -115,7 +115,7 @@ def main(
 def measure_all(
     models: Sequence[tuple[int | None, Path]], users: Holdout, top_n: Sequence[int], seed: int, milvus: str | None
 ) -> Iterator[tuple[int | None, Measurement]]:
-    """Epoch and figures of each model; every one is measured with the same random draws.
+    """Yield the epoch and the figures of each model; all are measured with the same random draws.
 
     Raises:
         ArtifactError, EvaluationError: a model cannot be measured.
@@ -141,7 +141,7 @@ def _read(files: Sequence[Path], config: TrainConfig) -> Holdout:
 def _index(artifact: Artifact, uri: str) -> AbstractContextManager[Index]:
     from streams.tools.served_index import temporary_index  # its client takes a second to load
 
-    return temporary_index(artifact, load_worker(None, [f"milvus.uri={uri}", f"milvus.timeout={MILVUS_TIMEOUT}"]))
+    return temporary_index(artifact, load_worker(None, [f"milvus.uri={uri}", f"milvus.timeout={MILVUS_TIMEOUT_S}"]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One user explained: the clicks, the interests they feed, the items recalled: python -m model.explain --help"""
+"""Explain one user: the clicks, the interests that they feed, the recalled items: python -m model.explain"""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from model.data.files import DataError, open_text, parse_int64
 from model.explanation.explain import explain
 from model.explanation.text import ItemName, ItemNames, document, tables
 
-#: Users that a message names when the wanted one is missing.
-NAMED = 5
-#: Columns of the terminal that the tables take at most: eyes follow a row no farther.
+#: Number of users that the error message lists if the wanted one does not exist.
+USERS_LISTED = 5
+#: Largest width of the tables in characters: longer rows are hard to follow.
 WIDTH = 120
 EPILOG = """\b
 Examples:
@@ -91,13 +91,13 @@ def main(
 
 
 def read_user(paths: Sequence[Path], user: str, malformed: Malformed, *, held: bool) -> tuple[IdVector, IdVector]:
-    """Item ids of the user's history, (H,), and of what it clicked next, (T,), each oldest first.
+    """Read a user's history, (H,) item ids, and the items clicked next, (T,), each oldest first.
 
     Args:
-        held: keep the last 20 % of a history in the train format back, as clicked next.
+        held: hold out the last 20 % of the clicks in the train format, as clicked next.
 
     Raises:
-        DataError: a file cannot be read, formats are mixed, or the user cannot be found in them.
+        DataError: a file cannot be read, the formats are mixed, or the files do not contain the user.
     """
     if not paths:
         raise DataError(
@@ -105,10 +105,10 @@ def read_user(paths: Sequence[Path], user: str, malformed: Malformed, *, held: b
         )
     formats = {is_valid_format(path) for path in paths}
     if len(formats) > 1:
-        raise DataError("click files in both formats: give those that the user is in alone (--clicks)")
+        raise DataError("click files in both formats: give only those that contain the user (--clicks)")
     if formats == {True}:
         if held:
-            raise DataError("--hold-out is for the train format; these files say themselves what was clicked next")
+            raise DataError("--hold-out is for the train format; these files already contain what was clicked next")
         users = read_holdout(paths, malformed=malformed)
         index = _find(users.history.users, user, paths)
         return users.history.items_of(index), users.targets.items_of(index)
@@ -117,7 +117,7 @@ def read_user(paths: Sequence[Path], user: str, malformed: Malformed, *, held: b
     if not held:
         return clicks.items_of(index), np.empty(0, np.int64)
     if clicks.lengths[index] < 2:
-        raise DataError(f"user {user} has one click, so none can be kept back; leave --hold-out out")
+        raise DataError(f"user {user} has one click, so none can be held out; omit --hold-out")
     history, targets = hold_out(clicks.take(np.array([index])))
     return history.items_of(0), targets.items_of(0)
 
@@ -128,17 +128,21 @@ def _find(users: UserVector, user: str, paths: Sequence[Path]) -> int:
         return texts.index(user)
     where = ", ".join(map(str, paths))
     if not texts:
-        raise DataError(f"{where}: no users here; choose other click files (--clicks)")
-    close = difflib.get_close_matches(user, texts, NAMED)
-    hint = f"did you mean {', '.join(close)}?" if close else f"there are {len(texts):,}: {', '.join(texts[:NAMED])} …"
+        raise DataError(f"{where}: no users in the files; choose other click files (--clicks)")
+    close = difflib.get_close_matches(user, texts, USERS_LISTED)
+    hint = (
+        f"did you mean {', '.join(close)}?"
+        if close
+        else f"there are {len(texts):,}: {', '.join(texts[:USERS_LISTED])} …"
+    )
     raise DataError(f"{where}: no user {user!r}; {hint}")
 
 
 def read_names(path: Path) -> ItemNames:
-    """Item id → name and category, of CSV lines `item_id,name[,category]`; the first one may hold titles.
+    """Read name and category by item id, from CSV lines `item_id,name[,category]`; the first line may be a header.
 
     Raises:
-        DataError: the file cannot be read, or a line is something else.
+        DataError: the file cannot be read, or a line has another format.
     """
     names: dict[int, ItemName] = {}
     with open_text(path) as file:
@@ -156,7 +160,7 @@ def read_names(path: Path) -> ItemNames:
 
 
 def _printable(text: str) -> str:
-    """On one line, without control characters, which a terminal would obey."""
+    """Put text on one line, and remove control characters: untrusted text must not be able to control the terminal."""
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 

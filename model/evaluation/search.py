@@ -98,7 +98,7 @@ def _fill(top: TopItems, begin: int, lists: Keys, fusion: float) -> None:
 
 
 def _search_block(interests: FloatArray, vectors: FloatArray, n: int, seen: _SeenPairs) -> tuple[Keys, Keys]:
-    """Return keys of each interest's best items, (b, K, n), with and without seen items, in one scan of the catalogue.
+    """Return keys of each interest's best items, (b, K, n), with and without seen items.
 
     Only scores above an interest's n-th best so far are considered further. Scores of seen items are set aside, and join
     the others at the end.

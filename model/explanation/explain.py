@@ -111,8 +111,7 @@ def explain(
     interests = encoder.encode(embeddings, lengths)[0]  # (all interests, D); those from K repeat the first
     read = int(lengths[0])
     excluded = known if unseen else known[:0]
-    # K users with one interest each give the list of each interest.
-    recalled = _search(interests[:K, None], artifact.item_vectors, n, excluded)
+    recalled = _search(interests[:K, None], artifact.item_vectors, n, excluded)  # as K users with one interest each
     merged = _search(interests[None], artifact.item_vectors, n, excluded, encoder.fusion)
     seen, wanted = set(history.tolist()), set(targets.tolist())
 

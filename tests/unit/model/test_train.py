@@ -256,7 +256,7 @@ def test_a_stopped_run_goes_on_and_ends_like_an_uninterrupted_one(
     assert run.returncode == status, errors
     assert "Traceback" not in errors
     assert not (tmp_path / "artifact").exists()
-    stopped = re.search(r"Stopped at step (\d+); .* Go on with: python (.*)", output)
+    stopped = re.search(r"Stopped at step (\d+); .* resume with: python (.*)", output)
     assert stopped is not None, output
     assert 5 <= int(stopped[1]) < 150
     assert (broken / "training.png").exists()
@@ -300,7 +300,7 @@ def test_a_run_that_diverges_says_so_and_writes_no_artifact(tmp_path: Path) -> N
     [
         (["--set", "training.epochz=5"], EXIT_CONFIG, "did you mean 'training.epochs'?"),
         (["--set", "training.precision=bfloat16"], EXIT_CONFIG, "needs a GPU"),
-        (["--run", "{here}"], EXIT_FAILURE, "go on with it (--resume), or name another folder (--run)"),
+        (["--run", "{here}"], EXIT_FAILURE, "resume it (--resume), or choose another folder (--run)"),
         (["--data", "missing.txt"], EXIT_FAILURE, "missing.txt: cannot be read"),
         (["--out", "model"], EXIT_FAILURE, "is not an artifact, and is not replaced"),
         (["--set", "training.shortest_history=50"], EXIT_FAILURE, "lower training.shortest_history"),

@@ -67,17 +67,17 @@ def run_of(
     """A trainer in `folder`, new or going on; epoch n has the n-th recall, if there are any."""
     run, stop = RunFolder(folder, config, "data"), stop or StopSignals()
     if at is None:
-        run.begin()
+        run.create()
     else:
         run.resume(at, at.step // config.training.epoch_steps)
     return Trainer(
         config,
         learner,
         draw,
-        at=at or Position(),
+        position=at or Position(),
         measure=lambda: {RECALL: recalls[(learner.steps - 1) // config.training.epoch_steps]} if recalls else {},
-        keep=lambda epoch, metrics: None,
-        run=run,
+        keep_epoch=lambda epoch, metrics: None,
+        folder=run,
         team=Team(),
         stop=stop,
     )
@@ -90,7 +90,7 @@ def train(trainer: Trainer) -> None:
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
     """The metrics that do not depend on the clock."""
-    lines = RunFolder(folder, config_of(), "data").lines()
+    lines = RunFolder(folder, config_of(), "data").metrics()
     return [{key: line[key] for key in SAME if key in line} for line in lines]
 
 
@@ -118,10 +118,10 @@ def test_it_stops_early_and_keeps_the_best(tmp_path: Path) -> None:
     train(trainer)
     assert learner.steps == 20  # the second epoch and two more
     assert trainer.done < 1
-    assert (trainer.at.best, trainer.at.best_epoch) == (0.3, 2)
+    assert (trainer.position.best, trainer.position.best_epoch) == (0.3, 2)
     assert Checkpoint.read(tmp_path / BEST).state["steps"] == 10
     assert Checkpoint.read(tmp_path / LAST).state["steps"] == 20
-    train(run_of(tmp_path, learner, config, at=trainer.at))
+    train(run_of(tmp_path, learner, config, at=trainer.position))
     assert learner.steps == 20  # --resume finds nothing to do
 
 
@@ -191,14 +191,14 @@ def test_lines_behind_the_checkpoint_are_cut(tmp_path: Path) -> None:
     """A process may die between an epoch's line and its checkpoint, or within the line."""
     config = config_of()
     run = RunFolder(tmp_path, config, "data")
-    run.begin()
+    run.create()
     for epoch in (1, 2, 3):
-        run.add({"epoch": epoch})
+        run.append_metrics({"epoch": epoch})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "lo')
     run.resume(Position(step=10), 2)
-    run.add({"epoch": 3, "again": True})
-    assert run.lines() == [{"epoch": 1}, {"epoch": 2}, {"epoch": 3, "again": True}]
+    run.append_metrics({"epoch": 3, "again": True})
+    assert run.metrics() == [{"epoch": 1}, {"epoch": 2}, {"epoch": 3, "again": True}]
 
 
 def test_the_share_of_the_time_that_waits_for_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +220,7 @@ def test_the_share_of_the_time_that_waits_for_data(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("model.training.trainer.time.monotonic", lambda: clock[0])
     config = config_of("training.batch_size=32")
     train(run_of(tmp_path, ScriptedLearner(loss), config))
-    for line in RunFolder(tmp_path, config, "data").lines():
+    for line in RunFolder(tmp_path, config, "data").metrics():
         assert line["data_share"] == 0.25
         assert line["samples_per_second"] == 8
         assert line["seconds"] == line["step"] * 4
@@ -310,9 +310,9 @@ def test_a_run_goes_on_with_its_own_settings_and_data() -> None:
 
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, config_of(), "data")
-    run.begin()
+    run.create()
     with pytest.raises(CheckpointError, match=r"--resume.*--run"):
-        run.begin()
+        run.create()
 
 
 def test_signals_are_noted_in_the_loop_and_break_off_elsewhere() -> None:
