@@ -100,8 +100,8 @@ def _fill(top: TopItems, begin: int, lists: Keys, fusion: float) -> None:
 def _search_block(interests: FloatArray, vectors: FloatArray, n: int, seen: _SeenPairs) -> tuple[Keys, Keys]:
     """Return keys of each interest's best items, (b, K, n), with and without seen items.
 
-    Only scores above an interest's n-th best so far are considered further. Scores of seen items are set aside, and join
-    the others at the end.
+    The catalogue is scanned once. Only scores above an interest's n-th best so far are considered further; scores of
+    seen items are set aside until the end.
     """
     b, K, D = interests.shape
     queries = interests.reshape(b * K, D)

@@ -93,7 +93,6 @@ TESTED = ("model/serving", "streams/messages", "streams/recall", "streams/proces
 UNTESTED = {
     "streams/recall/ports.py": "protocols",
     "streams/recall/engine.py": "tested with the processor of clicks",
-    "model/serving/sort_keys.py": "tested with the merge",
 }
 #: Test file → what it tests, where that is no module of the same name.
 OTHER_TESTS = {

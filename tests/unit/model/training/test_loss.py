@@ -1,4 +1,4 @@
-"""The sampled softmax: its definition, its two forms, and its gradients."""
+"""The sampled softmax: its definition, its two implementations, and its gradients."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_the_loss_equals_its_definition(readout: str, fusion: float, hardness: i
     total = 0.0
     for b in range(B):
         others = ~np.isin(NEGATIVES, TARGETS[b])
-        there = np.flatnonzero(TARGETS[b])
-        for t in there:
+        given = np.flatnonzero(TARGETS[b])
+        for t in given:
             to_target = interests[b] @ targets[b, t]
             if readout == "max":
                 right, *wrongs = (
@@ -64,7 +64,7 @@ def test_the_loss_equals_its_definition(readout: str, fusion: float, hardness: i
             weights *= M / weights.sum()
             odds = np.exp(wrong / loss.temperature - LOG_Q[NEGATIVES[others]]) * (weights if hardness else 1)
             chosen = np.exp(right / loss.temperature - LOG_Q[TARGETS[b, t]])
-            total -= np.log(chosen / (chosen + odds.sum())) / len(there)
+            total -= np.log(chosen / (chosen + odds.sum())) / len(given)
     users, right, wrong = (paddle.to_tensor(array) for array in (interests, targets, negatives))
     assert float(sampled_softmax(users, right, wrong, terms(), loss)) == pytest.approx(total / B, rel=1e-4)
 
@@ -86,20 +86,20 @@ def test_numpy_and_operators_agree_in_value_and_gradients(interests: int, hardne
 
 @pytest.mark.parametrize("fusion", [0, 0.3])
 def test_a_negative_that_interests_share_counts_once(fusion: float) -> None:
-    """Interests of one click alone are equal: together they must learn what one vector would."""
+    """The interests of a single click are equal: together they must learn what one vector would learn."""
     users, targets, negatives = vectors(1)
     loss = settings(f"loss.fusion={fusion}")
-    alone = loss_and_gradients(users, targets, negatives, terms(), loss)
+    single = loss_and_gradients(users, targets, negatives, terms(), loss)
     value, by_users, by_targets, by_negatives = loss_and_gradients(
         users.repeat(K, axis=1), targets, negatives, terms(), loss
     )
-    assert value == pytest.approx(float(alone[0]), rel=1e-6)
-    assert by_users.sum(axis=1) == pytest.approx(alone[1][:, 0], abs=1e-6)
-    assert by_targets == pytest.approx(alone[2], abs=1e-6)
-    assert by_negatives == pytest.approx(alone[3], abs=1e-6)
+    assert value == pytest.approx(float(single[0]), rel=1e-6)
+    assert by_users.sum(axis=1) == pytest.approx(single[1][:, 0], abs=1e-6)
+    assert by_targets == pytest.approx(single[2], abs=1e-6)
+    assert by_negatives == pytest.approx(single[3], abs=1e-6)
 
 
-def test_padding_of_targets_has_no_gradient_and_a_users_targets_are_no_negatives() -> None:
+def test_padding_of_targets_has_no_gradient_and_a_users_targets_are_not_its_negatives() -> None:
     users, targets, negatives = vectors()
     by_targets = loss_and_gradients(users, targets, negatives, terms(), settings())[2]
     assert (by_targets[TARGETS == 0] == 0).all()
