@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.harness.answers import FloatVector, Phase, Recorder
+from benchmarks.harness.answers import Phase, Recorder
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop
 from benchmarks.harness.process import Worker
@@ -27,6 +27,7 @@ from benchmarks.harness.report import Curve, Figure, percentiles
 from benchmarks.harness.searches import index, interests
 from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.harness.site import BenchmarkSite
+from model.arrays import DoubleArray
 from producers.click_log import ClickLog
 
 #: Parts of the sustained rate, in percent.
@@ -71,8 +72,8 @@ class Pace(NamedTuple):
 
     name: str
     rate: float
-    delays: FloatVector
-    lateness: FloatVector
+    delays: DoubleArray
+    lateness: DoubleArray
     batch: float
 
     def figures(self) -> list[Figure]:
@@ -99,7 +100,7 @@ def _alone(users: int, seconds: list[float]) -> list[Figure]:
     return percentiles(f"one search alone, users {users}", seconds, (50, 99))
 
 
-def _beyond(delays: FloatVector, search: list[float], quantile: int) -> float:
+def _beyond(delays: DoubleArray, search: list[float], quantile: int) -> float:
     """By how much a percentile is longer than the median search; 0 if it is not."""
     return max(0.0, float(np.percentile(delays, quantile) - np.median(search)))
 

@@ -24,7 +24,7 @@ from benchmarks.quality import ON_THE_MEAN
 from configs.loader import FOLDER, load_train
 from configs.schema import TrainConfig
 from model.data.clicks import Clicks
-from model.training.sampling import Batch, Sampler
+from model.training.sampling import Sampler, TrainingBatch
 
 #: Larger than any noise of the clock, and few enough for a minute in all.
 WARM_UP = 3
@@ -84,9 +84,9 @@ def _measure(name: str, config: TrainConfig, sampler: Sampler, sizes: Sizes, *, 
     return figures
 
 
-def _dense_step(config: TrainConfig, items: int, sampler: Sampler) -> Callable[[Batch], None]:
+def _dense_step(config: TrainConfig, items: int, sampler: Sampler) -> Callable[[TrainingBatch], None]:
     from model.training.backend import F, paddle
-    from model.training.loss import Terms, sampled_softmax
+    from model.training.loss import LossTerms, sampled_softmax
     from model.training.net import Mind, initial_table, initial_weights, item_vectors
 
     rng = np.random.default_rng(0)
@@ -96,12 +96,12 @@ def _dense_step(config: TrainConfig, items: int, sampler: Sampler) -> Callable[[
     trained = [table, *(weight for weight in net.parameters() if not weight.stop_gradient)]
     adam = paddle.optimizer.Adam(0.001, parameters=trained)
 
-    def step(batch: Batch) -> None:
+    def step(batch: TrainingBatch) -> None:
         histories, targets, negatives = (
             item_vectors(F.embedding(paddle.to_tensor(rows), table), config.network)
             for rows in (batch.histories, batch.targets, batch.negatives)
         )
-        terms = Terms.of(batch.targets, batch.negatives, sampler.log_q, users=len(batch.lengths))
+        terms = LossTerms.from_rows(batch.targets, batch.negatives, sampler.log_q, users=len(batch.lengths))
         lengths = paddle.to_tensor(batch.lengths)
         interests = net.general(histories, lengths) if config.loss.readout == "mean" else net(histories, lengths)
         loss = sampled_softmax(interests, targets, negatives, terms, config.loss)

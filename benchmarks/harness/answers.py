@@ -10,15 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.site import BenchmarkSite
+from model.arrays import DoubleArray, IntVector
 from streams.kafka.reading import ReceivedMessage, read_to_end, watermarks
 from streams.messages.recommendations import decode_recommendation
-
-IntVector = npt.NDArray[np.int64]
-FloatVector = npt.NDArray[np.float64]
 
 #: More than the offsets of one partition: user · _SPAN + offset is one number for both, in the order of both.
 _SPAN = 2**40
@@ -34,7 +31,7 @@ class Events:
     """
 
     place: IntVector
-    at: FloatVector
+    at: DoubleArray
 
     def __len__(self) -> int:
         return len(self.at)
@@ -47,7 +44,7 @@ class Phase:
     clicks: Events
     answers: Events
 
-    def delays(self) -> FloatVector:
+    def delays(self) -> DoubleArray:
         """(n,) seconds from each click to the first answer to it or to a newer click of its user.
 
         Raises:
@@ -60,17 +57,17 @@ class Phase:
         answered[answered] = places[found[answered]] // _SPAN == self.clicks.place[answered] // _SPAN
         if not answered.all():
             raise BenchmarkError(f"{np.count_nonzero(~answered)} of {len(self.clicks)} clicks have no answer")
-        delays: FloatVector = at[found] - self.clicks.at
+        delays: DoubleArray = at[found] - self.clicks.at
         return delays
 
     def rate(self) -> float:
         """Clicks answered a second, while the middle 80 % of them were: neither the start nor the end counts."""
         return _steady(self.clicks.at + self.delays())
 
-    def progress(self) -> tuple[FloatVector, FloatVector]:
+    def progress(self) -> tuple[DoubleArray, DoubleArray]:
         """(51,) seconds since the first click was answered, and how many were by then."""
         share = np.linspace(0, 1, 51)
-        at: FloatVector = np.quantile(self.clicks.at + self.delays(), share)
+        at: DoubleArray = np.quantile(self.clicks.at + self.delays(), share)
         return at - at[0], share * len(self.clicks)
 
     def answer_rate(self) -> float:
@@ -81,7 +78,7 @@ class Phase:
         """Share of the clicks that were answered by the answer to a newer click."""
         return 1 - len(np.unique(self.answers.place)) / len(self.clicks)
 
-    def lateness(self, rate: float) -> FloatVector:
+    def lateness(self, rate: float) -> DoubleArray:
         """(n,) seconds by which each click came after its moment in a schedule of `rate` clicks a second.
 
         The schedule is the latest one that no click is ahead of.
@@ -136,7 +133,7 @@ def _source(record: ReceivedMessage) -> tuple[int, int]:
     return answer.source_partition, answer.source_offset
 
 
-def _steady(moments: FloatVector) -> float:
+def _steady(moments: DoubleArray) -> float:
     """Events a second between the moments at which a tenth and nine tenths of them had happened."""
     begin, end = np.quantile(moments, [0.1, 0.9])
     return 0.8 * len(moments) / max(float(end - begin), 1e-3)  # the broker's clock counts milliseconds

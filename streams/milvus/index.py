@@ -13,9 +13,10 @@ from pymilvus.client.utils import check_status
 
 from configs.errors import FatalError
 from configs.schema import Milvus
+from model.arrays import FloatArray, IdArray
 from model.serving.merge import PADDING
 from streams.milvus.client import SLOW_TIMEOUT_S, connect, translated_errors
-from streams.recall.ports import FloatArray, IdArray, IndexInfo
+from streams.recall.ports import IndexInfo
 
 METRIC = "IP"
 _ID, _VECTOR = "item_id", "embedding"

@@ -10,7 +10,8 @@ from typing import TypeVar
 import numpy as np
 
 from configs.errors import MindstreamError
-from streams.recall.ports import FloatArray, IdArray, IndexInfo, ItemIndex
+from model.arrays import FloatArray, IdArray
+from streams.recall.ports import IndexInfo, ItemIndex
 
 _T = TypeVar("_T")
 

@@ -23,8 +23,9 @@ import numpy as np
 
 from configs.errors import FatalError
 from configs.schema import WorkerConfig
+from model.arrays import IdVector
 from streams.errors import BadMessage
-from streams.history import History, IdVector, newer_record
+from streams.history import History, newer_record
 from streams.kafka.reading import read_to_end, watermarks
 from streams.kafka.topics import changelog_topic
 from streams.messages.clicks import decode_click

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from configs.errors import MindstreamError
 from configs.schema import WorkerConfig
+from model.arrays import IdMatrix
 from model.artifact import Artifact
 from model.data.clicks import Clicks
 from model.evaluation.measure import EvaluationError
@@ -23,8 +23,6 @@ from streams.milvus.index import MilvusIndex
 from streams.processing.items import SEAL_AFTER
 from streams.recall.engine import RecallEngine
 from streams.recall.factory import build_engine
-
-IdMatrix = npt.NDArray[np.int64]
 
 #: Seconds within which Milvus must show and index the whole catalogue.
 TIMEOUT_S = 600.0
@@ -46,7 +44,7 @@ class ServedIndex:
         """See `model.evaluation.measure.Index`. Items of the whole history are filtered, not only of the last clicks.
 
         Raises:
-            EvaluationError: Milvus is unavailable or refuses this client.
+            TransientError, FatalError: see `MilvusIndex`.
         """
         B, batch_size = len(history), self.config.batch.size
         ids, interests = np.zeros((B, n), np.int64), np.full((B, n), -1)
@@ -55,8 +53,7 @@ class ServedIndex:
         by_length = np.argsort(history.lengths, kind="stable")
         for begin in range(0, B, batch_size):
             batch = by_length[begin : begin + batch_size]
-            with translated_errors():
-                results = engine.recall([history.of(user)[-(_MAX_HITS - n) :] for user in batch])
+            results = engine.recall([history.items_of(user)[-(_MAX_HITS - n) :] for user in batch])
             for user, result in zip(batch, results, strict=True):
                 if result is not None:
                     ids[user, : len(result.item_ids)] = result.item_ids
@@ -73,28 +70,19 @@ def temporary_index(artifact: Artifact, config: WorkerConfig) -> Iterator[Served
     """Put the artifact's items into a new collection with a random name, and drop it at the end in any case.
 
     Raises:
-        EvaluationError: Milvus is unavailable or refuses this client, or does not make all items visible in time.
+        TransientError, FatalError: see `MilvusIndex`.
+        EvaluationError: Milvus does not make all items visible in time.
     """
     version = f"evaluation_{uuid.uuid4().hex[:12]}"
-    with translated_errors():
-        index = MilvusIndex(config.milvus, version, artifact.dim, create=True)
-        try:
-            _fill(index, artifact, config)
-            yield ServedIndex(artifact, index, config)
-        finally:
-            try:
-                index.drop()
-            finally:
-                index.close()
-
-
-@contextmanager
-def translated_errors() -> Iterator[None]:
-    """Convert this project's errors to EvaluationError."""
+    index = MilvusIndex(config.milvus, version, artifact.dim, create=True)
     try:
-        yield
-    except MindstreamError as error:
-        raise EvaluationError(f"{error}; is --milvus the address of a Milvus that runs?") from None
+        _fill(index, artifact, config)
+        yield ServedIndex(artifact, index, config)
+    finally:
+        try:
+            index.drop()
+        finally:
+            index.close()
 
 
 def _fill(index: MilvusIndex, artifact: Artifact, config: WorkerConfig) -> None:

@@ -12,9 +12,10 @@ import pytest
 
 from configs.errors import FatalError, TransientError
 from configs.loader import load_worker
+from model.arrays import FloatArray
 from streams.milvus.index import MilvusIndex
 from streams.recall.memory import MemoryIndex
-from streams.recall.ports import FloatArray, ItemIndex
+from streams.recall.ports import ItemIndex
 from tests.site import wait_for
 
 DIM = 8

@@ -24,8 +24,8 @@ from benchmarks.harness.report import Curve, Figure, Result, Run, commit, cpu_mo
 from benchmarks.scaling import Point, slope
 from configs.loader import load_train
 from embedded.new_items import NewItems
+from model.arrays import FloatVector
 from model.serving.encoder import Routing
-from streams.messages.items import FloatVector
 
 RUN = Run(
     cpu="A processor",
@@ -188,7 +188,7 @@ def test_the_traffic_of_a_shop(tmp_path: Path) -> None:
 
 def test_a_generated_model_computes_what_the_shipped_configuration_says(tmp_path: Path) -> None:
     artifact, network = random_artifact(tmp_path, items=10, dim=8), load_train().network
-    assert Routing.from_dict(artifact.encoder) == Routing.of(network)
+    assert Routing.from_dict(artifact.encoder) == Routing.from_network(network)
     assert artifact.interests == network.interests
 
 
