@@ -59,13 +59,17 @@ PURE = (
     "streams/history.py",
     "streams/ports.py",
     "streams/metrics.py",
+    "streams/agents/assignment.py",
     "streams/agents/batching.py",
     "streams/agents/commits.py",
+    "streams/agents/pipeline.py",
+    "streams/agents/retrying.py",
+    "streams/agents/state.py",
 )
 PURE_MAY = {"numpy", "orjson", "prometheus_client"}
 #: Library → the only rooms and modules that may import it.
 ONLY_IN = {
-    "faust": ("streams/agents", "streams/worker", "benchmarks/yardsticks/plain_faust.py"),
+    "faust": ("streams/agents", "streams/worker/process.py", "benchmarks/yardsticks/plain_faust.py"),
     "aiokafka": ("streams/agents",),
     "rocksdict": ("streams/state/store.py",),
     "pymilvus": ("streams/milvus", "embedded/milvus.py", "benchmarks/yardsticks/hand_wired.py"),
