@@ -51,6 +51,7 @@ INSIDE_MODEL = {
 MODEL_COMMANDS = {"model/train.py", "model/evaluate.py", "model/explain.py"}
 #: Rooms without I/O and without frameworks.
 PURE = (
+    "model/arrays.py",
     "model/serving",
     "streams/messages",
     "streams/recall",
