@@ -42,7 +42,7 @@ Examples:
 
 \b
 Exit status: 0 the artifact is written; 1 a file cannot be used, or the training diverged; 78 a wrong setting;
-130 or 143 stopped by Ctrl-C or SIGTERM: --resume goes on from there.
+130 or 143 stopped by Ctrl-C or SIGTERM: continue with --resume.
 """
 
 
