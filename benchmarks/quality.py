@@ -1,6 +1,6 @@
-"""Trains and measures variants of the model on real data, beside the best figures known.
+"""Train and measure variants of the model on real data, and compare them with the best known figures.
 
-The real splits are read through MINDSTREAM_DATA and are no part of the project.
+The real splits are not part of the project; they are read from the folder in MINDSTREAM_DATA.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from benchmarks.harness.report import ROOT, Run
 from configs.cli import Command
 from producers.synthetic import Shape, generate
 
-#: Ignored by git.
+#: Folder of the trained models; ignored by git.
 FOLDER = ROOT / ".mindstream" / "quality"
 DATA = "../shared/data"
 CONFIGS = "configs"
-#: Percent, seen items kept but for the last one; how the table is headed.
+#: Figure, in percent → heading of its column. Items of the history are kept in the lists, except for the last figure.
 FIGURES = {"recall@20": "R@20", "recall@50": "R@50", "hit_rate@50": "HR@50", "ndcg@50": "NDCG@50",
            "unseen_recall@50": "R@50 unseen"}  # fmt: skip
-#: What decides, with its reference beside it.
+#: The figure that decides the exit status.
 JUDGED = "recall@50"
-#: Real ones, and users with four of 80 disjoint tastes each, clicks interleaved, that the project generates.
+#: Real splits, and a generated one: users have four of 80 disjoint tastes each, and their clicks alternate.
 SPLITS = ("ml-1m", "video-games")
 GENERATED = "generated"
 SHAPE = Shape(users=8000, items=4000, clicks=240_000, tastes=80, tastes_per_user=4, drift=0.0)
-#: Test users, percent: the best that we know of, figure by figure, of one vector with the same care and of four nearly
-#: equal interests, and MIND as published, trained with public code (Tokkiu/REMI, commit ad5af060); all of them measured
-#: in PyTorch with the same protocol.
+#: Figures of test users in percent, all measured in PyTorch with the same protocol. "best": for each figure the better
+#: of a single vector, tuned as carefully, and of four nearly equal interests. "published": MIND as published, trained
+#: with public code (Tokkiu/REMI, commit ad5af060).
 REFERENCES = {
     "ml-1m": {"best": {"recall@20": 17.74, "recall@50": 31.02, "hit_rate@50": 94.5, "ndcg@50": 24.15,
                        "unseen_recall@50": 35.97},
@@ -53,20 +53,20 @@ REFERENCES = {
                     "published": {"recall@20": 9.50, "recall@50": 15.3, "hit_rate@50": 26.0, "ndcg@50": 6.50,
                                   "unseen_recall@50": 15.65}},
 }  # fmt: skip
-#: Training on one vector, the mean of the history, which takes about half of the time, and routing afterwards.
+#: Training on one vector, the mean of the history, which takes about half of the time; routing is used only afterwards.
 ON_THE_MEAN = (
     "loss.readout=mean",
     "network.routing_map=identity",
     "network.routing_temperature=0.5",
     "network.residual=1",
 )
-#: Name → configuration file and what is set beside it.
+#: Name → configuration file and overrides.
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "default": ("mind.yaml", ()),
     "one vector": ("one-vector.yaml", ()),
     "published": ("mind-paper.yaml", ()),
-    # What the reference was measured with: on data other than books that code has no layer after the capsules, its
-    # softmax runs over the clicks, and its first embeddings have this length.
+    # As the reference was measured: on data other than books, that code has no layer after the capsules, its softmax
+    # runs over the clicks, and its initial embeddings have this length.
     "published, public code": (
         "mind-paper.yaml",
         (
@@ -80,7 +80,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "8 dimensions, one vector": ("one-vector.yaml", ("network.dim=8",)),
 }
 STANDARD = ("default", "one vector", "published", "published, public code")
-#: The default with one choice changed, for the table in the docs.
+#: Name → override: the default with one choice changed, for the table in model/README.md.
 ABLATIONS = {
     "residual 0": ("network.residual=0",),
     "residual 0.25": ("network.residual=0.25",),
@@ -121,7 +121,7 @@ VARIANTS |= {name: ("mind.yaml", overrides) for name, overrides in ABLATIONS.ite
 
 @dataclass(frozen=True)
 class Task:
-    """One training with one seed."""
+    """A training of one variant with one seed."""
 
     variant: str
     split: str
@@ -141,15 +141,23 @@ Variants: {", ".join(VARIANTS)}.
 @click.command(cls=Command, epilog=EPILOG)
 @click.argument("variants", nargs=-1, type=click.Choice(list(VARIANTS)), metavar="[VARIANT]...")
 @click.option(
-    "--split", "splits", multiple=True, type=click.Choice([*SPLITS, GENERATED]), help="Default: the real ones."
+    "--split",
+    "splits",
+    multiple=True,
+    type=click.Choice([*SPLITS, GENERATED]),
+    help="Default: the real ones.",
 )
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1), help="Trainings of each variant.")
-@click.option("--on", default="test", show_default=True, type=click.Choice(["valid", "test"]), help="Users measured.")
+@click.option("--on", default="test", show_default=True, type=click.Choice(["valid", "test"]), help="Users to measure.")
 @click.option("--ablations", is_flag=True, help="All variants of the default with one choice changed.")
 @click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For every training, before the variant; repeatable."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="For every training, before the variant's; repeatable.",
 )
-@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there, too.")
+@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures here.")
 def main(
     variants: tuple[str, ...],
     splits: tuple[str, ...],
@@ -159,7 +167,7 @@ def main(
     overrides: tuple[str, ...],
     path: Path | None,
 ) -> None:
-    """Train and measure VARIANTs, by default those of configs/, on both splits; a line for each with the references.
+    """Train and measure VARIANTs, by default those of configs/, on both splits; compare them with the references.
 
     Exit status: 0 the default beats the references, or was not measured on test users; 1 it does not; 2 no data.
     """
@@ -191,7 +199,7 @@ def main(
 
 
 def generate_split() -> None:
-    """Writes FOLDER/generated-split like the real ones."""
+    """Write the generated split into `FOLDER`, in the format of the real ones."""
     made = generate(SHAPE, seed=1)
     folder = FOLDER / f"{GENERATED}-split"
     folder.mkdir(parents=True, exist_ok=True)
@@ -202,12 +210,12 @@ def generate_split() -> None:
 
 
 def run(task: Task, data: Path, on: str, overrides: Iterable[str]) -> dict[str, Any]:
-    """Trains with early stopping on the valid users, then measures the users asked for."""
+    """Train with early stopping on the valid users, then measure the users of `on`, "valid" or "test"."""
     split = (FOLDER if task.split == GENERATED else data) / f"{task.split}-split"
     folder = FOLDER / f"{task.split}-{task.variant}-{task.seed}".replace(" ", "-").replace(",", "")
     file, changed = VARIANTS[task.variant]
     settings = [*overrides, *changed, f"training.seed={task.seed}", f"data.valid_paths=[{split / 'valid.csv.xz'}]"]
-    settings += [f"output.runs={FOLDER / 'runs' / folder.name}"]  # two may start in the same second
+    settings += [f"output.runs={FOLDER / 'runs' / folder.name}"]  # two runs may start in the same second
     train = ["model.train", "-c", f"{CONFIGS}/{file}", "--data", str(split / "train.csv.xz"), "--out", str(folder)]
     begin = time.monotonic()
     _python([*train, *(part for setting in settings for part in ("--set", setting))])
@@ -230,7 +238,7 @@ def run(task: Task, data: Path, on: str, overrides: Iterable[str]) -> dict[str, 
 
 
 def beats(results: dict[Task, dict[str, Any]]) -> bool:
-    """Whether the default's mean recall@50 reaches the best reference on each split that it was measured on."""
+    """Return whether the default's mean recall@50 reaches the best reference on each split that was measured."""
     for split in SPLITS:
         found = [result[JUDGED] for task, result in results.items() if (task.variant, task.split) == ("default", split)]
         if found and mean(found) < REFERENCES[split]["best"][JUDGED]:
@@ -239,7 +247,7 @@ def beats(results: dict[Task, dict[str, Any]]) -> bool:
 
 
 def _python(arguments: Sequence[str]) -> str:
-    # One thread each: small products gain nothing from a second one, and two trainings run side by side.
+    # One thread each: small products gain nothing from a second one, and trainings run in parallel.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -270,12 +278,12 @@ def _line(task: Task, results: Sequence[dict[str, Any]]) -> str:
     seconds = mean(result["seconds"] for result in results)
     return (
         f"{task.split:11} {task.variant:34} {len(results):5}  {_figures(results)} {cosine}  {clusters:8.1f}  "
-        f"{shares:21} {seconds:7.0f}   {_beside(task.split, results)}"
+        f"{shares:21} {seconds:7.0f}   {_compared(task.split, results)}"
     )
 
 
-def _beside(split: str, results: Sequence[dict[str, Any]]) -> str:
-    """The judged figure and its best reference, which is one of test users."""
+def _compared(split: str, results: Sequence[dict[str, Any]]) -> str:
+    """Return the judged figure with its best reference, which is of test users."""
     if split not in REFERENCES:
         return ""
     found, best = mean(result[JUDGED] for result in results), REFERENCES[split]["best"][JUDGED]
