@@ -1,4 +1,4 @@
-"""The documents hold true: every command, option, make target, configuration key, variable and link in them exists.
+"""Every command, option, make target, configuration key, variable, file and link in the documents exists.
 
 And every command explains itself: `--help` works, says what the command does, and gives an example.
 """
@@ -42,7 +42,7 @@ PROGRAMS = (
     "tests.chaos",
 )
 ROOMS = {"configs", "model", "streams", "producers", "embedded", "benchmarks", "tests"}
-#: Variables of ours that are no configuration keys.
+#: Our variables that are not configuration keys.
 OTHER_VARIABLES = {"MINDSTREAM_DATA"}
 #: Suffixes by which `name.suffix` is a file, not a configuration key.
 FILES = {"yaml", "yml", "md", "py", "json", "toml", "csv", "npy", "npz", "txt", "gz", "xz", "db", "log", "png"}
@@ -67,7 +67,7 @@ def _help(module: str, *path: str) -> str:
 
 
 def _paths(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """A command and everything below it."""
+    """Yield a command and all commands below it, each with its path."""
     yield path, command
     if isinstance(command, click.Group):
         for name, part in command.commands.items():
@@ -75,7 +75,7 @@ def _paths(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...]
 
 
 def _keys() -> dict[str, set[str]]:
-    """Section → keys, of all configurations."""
+    """Return section → keys, of all configurations."""
     found: dict[str, set[str]] = {}
     for config in (WorkerConfig, ReplayConfig, TrainConfig):
         for section, field in config.model_fields.items():
@@ -87,7 +87,7 @@ def _keys() -> dict[str, set[str]]:
 KEYS = _keys()
 TARGETS = set(re.findall(r"^([A-Za-z][\w-]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
 MAKE_VARIABLES = set(re.findall(r"\$\((?:if \$\()?([A-Z]+)\)", (ROOT / "Makefile").read_text()))
-#: Variables of the Makefile that nobody sets.
+#: Variables of the Makefile that are not for users.
 OF_MAKE_ITSELF = {"BENCH", "PY", "PYTEST", "STAMP", "VENV"}
 
 
@@ -114,7 +114,7 @@ def test_python_commands(command: Command) -> None:
 
 
 def _check_arguments(module: str, words: list[str]) -> None:
-    """Sub-commands exist, options stand in their help, keys given with --set exist."""
+    """Check that sub-commands, options and the keys given with --set exist."""
     part = import_program(module) if module in PROGRAMS else None
     path: list[str] = []
     while isinstance(part, click.Group) and words and not words[0].startswith("-"):
@@ -122,13 +122,13 @@ def _check_arguments(module: str, words: list[str]) -> None:
         path.append(words.pop(0))
         part = part.commands[path[-1]]
     shown = _help(module, *path)
-    for place, word in enumerate(words):
+    for position, word in enumerate(words):
         option, _, value = word.partition("=")
         if not option.startswith("-") or option == "-":
             continue
         assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", shown), f"no option {option} in the help"
         if option == "--set":
-            key = (value or words[place + 1]).split("=")[0]
+            key = (value or words[position + 1]).split("=")[0]
             assert _is_known(key) or module == "benchmarks", f"there is no configuration key {key}"
 
 
@@ -143,7 +143,7 @@ def test_configuration_keys_exist() -> None:
             match = re.fullmatch(r"(?:--set )?([a-z_]+)\.([a-z_]+)(?:=\S*)?", span)
             if match is None or match[2] in FILES or _is_module(*match.groups()):
                 continue
-            # A name that nearly is that of a section is a slip of the pen, not something else.
+            # A name close to that of a section is a misspelled section.
             if difflib.get_close_matches(match[1], KEYS, n=1, cutoff=0.8):
                 assert _is_known(f"{match[1]}.{match[2]}"), f"{path.name}: there is no configuration key {span}"
 
@@ -166,7 +166,7 @@ def _make(*words: str) -> str:
 
 
 def test_files_exist() -> None:
-    """Paths below the project's folders, in code spans and commands, are files of this checkout."""
+    """Check the paths below the project's folders in code spans and commands."""
     for path in documents():
         named = [*spans(path), *(word for command in commands(path) for word in command.words)]
         for name in re.findall(rf"(?<![\w./])(?:{'|'.join(ROOMS)})/[\w./-]+\.\w+", " ".join(named)):
@@ -212,8 +212,8 @@ def test_every_command_explains_itself(module: str) -> None:
 
 
 def _check_example(module: str, line: str) -> None:
-    """The examples of the help are true, too."""
-    line = re.sub(r"\s{3,}.*", "", line.strip().removeprefix("Example: "))  # what it does stands behind it
+    """Check the examples in the help as those in the documents."""
+    line = re.sub(r"\s{3,}.*", "", line.strip().removeprefix("Example: "))  # without the explanation after it
     if not line.startswith("python -m "):
         return
     for words in split(line):
