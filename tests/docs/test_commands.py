@@ -122,13 +122,13 @@ def _check_arguments(module: str, words: list[str]) -> None:
         path.append(words.pop(0))
         part = part.commands[path[-1]]
     shown = _help(module, *path)
-    for place, word in enumerate(words):
+    for position, word in enumerate(words):
         option, _, value = word.partition("=")
         if not option.startswith("-") or option == "-":
             continue
         assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", shown), f"no option {option} in the help"
         if option == "--set":
-            key = (value or words[place + 1]).split("=")[0]
+            key = (value or words[position + 1]).split("=")[0]
             assert _is_known(key) or module == "benchmarks", f"there is no configuration key {key}"
 
 

@@ -158,7 +158,7 @@ def test_the_threshold_of_late_recommendations_exceeds_a_loaded_worker_and_is_on
     (expression,) = (rule["expr"] for rule in ALERTS if rule["alert"] == "RecommendationsLate")
     late = float(expression.rpartition(">")[2])
     assert f'le="{late}"' in generate_latest(worker()).decode()
-    figures = (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
+    figures = (FOLDER.parents[1] / "benchmarks" / "README.md").read_text(encoding="utf-8")
     (loaded,) = re.findall(r"^\| 80 % \|.*\| ([\d,]+) ms \|$", figures, re.MULTILINE)
     assert late > int(loaded.replace(",", "")) / 1000
     (panel,) = (panel for panel in panels() if panel["title"] == "Click → recommendation, p99")
