@@ -39,10 +39,10 @@ _ONE_THREAD = dict.fromkeys(
 )
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
-    folder = stage.folder / "encoder"
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
+    folder = servers.folder / "encoder"
     random_artifact(folder, sizes["catalogue"], sizes["dim"], sizes["length"])
-    stage.report(f"Encoding {sizes['rounds']:,} batches of {sizes['users']} users")
+    servers.report(f"Encoding {sizes['rounds']:,} batches of {sizes['users']} users")
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "benchmarks.encoder", str(folder), json.dumps(dict(sizes))],
         cwd=ROOT,

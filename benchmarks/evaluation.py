@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import random_artifact
-from benchmarks.harness.isolated import alone
+from benchmarks.harness.isolated import run_isolated
 from benchmarks.harness.report import Figure
 from benchmarks.harness.servers import BenchmarkServers
 
@@ -35,11 +35,11 @@ found = {"seconds": time.perf_counter() - begin, "cpu": time.process_time() - cp
 """
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
-    folder = stage.folder / "evaluation"
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
+    folder = servers.folder / "evaluation"
     random_artifact(folder, sizes["items"], sizes["dim"], sizes["length"])
-    stage.report(f"Measuring {sizes['users']:,} users on {sizes['items']:,} items")
-    found = alone(_PROGRAM, str(folder), json.dumps(dict(sizes)), quiet=False)  # its bar stays visible
+    servers.report(f"Measuring {sizes['users']:,} users on {sizes['items']:,} items")
+    found = run_isolated(_PROGRAM, str(folder), json.dumps(dict(sizes)), quiet=False)  # its bar stays visible
     return [
         Figure("evaluation", sizes["users"] / found["seconds"], "users/s"),
         Figure("evaluation, all users", found["seconds"], "s"),

@@ -16,46 +16,46 @@ from contextlib import closing
 
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop
-from benchmarks.harness.process import Worker
 from benchmarks.harness.report import Figure, percentiles
 from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.latency import LITE, STANDALONE, sustained
-from embedded.new_items import GIVE_UP, NewItems
+from embedded.new_items import FIND_TIMEOUT_S, NewItems
+from embedded.program import WorkerProgram
 from producers.cli import progress_bar
 
 #: Items a second. Each is searched for until it is found, so several may be under way; all of them if none is found.
 _RATE = 5
-_UNDER_WAY = round(_RATE * GIVE_UP)
+_UNDER_WAY = round(_RATE * FIND_TIMEOUT_S)
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
-    shop = Shop.of(stage.folder / "freshness", sizes)
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
+    shop = Shop.from_sizes(servers.folder / "freshness", sizes)
     stop = threading.Event()
     with (
-        stage.index(shop.artifact),
-        sustained(stage, shop, sizes, "clicks,items") as steady,
+        servers.index(shop.artifact),
+        sustained(servers, shop, sizes, "clicks,items") as steady,
         closing(NewItems(steady.site.config, shop.artifact)) as items,
     ):
         items.publish_one()  # connections are made, the collection is warm
-        stage.report(f"Publishing {sizes['published']:,} items, {_RATE} a second")
+        servers.report(f"Publishing {sizes['published']:,} items, {_RATE} a second")
         with ThreadPoolExecutor(1) as sender:
-            clicks = sender.submit(steady.site.send, steady.log, limit=10**9, rate=steady.rate / 2, stop=stop)
+            clicks = sender.submit(steady.site.send_clicks, steady.log, limit=10**9, rate=steady.rate / 2, stop=stop)
             try:
                 found = publish_all(items, sizes["published"], steady.worker)
             finally:
                 stop.set()
             clicks.result()
-        steady.site.await_answers(steady.worker)
+        steady.site.await_commits(steady.worker)
         rate = steady.recorder.phase().rate()
-    missed = sum(seconds >= GIVE_UP for seconds in found)
+    missed = sum(seconds >= FIND_TIMEOUT_S for seconds in found)
     return [
         Figure("clicks answered meanwhile", rate, "clicks/s"),
         *percentiles("published → found by a search", found, (50, 95, 99, 100)),
-        Figure(f"not found within {GIVE_UP:.0f} s", missed, "items"),
+        Figure(f"not found within {FIND_TIMEOUT_S:.0f} s", missed, "items"),
     ]
 
 
-def publish_all(items: NewItems, n: int, worker: Worker) -> list[float]:
+def publish_all(items: NewItems, n: int, worker: WorkerProgram) -> list[float]:
     """Seconds from the moment of each of n items until it is found."""
     begin = time.monotonic()
     # Not in this thread: where Ctrl-C comes in the midst of a call, gRPC may wait for its end for ever.
@@ -70,7 +70,7 @@ def publish_all(items: NewItems, n: int, worker: Worker) -> list[float]:
             time.sleep(max(0.0, moment - time.monotonic()))
             item = publisher.submit(items.publish).result()
             under_way.append(threads.submit(items.await_found, *item, moment))
-            worker.check()
+            worker.require_running()
             show(number + 1)
         return [waiting.result() for waiting in under_way]
 

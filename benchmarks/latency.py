@@ -22,11 +22,12 @@ import numpy as np
 from benchmarks.harness.answers import FloatVector, Phase, Recorder
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop
-from benchmarks.harness.process import Worker
 from benchmarks.harness.report import Curve, Figure, percentiles
 from benchmarks.harness.searches import index, interests
 from benchmarks.harness.servers import BenchmarkServers
-from benchmarks.harness.site import BenchmarkSite
+from benchmarks.harness.site import BenchmarkSite, benchmark_site
+from benchmarks.harness.usage import batch_counts
+from embedded.program import WorkerProgram
 from producers.click_log import ClickLog
 
 #: Parts of the sustained rate, in percent.
@@ -37,17 +38,17 @@ _IDLE = 2.0
 _SEARCHES = 20
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
-    shop = Shop.of(stage.folder / "latency", sizes)
-    with stage.index(shop.artifact), sustained(stage, shop, sizes, "clicks") as steady:
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
+    shop = Shop.from_sizes(servers.folder / "latency", sizes)
+    with servers.index(shop.artifact), sustained(servers, shop, sizes, "clicks") as steady:
 
         def search(users: int) -> list[float]:
-            return _search(stage, steady.site, shop, users)
+            return _search(servers, steady.site, shop, users)
 
         one, full = search(1), search(sizes["batch"])
-        paces = [_pace(stage, steady, "idle", _IDLE, sizes["seconds"])]
+        paces = [_pace(servers, steady, "idle", _IDLE, sizes["seconds"])]
         for part in _PARTS:
-            paces.append(_pace(stage, steady, f"at {part} %", steady.rate * part / 100, sizes["seconds"]))
+            paces.append(_pace(servers, steady, f"at {part} %", steady.rate * part / 100, sizes["seconds"]))
         idle, half = paces[0], paces[1 + _PARTS.index(50)]
         users = max(1, round(half.batch))
         same = search(users)
@@ -85,12 +86,12 @@ class Pace(NamedTuple):
         ]
 
 
-def _pace(stage: BenchmarkServers, steady: Steady, name: str, rate: float, seconds: int) -> Pace:
-    stage.report(f"Sending {rate:.1f} clicks/s for {seconds} s")
-    before = steady.worker.batches()
-    steady.site.send(steady.log, limit=max(1, round(rate * seconds)), rate=rate)
-    steady.site.await_answers(steady.worker)
-    batches, clicks = np.subtract(steady.worker.batches(), before)
+def _pace(servers: BenchmarkServers, steady: Steady, name: str, rate: float, seconds: int) -> Pace:
+    servers.report(f"Sending {rate:.1f} clicks/s for {seconds} s")
+    before = batch_counts(steady.worker)
+    steady.site.send_clicks(steady.log, limit=max(1, round(rate * seconds)), rate=rate)
+    steady.site.await_commits(steady.worker)
+    batches, clicks = np.subtract(batch_counts(steady.worker), before)
     phase = steady.recorder.phase()
     return Pace(name, rate, phase.delays(), phase.lateness(rate), float(clicks / batches))
 
@@ -109,12 +110,12 @@ def _curve(quantile: int, paces: Sequence[Pace]) -> Curve:
     return Curve(f"p{quantile}", "clicks/s", "ms", [pace.rate for pace in paces], values)
 
 
-def _search(stage: BenchmarkServers, site: BenchmarkSite, shop: Shop, users: int) -> list[float]:
+def _search(servers: BenchmarkServers, site: BenchmarkSite, shop: Shop, users: int) -> list[float]:
     """Seconds of searches for so many users, one after the other."""
     asked = interests(shop, shop.rounds(), users).reshape(-1, shop.artifact.dim)
     limit = site.config.recall.top_k + site.config.history.length
     taken = []
-    with index(stage, shop) as milvus:
+    with index(servers, shop) as milvus:
         for _ in range(_SEARCHES):
             begin = time.monotonic()
             milvus.search(asked, limit)
@@ -126,38 +127,40 @@ class Steady(NamedTuple):
     """A worker that answers a backlog at `rate` clicks/s, with what comes next: clicks to send, and a recorder."""
 
     site: BenchmarkSite
-    worker: Worker
+    worker: WorkerProgram
     log: ClickLog
     rate: float
     recorder: Recorder
 
 
 @contextmanager
-def sustained(stage: BenchmarkServers, shop: Shop, sizes: Sizes, agents: str) -> Iterator[Steady]:
+def sustained(servers: BenchmarkServers, shop: Shop, sizes: Sizes, agents: str) -> Iterator[Steady]:
     """Have a worker with these agents answer backlogs of clicks in rounds, and keep it."""
     traffic = shop.rounds()
     log = traffic.clicks()
-    with stage.site("steady", shop.artifact, {"batch.size": sizes["batch"], "milvus.timeout": 60.0}) as site:
-        site.remember(traffic)
+    with benchmark_site(
+        servers, "steady", shop.artifact, {"batch.size": sizes["batch"], "milvus.timeout": 60.0}
+    ) as site:
+        site.write_histories(traffic)
         recorder = Recorder(site)
-        with site.worker(agents) as worker:
+        with site.worker("--agents", agents) as worker:
             rate = warm_rate(site, worker, recorder, log, sizes["clicks"])
             yield Steady(site, worker, log, rate, recorder)
 
 
-def warm_rate(site: BenchmarkSite, worker: Worker, recorder: Recorder, log: ClickLog, clicks: int) -> float:
+def warm_rate(site: BenchmarkSite, worker: WorkerProgram, recorder: Recorder, log: ClickLog, clicks: int) -> float:
     """Clicks/s at which a worker answers the second of two backlogs of so many clicks."""
     answer_backlog(site, [worker], recorder, log, clicks)
     return answer_backlog(site, [worker], recorder, log, clicks).rate()
 
 
 def answer_backlog(
-    site: BenchmarkSite, workers: Sequence[Worker], recorder: Recorder, log: ClickLog, clicks: int
+    site: BenchmarkSite, workers: Sequence[WorkerProgram], recorder: Recorder, log: ClickLog, clicks: int
 ) -> Phase:
     """Have workers answer so many clicks, sent at once."""
-    site.send(log, limit=clicks)
+    site.send_clicks(log, limit=clicks)
     for worker in workers:
-        site.await_answers(worker)
+        site.await_commits(worker)
     return recorder.phase()
 
 

@@ -12,26 +12,26 @@ from benchmarks.harness.data import click_log, random_artifact
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.report import Figure
 from benchmarks.harness.servers import BenchmarkServers
-from benchmarks.harness.site import BenchmarkSite
+from benchmarks.harness.site import BenchmarkSite, benchmark_site
 from producers.cli import progress_bar
 from producers.items import item_messages, items_sender
 from producers.replay import clicks_sender, replay
 from producers.sender import Report, send_all
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
-    with stage.site("producers") as site:
-        items = _publish(stage, site, sizes)
-        clicks = _replay(stage, site, sizes)
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
+    with benchmark_site(servers, "producers") as site:
+        items = _publish(servers, site, sizes)
+        clicks = _replay(servers, site, sizes)
     return [
         Figure(f"publishing items of {sizes['dim']} dimensions", items.rate, "items/s"),
         Figure("replaying clicks", clicks.rate, "clicks/s"),
     ]
 
 
-def _publish(stage: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Report:
-    artifact = random_artifact(stage.folder / "producers", sizes["items"], sizes["dim"])
-    stage.report(f"Publishing {sizes['items']:,} items")
+def _publish(servers: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Report:
+    artifact = random_artifact(servers.folder / "producers", sizes["items"], sizes["dim"])
+    servers.report(f"Publishing {sizes['items']:,} items")
     sender = items_sender(site.replay)
     sender.connect()
     with progress_bar(sizes["items"], "items") as show:
@@ -39,9 +39,9 @@ def _publish(stage: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Repo
     return _whole(report)
 
 
-def _replay(stage: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Report:
+def _replay(servers: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Report:
     log = click_log(sizes["clicks"], sizes["users"], items=min(5_000, sizes["items"]))
-    stage.report(f"Replaying {sizes['clicks']:,} clicks")
+    servers.report(f"Replaying {sizes['clicks']:,} clicks")
     with progress_bar(sizes["clicks"], "clicks") as show:
         report = replay(log, site.replay, clicks_sender(site.replay), lambda report: show(report.delivered))
     return _whole(report)

@@ -22,7 +22,7 @@ from typing import Any
 import click
 import numpy as np
 
-from benchmarks.harness.report import ROOT, Run
+from benchmarks.harness.report import ROOT, Provenance
 from producers.synthetic import Shape, generate
 
 #: Ignored by git.
@@ -168,7 +168,7 @@ def main(
     if set(chosen) - {GENERATED} and not data.is_dir():
         click.echo(f"{data}: no data here. Set MINDSTREAM_DATA to a folder with ml-1m-split and video-games-split.")
         sys.exit(2)
-    click.echo(Run.of_now(shlex.join(["python", "-m", "benchmarks.quality", *sys.argv[1:]])).to_text())
+    click.echo(Provenance.capture(shlex.join(["python", "-m", "benchmarks.quality", *sys.argv[1:]])).to_text())
     names = variants or (tuple(ABLATIONS) if ablations else STANDARD)
     tasks = [Task(name, split, seed + 1) for name in names for split in chosen for seed in range(seeds)]
     rest = "cosine  clusters  shares of the top 50  seconds   R@50 / best reference"

@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.isolated import alone
+from benchmarks.harness.isolated import run_isolated
 from benchmarks.harness.report import Figure
 from benchmarks.harness.servers import BenchmarkServers
 from producers.generate import write_clicks
@@ -34,17 +34,17 @@ found = {"seconds": time.perf_counter() - begin, "clicks": len(clicks.items), "m
 """
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     C, U, N = sizes["clicks"], sizes["users"], sizes["items"]
     tastes = min(20, N)
-    folder = stage.folder / "reader"
+    folder = servers.folder / "reader"
     folder.mkdir(parents=True)
-    stage.report(f"Generating {C:,} clicks of {U:,} users")
+    servers.report(f"Generating {C:,} clicks of {U:,} users")
     made = generate(Shape(U, N, C, tastes=tastes, tastes_per_user=min(3, tastes), drift=0.0))
     figures: list[Figure] = []
     for what, name, clicks, malformed in _variants(made, min(sizes["malformed"], C)):
         path = folder / name
-        stage.report(f"Writing and reading {name}: {what}")
+        servers.report(f"Writing and reading {name}: {what}")
         write_clicks(clicks, str(path))
         figures += _measure(what, path, C, malformed)
         path.unlink()
@@ -64,7 +64,7 @@ def _variants(made: SyntheticClicks, malformed: int) -> Iterator[tuple[str, str,
 
 
 def _measure(what: str, path: Path, lines: int, malformed: int) -> list[Figure]:
-    result = alone(_PROGRAM, str(path))
+    result = run_isolated(_PROGRAM, str(path))
     if (result["clicks"], result["malformed"]) != (lines - malformed, malformed):
         raise BenchmarkError(f"{path.name} has {lines} lines, {malformed} of them malformed; the reader found {result}")
     seconds = cast("float", result["seconds"])

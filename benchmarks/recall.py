@@ -45,23 +45,23 @@ class Compressed(MilvusIndex):
         return {"nprobe": self._settings.hnsw_ef}
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
-    shop = Shop.of(stage.folder / "recall", sizes)
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
+    shop = Shop.from_sizes(servers.folder / "recall", sizes)
     config = load_worker()
     top, asked = config.recall.top_k, config.recall.top_k + config.history.length
     queries = interests(shop, shop.rounds(), sizes["queried"]).reshape(-1, shop.artifact.dim)  # (Q, D)
-    stage.report(f"Searching exactly for {len(queries):,} queries")
+    servers.report(f"Searching exactly for {len(queries):,} queries")
     vectors, most = np.asarray(shop.artifact.item_vectors), min(asked, sizes["items"])
     exact = shop.artifact.item_ids[exact_top(queries[:, None], vectors, most, fusion=0)]  # (Q, most)
     found: list[Figure | Curve] = []
     for kind, effort, values in ((MilvusIndex, "ef", _EFS), (Compressed, "IVF_SQ8, lists", _PROBES)):
-        with stage.index(shop.artifact, kind):
+        with servers.index(shop.artifact, kind):
             for limit, how in ((top, ""), (asked, ", as the worker asks")):
                 used = [n for n in values if n >= limit or kind is Compressed]
                 points = []
                 for n in used:
-                    stage.report(f"Searching for {limit} items with {effort} {n}")
-                    with index(stage, shop, f"milvus.hnsw_ef={n}", kind=kind) as milvus:
+                    servers.report(f"Searching for {limit} items with {effort} {n}")
+                    with index(servers, shop, f"milvus.hnsw_ef={n}", kind=kind) as milvus:
                         points.append(_search(milvus, queries, exact[:, :limit], limit, sizes["batch"]))
                 found += _reported(effort, how, limit, used, points)
     return found

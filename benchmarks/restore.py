@@ -15,10 +15,10 @@ import numpy as np
 
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.isolated import alone
+from benchmarks.harness.isolated import run_isolated
 from benchmarks.harness.report import Figure
 from benchmarks.harness.servers import BenchmarkServers
-from benchmarks.harness.site import BenchmarkSite
+from benchmarks.harness.site import BenchmarkSite, benchmark_site
 from producers.cli import progress_bar
 from streams.history import History
 from streams.kafka.producer import KafkaRecordProducer
@@ -51,14 +51,14 @@ stores.close()
 """
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     users, items = sizes["users"], sizes["items"]
-    folder = stage.folder / "restore"
-    with stage.site("restore", settings={"topics.partitions": sizes["partitions"]}) as site:
+    folder = servers.folder / "restore"
+    with benchmark_site(servers, "restore", settings={"topics.partitions": sizes["partitions"]}) as site:
         topic = changelog_topic(site.config.worker.group)
-        stage.report(f"Writing {users:,} histories")
+        servers.report(f"Writing {users:,} histories")
         size = _fill(site, topic, users, items)
-        stage.report("Restoring them")
+        servers.report("Restoring them")
         found = _restore(site, topic, folder)
     if found["restored"] != [users, 0]:
         raise BenchmarkError(f"{users} histories were written, and {found['restored']} restored")
@@ -96,7 +96,7 @@ def _fill(site: BenchmarkSite, topic: str, users: int, items: int) -> int:
 def _restore(site: BenchmarkSite, topic: str, folder: Path) -> Any:
     sets = [f"kafka.bootstrap_servers={site.config.kafka.bootstrap_servers}"]
     sets += [f"topics.partitions={site.config.topics.partitions}"]
-    return alone(_PROGRAM, str(folder), topic, *sets)
+    return run_isolated(_PROGRAM, str(folder), topic, *sets)
 
 
 _SIZES = {"users": 1_000_000, "items": 368_000, "partitions": 8}

@@ -23,7 +23,8 @@ from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop, Traffic
 from benchmarks.harness.report import Curve, Figure
 from benchmarks.harness.servers import BenchmarkServers
-from benchmarks.harness.site import BenchmarkSite
+from benchmarks.harness.site import BenchmarkSite, benchmark_site
+from benchmarks.harness.usage import cpu_seconds, memory_bytes
 from benchmarks.latency import answer_backlog
 from model.artifact import Artifact
 
@@ -73,10 +74,10 @@ _SLOPES = (
 )
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
     base = {"items": sizes["items"], "users": sizes["users"], "top-k": 50, "history": 20, "workers": 1}
     points: dict[tuple[str, int], Point] = {}
-    for what, value, point in _points(stage, sizes, base):
+    for what, value, point in _points(servers, sizes, base):
         points[what, value] = point
     found: list[Figure | Curve] = []
     for what in _VALUES:
@@ -95,38 +96,38 @@ def slope(by: str, what: str, points: Mapping[tuple[str, int], Point]) -> Figure
     return Figure(f"{what} by {by}", 1e6 * grown / _MIB / (many - few), f"MiB / million {by}")
 
 
-def _points(stage: BenchmarkServers, sizes: Sizes, base: Mapping[str, int]) -> Iterator[tuple[str, int, Point]]:
+def _points(servers: BenchmarkServers, sizes: Sizes, base: Mapping[str, int]) -> Iterator[tuple[str, int, Point]]:
     n = sizes["values"]
     changed = {what: [round(base[what] * part) for part in parts[-n:]] for what, parts in _VALUES.items()}
 
     def shop(items: int, users: int, length: int) -> Shop:
-        folder = stage.folder / f"{items}-{users}-{length}"
+        folder = servers.folder / f"{items}-{users}-{length}"
         return Shop(folder, items=items, users=users, dim=sizes["dim"], clicks=sizes["clicks"], length=length)
 
     ordinary = shop(base["items"], base["users"], base["history"])
-    stage.fresh_milvus()
-    with stage.index(ordinary.artifact):
-        point = _measure(stage, sizes, ordinary.artifact, ordinary.rounds())
+    servers.fresh_milvus()
+    with servers.index(ordinary.artifact):
+        point = _measure(servers, sizes, ordinary.artifact, ordinary.rounds())
         for what in changed:
             yield what, base[what], point
         for users in changed["users"]:
             # The artifact stays: users say only which of its items are clicked.
             traffic = shop(base["items"], users, base["history"]).rounds()
-            yield "users", users, _measure(stage, sizes, ordinary.artifact, traffic)
+            yield "users", users, _measure(servers, sizes, ordinary.artifact, traffic)
         for top_k in changed["top-k"]:
-            yield "top-k", top_k, _measure(stage, sizes, ordinary.artifact, ordinary.rounds(), top_k=top_k)
+            yield "top-k", top_k, _measure(servers, sizes, ordinary.artifact, ordinary.rounds(), top_k=top_k)
         for workers in changed["workers"]:
-            yield "workers", workers, _measure(stage, sizes, ordinary.artifact, ordinary.rounds(), workers=workers)
+            yield "workers", workers, _measure(servers, sizes, ordinary.artifact, ordinary.rounds(), workers=workers)
     others = [("items", n, shop(n, base["users"], base["history"])) for n in changed["items"]]
     others += [("history", n, shop(base["items"], base["users"], n)) for n in changed["history"]]
     for what, value, other in others:
-        stage.fresh_milvus()
-        with stage.index(other.artifact):
-            yield what, value, _measure(stage, sizes, other.artifact, other.rounds())
+        servers.fresh_milvus()
+        with servers.index(other.artifact):
+            yield what, value, _measure(servers, sizes, other.artifact, other.rounds())
 
 
 def _measure(
-    stage: BenchmarkServers, sizes: Sizes, artifact: Artifact, traffic: Traffic, *, top_k: int = 50, workers: int = 1
+    servers: BenchmarkServers, sizes: Sizes, artifact: Artifact, traffic: Traffic, *, top_k: int = 50, workers: int = 1
 ) -> Point:
     settings = {
         "batch.size": sizes["batch"],
@@ -134,23 +135,23 @@ def _measure(
         "recall.top_k": top_k,
         "history.length": artifact.history_length,
     }
-    with stage.site("scaling", artifact, settings) as site, ExitStack() as stack:
-        site.remember(traffic)
-        team = [stack.enter_context(site.worker("clicks", name=str(number))) for number in range(workers)]
+    with benchmark_site(servers, "scaling", artifact, settings) as site, ExitStack() as stack:
+        site.write_histories(traffic)
+        team = [stack.enter_context(site.worker("--agents", "clicks", name=str(number))) for number in range(workers)]
         log, recorder = traffic.clicks(), Recorder(site)
         answer_backlog(site, team, recorder, log, sizes["clicks"])
-        before = sum(worker.cpu for worker in team), stage.server_cpu().get("Milvus", 0.0)
+        before = sum(cpu_seconds(worker.pid) for worker in team), servers.server_cpu().get("Milvus", 0.0)
         phase = answer_backlog(site, team, recorder, log, sizes["clicks"])
-        spent = sum(worker.cpu for worker in team) - before[0]
-        milvus = stage.server_cpu().get("Milvus", 0.0) - before[1]
-        memory = max(worker.memory for worker in team)
+        spent = sum(cpu_seconds(worker.pid) for worker in team) - before[0]
+        milvus = servers.server_cpu().get("Milvus", 0.0) - before[1]
+        memory = max(memory_bytes(worker.pid) for worker in team)
         thousands = sizes["clicks"] / 1000
         return Point(
             rate=phase.rate(),
             worker_cpu=spent / thousands,
             milvus_cpu=milvus / thousands,
             worker_memory=memory,
-            milvus_memory=stage.server_memory().get("Milvus", 0),
+            milvus_memory=servers.server_memory().get("Milvus", 0),
             disk=_disk(site, workers),
         )
 

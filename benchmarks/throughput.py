@@ -27,13 +27,15 @@ import numpy as np
 from benchmarks.harness.answers import Phase, Recorder
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop, Traffic
-from benchmarks.harness.process import Worker
 from benchmarks.harness.report import Curve, Figure, percentiles
 from benchmarks.harness.searches import index, interests
 from benchmarks.harness.servers import BenchmarkServers
-from benchmarks.harness.site import BenchmarkSite
+from benchmarks.harness.site import BenchmarkSite, benchmark_site
+from benchmarks.harness.usage import cpu_seconds, stage_seconds
 from benchmarks.yardsticks.clients import drive
+from embedded.deployment import WORKER
 from embedded.ports import pick
+from embedded.program import WorkerProgram
 
 #: Concurrent clients of the baseline, and users in one request.
 _CLIENTS, _USERS = (1, 8, 32), (1, 16)
@@ -81,23 +83,25 @@ class Drained:
         return Curve(name, "seconds", "clicks answered", seconds.tolist(), clicks.tolist())
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
-    shop = Shop.of(stage.folder / "throughput", sizes)
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
+    shop = Shop.from_sizes(servers.folder / "throughput", sizes)
     settings = {"batch.size": sizes["batch"], "milvus.timeout": 60.0}
     rounds, sessions = shop.rounds(), shop.sessions()
-    with stage.index(shop.artifact):
-        with stage.site("rounds", shop.artifact, settings) as site:
-            before = _limit(stage, site, shop, rounds, sizes)
-            worker = _drain(stage, site, rounds, sizes["clicks"])
-            after = _limit(stage, site, shop, rounds, sizes)
+    with servers.index(shop.artifact):
+        with benchmark_site(servers, "rounds", shop.artifact, settings) as site:
+            before = _limit(servers, site, shop, rounds, sizes)
+            worker = _drain(servers, site, rounds, sizes["clicks"])
+            after = _limit(servers, site, shop, rounds, sizes)
             limit = {n: max(before[n], after[n]) for n in _IN_FLIGHT}
-            asked, baseline = _baseline(stage, site, shop, rounds, sizes)
-        with stage.site("sessions", shop.artifact, settings) as site:
-            coalescing = _drain(stage, site, sessions, sizes["clicks"])
-    with stage.site("engine", shop.artifact, settings) as site:
-        engine = _drain(stage, site, rounds, sizes["clicks"], module="benchmarks.yardsticks.instant_index")
+            asked, baseline = _baseline(servers, site, shop, rounds, sizes)
+        with benchmark_site(servers, "sessions", shop.artifact, settings) as site:
+            coalescing = _drain(servers, site, sessions, sizes["clicks"])
+    with benchmark_site(servers, "engine", shop.artifact, settings) as site:
+        engine = _drain(
+            servers, site, rounds, sizes["clicks"], program=["benchmarks.yardsticks.instant_index", "worker"]
+        )
         faust = {
-            kind: _plain_faust(stage, site, kind, min(sizes["faust"], sizes["clicks"])) for kind in ("empty", "table")
+            kind: _plain_faust(servers, site, kind, min(sizes["faust"], sizes["clicks"])) for kind in ("empty", "table")
         }
     users = worker.phase.answer_rate()
     best = {u: max(baseline[clients, u] for clients in _CLIENTS) for u in _USERS}
@@ -128,36 +132,36 @@ def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
 
 
 def _drain(
-    stage: BenchmarkServers, site: BenchmarkSite, traffic: Traffic, clicks: int, module: str = "streams"
+    servers: BenchmarkServers, site: BenchmarkSite, traffic: Traffic, clicks: int, program: Sequence[str] = WORKER
 ) -> Drained:
     """Have a worker answer a backlog."""
-    stage.report(f"Sending {clicks:,} clicks")
-    site.remember(traffic)
-    site.send(traffic.clicks(), limit=clicks)
-    with site.worker("clicks", module) as worker:
-        before = _cpu(stage, worker)
-        site.await_answers(worker)
-        cpu = {name: used - before[name] for name, used in _cpu(stage, worker).items()}
-        stages = worker.stages()
+    servers.report(f"Sending {clicks:,} clicks")
+    site.write_histories(traffic)
+    site.send_clicks(traffic.clicks(), limit=clicks)
+    with site.worker("--agents", "clicks", program=program) as worker:
+        before = _cpu(servers, worker)
+        site.await_commits(worker)
+        cpu = {name: used - before[name] for name, used in _cpu(servers, worker).items()}
+        stages = stage_seconds(worker)
     return Drained(Recorder(site).phase(), cpu, stages)
 
 
-def _cpu(stage: BenchmarkServers, worker: Worker) -> dict[str, float]:
+def _cpu(servers: BenchmarkServers, worker: WorkerProgram) -> dict[str, float]:
     """Process → CPU seconds so far, of all that run."""
-    return {"the worker": worker.cpu, "the benchmark": time.process_time()} | stage.server_cpu()
+    return {"the worker": cpu_seconds(worker.pid), "the benchmark": time.process_time()} | servers.server_cpu()
 
 
 def _limit(
-    stage: BenchmarkServers, site: BenchmarkSite, shop: Shop, traffic: Traffic, sizes: Sizes
+    servers: BenchmarkServers, site: BenchmarkSite, shop: Shop, traffic: Traffic, sizes: Sizes
 ) -> dict[int, float]:
     """Requests in flight → users a second whose searches Milvus answers, asked as the worker asks."""
-    stage.report("Asking Milvus directly")
+    servers.report("Asking Milvus directly")
     config, dim = site.config, shop.artifact.dim
     asked = interests(shop, traffic, _ASKED)  # (U, 4, D)
     B, limit = config.batch.size, config.recall.top_k + config.history.length
     batches = np.split(asked, range(B, len(asked), B))
     rates = {}
-    with index(stage, shop) as milvus:
+    with index(servers, shop) as milvus:
         for in_flight in _IN_FLIGHT:
             begin = time.monotonic()
 
@@ -178,37 +182,37 @@ def _limit(
 
 
 def _baseline(
-    stage: BenchmarkServers, site: BenchmarkSite, shop: Shop, traffic: Traffic, sizes: Sizes
+    servers: BenchmarkServers, site: BenchmarkSite, shop: Shop, traffic: Traffic, sizes: Sizes
 ) -> tuple[list[Figure], dict[tuple[int, int], float]]:
     """Figures of the baseline, and its users a second by clients and users in a request."""
     histories = traffic.histories(_ASKED, shop.artifact.history_length, np.random.default_rng(0))
     config, (port,) = site.config, pick(1)
     options = [config.milvus.uri, str(port), str(config.milvus.hnsw_ef), str(config.recall.top_k)]
     figures, rates = [], {}
-    with site.process("benchmarks.yardsticks.hand_wired", str(shop.artifact.path), *options) as service:
-        service.await_log(b"Uvicorn running")
+    with site.program("benchmarks.yardsticks.hand_wired", str(shop.artifact.path), *options) as service:
+        service.await_http(port, "/openapi.json")
         drive(port, histories, clients=1, users=1, seconds=1)  # connections are made, the first request is slow
         for users in _USERS:
             for clients in _CLIENTS:
-                stage.report(f"Asking the baseline: {clients} clients, {users} users a request")
-                before = service.cpu
+                servers.report(f"Asking the baseline: {clients} clients, {users} users a request")
+                before = cpu_seconds(service.pid)
                 found = drive(port, histories, clients=clients, users=users, seconds=sizes["seconds"])
                 rates[clients, users] = found.rate
                 name = f"baseline, {clients} × {users}"
-                cpu = 1000 * (service.cpu - before) / (users * len(found.seconds))
+                cpu = 1000 * (cpu_seconds(service.pid) - before) / (users * len(found.seconds))
                 figures.append(Figure(f"{name}: users", found.rate, "users/s"))
                 figures.append(Figure(f"{name}: CPU of the service", cpu, "s / 1,000 users"))
                 figures += percentiles(f"{name}: request", found.seconds, (50, 99))
     return figures, rates
 
 
-def _plain_faust(stage: BenchmarkServers, site: BenchmarkSite, kind: str, clicks: int) -> tuple[float, float]:
+def _plain_faust(servers: BenchmarkServers, site: BenchmarkSite, kind: str, clicks: int) -> tuple[float, float]:
     """Clicks a second and CPU seconds for each of them."""
-    stage.report(f"Reading the clicks with plain Faust: {kind}")
+    servers.report(f"Reading the clicks with plain Faust: {kind}")
     broker, topics = site.config.kafka.bootstrap_servers, site.config.topics
     arguments = [kind, broker, topics.clicks, str(topics.partitions), str(clicks), str(site.data_dir(kind))]
-    with site.process("benchmarks.yardsticks.plain_faust", *arguments) as process:
-        found = json.loads(process.await_end().splitlines()[-1])
+    with site.program("benchmarks.yardsticks.plain_faust", *arguments, name=kind) as program:
+        found = json.loads(program.await_success().splitlines()[-1])
     return found["rate"], found["cpu"]
 
 

@@ -36,14 +36,14 @@ VARIANTS = {
 PUBLISHED = {"PaddleRec": 359.0, "REMI, PyTorch, as shipped": 394.0, "REMI, PyTorch, fused Adam": 1430.0}
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     from model.training.backend import paddle
 
     clicks = _clicks(sizes)
     counts = np.bincount(clicks.items, minlength=sizes["items"] + 1)[1:]
     figures: list[Figure] = []
     for device in ("cpu", *["gpu"] * (paddle.device.cuda.device_count() > 0)):
-        stage.report(f"Training on {sizes['items']:,} items, on the {device}")
+        servers.report(f"Training on {sizes['items']:,} items, on the {device}")
         paddle.device.set_device(device)
         for name, (path, changed) in VARIANTS.items():
             for batch in (sizes["batch"], sizes["large_batch"]):

@@ -16,7 +16,7 @@ from random import Random
 
 import click
 
-from benchmarks.harness.report import Run
+from benchmarks.harness.report import Provenance
 from tests.chaos.rounds import play_one, start
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.stage import Figures, table
@@ -57,7 +57,7 @@ def main(
     for ending in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started us with them ignored
         signal.signal(ending, signal.default_int_handler)  # leaves through the servers' and workers' ends
     seed = Random().randrange(10**6) if seed is None else seed
-    click.echo(Run.of_now(shlex.join(["python", "-m", "tests.chaos", *sys.argv[1:]])).to_text())
+    click.echo(Provenance.capture(shlex.join(["python", "-m", "tests.chaos", *sys.argv[1:]])).to_text())
     click.echo(f"seed     {seed}")
     folder = Path(tempfile.mkdtemp(prefix="mindstream-chaos-"))
     click.echo(f"logs     {folder}")  # also where a round ends with an exception

@@ -79,13 +79,13 @@ def test_every_history_and_every_last_recommendation_is_right(site: Site) -> Non
     path = _click_file(site.folder)
     expected = _expected_histories(path)
     with site.worker(name="one"), site.worker(name="two"):
-        sent = site.run("producers.replay", str(path), sets=("kafka", "topics"))
+        sent = site.run("producers.replay", str(path), sections=("kafka", "topics"))
         assert sent.returncode == 0, sent.stderr
         wait_for(lambda: audit_kafka(site.config).ok, "the workers to answer every click", patience=240)
     report = audit_kafka(site.config)
     assert (report.clicks, report.users, report.dead_letters) == (CLICKS, len(expected), 0)
     for name in ("one", "two"):
-        assert "partitions [" in (site.folder / f"{name}.log").read_text()
+        assert "partitions [" in site.log(name).read_text()
 
     changelog = site.messages(changelog_topic(site.config.worker.group))
     histories = {(m.key or b"").decode(): History.from_bytes(m.value or b"").items.tolist() for m in changelog}

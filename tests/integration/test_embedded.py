@@ -22,7 +22,8 @@ from pymilvus import MilvusClient
 from embedded import process
 from embedded.errors import EmbeddedError
 from embedded.external import VARIABLES
-from embedded.stack import CHECKOUT, Stack
+from embedded.instance import CHECKOUT
+from embedded.stack import Stack
 from embedded.standalone import require_platform
 
 pytestmark = pytest.mark.integration
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.integration
 def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     Stack(tmp_path, environ={}).down()
-    assert process.leftovers(tmp_path) == []
+    assert process.marked_processes(tmp_path) == []
 
 
 def embedded(*arguments: str, home: Path, folder: Path) -> subprocess.Popen[str]:
@@ -85,12 +86,12 @@ def test_the_command_line_from_nothing_to_nothing(folder: Path, tmp_path_factory
         assert pid is not None
         assert listening(pid) == {"127.0.0.1"}
 
-    assert "runs already" in output(embedded("up", home=home, folder=folder))
+    assert "already runs" in output(embedded("up", home=home, folder=folder))
     assert pids(folder) == first
     assert "running" in output(embedded("status", home=home, folder=folder))
 
     output(embedded("down", home=home, folder=folder))
-    assert process.leftovers(folder) == []
+    assert process.marked_processes(folder) == []
     assert not any(psutil.pid_exists(pid) for pid in first.values() if pid is not None)
     assert "stopped" in output(embedded("status", home=home, folder=folder), status=3)
     output(embedded("down", "--wipe", home=home, folder=folder))
@@ -101,10 +102,10 @@ def test_the_command_line_from_nothing_to_nothing(folder: Path, tmp_path_factory
 def test_a_killed_up_does_not_break_the_next(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     up = embedded("up", home=tmp_path_factory.mktemp("home"), folder=folder)
     stack = Stack(folder, environ={})
-    wait_until(lambda: stack.place.state.get("kafka") is not None)
+    wait_until(lambda: stack.instance.state.get("kafka") is not None)
     up.kill()
     up.communicate()
-    left = process.leftovers(folder)
+    left = process.marked_processes(folder)
     assert left, "the servers outlive the command that started them"
     stack.up()
     assert not any(identity.alive for identity in left if identity.pid != stack.milvus.pid)
@@ -125,7 +126,7 @@ def test_killed_servers_keep_their_data_and_addresses(folder: Path) -> None:
         client.insert("kept", [{"id": 7, "vector": [1.0, 0.0]}])
     stack.kafka.kill()
     stack.milvus.kill()
-    assert process.leftovers(folder) == []
+    assert process.marked_processes(folder) == []
     assert stack.milvus.start() == addresses.milvus
     assert stack.kafka.start() == addresses.kafka
     with closing(MilvusClient(addresses.milvus)) as client:
@@ -144,7 +145,7 @@ def test_standalone_replaces_lite_at_the_same_address(folder: Path) -> None:
     lite = Stack(folder, "lite", kafka=False, environ={}).up()
     stack, said = Stack(folder, "standalone", kafka=False, environ={}), list[str]()
     assert stack.up(said.append) == lite
-    assert any("Milvus (lite)" in line and "makes way" in line for line in said)
+    assert any("Milvus (lite)" in line and "is stopped" in line for line in said)
     assert lite.milvus is not None
     with closing(MilvusClient(lite.milvus)) as client:
         assert client.get_server_version().startswith("v2.3.5")

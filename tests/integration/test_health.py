@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,10 +18,10 @@ from typing import Any
 import pytest
 
 from configs.errors import EXIT_CONFIG, EXIT_STALLED, TransientError
-from embedded import ports
+from embedded.program import WorkerProgram, http_get
 from embedded.stack import Stack
 from streams.tools.audit import audit_kafka
-from tests.site import ROOT, Site, wait_for
+from tests.site import Site, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -66,13 +64,9 @@ def _fill(site: Site) -> bool:
     return True
 
 
-def _ask(port: int, path: str) -> tuple[int, Any]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return answer.status, json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.loads(error.read())
+def _ask(worker: WorkerProgram, path: str) -> tuple[int, Any]:
+    status, body = http_get(worker.metrics_port, path)
+    return status, json.loads(body)
 
 
 def _send(site: Site, clicks: int) -> None:
@@ -101,24 +95,25 @@ def stuck(tmp_path_factory: pytest.TempPathFactory, kafka: str, milvus_lite: str
 
 
 def _stand_still(site: Site, part: str) -> Stuck:
-    log = site.folder / "stuck.log"
-    data = f"worker.data_dir={site.folder / 'stuck'}"
-    command = site.command("tests.integration.stuck_worker", "--set", "worker.stall_timeout=6", "--set", data)
-    environment = os.environ | {"MINDSTREAM_HANGS": part}
-    with log.open("ab") as file:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, env=environment)
+    worker = site.start_worker(
+        "--set",
+        "worker.stall_timeout=6",
+        name="stuck",
+        program=["tests.integration.stuck_worker"],
+        environ=os.environ | {"MINDSTREAM_HANGS": part},
+    )
     try:
-        wait_for(lambda: log.read_text().count("partitions [") >= 2, "a worker")
+        worker.await_ready()
         started = time.monotonic()
-        while process.poll() is None and time.monotonic() < started + 90:
+        while worker.poll() is None and time.monotonic() < started + 90:
             _send(site, 8)  # with work going on elsewhere
             with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=1)
-        return Stuck(site, process.returncode, log.read_text())
+                worker.wait(timeout=1)
+        return Stuck(site, worker.poll(), site.log("stuck").read_text())
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        if worker.poll() is None:
+            worker.kill()
+            worker.wait()
 
 
 @pytest.mark.parametrize("part", CAUSES)
@@ -132,27 +127,23 @@ def test_a_worker_that_stands_still_leaves_and_the_next_one_goes_on(stuck: dict[
 
 
 def test_readiness_follows_milvus_and_the_process_lives_on(shaky: Site, stack: Stack) -> None:
-    (port,) = ports.pick(1)
-    with shaky.worker("--set", f"worker.metrics_port={port}", "--set", "milvus.timeout=2"):
-        wait_for(lambda: _ask(port, "/readyz")[0] == 200, "readiness")
-        body = _ask(port, "/readyz")[1]
+    with shaky.worker("--set", "milvus.timeout=2") as worker:
+        body = _ask(worker, "/readyz")[1]
         assert body["agents"]["clicks"] == {"partitions": [0, 1, 2, 3], "restored": True}
         assert body["model_version"] == shaky.artifact.model_version
         stack.milvus.kill()
-        wait_for(lambda: _ask(port, "/readyz")[0] == 503, "Milvus to be missed, without traffic")
-        assert any(part.startswith("milvus: ") for part in _ask(port, "/readyz")[1]["missing"])
+        wait_for(lambda: _ask(worker, "/readyz")[0] == 503, "Milvus to be missed, without traffic")
+        assert any(part.startswith("milvus: ") for part in _ask(worker, "/readyz")[1]["missing"])
         _send(shaky, 10)
-        wait_for(lambda: "tried again" in str(_ask(port, "/readyz")[1]["missing"]), "a batch that waits")
-        assert _ask(port, "/healthz") == (200, {"live": True, "reasons": []})
+        wait_for(lambda: "tried again" in str(_ask(worker, "/readyz")[1]["missing"]), "a batch that waits")
+        assert _ask(worker, "/healthz") == (200, {"live": True, "reasons": []})
         stack.up()
-        wait_for(lambda: _ask(port, "/readyz")[0] == 200, "readiness after the outage")
+        wait_for(lambda: _ask(worker, "/readyz")[0] == 200, "readiness after the outage")
 
 
 def test_a_second_worker_on_the_same_port_is_refused(site: Site) -> None:
-    (port,) = ports.pick(1)
-    choice = ("--set", f"worker.metrics_port={port}")
-    with site.worker(*choice):
-        refused = site.run("streams", "worker", *choice)
+    with site.worker() as worker:
+        refused = site.run("streams", "worker", "--set", f"worker.metrics_port={worker.metrics_port}")
     assert refused.returncode == EXIT_CONFIG
     assert "worker.metrics_port" in refused.stderr
 
@@ -161,8 +152,8 @@ def test_a_second_worker_on_the_same_port_is_refused(site: Site) -> None:
 def test_sigterm_ends_the_worker_within_5_seconds(shaky: Site, stack: Stack, state: str) -> None:
     if state != "idle":
         _send(shaky, 600)
-    with shaky.worker("--set", "batch.size=8") as process:
-        log = shaky.folder / "worker.log"
+    with shaky.worker("--set", "batch.size=8") as worker:
+        log = shaky.log("worker")
         if state != "idle":
             answered = shaky.config.topics.recommendations
             wait_for(lambda: shaky.messages(answered), "work in hand")
@@ -172,8 +163,8 @@ def test_sigterm_ends_the_worker_within_5_seconds(shaky: Site, stack: Stack, sta
         elif state == "kafka away":
             stack.kafka.kill()
         started = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0, log.read_text()
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=30) == 0, log.read_text()
         assert time.monotonic() - started < 5.0
     stack.up()
     if state != "idle":

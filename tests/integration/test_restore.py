@@ -144,7 +144,7 @@ def test_a_standby_takes_over_without_restoring_everything(tmp_path: Path, kafka
     timeout = ["--set", "worker.session_timeout=6"]
 
     def log(name: str) -> str:
-        return (tmp_path / f"{name}.log").read_text()
+        return site.log(name).read_text()
 
     with site.worker(*clicks, *timeout, name="a") as first:
         # Two partitions stay here when another worker comes.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,13 +22,10 @@ from configs.errors import EXIT_CONFIG, FatalError, TransientError
 from configs.loader import load_worker
 from configs.schema import WorkerConfig
 from embedded.errors import EmbeddedError
-from embedded.server import Place
-from embedded.stack import CACHE
+from embedded.instance import Instance
 from embedded.standalone import require_platform
-from embedded.state import StateFile
 from streams.kafka.acls import Right, check_rights, rights, worker_rights
-from streams.kafka.producer import KafkaRecordProducer
-from streams.kafka.topics import HEADER_BYTES, changelog_topic
+from streams.kafka.topics import changelog_topic
 from streams.messages.dead_letters import dead_letter_output
 from streams.messages.recommendations import Recommendation, decode_recommendation
 from streams.ports import DeadLetter, Message
@@ -57,7 +54,7 @@ AGENTS = ("clicks", "items")
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
     folder = tmp_path_factory.mktemp("secure-kafka")
-    server = SecureKafka(Place(folder, CACHE, StateFile(folder / "state.json")), USERS)
+    server = SecureKafka(Instance.in_folder(folder), USERS)
     server.start()
     yield server
     server.stop()
@@ -68,10 +65,8 @@ class SecureSite(Site):
 
     def __init__(self, folder: Path, broker: SecureKafka, milvus: str) -> None:
         assert broker.address is not None
-        super().__init__(folder, broker.address, milvus)
         self.broker = broker
-        self.config = self.config_of(SUPER)
-        self.producer = KafkaRecordProducer(self.config.kafka, self.config.topics.max_message_bytes + HEADER_BYTES)
+        super().__init__(folder, broker.address, milvus, environ=broker.login(SUPER))
 
     def config_of(self, user: str, *settings: str) -> WorkerConfig:
         return load_worker(None, [*self.settings, *settings], self.broker.login(user))
@@ -80,8 +75,8 @@ class SecureSite(Site):
         topics, group = self.config.topics, self.config.worker.group
         return {right for program in USERS[user] for right in rights(program, topics, group)}
 
-    def run(self, *arguments: str, sets: Sequence[str] | None = None) -> subprocess.CompletedProcess[str]:
-        done = super().run(*arguments, sets=sets)
+    def run(self, *arguments: str, sections: Collection[str] | None = None) -> subprocess.CompletedProcess[str]:
+        done = super().run(*arguments, sections=sections)
         self.assert_no_secrets(done.stdout + done.stderr)
         return done
 
@@ -96,7 +91,7 @@ def site(tmp_path: Path, broker: SecureKafka, milvus_lite: str) -> Iterator[Secu
     for user, needed in granted.items():
         broker.grant(user, needed)
     yield made
-    for log in tmp_path.glob("*.log"):
+    for log in made.log("*").parent.glob("*.log"):
         made.assert_no_secrets(log.read_text())
     for user, needed in granted.items():
         broker.revoke(user, needed)
@@ -131,11 +126,11 @@ def test_click_to_recommendation_with_the_least_rights(site: SecureSite, broker:
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("created") == 5
     with acting(broker.login("catalogue")):
-        done = site.run("producers.items", "--artifact", str(site.artifact.path), sets=kafka)
+        done = site.run("producers.items", "--artifact", str(site.artifact.path), sections=kafka)
         assert "delivered=300 failed=0" in done.stdout, done.stderr
     with acting(broker.login("worker")), site.worker("--log-level", "DEBUG"):
         with acting(broker.login("shop")):
-            done = site.run("producers.replay", str(clicks), sets=kafka)
+            done = site.run("producers.replay", str(clicks), sections=kafka)
             assert "delivered=10 failed=0" in done.stdout, done.stderr
         wait_for(lambda: {a.user_id for a in _answers(site)} == set(range(5)), "a recommendation for every user")
     with acting(broker.login("viewer")):
@@ -155,23 +150,20 @@ def test_other_ways_to_log_in(site: SecureSite, broker: SecureKafka, way: str) -
     """For both clients of the worker, librdkafka and aiokafka; it is the user `worker` in each case."""
     site.create_topics()
     site.fill_index()
-    login = broker.login("worker")
+    login, settings = broker.login("worker"), [f"kafka.sasl_mechanism={way}"]
     if way == "certificate":
         certificate, key = broker.authority.client("worker")
         login = {
-            "MINDSTREAM_KAFKA": f"127.0.0.1:{broker.tls_port}",
             "MINDSTREAM_KAFKA_SECURITY_PROTOCOL": "SSL",
             "MINDSTREAM_KAFKA_CA_FILE": str(broker.authority.file),
         }
         settings = [
-            *(s for s in site.settings if not s.startswith("kafka.bootstrap_servers")),
+            f"kafka.bootstrap_servers=127.0.0.1:{broker.tls_port}",
             f"kafka.certificate_file={certificate}",
             f"kafka.key_file={key}",
         ]
-    else:
-        settings = [*site.settings, f"kafka.sasl_mechanism={way}"]
-    site.settings = settings
-    with acting(login), site.worker("--agents", "clicks"):
+    options = [option for setting in settings for option in ("--set", setting)]
+    with acting(login), site.worker("--agents", "clicks", *options):
         site.producer.send([site.click(1, 5)])
         wait_for(lambda: [a.user_id for a in _answers(site)] == [1], "the recommendation")
 
@@ -263,7 +255,7 @@ def test_tools_without_rights_say_so(site: SecureSite, broker: SecureKafka) -> N
             ("producers.replay", str(clicks)): "may not write",
         }.items():
             producer = command[0].startswith("producers")
-            done = site.run(*command, sets=("kafka", "topics") if producer else None)
+            done = site.run(*command, sections=("kafka", "topics") if producer else None)
             assert done.returncode == EXIT_CONFIG, done.stderr
             assert done.stderr.count("\n") == 1, done.stderr
             assert says in done.stderr
@@ -275,7 +267,7 @@ def test_tools_without_rights_say_so(site: SecureSite, broker: SecureKafka) -> N
         for anything_else in (False, True):  # a producer that may write no topic at all fails in another way
             if anything_else:
                 broker.grant("admin", wrong)
-            done = site.run("producers.replay", str(clicks), sets=("kafka", "topics"))
+            done = site.run("producers.replay", str(clicks), sections=("kafka", "topics"))
             assert done.returncode == EXIT_CONFIG
             assert f"needs Write on {topics.clicks}" in done.stderr
             assert "Traceback" not in done.stderr
@@ -304,8 +296,8 @@ def test_a_right_taken_away_stops_the_worker_and_loses_nothing(
             broker.revoke("worker", [right])
             site.producer.send([site.click(user, 7) for user in range(20)])
             wait_for(lambda: worker.poll() is not None, "the worker to leave")
-            assert worker.returncode == EXIT_CONFIG
-        log = (site.folder / "worker.log").read_text()
+            assert worker.poll() == EXIT_CONFIG
+        log = site.log("worker").read_text()
         (line,) = [line for line in log.splitlines() if "CRITICAL" in line]
         assert "authorization" in line.lower()
         assert site.dead_letters() == []
@@ -326,7 +318,7 @@ def test_wrong_credentials_are_one_clear_error(
 ) -> None:
     clicks = tmp_path / "clicks.csv"
     clicks.write_text("1,2,0\n")
-    login = broker.login("worker")
+    login, options = broker.login("worker"), tuple[str, ...]()
     says = {
         "password": "password",
         "user": "username (nobody)",
@@ -343,8 +335,7 @@ def test_wrong_credentials_are_one_clear_error(
     elif wrong == "plaintext to TLS":
         login = {}
     else:
-        site.settings = [s for s in site.settings if not s.startswith("kafka.bootstrap_servers")]
-        login["MINDSTREAM_KAFKA"] = kafka
+        options = ("--set", f"kafka.bootstrap_servers={kafka}")
     commands: list[tuple[str, ...]] = [("streams", "worker"), ("producers.replay", str(clicks))]
     if wrong == "password":  # the tools ask as the worker does
         commands += [
@@ -357,7 +348,7 @@ def test_wrong_credentials_are_one_clear_error(
     with acting(login):
         for command in commands:
             producer = command[0].startswith("producers")
-            done = site.run(*command, sets=("kafka", "topics") if producer else None)
+            done = site.run(*command, *options, sections=("kafka", "topics") if producer else None)
             assert done.returncode == EXIT_CONFIG, done.stderr
             assert done.stderr.count("\n") == 1, done.stderr
             assert says in done.stderr
@@ -371,7 +362,7 @@ def secure_milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureMi
     except EmbeddedError as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("secure-milvus")
-    server = SecureMilvus(Place(folder, CACHE, StateFile(folder / "state.json")))
+    server = SecureMilvus(Instance.in_folder(folder))
     server.start()
     yield server
     server.stop()
@@ -382,9 +373,13 @@ def test_milvus_with_token_and_tls(tmp_path: Path, kafka: str, secure_milvus: Se
     """One test: pymilvus keeps a connection for each address, so that a second login would not be tried."""
     address = secure_milvus.address
     assert address is not None
-    site = Site(tmp_path, kafka, address)
-    site.settings.append(f"milvus.ca_file={secure_milvus.authority.file}")
-    site.config = load_worker(None, site.settings, {"MINDSTREAM_MILVUS_TOKEN": secure_milvus.token})
+    site = Site(
+        tmp_path,
+        kafka,
+        address,
+        settings={"milvus.ca_file": secure_milvus.authority.file},
+        environ={"MINDSTREAM_MILVUS_TOKEN": secure_milvus.token},
+    )
     site.create_topics()
     site.fill_index()
     with acting({"MINDSTREAM_MILVUS_TOKEN": secure_milvus.token}), site.worker("--agents", "clicks"):

@@ -83,8 +83,7 @@ def test_bad_input_becomes_dead_letters_and_the_stream_goes_on(site: Site) -> No
 
 def test_unknown_items_are_counted_not_dead_lettered(site: Site) -> None:
     site.fill_index()
-    metrics = ["--set", "worker.metrics_port=0"]
-    with site.worker(*metrics):
+    with site.worker():
         site.producer.send([site.click(1, 9_999), site.click(2, 5)])
         wait_for(lambda: audit_kafka(site.config).ok, "both clicks")
     assert [a.user_id for a in _answers(site)] == [2]
@@ -161,7 +160,7 @@ def test_a_zombie_overwrites_no_newer_vector(site: Site) -> None:
         site.producer.send([site.item(item, versions[version]) for item in items])
 
     def assignments(name: str) -> int:
-        return (site.folder / f"{name}.log").read_text().count("-items: partitions [")
+        return site.log(name).read_text().count("-items: partitions [")
 
     with site.worker(*settings, name="zombie") as zombie, site.worker(*settings, name="other"):
         publish(0)
