@@ -1,7 +1,7 @@
-"""Recall against the distinctness of interests, from one trained model: python -m benchmarks.distinctness --help
+"""Recall by the distinctness of interests, for one trained model: python -m benchmarks.distinctness --help
 
-Residual, temperature and fusion are changed after training, so a curve costs one evaluation for each point. A model
-trained with `loss.readout: mean` is the same for all of them; another one was trained for one of the points.
+Residual, temperature and fusion are changed after training, so that each point of a curve costs one evaluation. A model
+trained with `loss.readout: mean` suits all points equally; any other model was trained for one of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from model.evaluation.measure import evaluate
 from model.figures import panels, save
 from model.serving.encoder import Encoder, Routing
 
-#: The last one is one vector for all that can be seen: its interests differ by a hundredth.
+#: With the last one, the interests are practically one vector: they differ by a hundredth.
 RESIDUALS = (0.0, 0.2, 0.4, 0.7, 1.0, 2.0, 100.0)
 #: Routing temperature and fusion.
 SERIES = ((0.2, 0.0), (0.2, 0.5), (0.5, 0.5))

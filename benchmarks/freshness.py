@@ -1,9 +1,9 @@
 """Time from publishing a new item to a search that finds it, through Kafka and the item agent, while clicks flow.
 
-One worker runs both agents; clicks come at half the rate that it sustains, measured first; how many of them it answered
-a second is reported. Items come in an open schedule, too: each has its moment, from which its time counts, whatever
-becomes of those before it. The search is the Eventually consistent one of the hot path; it is repeated every 10 ms,
-which is part of the figure.
+One worker runs both agents. Clicks are sent at half its sustained rate, which is measured first; the rate at which it
+answers them is reported. Items are published in an open schedule: the time of each counts from its scheduled time,
+however late those before it were. The search is the worker's, with the consistency level Eventually; it is repeated
+every 10 ms, which is part of the figure.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from embedded.new_items import FIND_TIMEOUT_S, NewItems
 from embedded.program import WorkerProgram
 from producers.cli import progress_bar
 
-#: Items a second. Each is searched for until it is found, so several may be under way; all of them if none is found.
+#: Items/s. Each is searched for until it is found, so several may be searched for; all of them if none is found.
 _RATE = 5
 _UNDER_WAY = round(_RATE * FIND_TIMEOUT_S)
 
@@ -36,8 +36,8 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
         sustained(servers, shop, sizes, "clicks,items") as steady,
         closing(NewItems(steady.site.config, shop.artifact)) as items,
     ):
-        items.publish_one()  # connections are made, the collection is warm
-        servers.report(f"Publishing {sizes['published']:,} items, {_RATE} a second")
+        items.publish_one()  # connections are made, the collection is warmed up
+        servers.report(f"Publishing {sizes['published']:,} items at {_RATE} items/s")
         with ThreadPoolExecutor(1) as sender:
             clicks = sender.submit(steady.site.send_clicks, steady.log, limit=10**9, rate=steady.rate / 2, stop=stop)
             try:
@@ -56,9 +56,9 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
 
 
 def publish_all(items: NewItems, n: int, worker: WorkerProgram) -> list[float]:
-    """Seconds from the moment of each of n items until it is found."""
+    """Publish n items; return the seconds from the scheduled time of each until it is found."""
     begin = time.monotonic()
-    # Not in this thread: where Ctrl-C comes in the midst of a call, gRPC may wait for its end for ever.
+    # Not in this thread: if Ctrl-C interrupts a gRPC call, gRPC may wait for its end without limit.
     with (
         ThreadPoolExecutor(1) as publisher,
         ThreadPoolExecutor(_UNDER_WAY) as threads,
@@ -66,10 +66,10 @@ def publish_all(items: NewItems, n: int, worker: WorkerProgram) -> list[float]:
     ):
         under_way = []
         for number in range(n):
-            moment = begin + number / _RATE
-            time.sleep(max(0.0, moment - time.monotonic()))
+            scheduled = begin + number / _RATE
+            time.sleep(max(0.0, scheduled - time.monotonic()))
             item = publisher.submit(items.publish).result()
-            under_way.append(threads.submit(items.await_found, *item, moment))
+            under_way.append(threads.submit(items.await_found, *item, scheduled))
             worker.require_running()
             show(number + 1)
         return [waiting.result() for waiting in under_way]

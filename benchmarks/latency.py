@@ -1,13 +1,14 @@
-"""From the broker's receipt of a click to its receipt of the recommendation, at parts of what one worker sustains.
+"""Latency from the broker's receipt of a click to its receipt of the recommendation, below the sustained rate.
 
-What it sustains is measured first, with backlogs in rounds (`benchmarks.harness.data`): every click is searched for.
-The second one counts, when caches are full and Kafka's code is compiled. Then clicks come in an open schedule: each
-has its moment, however long those before it take, so a stall counts for all clicks that meet it. The broker may get a
-click after its moment, most of all the first ones, which find a producer that is starting: "moment → recommendation"
-counts that, too. A click's answer is the first recommendation that takes it into account.
+The sustained rate is measured first, with backlogs in rounds (`benchmarks.harness.data`), so that every click is
+searched for. The second backlog counts, when caches are full and Kafka's code is compiled. Then clicks are sent in an
+open schedule: each has its scheduled time, however long those before it take, so that a stall counts for all clicks
+that it delays. The broker may receive a click after its scheduled time, above all the first ones, while the producer
+starts: "moment → recommendation" includes that. The answer to a click is the first recommendation that takes it into
+account.
 
-Searches alone, on the idle Milvus, stand beside it: for one user, to compare with single clicks on an idle system, for
-a full batch, and for as many users as a batch has at half the sustained rate, on average, to compare with that rate.
+For comparison, searches alone are measured on the idle Milvus: for one user, beside single clicks on an idle system;
+for a full batch; and for as many users as a batch has on average at half the sustained rate, beside that rate.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from producers.click_log import ClickLog
 
 #: Parts of the sustained rate, in percent.
 _PARTS = (10, 50, 80)
-#: Clicks a second of which none meets another.
-_IDLE = 2.0
-#: Searches alone, of each size.
+#: Clicks/s so few that none meets another.
+_IDLE_RATE = 2.0
+#: Number of searches alone, of each size.
 _SEARCHES = 20
 
 
@@ -46,9 +47,9 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
             return _search(servers, steady.site, shop, users)
 
         one, full = search(1), search(sizes["batch"])
-        paces = [_pace(servers, steady, "idle", _IDLE, sizes["seconds"])]
+        paces = [_run_paced(servers, steady, "idle", _IDLE_RATE, sizes["seconds"])]
         for part in _PARTS:
-            paces.append(_pace(servers, steady, f"at {part} %", steady.rate * part / 100, sizes["seconds"]))
+            paces.append(_run_paced(servers, steady, f"at {part} %", steady.rate * part / 100, sizes["seconds"]))
         idle, half = paces[0], paces[1 + _PARTS.index(50)]
         users = max(1, round(half.batch))
         same = search(users)
@@ -67,8 +68,16 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
     ]
 
 
-class Pace(NamedTuple):
-    """Clicks at one rate: seconds from each to its answer and behind its moment, and the mean size of a batch."""
+class PacedRun(NamedTuple):
+    """Clicks at one rate.
+
+    Attributes:
+        name: of the rate, for figures.
+        rate: clicks/s.
+        delays: (n,) seconds from each click to its answer.
+        lateness: (n,) seconds by which each click came after its scheduled time.
+        batch: mean number of clicks in a batch.
+    """
 
     name: str
     rate: float
@@ -86,14 +95,14 @@ class Pace(NamedTuple):
         ]
 
 
-def _pace(servers: BenchmarkServers, steady: Steady, name: str, rate: float, seconds: int) -> Pace:
+def _run_paced(servers: BenchmarkServers, steady: SustainedWorker, name: str, rate: float, seconds: int) -> PacedRun:
     servers.report(f"Sending {rate:.1f} clicks/s for {seconds} s")
     before = batch_counts(steady.worker)
     steady.site.send_clicks(steady.log, limit=max(1, round(rate * seconds)), rate=rate)
     steady.site.await_commits(steady.worker)
     batches, clicks = np.subtract(batch_counts(steady.worker), before)
     phase = steady.recorder.phase()
-    return Pace(name, rate, phase.delays(), phase.lateness(rate), float(clicks / batches))
+    return PacedRun(name, rate, phase.delays(), phase.lateness(rate), float(clicks / batches))
 
 
 def _alone(users: int, seconds: list[float]) -> list[Figure]:
@@ -101,30 +110,36 @@ def _alone(users: int, seconds: list[float]) -> list[Figure]:
 
 
 def _beyond(delays: FloatVector, search: list[float], quantile: int) -> float:
-    """By how much a percentile is longer than the median search; 0 if it is not."""
+    """Return by how many seconds a percentile exceeds the median search; 0 if it does not."""
     return max(0.0, float(np.percentile(delays, quantile) - np.median(search)))
 
 
-def _curve(quantile: int, paces: Sequence[Pace]) -> Curve:
+def _curve(quantile: int, paces: Sequence[PacedRun]) -> Curve:
     values = [1000 * float(np.percentile(pace.delays, quantile)) for pace in paces]
     return Curve(f"p{quantile}", "clicks/s", "ms", [pace.rate for pace in paces], values)
 
 
 def _search(servers: BenchmarkServers, site: BenchmarkSite, shop: Shop, users: int) -> list[float]:
-    """Seconds of searches for so many users, one after the other."""
-    asked = interests(shop, shop.rounds(), users).reshape(-1, shop.artifact.dim)
+    """Return the seconds of searches for `users` users, one after the other."""
+    queries = interests(shop, shop.rounds(), users).reshape(-1, shop.artifact.dim)
     limit = site.config.recall.top_k + site.config.history.length
     taken = []
     with index(servers, shop) as milvus:
         for _ in range(_SEARCHES):
             begin = time.monotonic()
-            milvus.search(asked, limit)
+            milvus.search(queries, limit)
             taken.append(time.monotonic() - begin)
     return taken
 
 
-class Steady(NamedTuple):
-    """A worker that answers a backlog at `rate` clicks/s, with what comes next: clicks to send, and a recorder."""
+class SustainedWorker(NamedTuple):
+    """A worker with its sustained rate.
+
+    Attributes:
+        log: clicks to send.
+        rate: clicks/s at which it answers a backlog.
+        recorder: of the phases that follow.
+    """
 
     site: BenchmarkSite
     worker: WorkerProgram
@@ -134,8 +149,8 @@ class Steady(NamedTuple):
 
 
 @contextmanager
-def sustained(servers: BenchmarkServers, shop: Shop, sizes: Sizes, agents: str) -> Iterator[Steady]:
-    """Have a worker with these agents answer backlogs of clicks in rounds, and keep it."""
+def sustained(servers: BenchmarkServers, shop: Shop, sizes: Sizes, agents: str) -> Iterator[SustainedWorker]:
+    """Measure the sustained rate of a worker with these agents, and keep it for the block."""
     traffic = shop.rounds()
     log = traffic.clicks()
     with benchmark_site(
@@ -144,12 +159,12 @@ def sustained(servers: BenchmarkServers, shop: Shop, sizes: Sizes, agents: str) 
         site.write_histories(traffic)
         recorder = Recorder(site)
         with site.worker("--agents", agents) as worker:
-            rate = warm_rate(site, worker, recorder, log, sizes["clicks"])
-            yield Steady(site, worker, log, rate, recorder)
+            rate = sustained_rate(site, worker, recorder, log, sizes["clicks"])
+            yield SustainedWorker(site, worker, log, rate, recorder)
 
 
-def warm_rate(site: BenchmarkSite, worker: WorkerProgram, recorder: Recorder, log: ClickLog, clicks: int) -> float:
-    """Clicks/s at which a worker answers the second of two backlogs of so many clicks."""
+def sustained_rate(site: BenchmarkSite, worker: WorkerProgram, recorder: Recorder, log: ClickLog, clicks: int) -> float:
+    """Return the clicks/s at which a worker answers the second of two backlogs of `clicks` clicks."""
     answer_backlog(site, [worker], recorder, log, clicks)
     return answer_backlog(site, [worker], recorder, log, clicks).rate()
 
@@ -157,7 +172,7 @@ def warm_rate(site: BenchmarkSite, worker: WorkerProgram, recorder: Recorder, lo
 def answer_backlog(
     site: BenchmarkSite, workers: Sequence[WorkerProgram], recorder: Recorder, log: ClickLog, clicks: int
 ) -> Phase:
-    """Have workers answer so many clicks, sent at once."""
+    """Send `clicks` clicks at full speed, and wait until the workers have answered them."""
     site.send_clicks(log, limit=clicks)
     for worker in workers:
         site.await_commits(worker)
@@ -166,7 +181,7 @@ def answer_backlog(
 
 SHARED = {"dim": 64}
 STANDALONE = {"items": 367_983, "users": 200_000, "clicks": 20_000, "batch": 256} | SHARED
-#: milvus-lite is Python and answers some hundred queries a second: small batches keep the answers coming.
+#: milvus-lite is Python and answers some hundred queries/s: small batches keep the answers coming.
 LITE = {"items": 2_000, "users": 200, "clicks": 500, "batch": 4} | SHARED
 BENCHMARK = Benchmark(
     run, {"standalone": STANDALONE | {"seconds": 60}, "lite": LITE | {"seconds": 20}}, True, True, True

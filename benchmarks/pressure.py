@@ -1,7 +1,8 @@
-"""More clicks than one worker sustains, for a while: what grows, what is lost, how long it takes to catch up.
+"""More clicks than one worker sustains, for a while: memory, lag, losses, and the time to catch up.
 
-Clicks come at twice the sustained rate, measured first. Memory is the worker's resident set, and lag is counted to the
-committed offset. At the end an audit recomputes every history from the clicks alone; a difference fails the benchmark.
+Clicks are sent at twice the sustained rate, which is measured first. Memory is the worker's resident set; lag is
+counted to the committed offset. At the end an audit recomputes every history from the clicks; a difference fails the
+benchmark.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from benchmarks.harness.report import Curve, Figure
 from benchmarks.harness.servers import STALL_TIMEOUT_S, BenchmarkServers
 from benchmarks.harness.site import BenchmarkSite, benchmark_site
 from benchmarks.harness.usage import memory_bytes
-from benchmarks.latency import LITE, STANDALONE, warm_rate
+from benchmarks.latency import LITE, STANDALONE, sustained_rate
 from embedded.program import WorkerProgram
 from streams.tools.audit import audit_kafka
 
-#: Seconds between two looks at memory and lag.
-_EVERY = 0.5
+#: Seconds between two measurements of memory and lag.
+_INTERVAL_S = 0.5
 _MIB = 2**20
 
 
@@ -41,7 +42,7 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
         ) as site,
     ):
         with site.worker("--agents", "clicks") as worker:
-            most = warm_rate(site, worker, Recorder(site), log, sizes["clicks"])
+            most = sustained_rate(site, worker, Recorder(site), log, sizes["clicks"])
             rate, stop = 2 * most, threading.Event()
             servers.report(f"Sending {rate:.1f} clicks/s for {sizes['seconds']} s")
             with ThreadPoolExecutor(1) as thread:
@@ -78,7 +79,7 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
 def _watch(
     site: BenchmarkSite, worker: WorkerProgram, begin: float, sent: Callable[[], bool]
 ) -> list[tuple[float, int, int, bool]]:
-    """(seconds, bytes, lag, whether all is sent) until everything is sent and answered."""
+    """Return (seconds, memory in bytes, lag, whether all is sent), repeatedly until all is sent and answered."""
     seen: list[tuple[float, int, int, bool]] = []
     moved = time.monotonic()
     while True:
@@ -92,7 +93,7 @@ def _watch(
             return seen
         if time.monotonic() - moved > STALL_TIMEOUT_S:
             raise BenchmarkError(f"the lag has been {lag} clicks for {STALL_TIMEOUT_S:.0f} s")
-        time.sleep(_EVERY)
+        time.sleep(_INTERVAL_S)
 
 
 BENCHMARK = Benchmark(

@@ -1,6 +1,6 @@
-"""How fast the producers write to Kafka, each message acknowledged: a catalogue's item vectors, and replayed clicks.
+"""Rates of the producers, with every message acknowledged: a catalogue's item vectors, and replayed clicks.
 
-Nothing reads the topics meanwhile. The rate runs from the connection to the last acknowledgement, encoding included.
+Nothing reads the topics. The time runs from the connection to the last acknowledgement and includes encoding.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _publish(servers: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Re
     sender.connect()
     with progress_bar(sizes["items"], "items") as show:
         report = send_all(sender, item_messages(artifact), lambda report: show(report.delivered))
-    return _whole(report)
+    return _require_complete(report)
 
 
 def _replay(servers: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Report:
@@ -44,12 +44,12 @@ def _replay(servers: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Rep
     servers.report(f"Replaying {sizes['clicks']:,} clicks")
     with progress_bar(sizes["clicks"], "clicks") as show:
         report = replay(log, site.replay, clicks_sender(site.replay), lambda report: show(report.delivered))
-    return _whole(report)
+    return _require_complete(report)
 
 
-def _whole(report: Report) -> Report:
+def _require_complete(report: Report) -> Report:
     if report.failed:
-        raise BenchmarkError(f"Kafka did not take {report.failed} messages: {report.reasons.most_common(1)}")
+        raise BenchmarkError(f"{report.failed} messages were not delivered: {report.reasons.most_common(1)}")
     return report
 
 

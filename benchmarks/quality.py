@@ -1,6 +1,6 @@
-"""Trains and measures variants of the model on real data, beside the best figures known.
+"""Quality of variants of the model on real data, beside the best known figures.
 
-The real splits are read through MINDSTREAM_DATA and are no part of the project.
+The real splits are in the folder MINDSTREAM_DATA and not part of the project.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from producers.synthetic import Shape, generate
 FOLDER = ROOT / ".mindstream" / "quality"
 DATA = "../shared/data"
 CONFIGS = "configs"
-#: Percent, seen items kept but for the last one; how the table is headed.
+#: Figures in percent, with seen items kept except in the last one → heads of the table.
 FIGURES = {"recall@20": "R@20", "recall@50": "R@50", "hit_rate@50": "HR@50", "ndcg@50": "NDCG@50",
            "unseen_recall@50": "R@50 unseen"}  # fmt: skip
-#: What decides, with its reference beside it.
-JUDGED = "recall@50"
-#: Real ones, and users with four of 80 disjoint tastes each, clicks interleaved, that the project generates.
+#: The figure that decides, printed with its reference.
+DECIDING = "recall@50"
+#: Real splits, and a generated one: users with four of 80 disjoint tastes each, whose clicks are interleaved.
 SPLITS = ("ml-1m", "video-games")
 GENERATED = "generated"
 SHAPE = Shape(users=8000, items=4000, clicks=240_000, tastes=80, tastes_per_user=4, drift=0.0)
-#: Test users, percent: the best that we know of, figure by figure, of one vector with the same care and of four nearly
-#: equal interests, and MIND as published, trained with public code (Tokkiu/REMI, commit ad5af060); all of them measured
-#: in PyTorch with the same protocol.
+#: Percent, on test users. "best": for each figure the best that we know, of one vector trained with equal care and of
+#: four nearly equal interests. "published": MIND as published, trained with public code (Tokkiu/REMI, commit ad5af060).
+#: All were measured in PyTorch with the same protocol.
 REFERENCES = {
     "ml-1m": {"best": {"recall@20": 17.74, "recall@50": 31.02, "hit_rate@50": 94.5, "ndcg@50": 24.15,
                        "unseen_recall@50": 35.97},
@@ -51,20 +51,20 @@ REFERENCES = {
                     "published": {"recall@20": 9.50, "recall@50": 15.3, "hit_rate@50": 26.0, "ndcg@50": 6.50,
                                   "unseen_recall@50": 15.65}},
 }  # fmt: skip
-#: Training on one vector, the mean of the history, which takes about half of the time, and routing afterwards.
+#: Training on one vector, the mean of the history, which takes about half the time, and routing afterwards.
 ON_THE_MEAN = (
     "loss.readout=mean",
     "network.routing_map=identity",
     "network.routing_temperature=0.5",
     "network.residual=1",
 )
-#: Name → configuration file and what is set beside it.
+#: Name → configuration file, and overrides.
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "default": ("mind.yaml", ()),
     "one vector": ("one-vector.yaml", ()),
     "published": ("mind-paper.yaml", ()),
-    # What the reference was measured with: on data other than books that code has no layer after the capsules, its
-    # softmax runs over the clicks, and its first embeddings have this length.
+    # The settings of the reference: on data other than books that code has no layer after the capsules, its softmax is
+    # over the clicks, and its initial embeddings have this length.
     "published, public code": (
         "mind-paper.yaml",
         (
@@ -189,23 +189,27 @@ def main(
 
 
 def generate_split() -> None:
-    """Writes FOLDER/generated-split like the real ones."""
-    made = generate(SHAPE, seed=1)
+    """Write FOLDER/generated-split in the format of the real ones."""
+    generated = generate(SHAPE, seed=1)
     folder = FOLDER / f"{GENERATED}-split"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, part in (("train", made.user % 10 < 8), ("valid", made.user % 10 == 8), ("test", made.user % 10 == 9)):
-        rows = np.column_stack([column[part] for column in (made.user, made.item, made.order)])
+    for name, part in (
+        ("train", generated.user % 10 < 8),
+        ("valid", generated.user % 10 == 8),
+        ("test", generated.user % 10 == 9),
+    ):
+        rows = np.column_stack([column[part] for column in (generated.user, generated.item, generated.order)])
         with lzma.open(folder / f"{name}.csv.xz", "wt", preset=0) as file:
             np.savetxt(file, rows, fmt="%d", delimiter=",")
 
 
 def run(task: Task, data: Path, on: str, overrides: Iterable[str]) -> dict[str, Any]:
-    """Trains with early stopping on the valid users, then measures the users asked for."""
+    """Train with early stopping on the valid users, then measure the users `on`, "valid" or "test"; return figures."""
     split = (FOLDER if task.split == GENERATED else data) / f"{task.split}-split"
     folder = FOLDER / f"{task.split}-{task.variant}-{task.seed}".replace(" ", "-").replace(",", "")
     file, changed = VARIANTS[task.variant]
     settings = [*overrides, *changed, f"training.seed={task.seed}", f"data.valid_paths=[{split / 'valid.csv.xz'}]"]
-    settings += [f"output.runs={FOLDER / 'runs' / folder.name}"]  # two may start in the same second
+    settings += [f"output.runs={FOLDER / 'runs' / folder.name}"]  # two runs may start in the same second
     train = ["model.train", "-c", f"{CONFIGS}/{file}", "--data", str(split / "train.csv.xz"), "--out", str(folder)]
     begin = time.monotonic()
     _python([*train, *(part for setting in settings for part in ("--set", setting))])
@@ -228,16 +232,18 @@ def run(task: Task, data: Path, on: str, overrides: Iterable[str]) -> dict[str, 
 
 
 def beats(results: dict[Task, dict[str, Any]]) -> bool:
-    """Whether the default's mean recall@50 reaches the best reference on each split that it was measured on."""
+    """Return whether the default's mean recall@50 reaches the best reference on each split that was measured."""
     for split in SPLITS:
-        found = [result[JUDGED] for task, result in results.items() if (task.variant, task.split) == ("default", split)]
-        if found and mean(found) < REFERENCES[split]["best"][JUDGED]:
+        found = [
+            result[DECIDING] for task, result in results.items() if (task.variant, task.split) == ("default", split)
+        ]
+        if found and mean(found) < REFERENCES[split]["best"][DECIDING]:
             return False
     return True
 
 
 def _python(arguments: Sequence[str]) -> str:
-    # One thread each: small products gain nothing from a second one, and two trainings run side by side.
+    # One thread each: small products gain nothing from a second one, and two trainings run at the same time.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -273,10 +279,10 @@ def _line(task: Task, results: Sequence[dict[str, Any]]) -> str:
 
 
 def _beside(split: str, results: Sequence[dict[str, Any]]) -> str:
-    """The judged figure and its best reference, which is one of test users."""
+    """Return the deciding figure beside its best reference, which is for test users."""
     if split not in REFERENCES:
         return ""
-    found, best = mean(result[JUDGED] for result in results), REFERENCES[split]["best"][JUDGED]
+    found, best = mean(result[DECIDING] for result in results), REFERENCES[split]["best"][DECIDING]
     return f"{found:.2f} / {best:.2f} = {found / best:.3f} ×"
 
 

@@ -1,11 +1,11 @@
-"""How fast, and in how much memory, a click file of AmazonBook's size becomes training arrays.
+"""Speed and memory of reading a click file of AmazonBook's size into training arrays.
 
     plain, .gz, .xz       numbers as user ids
     text user ids         plain
-    malformed lines       plain; spread over the whole file, left out and counted
+    malformed lines       plain; spread over the file, skipped and counted
 
-Each file is read in a process of its own, which imports nothing but the reader. Seconds are those of reading, unpacking
-included; memory is the peak of the whole process, with Python and NumPy.
+Each file is read in a process of its own, which imports only the reader. The time includes decompression; memory is the
+peak of the whole process, Python and NumPy included.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     folder = servers.folder / "reader"
     folder.mkdir(parents=True)
     servers.report(f"Generating {C:,} clicks of {U:,} users")
-    made = generate(Shape(U, N, C, tastes=tastes, tastes_per_user=min(3, tastes), drift=0.0))
+    generated = generate(Shape(U, N, C, tastes=tastes, tastes_per_user=min(3, tastes), drift=0.0))
     figures: list[Figure] = []
-    for what, name, clicks, malformed in _variants(made, min(sizes["malformed"], C)):
+    for what, name, clicks, malformed in _variants(generated, min(sizes["malformed"], C)):
         path = folder / name
         servers.report(f"Writing and reading {name}: {what}")
         write_clicks(clicks, str(path))
@@ -51,22 +51,24 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     return figures
 
 
-def _variants(made: SyntheticClicks, malformed: int) -> Iterator[tuple[str, str, SyntheticClicks, int]]:
-    """What is special, file name, clicks, malformed lines among them."""
-    yield "plain", "clicks.csv", made, 0
-    yield ".gz", "clicks.csv.gz", made, 0
-    yield ".xz", "clicks.csv.xz", made, 0
-    names = np.array([f"A{user:013}" for user in range(len(made.drifts))])  # as long as Amazon's ids
-    yield "text user ids", "text.csv", replace(made, user=names[made.user]), 0
-    item = made.item.copy()
+def _variants(generated: SyntheticClicks, malformed: int) -> Iterator[tuple[str, str, SyntheticClicks, int]]:
+    """Yield description, file name, clicks, and the number of malformed lines among them."""
+    yield "plain", "clicks.csv", generated, 0
+    yield ".gz", "clicks.csv.gz", generated, 0
+    yield ".xz", "clicks.csv.xz", generated, 0
+    names = np.array([f"A{user:013}" for user in range(len(generated.drifts))])  # as long as Amazon's ids
+    yield "text user ids", "text.csv", replace(generated, user=names[generated.user]), 0
+    item = generated.item.copy()
     item[np.linspace(0, len(item) - 1, malformed, dtype=np.int64)] = 0  # id 0 is padding
-    yield f"{malformed:,} malformed lines", "malformed.csv", replace(made, item=item), malformed
+    yield f"{malformed:,} malformed lines", "malformed.csv", replace(generated, item=item), malformed
 
 
 def _measure(what: str, path: Path, lines: int, malformed: int) -> list[Figure]:
     result = run_isolated(_PROGRAM, str(path))
     if (result["clicks"], result["malformed"]) != (lines - malformed, malformed):
-        raise BenchmarkError(f"{path.name} has {lines} lines, {malformed} of them malformed; the reader found {result}")
+        raise BenchmarkError(
+            f"{path.name} has {lines} lines, {malformed} of them malformed; the reader returned {result}"
+        )
     seconds = cast("float", result["seconds"])
     return [
         Figure(f"{what}, reading", seconds, "s"),

@@ -1,8 +1,8 @@
-"""How fast a worker that lost its disk has its users' histories back from the changelog.
+"""Time to restore users' histories from the changelog, for a worker that lost its disk.
 
-The topic holds one record for each user, with a full window of 20 clicks, as after compaction. It is restored into an
-empty store, in a process of its own, by the code of a take-over; then once more, with nothing left to do. Seconds are
-those of the take-over; memory is the peak of the whole process, with Python, and its CPU time that of all its threads.
+The topic has one record per user, with a full window of 20 clicks, as after compaction. It is restored into an empty
+store, in a process of its own, by the code that acquires partitions; then once more, with nothing left to do. Memory is
+the peak of the whole process, Python included; CPU time is that of all its threads.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from streams.kafka.topics import changelog_topic
 from streams.messages.clicks import user_key
 from streams.ports import Output
 
-#: Clicks in each history: the window of the shipped model.
+#: Clicks per history: the window of the shipped model.
 _LENGTH = 20
 #: Histories sent at a time.
-_SENT = 20_000
+_CHUNK = 20_000
 _PROGRAM = """
 import logging, pathlib, sys, time
 from configs.loader import load_worker
@@ -76,14 +76,14 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
 
 
 def _fill(site: BenchmarkSite, topic: str, users: int, items: int) -> int:
-    """Returns the bytes of one record."""
+    """Write the histories and return the size of one record in bytes."""
     rng = np.random.default_rng(0)
     producer = KafkaRecordProducer(site.config.kafka, site.config.topics.max_message_bytes)
     partitions, size = site.config.topics.partitions, 0
     with progress_bar(users, "histories") as show:
-        for begin in range(0, users, _SENT):
+        for begin in range(0, users, _CHUNK):
             outputs = []
-            for user in range(begin, min(users, begin + _SENT)):
+            for user in range(begin, min(users, begin + _CHUNK)):
                 partition = user % partitions
                 history = History(partition, user, rng.integers(1, items + 1, _LENGTH)).to_bytes()
                 outputs.append(Output(topic, user_key(user), history, partition))

@@ -1,14 +1,14 @@
-"""How throughput, CPU time and memory grow with items, users, top-k, history length and number of workers.
+"""Throughput, CPU time and memory by items, users, top-k, history length and number of workers.
 
-One thing is changed at a time. Workers own their partitions before the clicks come; the clicks come in rounds, so that
-each is searched for, and as two backlogs, of which the second counts. Memory is the resident set at the end, of the
-largest worker where there are several; that of a worker includes the pages of the item matrix that it has touched,
-which processes share. The workers, Kafka and Milvus share the machine: a second worker adds what the first one leaves
+One value is changed at a time. Workers own their partitions before the clicks are sent; the clicks are in rounds, so
+that each is searched for, and form two backlogs, of which the second counts. Memory is the resident set at the end, of
+the largest worker if there are several; that of a worker includes the pages of the item matrix that it has read, which
+processes share. The workers, Kafka and Milvus share the machine: a second worker can only use what the first leaves
 idle.
 
-Milvus keeps memory of what it did before. So each number of items and each length of the history, which are models of
-their own, finds one that has just been started and is empty (unless MINDSTREAM_MILVUS names one); the other points
-follow the base on the same one, and their memory of Milvus holds what they left there.
+Milvus does not release all memory of earlier work. So each number of items and each length of the history, which need
+models of their own, gets a new, empty Milvus (unless MINDSTREAM_MILVUS names one); the other points use that of the
+base, one after the other, and their memory of Milvus includes that of the points before.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from benchmarks.harness.usage import cpu_seconds, memory_bytes
 from benchmarks.latency import answer_backlog
 from model.artifact import Artifact
 
-#: What is changed → the values beside the base, as parts or multiples of it; the size "values" says how many of each,
-#: the last ones first.
+#: Parameter → values to measure beside the base, as multiples of it. The size "values" is how many of them, from the
+#: end.
 _VALUES: Mapping[str, Sequence[float]] = {
     "items": (5, 18.4),
     "users": (0.2, 5),
@@ -46,7 +46,7 @@ class Point:
 
     Attributes:
         rate: clicks/s.
-        worker_cpu, milvus_cpu: seconds for 1,000 clicks; of all workers.
+        worker_cpu, milvus_cpu: CPU seconds per 1,000 clicks; of all workers.
         worker_memory, milvus_memory: bytes; of one worker.
         disk: bytes of the history stores.
     """
@@ -59,13 +59,13 @@ class Point:
     disk: int
 
 
-#: What takes memory or disk → its bytes.
+#: User of memory or disk → its bytes.
 _MEMORY: Mapping[str, Callable[[Point], int]] = {
     "memory of a worker": lambda point: point.worker_memory,
     "memory of Milvus": lambda point: point.milvus_memory,
     "histories on disk": lambda point: point.disk,
 }
-#: By how much what of these grows with which of `_VALUES`.
+#: Slopes to report: growth with a parameter, of a user of memory or disk.
 _SLOPES = (
     ("items", "memory of a worker"),
     ("items", "memory of Milvus"),
@@ -89,7 +89,7 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
 
 
 def slope(by: str, what: str, points: Mapping[tuple[str, int], Point]) -> Figure:
-    """What a million more of it take, from the smallest number to the largest."""
+    """Return the growth of memory or disk `what` per million of `by`, from the smallest number to the largest."""
     series = sorted(value for name, value in points if name == by)
     few, many = series[0], series[-1]
     grown = _MEMORY[what](points[by, many]) - _MEMORY[what](points[by, few])
@@ -111,7 +111,7 @@ def _points(servers: BenchmarkServers, sizes: Sizes, base: Mapping[str, int]) ->
         for what in changed:
             yield what, base[what], point
         for users in changed["users"]:
-            # The artifact stays: users say only which of its items are clicked.
+            # The artifact stays the same: users only decide which of its items are clicked.
             traffic = shop(base["items"], users, base["history"]).rounds()
             yield "users", users, _measure(servers, sizes, ordinary.artifact, traffic)
         for top_k in changed["top-k"]:

@@ -1,9 +1,8 @@
 """Training speed on a table of AmazonBook's size, beside the same model with dense gradients and a dense Adam.
 
-Batches are drawn and trained on as in a run, one after the other: the reader's share of the time is printed. The dense
-model has the same network and loss; only the way from items to vectors and back is Paddle's usual one, an embedding
-with a dense gradient and an Adam that passes over the whole table. Steps of both alternate, so that other work on the
-machine slows them alike.
+Batches are drawn and trained on as in a run, one after the other; the share of the time for drawing is printed. The
+dense model has the same network and loss, but Paddle's usual embedding, with a dense gradient and an Adam that updates
+the whole table. Steps of both alternate, so that other work on the machine slows both equally.
 
 Published, for a batch of 128 with 1,280 negatives on this table: PaddleRec 359 samples/s on a CPU (its README, 1,000
 batches in 356 s); the public PyTorch code of REMI 394 as shipped, 1,430 with a fused Adam (measured on two cores).
@@ -26,7 +25,7 @@ from configs.schema import TrainConfig
 from model.data.clicks import Clicks
 from model.training.sampling import Batch, Sampler
 
-#: Larger than any noise of the clock, and few enough for a minute in all.
+#: Steps that are not measured: the first ones allocate memory and compile.
 WARM_UP = 3
 VARIANTS = {
     "default": (FOLDER / "mind.yaml", ()),
@@ -108,13 +107,13 @@ def _dense_step(config: TrainConfig, items: int, sampler: Sampler) -> Callable[[
         loss.backward()
         adam.step()
         adam.clear_grad()
-        table[0].numpy()  # a GPU may still be at it
+        table[0].numpy()  # waits for a GPU
 
     return step
 
 
 def _clicks(sizes: Sizes) -> Clicks:
-    """Users with 5 to 24 clicks on items of a popularity that falls as 1 / rank."""
+    """Return users with 5 to 24 clicks each, on items whose popularity is proportional to 1 / rank."""
     rng = np.random.default_rng(0)
     offsets = np.concatenate([[0], np.cumsum(rng.integers(5, 25, sizes["users"]))]).astype(np.int64)
     cumulated = np.cumsum(1 / np.arange(1, sizes["items"] + 1))

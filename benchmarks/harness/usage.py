@@ -1,4 +1,4 @@
-"""CPU time and memory of processes, and what a worker's metrics say of its batches."""
+"""CPU time and memory of processes, and a worker's metrics of its batches."""
 
 from __future__ import annotations
 
