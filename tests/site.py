@@ -7,12 +7,13 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.harness.data import random_artifact
+from configs.errors import TransientError
 from embedded.deployment import WORKER, Deployment
 from embedded.instance import CHECKOUT
 from embedded.program import WorkerProgram
@@ -21,6 +22,7 @@ from streams.kafka.reading import read_to_end
 from streams.kafka.topics import HEADER_BYTES
 from streams.messages.clicks import Click, encode_click, user_key
 from streams.messages.items import Item, encode_item
+from streams.messages.recommendations import Recommendation, decode_recommendation
 from streams.milvus.index import MilvusIndex
 from streams.ports import Message, Output
 
@@ -30,6 +32,7 @@ PATIENCE = 90.0
 
 
 def wait_for(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
+    """Wait until a condition is true; fail after `patience` seconds, naming what was waited for."""
     deadline = time.monotonic() + patience
     while not condition():
         assert time.monotonic() < deadline, f"waited {patience:.0f} s for {what}"
@@ -77,32 +80,45 @@ class Site(Deployment):
         return MilvusIndex(self.config.milvus, self.artifact.model_version, self.artifact.dim, create=create)
 
     def fill_index(self) -> None:
-        """Put the artifact's items into Milvus directly."""
+        """Write the artifact's items into Milvus directly."""
         index = self.index(create=True)
         index.upsert(self.artifact.item_ids, np.asarray(self.artifact.item_vectors))
         wait_for(lambda: index.describe().count == len(self.artifact.item_ids), "the items in Milvus")
         index.close()
 
     def click(self, user: int | str, item: int) -> Output:
+        """Return the message of a click, made now."""
         value = encode_click(Click(user, item, time.time()))
         return Output(self.config.topics.clicks, user_key(user), value)
 
     def item(self, item_id: int, vector: np.ndarray | None, version: str | None = None) -> Output:
+        """Return the message of an item, of the artifact's version unless another is given; None removes the item."""
         value = None
         if vector is not None:
             value = encode_item(Item(item_id, vector, version or self.artifact.model_version))
         return Output(self.config.topics.items, str(item_id).encode(), value)
 
+    def drop_index(self) -> None:
+        """Drop the collection; skip it if Milvus is unavailable, because the server ends with the session."""
+        with suppress(TransientError):
+            index = self.index(create=True)
+            index.drop()
+            index.close()
+
+    def recommendations(self) -> list[Recommendation]:
+        """Return all recommendations so far."""
+        return [decode_recommendation(m.value or b"") for m in self.messages(self.config.topics.recommendations)]
+
     def messages(self, topic: str) -> list[Message]:
         return [record.message for record in read_to_end(self.config.kafka, topic)]
 
     def dead_letters(self) -> list[tuple[Message, dict[str, str]]]:
-        """Dead letters with their headers as text."""
+        """Return dead letters with their headers as text."""
         found = read_to_end(self.config.kafka, self.config.topics.dead_letters, headers=True)
         return [(m, {name: value.decode() for name, value in headers.items()}) for m, headers, _ in found]
 
     def run(self, *arguments: str, sections: Collection[str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run one of our commands to its end."""
+        """Run one of our commands to its end; `sections` as for `command`."""
         command = self.command(*arguments, sections=sections)
         return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False)
 
@@ -117,6 +133,6 @@ class Site(Deployment):
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment without the variables that point at servers."""
+    """Return the environment with these variables, and without others that point at servers."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MINDSTREAM_")}
     return kept | changes
