@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.report import ROOT, Curve, Figure, Provenance, Result, to_json
+from configs.cli import Command
 
 if TYPE_CHECKING:
     from benchmarks.harness.benchmark import Benchmark
@@ -50,11 +52,11 @@ Examples:
 
 \b
 The servers are embedded ones (python -m embedded --help), unless MINDSTREAM_KAFKA or MINDSTREAM_MILVUS name others.
-Exit status: 0 all measured; 1 a benchmark could not be finished; 130 interrupted.
+Exit status: 0 all measured; 1 a benchmark could not be finished; 75 Kafka or Milvus is unavailable; 130 interrupted.
 """.format(names="\n".join(f"  {name:10} {title}" for name, title in NAMES.items()))
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, epilog=EPILOG)
 @click.argument("names", nargs=-1, type=click.Choice(list(NAMES)), metavar="[NAME]...")
 @click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there, too.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curves there: .png, .svg.")
@@ -88,7 +90,7 @@ def main(
         measure(chosen, path, plot, milvus, overrides, folder)
     except KeyboardInterrupt:
         click.echo("Interrupted; the servers are stopped.", err=True)
-        sys.exit(130)
+        raise
 
 
 def measure(
@@ -102,12 +104,9 @@ def measure(
     """Run benchmarks one after the other; what is finished is printed, written and drawn at once.
 
     Raises:
-        click.ClickException: a benchmark could not be finished.
+        MindstreamError: a benchmark could not be finished.
     """
-    from benchmarks.harness.errors import BenchmarkError
     from benchmarks.harness.servers import BenchmarkServers
-    from configs.errors import MindstreamError
-    from embedded.errors import EmbeddedError
     from embedded.standalone import best_flavour
 
     run = Provenance.capture(shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
@@ -120,22 +119,19 @@ def measure(
         _check_plot(plot, benchmarks)
     click.echo(run.to_text())
     results: list[Result] = []
-    try:
-        _write(path, run, results)  # a path that cannot be written is found now, not after minutes
-        with BenchmarkServers(folder, kind, lambda text: click.echo(f"  {text}", err=True)) as servers:
-            for name, benchmark in benchmarks.items():
-                click.echo(f"▸ {name}: {NAMES[name]}", err=True)
-                before = os.getloadavg()[0]
-                found = benchmark.run(servers, sizes[name])
-                figures = [one for one in found if isinstance(one, Figure)]
-                curves = [one for one in found if isinstance(one, Curve)]
-                loads = before, os.getloadavg()[0]
-                results.append(Result(name, benchmark.servers(kind), sizes[name], figures, *loads, curves))
-                click.echo(f"\n{results[-1].to_text()}")
-                _write(path, run, results)
-                _draw(plot, results)
-    except (BenchmarkError, EmbeddedError, MindstreamError) as error:
-        raise click.ClickException(str(error)) from None
+    _write(path, run, results)  # a path that cannot be written is found now, not after minutes
+    with BenchmarkServers(folder, kind, lambda text: click.echo(f"  {text}", err=True)) as servers:
+        for name, benchmark in benchmarks.items():
+            click.echo(f"▸ {name}: {NAMES[name]}", err=True)
+            before = os.getloadavg()[0]
+            found = benchmark.run(servers, sizes[name])
+            figures = [one for one in found if isinstance(one, Figure)]
+            curves = [one for one in found if isinstance(one, Curve)]
+            loads = before, os.getloadavg()[0]
+            results.append(Result(name, benchmark.servers(kind), sizes[name], figures, *loads, curves))
+            click.echo(f"\n{results[-1].to_text()}")
+            _write(path, run, results)
+            _draw(plot, results)
 
 
 def load(name: str) -> Benchmark:
@@ -149,7 +145,7 @@ def _write(path: Path | None, run: Provenance, results: Sequence[Result]) -> Non
     try:
         path.write_text(to_json(run, results), encoding="utf-8")
     except OSError as error:
-        raise click.ClickException(f"{path}: cannot be written: {error.strerror}") from None
+        raise BenchmarkError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _check_plot(path: Path, benchmarks: Mapping[str, Benchmark]) -> None:

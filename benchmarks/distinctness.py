@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 from matplotlib.axes import Axes
 
+from configs.cli import Command
 from model.artifact import Artifact
 from model.data.users import read_users
 from model.evaluation.measure import evaluate
@@ -28,7 +29,7 @@ Example:
 """
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, epilog=EPILOG)
 @click.option("--artifact", "folder", required=True, type=click.Path(path_type=Path), help="A trained model.")
 @click.option("--test", "paths", required=True, multiple=True, type=click.Path(path_type=Path), help="Users.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the curve.")
@@ -67,4 +68,4 @@ def _draw(axes: Axes, points: list[tuple[float, float]], label: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="python -m benchmarks.distinctness")

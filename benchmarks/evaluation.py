@@ -20,18 +20,18 @@ from benchmarks.harness.servers import BenchmarkServers
 _PROGRAM = """
 import json, sys, time
 import numpy as np
+from configs.cli import progress_bar
 from model.artifact import Artifact
 from model.data.clicks import Clicks, Holdout
 from model.evaluation.measure import measure
-from model.evaluation.report import progress_bar
 artifact, sizes = Artifact.load(sys.argv[1]), json.loads(sys.argv[2])
 rng, U, N = np.random.default_rng(0), sizes["users"], sizes["items"]
 def clicks(n):
     return Clicks(np.arange(U), np.arange(U + 1) * n, rng.integers(1, N + 1, U * n))
 users = Holdout(clicks(sizes["seen"]), clicks(5))
 begin, cpu = time.perf_counter(), time.process_time()
-with progress_bar(U, "users") as show:
-    measure(artifact, users, (20, 50), seed=0, report=show)
+with progress_bar(U, "users") as bar:
+    measure(artifact, users, (20, 50), seed=0, report=bar.advance)
 found = {"seconds": time.perf_counter() - begin, "cpu": time.process_time() - cpu}
 """
 

@@ -19,9 +19,9 @@ from benchmarks.harness.data import Shop
 from benchmarks.harness.report import Figure, percentiles
 from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.latency import LITE, STANDALONE, sustained
+from configs.cli import progress_bar
 from embedded.new_items import FIND_TIMEOUT_S, NewItems
 from embedded.program import WorkerProgram
-from producers.cli import progress_bar
 
 #: Items/s. Each is searched for until it is found, so several may be searched for; all of them if none is found.
 _RATE = 5

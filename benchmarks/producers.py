@@ -13,10 +13,10 @@ from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.report import Figure
 from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.harness.site import BenchmarkSite, benchmark_site
-from producers.cli import progress_bar
+from configs.cli import progress_bar
 from producers.items import item_messages, items_sender
 from producers.replay import clicks_sender, replay
-from producers.sender import Report, send_all
+from producers.sender import SendReport, send_all
 
 
 def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
@@ -29,7 +29,7 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     ]
 
 
-def _publish(servers: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Report:
+def _publish(servers: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> SendReport:
     artifact = random_artifact(servers.folder / "producers", sizes["items"], sizes["dim"])
     servers.report(f"Publishing {sizes['items']:,} items")
     sender = items_sender(site.replay)
@@ -39,7 +39,7 @@ def _publish(servers: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Re
     return _require_complete(report)
 
 
-def _replay(servers: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Report:
+def _replay(servers: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> SendReport:
     log = click_log(sizes["clicks"], sizes["users"], items=min(5_000, sizes["items"]))
     servers.report(f"Replaying {sizes['clicks']:,} clicks")
     with progress_bar(sizes["clicks"], "clicks") as show:
@@ -47,7 +47,7 @@ def _replay(servers: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> Rep
     return _require_complete(report)
 
 
-def _require_complete(report: Report) -> Report:
+def _require_complete(report: SendReport) -> SendReport:
     if report.failed:
         raise BenchmarkError(f"{report.failed} messages were not delivered: {report.reasons.most_common(1)}")
     return report

@@ -22,7 +22,9 @@ from typing import Any
 import click
 import numpy as np
 
+from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.report import ROOT, Provenance
+from configs.cli import Command
 from producers.synthetic import Shape, generate
 
 #: Ignored by git.
@@ -136,7 +138,7 @@ Variants: {", ".join(VARIANTS)}.
 """
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, epilog=EPILOG)
 @click.argument("variants", nargs=-1, type=click.Choice(list(VARIANTS)), metavar="[VARIANT]...")
 @click.option(
     "--split", "splits", multiple=True, type=click.Choice([*SPLITS, GENERATED]), help="Default: the real ones."
@@ -249,7 +251,7 @@ def _python(arguments: Sequence[str]) -> str:
         [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise click.ClickException(f"python -m {shlex.join(arguments)}: {(done.stderr or done.stdout).strip()[-2000:]}")
+        raise BenchmarkError(f"python -m {shlex.join(arguments)}: {(done.stderr or done.stdout).strip()[-2000:]}")
     return done.stdout
 
 
@@ -287,4 +289,4 @@ def _beside(split: str, results: Sequence[dict[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="python -m benchmarks.quality")

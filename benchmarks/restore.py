@@ -19,7 +19,7 @@ from benchmarks.harness.isolated import run_isolated
 from benchmarks.harness.report import Figure
 from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.harness.site import BenchmarkSite, benchmark_site
-from producers.cli import progress_bar
+from configs.cli import progress_bar
 from streams.history import History
 from streams.kafka.producer import KafkaRecordProducer
 from streams.kafka.topics import changelog_topic

@@ -1,21 +1,23 @@
 """The base of all errors that this project raises on purpose, and the exit statuses of all its programs.
 
-MindstreamError        each has the exit status that a program ends with when it reaches the command line
+MindstreamError        an error that reaches the command line ends the program with the exit status of its class
 ├── TransientError     Milvus or Kafka is unavailable      75  retried with back-off; nothing is committed meanwhile
-├── FatalError         the process cannot work like this   78  the start is refused; the message names the remedy
+├── FatalError         the configuration cannot work       78  the start is refused; the message names the remedy
 │   └── ConfigError    a wrong or unknown setting          78  names the file, the key and the remedy
-└── InputError         what was given cannot be used        1  a file, an artifact, a message; names the remedy
+└── InputError         input that cannot be used            1  a file, an artifact, a message; names the remedy
 
 Exit statuses of all programs; supervisors may restart after 69, 70 and 75:
 
 0    success, or stopped as requested (worker)
 1    invalid input, undelivered messages, or a failed audit
 2    the command line is wrong
+3    no embedded server runs (`python -m embedded env` and `status`)
 69   the worker stalled: messages waited and nothing was committed (EX_UNAVAILABLE)
 70   a defect of this software (EX_SOFTWARE); the log has the traceback
 75   Kafka or Milvus is unavailable, or was for longer than the retry budget (EX_TEMPFAIL)
 78   the configuration cannot work, or Kafka or Milvus refuses this client (EX_CONFIG); the message names the remedy
-130, 143   stopped by SIGINT, SIGTERM (tools and producers)
+130  stopped by SIGINT (tools and producers; a worker ends with 0)
+143  stopped by SIGTERM (training and producers)
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ EXIT_STALLED = 69
 EXIT_DEFECT = 70
 EXIT_TRANSIENT = 75
 EXIT_CONFIG = 78
+EXIT_INTERRUPTED = 130
 
 
 class MindstreamError(Exception):

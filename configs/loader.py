@@ -1,8 +1,8 @@
-"""Reads the YAML files of this folder, the only place with defaults, into typed, frozen settings.
+"""Load the YAML files of this folder, the only place with defaults, into typed, frozen settings.
 
-Layers, later ones win: the shipped files of this folder, the file given with ``-c`` (it needs only the keys that it
-changes), environment variables, ``--set key=value``. Every layer is checked: an unknown or wrong key raises
-`ConfigError`, which names the layer, the key and the remedy.
+Layers; later ones override earlier ones: the shipped files of this folder, the file given with ``-c`` (it needs only
+the keys that it changes), environment variables, ``--set key=value``. Every layer is checked: an unknown key or a wrong
+value raises `ConfigError`, which names the layer, the key and the remedy.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ Config = TypeVar("Config", bound=BaseModel)
 def load_worker(
     path: Path | None = None, overrides: Iterable[str] = (), environ: Mapping[str, str] = os.environ
 ) -> WorkerConfig:
-    """Settings of the streaming worker and of the tools around it."""
+    """Load the settings of the streaming worker and its tools."""
     return _load(WorkerConfig, ("kafka.yaml", "worker.yaml"), path, overrides, environ)
 
 
 def load_replay(
     path: Path | None = None, overrides: Iterable[str] = (), environ: Mapping[str, str] = os.environ
 ) -> ReplayConfig:
-    """Settings of the producers."""
+    """Load the settings of the producers."""
     return _load(ReplayConfig, ("kafka.yaml", "replay.yaml"), path, overrides, environ)
 
 
 def load_train(
     path: Path | None = None, overrides: Iterable[str] = (), environ: Mapping[str, str] = os.environ
 ) -> TrainConfig:
-    """Settings of training."""
+    """Load the settings of training."""
     return _load(TrainConfig, ("mind.yaml",), path, overrides, environ)
 
 
@@ -70,7 +70,7 @@ def _load(
     if path is not None:
         layers.append((str(path), _read(path)))
     for variable, key in ENVIRONMENT.items():
-        # Programs read only the part that their schema has: MINDSTREAM_MILVUS is no error for a producer.
+        # A variable of a section that the schema lacks is ignored: MINDSTREAM_MILVUS is no error for a producer.
         if variable in environ and key.split(".")[0] in schema.model_fields:
             layers.append((f"environment variable {variable}", _nested(key, environ[variable])))
     layers.extend((f"--set {item}", _parse_override(item)) for item in overrides)
@@ -145,7 +145,7 @@ def _explain(error: ValidationError, origin: dict[str, str]) -> str:
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
         key = ".".join(str(part) for part in fault["loc"])
         source = origin.get(key) or origin.get(key.rpartition(".")[0]) or "configuration"
-        # What several sections do not allow together names its keys itself.
-        what = f"{source}: '{key}'" if key else source
-        lines.append(f"{what}: {fault['msg']}; see the comments of the keys in {FOLDER}")
+        # A fault of several sections together has no key of its own; its message names the keys.
+        subject = f"{source}: '{key}'" if key else source
+        lines.append(f"{subject}: {fault['msg']}; see the comments of the keys in {FOLDER}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Types of the settings. Values, units and reasons stand in the YAML files beside this module, and nowhere else."""
+"""Types of the settings. Their defaults, units and reasons are in the YAML files of this folder, and only there."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Kafka(Section):
         return self.security_protocol.endswith("SSL")
 
     def client(self, **settings: Any) -> dict[str, Any]:
-        """Settings for a confluent-kafka client, with `settings` added. Holds the password: never log it."""
+        """Return settings for a confluent-kafka client, with `settings` added. Contains the password: never log it."""
         conf: dict[str, Any] = {
             "bootstrap.servers": self.bootstrap_servers,
             "security.protocol": self.security_protocol,
@@ -66,14 +66,14 @@ class Kafka(Section):
         return conf | settings
 
     def refusal(self, detail: str) -> str:
-        """What to say when the brokers turn us away at the door: why, and which keys to check. Without secrets."""
+        """Return the text for brokers that refuse the connection: the reason and the keys to check, without secrets."""
         keys = [f"security_protocol ({self.security_protocol})"]
         if self.uses_tls:
             keys += [f"ca_file ({self.ca_file or 'the system authorities'})"]
             keys += [f"certificate_file ({self.certificate_file})"] if self.certificate_file is not None else []
         if self.uses_sasl:
             keys += [f"username ({self.username})", "password", f"sasl_mechanism ({self.sasl_mechanism})"]
-        return f"Kafka at {self.bootstrap_servers} refuses us: {detail}; check kafka: {', '.join(keys)}"
+        return f"Kafka at {self.bootstrap_servers} refuses this client: {detail}; check kafka: {', '.join(keys)}"
 
 
 class Topics(Section):
@@ -116,7 +116,7 @@ class Recall(Section):
 
 
 class Batch(Section):
-    #: Milvus takes at most 16,384 queries a request: 4,000 users with four interests each.
+    #: Milvus accepts at most 16,384 queries per request: 4,000 users with four interests each.
     size: Annotated[int, Field(ge=1, le=4000)]
     wait: Seconds
 
@@ -142,7 +142,7 @@ class Worker(Section):
     @model_validator(mode="after")
     def _commits_show_progress(self) -> Worker:
         if self.stall_timeout < 2 * self.commit_interval:
-            raise ValueError("stall_timeout must be at least twice commit_interval: commits show that the worker works")
+            raise ValueError("stall_timeout must be at least twice commit_interval: progress is measured by commits")
         return self
 
 
@@ -203,6 +203,7 @@ class TrainingData(Section):
     valid_fraction: Annotated[float, Field(ge=0, lt=1)]
 
 
+# More attributes than a class should have: one for each choice of the model, named as the artifact stores them.
 class Network(Section):
     dim: Annotated[int, Field(ge=1, le=4096)]
     interests: Annotated[int, Field(ge=1, le=64)]
@@ -273,7 +274,7 @@ class TrainConfig(Section):
         remedies = [setting for setting, is_learned in learned.items() if is_learned]
         if remedies and self.loss.readout == "mean":
             raise ValueError(
-                "loss.readout: mean computes no routing in training, so nothing of it can be learned; set "
+                "loss.readout: mean computes no routing in training, so routing cannot be learned; set "
                 f"{' and '.join(remedies)}, or another loss.readout"
             )
         return self

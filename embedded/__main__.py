@@ -6,13 +6,12 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from embedded.errors import EmbeddedError
+from configs.cli import Group
 from embedded.instance import FOLDER
 from embedded.stack import Addresses, Flavour, ServerStatus, Stack
 
@@ -22,14 +21,6 @@ NOTHING = "Nothing runs. Start the servers: python -m embedded up"
 
 # Standard output carries the export lines alone, so that `eval "$(python -m embedded up)"` works.
 _console = Console(stderr=True, highlight=False)
-
-
-class _Group(click.Group):
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except EmbeddedError as error:
-            raise click.ClickException(str(error)) from error
 
 
 def _folder(command: Callable[..., None]) -> Callable[..., None]:
@@ -44,8 +35,7 @@ def _folder(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @click.group(
-    cls=_Group,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    cls=Group,
     epilog="""\b
     Examples:
       python -m embedded up                       Kafka and the small Milvus

@@ -17,15 +17,15 @@ if not __package__:  # started as `python model/evaluate.py`: import from the ch
 import click
 from rich.console import Console
 
-from configs.errors import ConfigError
+from configs.cli import Command, config_options, progress_bar
 from configs.loader import load_train, load_worker
 from configs.schema import TrainConfig
-from model.artifact import Artifact, ArtifactError
+from model.artifact import Artifact
 from model.data.clicks import Holdout
 from model.data.files import DataError
 from model.data.users import read_users
-from model.evaluation.measure import EvaluationError, Index, Measured, measure
-from model.evaluation.report import document, progress_bar, tables
+from model.evaluation.measure import Index, Measured, measure
+from model.evaluation.report import document, tables
 from model.evaluation.runs import kept_epochs, parse_numbers, seconds_by_epoch
 
 #: Seconds for one request to Milvus: here nobody waits for the answer, and a milvus-lite takes its time.
@@ -40,7 +40,8 @@ Examples:
 \b
 Test files are in the train format (uid,item_id,order; the first 80 % of a user's clicks are history, the others
 targets) or in the valid format (user_id:… hist_item:… eval_item:…). Figures go to standard output, progress to
-standard error. Exit status: 0 measured; 1 a fault; 130 interrupted.
+standard error. Exit status: 0 measured; 1 a file or an artifact cannot be used; 75 Milvus is unavailable;
+78 a wrong setting; 130 interrupted.
 """
 
 
@@ -51,9 +52,8 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="Training configuration (YAML).")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One of its keys; repeatable.")
+@click.command(cls=Command, epilog=EPILOG)
+@config_options(load_train)
 @click.option("--artifact", type=click.Path(path_type=Path), help="The model; default: output.folder.")
 @click.option("--run", type=click.Path(path_type=Path), help="Folder of a training run, instead of one model.")
 @click.option("--epochs", callback=_numbers, help="Of the run, such as 5-20; default: all kept ones.")
@@ -65,11 +65,11 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
     callback=_numbers,
     help="Lengths of the lists, all cut from the longest.",
 )
-@click.option("--milvus", metavar="URI", help="Measure through this Milvus, too, in a collection that is dropped.")
+@click.option("--milvus", metavar="URI", help="Measure through this Milvus, too, in a temporary collection.")
 @click.option("--json", "as_json", is_flag=True, help="Everything as one JSON document.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw recall against K, epochs, time.")
 def main(
-    path: Path | None,
+    config_path: Path | None,
     overrides: tuple[str, ...],
     artifact: Path | None,
     run: Path | None,
@@ -88,9 +88,9 @@ def main(
     for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started us with them ignored
         signal.signal(number, signal.default_int_handler)
     try:
-        if path is None and run is not None and (run / "config.yaml").is_file():
-            path = run / "config.yaml"
-        config = load_train(path, overrides)
+        if config_path is None and run is not None and (run / "config.yaml").is_file():
+            config_path = run / "config.yaml"
+        config = load_train(config_path, overrides)
         models = [(None, artifact or config.output.folder)] if run is None else kept_epochs(run, epochs)
         files = tests or config.data.valid_paths
         users = _read(files, config)
@@ -103,11 +103,9 @@ def main(
             from model.evaluation.plots import plot_recall  # matplotlib takes a second to load
 
             plot_recall(measured, plot)
-    except (ConfigError, DataError, ArtifactError, EvaluationError) as error:
-        raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
         click.echo("Interrupted; no figures.", err=True)
-        sys.exit(130)  # what a shell reports for Ctrl-C
+        raise
     if as_json:
         click.echo(json.dumps(document(measured, files, top_n, config.training.seed), indent=2))
     else:
@@ -127,8 +125,8 @@ def measure_all(
         with contextlib.ExitStack() as stack:
             index = stack.enter_context(_index(artifact, milvus)) if milvus else None
             name = artifact.model_version if epoch is None else f"epoch {epoch}"
-            advance = stack.enter_context(progress_bar(len(users.history), name))
-            yield epoch, measure(artifact, users, top_n, seed, index, advance)
+            bar = stack.enter_context(progress_bar(len(users.history), name))
+            yield epoch, measure(artifact, users, top_n, seed, index, bar.advance)
 
 
 def _read(files: Sequence[Path], config: TrainConfig) -> Holdout:

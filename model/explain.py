@@ -16,13 +16,13 @@ import click
 import numpy as np
 from rich.console import Console
 
-from configs.errors import ConfigError
+from configs.cli import Command, configured
 from configs.loader import load_train
-from model.artifact import Artifact, ArtifactError
+from configs.schema import TrainConfig
+from model.artifact import Artifact
 from model.data.clicks import Malformed, UserVector, hold_out, is_valid_format, read_clicks, read_holdout
 from model.data.files import DataError, int64, opened
-from model.evaluation.measure import EvaluationError
-from model.explanation.explain import ExplanationError, explain
+from model.explanation.explain import explain
 from model.explanation.text import Name, Names, document, parts
 from model.serving.inputs import IdVector
 
@@ -39,14 +39,14 @@ Examples:
 \b
 Click files are in the train format (uid,item_id,order: all of it is history, unless --hold-out) or in the valid
 format (user_id:… hist_item:… eval_item:…: the eval_items are what was clicked next). Names are CSV, in UTF-8:
-item_id,name or item_id,name,category; a first line of titles is passed over. Exit status: 0 explained; 1 a fault.
+item_id,name or item_id,name,category; a first line of titles is skipped. Exit status: 0 explained; 1 a file or the
+user cannot be used; 78 a wrong setting.
 """
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, epilog=EPILOG)
 @click.option("--user", required=True, help="Id of the user, as in the click files.")
-@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="Training configuration (YAML).")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One of its keys; repeatable.")
+@configured(load_train)
 @click.option("--artifact", type=click.Path(path_type=Path), help="The model; default: output.folder.")
 @click.option(
     "--clicks",
@@ -62,9 +62,8 @@ item_id,name or item_id,name,category; a first line of titles is passed over. Ex
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw it all into this PNG.")
 @click.option("--json", "as_json", is_flag=True, help="Everything as one JSON document.")
 def main(
+    config: TrainConfig,
     user: str,
-    path: Path | None,
-    overrides: tuple[str, ...],
     artifact: Path | None,
     files: tuple[Path, ...],
     held: bool,
@@ -75,19 +74,15 @@ def main(
     as_json: bool,
 ) -> None:
     """Explain one user's recommendations: which clicks feed which interest, and what each interest recalls."""
-    try:
-        config = load_train(path, overrides)
-        model = Artifact.load(artifact or config.output.folder)
-        names = read_names(names_file) if names_file else {}
-        clicks = files or config.data.valid_paths or config.data.paths
-        history, targets = read_user(clicks, user.strip(), config.data.malformed, held=held)
-        explanation = explain(model, user.strip(), history, targets, n, unseen=unseen)
-        if plot is not None:
-            from model.explanation.picture import plot_explanation  # matplotlib takes a second to load
+    model = Artifact.load(artifact or config.output.folder)
+    names = read_names(names_file) if names_file else {}
+    clicks = files or config.data.valid_paths or config.data.paths
+    history, targets = read_user(clicks, user.strip(), config.data.malformed, held=held)
+    explanation = explain(model, user.strip(), history, targets, n, unseen=unseen)
+    if plot is not None:
+        from model.explanation.picture import plot_explanation  # matplotlib takes a second to load
 
-            plot_explanation(explanation, names, plot)
-    except (ConfigError, DataError, ArtifactError, ExplanationError, EvaluationError) as error:
-        raise click.ClickException(str(error)) from None
+        plot_explanation(explanation, names, plot)
     if as_json:
         click.echo(json.dumps(document(explanation, names), indent=2, ensure_ascii=False))
     else:

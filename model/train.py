@@ -13,16 +13,17 @@ if not __package__:  # started as `python model/train.py`: import from the check
 import click
 from rich.console import Console
 
+from configs.cli import Command, config_options
 from configs.errors import ConfigError
 from configs.loader import load_train
 from configs.schema import TrainConfig
-from model.artifact import Artifact, ArtifactError, check_target, save_artifact
+from model.artifact import Artifact, check_target, save_artifact
 from model.data.clicks import Holdout
 from model.data.files import DataError
-from model.evaluation.measure import EvaluationError, evaluate
+from model.evaluation.measure import evaluate
 from model.serving.encoder import Encoder, Routing
 from model.training.backend import paddle
-from model.training.checkpoint import Checkpoint, CheckpointError, Position
+from model.training.checkpoint import Checkpoint, Position
 from model.training.learner import Learner
 from model.training.progress import TrainingProgress
 from model.training.run_folder import BEST, CONFIG, LAST, RunFolder, new_path
@@ -40,20 +41,19 @@ Examples:
   python -m paddle.distributed.launch --nproc_per_node 2 model/train.py --data clicks.csv
 
 \b
-Exit status: 0 the artifact is written; 1 a fault, or the training diverged; 130 or 143 stopped by Ctrl-C or SIGTERM:
---resume goes on from there.
+Exit status: 0 the artifact is written; 1 a file cannot be used, or the training diverged; 78 a wrong setting;
+130 or 143 stopped by Ctrl-C or SIGTERM: --resume goes on from there.
 """
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("-c", "--config", "path", type=click.Path(path_type=Path), help="YAML file with the keys to change.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="One key, e.g. training.epochs=5.")
+@click.command(cls=Command, epilog=EPILOG)
+@config_options(load_train)
 @click.option("--data", multiple=True, metavar="PATH", help="Click file (uid,item_id,order); may be repeated.")
 @click.option("--out", metavar="DIR", help="Folder of the artifact.")
 @click.option("--run", type=click.Path(path_type=Path), help="Folder of this run; default: a new one in output.runs.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Folder of a run that goes on where it was.")
 def main(
-    path: Path | None,
+    config_path: Path | None,
     overrides: tuple[str, ...],
     data: tuple[str, ...],
     out: str | None,
@@ -61,17 +61,15 @@ def main(
     resume: Path | None,
 ) -> None:
     """Train MIND on click files and write an artifact: weights, item vectors, manifest."""
-    if resume and (path or run):
+    if resume and (config_path or run):
         raise click.UsageError("a run that goes on has its own configuration and folder: --resume without -c and --run")
     given = [f"data.paths={json.dumps(data)}"] if data else []
     given += [f"output.folder={json.dumps(out)}"] if out else []
     paddle.disable_signal_handler()  # Ctrl-C and SIGTERM are ours
     with StopSignals().installed() as stop:
         try:
-            config = load_train(resume / CONFIG if resume else path, (*overrides, *given))
+            config = load_train(resume / CONFIG if resume else config_path, (*overrides, *given))
             train(config, Console(highlight=False), run=run, resume=resume, stop=stop)
-        except (ConfigError, DataError, ArtifactError, CheckpointError, EvaluationError, DivergenceError) as error:
-            raise click.ClickException(str(error)) from None
         except Stopped as stopped:
             sys.exit(stopped.status)
         except KeyboardInterrupt:

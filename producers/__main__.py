@@ -1,4 +1,4 @@
-"""python -m producers: what there is."""
+"""List the producers: python -m producers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import click
 
 if __name__ == "__main__":
     click.echo(
-        """Programs that write to Kafka; each explains itself with --help:
+        """Programs that write to Kafka; each has --help:
 
-  python -m producers.generate   make clicks with known tastes, in AmazonBook's train format
-  python -m producers.replay     send clicks from files to the topic of the clicks
-  python -m producers.items      publish, change and remove items: their vectors go to the topic of the items"""
+  python -m producers.generate   generate clicks with known tastes, in AmazonBook's train format
+  python -m producers.replay     send clicks from files to the topic `clicks`
+  python -m producers.items      publish, change and remove items on the topic `items`"""
     )

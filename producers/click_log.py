@@ -1,8 +1,7 @@
-"""Reads click files and puts their clicks in the order in which they are replayed.
+"""Read click files, and put their clicks in the order in which they are replayed.
 
-The formats are those of `model.data.files`, recognised line by line. Of the train format, `order` is a rank within the
-user or a unix time stamp in seconds; of the valid format, a user's history and then the targets are clicks in their
-order.
+The formats are those of `model.data.files`, recognised line by line. In the train format, `order` is a rank within the
+user or a unix time stamp in seconds. In the valid format, the user's history comes first, then the targets.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ Order = Literal["auto", "rank", "time"]
 IntVector = npt.NDArray[np.int64]
 FloatVector = npt.NDArray[np.float64]
 
-#: Seconds since 1970 (March 1973): orders from here on are time stamps, no user has that many clicks.
-FIRST_TIME_STAMP = 1e8
-#: Seconds since 1970 (year 5138): larger stamps are milliseconds by mistake.
-LAST_TIME_STAMP = 1e11
+#: Orders from here on are time stamps (March 1973); no user has that many clicks.
+FIRST_TIMESTAMP_S = 1e8
+#: Larger time stamps (year 5138) are taken for milliseconds and refused.
+LAST_TIMESTAMP_S = 1e11
 
 
 class ClickFileError(InputError):
@@ -34,8 +33,8 @@ class ClickFileError(InputError):
 
 
 @dataclass(frozen=True, slots=True)
-class Malformed:
-    """A line that holds no click: where it is and what is wrong with it."""
+class MalformedLine:
+    """A line that is no click: its file, its number, and the fault."""
 
     path: str
     line: int
@@ -54,8 +53,8 @@ class ClickLog:
         user: (N,) index into `user_ids`.
         item: (N,) item ids.
         order: (N,) seconds since 1970 if `timed`, else a rank within the user. Ascending within each user.
-        timed: whether `order` is a time.
-        malformed: number of lines left out.
+        timed: True if `order` is a time.
+        malformed: number of lines skipped.
     """
 
     user_ids: list[int | str]
@@ -69,30 +68,30 @@ class ClickLog:
         return len(self.item)
 
     def take(self, index: IntVector) -> ClickLog:
-        """The clicks at these positions, in this order."""
+        """Return the clicks with these indices, in this order."""
         return ClickLog(
             self.user_ids, self.user[index], self.item[index], self.order[index], self.timed, self.malformed
         )
 
 
-def read_clicks(
+def read_click_log(
     paths: Iterable[str | Path],
     *,
     order: Order = "auto",
-    on_malformed: Callable[[Malformed], None] | None = None,
+    on_malformed: Callable[[MalformedLine], None] | None = None,
     on_file: Callable[[str], None] = lambda _path: None,
 ) -> ClickLog:
-    """All clicks of the files, as they stand there; `in_time_order` sorts them.
+    """Read all clicks of the files, in file order; `in_time_order` sorts them.
 
     Args:
-        order: what the third column of the train format is. "auto": a time stamp if every order of the files is at
+        order: meaning of the third column of the train format. "auto": a time stamp if every order of the files is at
             least 1e8, else a rank.
-        on_malformed: told of every malformed line, which is left out; None: the first one raises.
-        on_file: told of each path before it is read.
+        on_malformed: called with every malformed line, which is skipped; None: the first one raises.
+        on_file: called with each path before it is read.
 
     Raises:
         ClickFileError: a file cannot be read, or has a malformed line and there is no `on_malformed`, or has orders
-            that `order` rules out.
+            that contradict `order`.
     """
     vocabulary: dict[str, int] = {}
     user, item, rank = array("q"), array("q"), array("d")
@@ -105,9 +104,9 @@ def read_clicks(
                 clicks = parse_line(line)
             except ValueError as error:
                 malformed += 1
-                fault = Malformed(path, number, str(error))
+                fault = MalformedLine(path, number, str(error))
                 if on_malformed is None:
-                    raise ClickFileError(f"{fault}. To leave such lines out: --malformed skip") from None
+                    raise ClickFileError(f"{fault}. To skip such lines: --malformed skip") from None
                 on_malformed(fault)
                 continue
             for user_id, item_id, position in clicks:
@@ -123,11 +122,11 @@ def read_clicks(
 
 
 def in_time_order(log: ClickLog, seed: int = 0) -> ClickLog:
-    """The clicks in the order in which they are sent; every user's own order is kept.
+    """Return the clicks in the order in which they are sent; every user's own order is kept.
 
-    Time stamps are followed; equal ones stay as in the file. Ranks say nothing about the time between users, so each
-    user's clicks are spread evenly over the whole run, from a random start: click k of n at (k + u) / n, u uniform in
-    [0, 1) per user and drawn from `seed`.
+    Time stamps are followed; equal ones keep their order in the file. Ranks define no time between users, so each
+    user's clicks are spread evenly over the whole run, from a random start: click k of n at (k + u) / n, with u drawn
+    per user uniformly from [0, 1), by `seed`.
     """
     if log.timed:
         return log.take(np.argsort(log.order, kind="stable"))
@@ -142,10 +141,10 @@ def in_time_order(log: ClickLog, seed: int = 0) -> ClickLog:
 
 
 def parse_line(line: str) -> list[tuple[str, int, float]]:
-    """(user id, item id, order) of each click on a line of either format.
+    """Return (user id, item id, order) of each click on a line of either format.
 
     Raises:
-        ValueError: what is wrong with the line.
+        ValueError: the line is malformed; the message says how.
     """
     if holds_user(line):
         user, history, targets = parse_user(line)
@@ -154,7 +153,7 @@ def parse_line(line: str) -> list[tuple[str, int, float]]:
 
 
 def _user_id(text: str) -> int | str:
-    # Only the canonical form: "007" and 7 are two users, because the text of an id is its key.
+    # Only the canonical form is an int: "007" and 7 are two users, because the text of an id is the message key.
     number = int64(text)
     return number if number is not None and str(number) == text else text
 
@@ -168,20 +167,22 @@ def _is_timed(orders: FloatVector, file_ends: list[tuple[str, int]], order: Orde
         start = end
         if not len(part):
             continue
-        if order == "time" and part.min() < FIRST_TIME_STAMP:
-            raise ClickFileError(f"{path}: has orders below {FIRST_TIME_STAMP:.0f}: no time stamps; use --order rank")
-        kinds[bool(part.min() >= FIRST_TIME_STAMP)] = path
-        if kinds.get(True) == path and part.max() >= LAST_TIME_STAMP:
+        if order == "time" and part.min() < FIRST_TIMESTAMP_S:
+            raise ClickFileError(
+                f"{path}: has orders below {FIRST_TIMESTAMP_S:.0f}, which are no time stamps; use --order rank"
+            )
+        kinds[bool(part.min() >= FIRST_TIMESTAMP_S)] = path
+        if kinds.get(True) == path and part.max() >= LAST_TIMESTAMP_S:
             raise ClickFileError(f"{path}: its time stamps look like milliseconds; they must be seconds since 1970")
     if len(kinds) == 2:
         raise ClickFileError(
-            f"{kinds[True]} has time stamps and {kinds[False]} has ranks: replay them apart, or use --order rank"
+            f"{kinds[True]} has time stamps and {kinds[False]} has ranks: replay them separately, or use --order rank"
         )
     return True in kinds
 
 
 def _ranks(user: IntVector, order: FloatVector, file_ends: list[tuple[str, int]]) -> FloatVector:
-    """Ranks that go on from file to file, so that a user's clicks of a later file come after those of an earlier."""
+    """Return ranks that continue from file to file: a user's clicks in a later file come later."""
     file = np.repeat(np.arange(len(file_ends)), np.diff([0, *(end for _, end in file_ends)]))
     rank = np.empty(len(order))
     rank[np.lexsort((order, file, user))] = np.arange(len(order))
@@ -190,6 +191,6 @@ def _ranks(user: IntVector, order: FloatVector, file_ends: list[tuple[str, int]]
 
 def _lines(path: str) -> Iterator[tuple[int, str]]:
     try:
-        yield from lines(path, "replace")  # one torn line is left out, or named, like any other malformed one
+        yield from lines(path, "replace")  # invalid UTF-8 makes only its own line malformed
     except DataError as error:
         raise ClickFileError(str(error)) from None

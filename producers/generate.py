@@ -1,4 +1,4 @@
-"""Makes clicks with known tastes, in AmazonBook's train format: python -m producers.generate --help"""
+"""Generate clicks with known tastes, in AmazonBook's train format: python -m producers.generate --help"""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import click
 import numpy as np
 import orjson
 
-from producers.cli import progress_bar
+from configs.cli import Command, progress_bar
+from configs.errors import InputError
 from producers.synthetic import Shape, SyntheticClicks, generate
 
 __all__ = ["Shape", "SyntheticClicks", "generate", "main", "write_clicks", "write_truth"]
@@ -27,14 +28,14 @@ Examples:
   python -m producers.generate --clicks 20000 --drift 0 --out - | head
 """
 
-#: Lines that are formatted and written at once.
+#: Lines formatted and written at a time.
 CHUNK = 100_000
 
 
 def write_clicks(
     clicks: SyntheticClicks, path: str, on_progress: Callable[[int], None] = lambda _written: None
 ) -> None:
-    """Lines ``uid,item_id,order``; ``.gz`` and ``.xz`` are packed, ``-`` is standard output.
+    """Write lines ``uid,item_id,order``; ``.gz`` and ``.xz`` are compressed, ``-`` is standard output.
 
     Raises:
         OSError: the file cannot be written.
@@ -48,7 +49,7 @@ def write_clicks(
 
 
 def write_truth(clicks: SyntheticClicks, path: Path) -> None:
-    """The tastes behind the clicks, as ``.json`` or ``.npz``: the arrays of `SyntheticClicks` but the clicks."""
+    """Write the tastes behind the clicks as ``.json`` or ``.npz``: all arrays but the clicks."""
     arrays = {
         "item_taste": clicks.item_taste,
         "first_tastes": clicks.first_tastes,
@@ -56,7 +57,7 @@ def write_truth(clicks: SyntheticClicks, path: Path) -> None:
         "drifts": clicks.drifts,
     }
     if path.suffix == ".npz":
-        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # its stub takes the names for other arguments
+        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # the stub takes the names for other arguments
     else:
         path.write_bytes(orjson.dumps(arrays, option=orjson.OPT_SERIALIZE_NUMPY))
 
@@ -67,7 +68,7 @@ def _created(path: str) -> Iterator[IO[bytes] | gzip.GzipFile | lzma.LZMAFile]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
     elif path.endswith(".gz"):
-        # No file name and no time in the header: the same clicks give the same bytes.
+        # Without file name and time in the header, the same clicks give the same bytes.
         with Path(path).open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
             yield packed
     elif path.endswith(".xz"):
@@ -84,17 +85,19 @@ def _check_truth(_context: click.Context, _parameter: click.Parameter, path: Pat
     return path
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--users", default=10_000, help="Users, at least one click each.")
-@click.option("--items", default=5_000, help="Items in the catalogue, ids 1 to this number by falling frequency.")
-@click.option("--clicks", default=200_000, help="Clicks in all.")
-@click.option("--tastes", default=20, help="Tastes that the catalogue is divided into.")
-@click.option("--tastes-per-user", default=3, help="Tastes that a user has at any time.")
-@click.option("--drift", default=0.02, help="Probability, for each click, that one taste of its user is replaced.")
+@click.command(cls=Command, epilog=EPILOG, context_settings={"show_default": True})
+@click.option("--users", default=10_000, help="Number of users, each with at least one click.")
+@click.option("--items", default=5_000, help="Number of items; ids start at 1, by falling frequency.")
+@click.option("--clicks", default=200_000, help="Number of clicks.")
+@click.option("--tastes", default=20, help="Number of tastes that the items are divided into.")
+@click.option("--tastes-per-user", default=3, help="Active tastes of a user at any time.")
+@click.option("--drift", default=0.02, help="Probability, per click, that one taste of its user is replaced.")
 @click.option("--order", default="rank", type=click.Choice(["rank", "time"]), help="Third column: rank or unix time.")
 @click.option("--seed", default=0, type=click.IntRange(min=0), help="The same seed gives the same file.")
-@click.option("--out", required=True, help="File to write, .gz and .xz are packed; - is standard output.")
-@click.option("--truth", type=click.Path(path_type=Path), callback=_check_truth, help="Tastes, as .json or .npz.")
+@click.option("--out", required=True, help="File to write; .gz and .xz are compressed, - is standard output.")
+@click.option(
+    "--truth", type=click.Path(path_type=Path), callback=_check_truth, help="Write the tastes, as .json or .npz."
+)
 def main(
     users: int,
     items: int,
@@ -107,11 +110,11 @@ def main(
     out: str,
     truth: Path | None,
 ) -> None:
-    """Make clicks of users with several, drifting tastes: lines uid,item_id,order."""
+    """Generate clicks of users with several, drifting tastes: lines uid,item_id,order."""
     try:
         shape = Shape(users, items, clicks, tastes, tastes_per_user, drift, order)
     except ValueError as error:
-        raise click.ClickException(str(error)) from None
+        raise InputError(str(error)) from None
     with progress_bar(clicks, "generated") as show:
         made = generate(shape, seed, show)
     try:
@@ -120,7 +123,7 @@ def main(
         if truth is not None:
             write_truth(made, truth)
     except OSError as error:
-        raise click.ClickException(f"{error.filename or out}: cannot be written: {error.strerror}") from None
+        raise InputError(f"{error.filename or out}: cannot be written: {error.strerror}") from None
     click.echo(f"clicks={clicks} users={users} items={items} distinct={len(np.unique(made.item))}", err=True)
 
 

@@ -1,4 +1,4 @@
-"""Publishes item vectors to Kafka, from which the item worker fills the index: python -m producers.items --help"""
+"""Publish item vectors to Kafka, from where the item worker writes them into Milvus: python -m producers.items."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from configs.errors import FatalError
+from configs.cli import Command, configured, progress_bar
+from configs.errors import FatalError, InputError
 from configs.loader import load_replay
 from configs.schema import ReplayConfig
 from model.artifact import Artifact, ArtifactError
-from producers.cli import conclude, config_options, errors_for_people, progress_bar, stop_on_signals
+from producers.cli import conclude, stop_on_signals
 from producers.sender import Sender, send_all
 from streams.errors import BadMessage
 from streams.messages.items import Item, decode_item, encode_item
@@ -30,20 +31,21 @@ Examples:
 
 \b
 An embedding file holds one vector of the artifact's dimension: a NumPy array (.npy) or a JSON list (.json).
-Exit status: 0 all delivered; 1 an unusable item, or some not delivered; 75 Kafka is away; 78 the configuration
-cannot work or Kafka refuses; 130, 143 stopped by SIGINT, SIGTERM.
+Exit status: 0 all delivered; 1 an unusable item, or some not delivered; 75 Kafka is unavailable; 78 the configuration
+cannot work, or Kafka refuses this client; 130, 143 stopped by SIGINT, SIGTERM.
 """
 
 FloatMatrix = npt.NDArray[np.float32]
 
-#: Rows that are read from the memory map at once.
+#: Rows read from the memory map at a time.
 CHUNK = 4096
 
-Message = tuple[bytes, bytes | None]
+#: Key and value of a message; None as value is a tombstone.
+KeyValue = tuple[bytes, bytes | None]
 
 
 class ItemSource(Protocol):
-    """What is published: the part of an artifact that this program reads."""
+    """The part of an artifact that this program reads."""
 
     @property
     def model_version(self) -> str: ...
@@ -53,8 +55,8 @@ class ItemSource(Protocol):
     def item_vectors(self) -> FloatMatrix: ...
 
 
-def item_messages(source: ItemSource, limit: int | None = None) -> Iterator[Message]:
-    """One message for each item, in the order of the artifact."""
+def item_messages(source: ItemSource, limit: int | None = None) -> Iterator[KeyValue]:
+    """Yield a message for each item, in the order of the artifact; with `limit`, for the first ones."""
     count = len(source.item_ids) if limit is None else min(limit, len(source.item_ids))
     version = source.model_version
     for begin in range(0, count, CHUNK):
@@ -64,18 +66,22 @@ def item_messages(source: ItemSource, limit: int | None = None) -> Iterator[Mess
             yield item_key(item_id), encode_item(Item(item_id, vector, version))
 
 
-def removal_messages(item_ids: Iterable[int]) -> Iterator[Message]:
-    """A tombstone for each item."""
+def removal_messages(item_ids: Iterable[int]) -> Iterator[KeyValue]:
+    """Yield a tombstone for each item.
+
+    Raises:
+        BadMessage: the worker would refuse the id.
+    """
     for item_id in item_ids:
-        decode_item(item_key(item_id), None)  # refuses ids that the worker would refuse
+        decode_item(item_key(item_id), None)
         yield item_key(item_id), None
 
 
-def item_message(item: Item, dim: int) -> Message:
-    """The message of one item.
+def item_message(item: Item, dim: int) -> KeyValue:
+    """Return the message of one item.
 
     Raises:
-        BadMessage: the worker could not use it: not `dim` finite numbers, all zero, or a bad id.
+        BadMessage: the worker would refuse it: not `dim` finite numbers, all zero, or a bad id.
     """
     if item.embedding.shape != (dim,):
         found = f"shape {item.embedding.shape}"
@@ -90,24 +96,24 @@ def item_key(item_id: int) -> bytes:
 
 
 def read_embedding(path: Path) -> npt.NDArray[np.float32]:
-    """The array in a .npy or .json file, as float32.
+    """Read the array of a .npy or .json file, as float32; `item_message` checks its shape.
 
     Raises:
-        BadMessage: it cannot be read or holds no numbers.
+        BadMessage: the file cannot be read or does not hold numbers.
     """
     try:
         array = (
             np.load(path, allow_pickle=False) if path.suffix == ".npy" else np.array(orjson.loads(path.read_bytes()))
         )
-        with np.errstate(over="ignore"):  # an infinity is reported with the other unusable numbers
+        with np.errstate(over="ignore"):  # `decode_item` reports infinities
             return np.asarray(array, dtype=np.float32)
     except (OSError, ValueError, TypeError, EOFError) as error:
         detail = f"{path}: not a vector in NumPy's .npy format or a JSON list of numbers: {error}"
         raise BadMessage("bad_embedding", detail) from None
 
 
-def paced(messages: Iterable[Message], sender: Sender, rate: float | None) -> Iterator[Message]:
-    """The messages, at most `rate` a second; ends early when the sender is stopped."""
+def paced(messages: Iterable[KeyValue], sender: Sender, rate: float | None) -> Iterator[KeyValue]:
+    """Yield the messages, at most `rate` per second; end early when the sender is stopped."""
     if rate is None:
         yield from messages
         return
@@ -119,29 +125,30 @@ def paced(messages: Iterable[Message], sender: Sender, rate: float | None) -> It
 
 
 def items_sender(config: ReplayConfig) -> Sender:
-    """A sender to the topic of the items."""
+    """Return a sender to the topic `items`."""
     return Sender(config.kafka, config.producer, config.topics, config.topics.items)
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@config_options
+@click.command(cls=Command, epilog=EPILOG)
+@configured(load_replay)
 @click.option(
     "--artifact",
     type=click.Path(path_type=Path),
     envvar="MINDSTREAM_ARTIFACT",
     show_envvar=True,
-    help="Folder that python -m model.train wrote: its items, or the model version of a single item.",
+    help="Folder written by python -m model.train. A single item takes its model version from here.",
 )
-@click.option("--id", "item_ids", type=int, multiple=True, help="A single item; repeatable with --delete.")
+@click.option("--id", "item_ids", type=int, multiple=True, help="Id of a single item; repeatable with --delete.")
 @click.option("--embedding-file", type=click.Path(path_type=Path), help="Vector of the single item, .npy or .json.")
 @click.option("--title", help="Title of the single item.")
 @click.option("--category", help="Category of the single item.")
 @click.option("--delete", is_flag=True, help="Remove the items given with --id.")
 @click.option("--limit", type=click.IntRange(min=1), help="Publish only the artifact's first items.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Items a second; unset: as fast as possible.")
+@click.option(
+    "--rate", type=click.FloatRange(min=0, min_open=True), help="Items per second; default: as fast as possible."
+)
 def main(
-    config_path: Path | None,
-    overrides: tuple[str, ...],
+    config: ReplayConfig,
     artifact: Path | None,
     item_ids: tuple[int, ...],
     embedding_file: Path | None,
@@ -154,9 +161,8 @@ def main(
     """Publish the item vectors of an artifact, publish one item, or remove items."""
     single = embedding_file is not None or title is not None or category is not None
     _check_usage(artifact, item_ids, single, delete)
-    with errors_for_people():
-        config = load_replay(config_path, overrides)
-        messages: Iterable[Message]
+    messages: Iterable[KeyValue]
+    try:
         if delete:
             messages = list(removal_messages(item_ids))
             total = len(messages)
@@ -169,22 +175,28 @@ def main(
                 messages, total = [item_message(item, source.dim)], 1
             else:
                 messages, total = item_messages(source, limit), min(limit or len(source.item_ids), len(source.item_ids))
-        sender = items_sender(config)
-        with stop_on_signals(sender) as signals, progress_bar(total, "items") as show:
-            sender.connect()
-            report = send_all(sender, paced(messages, sender, rate), lambda report: show(report.delivered))
+    except BadMessage as error:
+        raise InputError(error.detail) from None
+    sender = items_sender(config)
+    with stop_on_signals(sender) as signals, progress_bar(total, "items") as show:
+        sender.connect()
+        report = send_all(sender, paced(messages, sender, rate), lambda report: show(report.delivered))
     conclude(report, "items", signals)
 
 
 def _check_usage(artifact: Path | None, item_ids: tuple[int, ...], single: bool, delete: bool) -> None:
     if delete:
         if not item_ids or single:
-            raise click.UsageError("--delete takes --id and nothing else about an item: --delete --id 17 --id 18")
+            raise click.UsageError("--delete takes only --id, for example --delete --id 17 --id 18")
         return
     if artifact is None:
-        raise click.UsageError("give the folder that python -m model.train wrote: --artifact artifacts/latest")
+        raise click.UsageError(
+            "--artifact is missing: the folder written by python -m model.train, for example artifacts/latest"
+        )
     if single != (len(item_ids) == 1) or len(item_ids) > 1:
-        raise click.UsageError("a single item needs one --id and one --embedding-file; without both, all are published")
+        raise click.UsageError(
+            "a single item needs one --id and one --embedding-file; without both, all items are published"
+        )
 
 
 def _load(path: Path) -> Artifact:

@@ -1,4 +1,4 @@
-"""Replays clicks from files into Kafka: python -m producers.replay --help"""
+"""Replay clicks from files into Kafka: python -m producers.replay --help"""
 
 from __future__ import annotations
 
@@ -9,41 +9,42 @@ from pathlib import Path
 import click
 import numpy as np
 
+from configs.cli import Command, config_options, progress_bar
 from configs.loader import load_replay
 from configs.schema import Replay, ReplayConfig
-from producers.cli import conclude, config_options, errors_for_people, progress_bar, stop_on_signals
-from producers.click_log import ClickFileError, ClickLog, Malformed, in_time_order, read_clicks
-from producers.sender import Report, Sender, send_all
+from producers.cli import conclude, stop_on_signals
+from producers.click_log import ClickFileError, ClickLog, MalformedLine, in_time_order, read_click_log
+from producers.sender import Sender, SendReport, send_all
 from streams.messages.clicks import Click, encode_click, user_key
 
 EPILOG = """\b
 Examples:
-  python -m producers.replay clicks.csv                       as fast as Kafka takes them
-  python -m producers.replay train.csv.xz --rate 2000         2,000 clicks a second
-  python -m producers.replay stamped.csv.gz --speedup 3600    an hour in a second
+  python -m producers.replay clicks.csv                       as fast as Kafka accepts them
+  python -m producers.replay train.csv.xz --rate 2000         2,000 clicks per second
+  python -m producers.replay stamped.csv.gz --speedup 3600    an hour per second
   python -m producers.replay clicks.csv --loop --limit 1000000
   python -m producers.generate --clicks 1000 --out - | python -m producers.replay -
 
 \b
-Exit status: 0 all clicks delivered; 1 a malformed line, or some not delivered; 75 Kafka is away; 78 the configuration
-cannot work or Kafka refuses; 130, 143 stopped by SIGINT, SIGTERM.
+Exit status: 0 all clicks delivered; 1 a malformed line, or some not delivered; 75 Kafka is unavailable; 78 the
+configuration cannot work, or Kafka refuses this client; 130, 143 stopped by SIGINT, SIGTERM.
 """
 
-#: Clicks whose columns become Python objects at once.
+#: Clicks converted to Python objects at a time.
 CHUNK = 10_000
 
 
 def messages(log: ClickLog, settings: Replay, sender: Sender) -> Iterator[tuple[bytes, bytes]]:
-    """The click messages of `log`, in its order, each when its time has come; ends early when the sender is stopped.
+    """Yield the click messages of `log`, in its order, each when it is due; end early when the sender is stopped.
 
-    With `settings.loop` and time stamps, each pass starts one second after the last click of the pass before.
+    With `settings.loop` and time stamps, each pass starts one second after the last click of the previous pass.
 
     Raises:
         ClickFileError: `speedup` or `original_ts` without time stamps.
     """
     if not log.timed and (settings.speedup is not None or settings.original_ts):
         wanted = "--speedup" if settings.speedup is not None else "--original-ts"
-        raise ClickFileError(f"{wanted} follows time stamps, and these files have ranks; use --rate")
+        raise ClickFileError(f"{wanted} needs time stamps, and these files have ranks; use --rate")
     if not len(log):
         return
     first, span = float(log.order[0]), float(log.order[-1] - log.order[0]) + 1.0
@@ -70,13 +71,16 @@ def messages(log: ClickLog, settings: Replay, sender: Sender) -> Iterator[tuple[
 
 
 def replay(
-    log: ClickLog, config: ReplayConfig, sender: Sender, on_progress: Callable[[Report], None] = lambda _report: None
-) -> Report:
-    """Sends the clicks of `log` in time order and waits for the acknowledgements.
+    log: ClickLog,
+    config: ReplayConfig,
+    sender: Sender,
+    on_progress: Callable[[SendReport], None] = lambda _report: None,
+) -> SendReport:
+    """Send the clicks of `log` in time order and wait for the acknowledgements.
 
     Raises:
-        ClickFileError: the settings need time stamps that the files lack.
-        TransientError, FatalError: no broker, no topic.
+        ClickFileError: the settings need time stamps, and the files have none.
+        TransientError, FatalError: as `Sender.connect` and `Sender.send`.
     """
     in_order = in_time_order(log, config.replay.seed)
     sender.connect()
@@ -86,7 +90,7 @@ def replay(
 
 
 def clicks_sender(config: ReplayConfig) -> Sender:
-    """A sender to the topic of the clicks."""
+    """Return a sender to the topic `clicks`."""
     return Sender(config.kafka, config.producer, config.topics, config.topics.clicks)
 
 
@@ -99,10 +103,10 @@ def _rows(log: ClickLog) -> Iterator[tuple[int | str, int, float]]:
 
 
 def _read(files: tuple[str, ...], settings: Replay) -> ClickLog:
-    def report(malformed: Malformed) -> None:
+    def report(malformed: MalformedLine) -> None:
         click.echo(f"skipped {malformed}", err=True)
 
-    return read_clicks(
+    return read_click_log(
         files,
         order=settings.order,
         on_malformed=report if settings.malformed == "skip" else None,
@@ -110,16 +114,18 @@ def _read(files: tuple[str, ...], settings: Replay) -> ClickLog:
     )
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, epilog=EPILOG)
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
-@config_options
-@click.option("--rate", type=float, help="Clicks a second.")
+@config_options(load_replay)
+@click.option("--rate", type=float, help="Clicks per second.")
 @click.option("--speedup", type=float, help="Follow the files' time stamps, this many times faster.")
-@click.option("--limit", type=int, help="Clicks to send in all.")
+@click.option("--limit", type=int, help="Number of clicks to send.")
 @click.option("--loop/--no-loop", default=None, help="Start again at the end of the files.")
-@click.option("--order", type=click.Choice(["auto", "rank", "time"]), help="What the third column is.")
-@click.option("--original-ts/--send-ts", default=None, help="Time of a click: the file's, or that of sending.")
-@click.option("--malformed", type=click.Choice(["fail", "skip"]), help="What a malformed line does.")
+@click.option("--order", type=click.Choice(["auto", "rank", "time"]), help="Meaning of the third column.")
+@click.option(
+    "--original-ts/--send-ts", default=None, help="Time stamp of a click: from the file, or the time of sending."
+)
+@click.option("--malformed", type=click.Choice(["fail", "skip"]), help="On a malformed line: stop, or skip it.")
 def main(files: tuple[str, ...], config_path: Path | None, overrides: tuple[str, ...], **flags: object) -> None:
     """Send the clicks of FILES to Kafka in time order, keyed by user. `-` is standard input.
 
@@ -127,21 +133,20 @@ def main(files: tuple[str, ...], config_path: Path | None, overrides: tuple[str,
     `user_id:… hist_item:… eval_item:…`; names may end in .gz or .xz. Files with ranks: users are interleaved, each
     user's order is kept. The options below override the section `replay` of the configuration.
     """
-    with errors_for_people():
-        config = load_replay(config_path, (*overrides, *_as_overrides(flags)))
-        sender = clicks_sender(config)
-        sender.connect()  # before the files are read, which can take a minute
-        log = _read(files, config.replay)
-        total = config.replay.limit or (None if config.replay.loop else len(log))
-        with stop_on_signals(sender) as signals, progress_bar(total, "clicks") as show:
-            report = replay(log, config, sender, lambda report: show(report.delivered))
+    config = load_replay(config_path, (*overrides, *_as_overrides(flags)))
+    sender = clicks_sender(config)
+    sender.connect()  # before reading the files, which can take a minute
+    log = _read(files, config.replay)
+    total = config.replay.limit or (None if config.replay.loop else len(log))
+    with stop_on_signals(sender) as signals, progress_bar(total, "clicks") as show:
+        report = replay(log, config, sender, lambda report: show(report.delivered))
     conclude(report, "clicks", signals, malformed=report.malformed)
 
 
 def _as_overrides(flags: dict[str, object]) -> list[str]:
-    """The flags as overrides of the section `replay`, so that one place checks both."""
+    """Return the flags as overrides of the section `replay`, which are checked like any other setting."""
     given = {name: value for name, value in flags.items() if value is not None}
-    # A pace on the command line replaces the other one of the configuration.
+    # A pace given on the command line replaces the other kind in the configuration.
     for pace, other in (("rate", "speedup"), ("speedup", "rate")):
         if pace in given and other not in given:
             given[other] = "null"

@@ -31,7 +31,7 @@ _OVERDUE = 10.0
 
 
 @dataclass(slots=True)
-class Report:
+class SendReport:
     """The account of one run. Whatever was sent is either delivered or failed.
 
     `refused`: this user may not write to the topic.
@@ -57,7 +57,7 @@ class Sender:
     def __init__(self, kafka: Kafka, producer: Producer, topics: Topics, topic: str) -> None:
         self.topic = topic
         self.stop = threading.Event()
-        self.report = Report()
+        self.report = SendReport()
         self._kafka = kafka
         self._settings = producer
         self._last_error: ck.KafkaError | None = None
@@ -148,7 +148,7 @@ class Sender:
                 self._serve(self._producer.poll, min(left, TICK))
         return False
 
-    def finish(self) -> Report:
+    def finish(self) -> SendReport:
         """Waits until each message is delivered or failed; after `stop`, at most `producer.stop_timeout` seconds."""
         stop_seen: float | None = None
         left, moved = -1, time.monotonic()
@@ -215,8 +215,8 @@ class Sender:
 
 
 def send_all(
-    sender: Sender, messages: Iterable[tuple[bytes, bytes | None]], on_progress: Callable[[Report], None]
-) -> Report:
+    sender: Sender, messages: Iterable[tuple[bytes, bytes | None]], on_progress: Callable[[SendReport], None]
+) -> SendReport:
     """Sends (key, value) pairs until they end or the sender is stopped, and waits for the acknowledgements.
 
     `on_progress` is called about ten times a second, at the latest at the next message.

@@ -1,16 +1,16 @@
-"""Synthetic clicks with a provable structure: what every item is about and what every user likes is known.
+"""Synthetic clicks with a known structure: the taste of every item and the tastes of every user.
 
-How a click comes about:
+How a click is generated:
 
 1. The catalogue is divided into `tastes` groups of items. Within a group, item r is as popular as 1 / (r + 1) (Zipf).
 2. A user has exactly `tastes_per_user` active tastes at any time. With probability `drift` a click is preceded by a
    drift: the oldest active taste leaves for one that the user did not have.
-3. A user stays with one taste for a run of clicks (`SWITCH`), then picks one of the active tastes anew.
-4. Within a run, the next item is often (`FOLLOW`) one that stands shortly behind the last one on the taste's shelf:
-   what follows what is therefore learnable, beyond the taste. Otherwise it is drawn by popularity.
-5. Ids are given by falling frequency, from 1, as in AmazonBook.
+3. A user stays with one taste for a run of clicks (`SWITCH`), then picks one of the active tastes again.
+4. Within a run, the next item often (`FOLLOW`) comes shortly after the last one on the taste's shelf, a fixed order of
+   its items. So the order of items can be learned, beyond the taste. Otherwise the item is drawn by popularity.
+5. Ids are assigned by falling frequency, from 1, as in AmazonBook.
 
-Users are worked on in blocks of bounded size and columns are narrow: about 50 bytes a click at the peak.
+Users are generated in blocks of bounded size, and columns are narrow: peak memory is about 50 bytes per click.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ IntVector = npt.NDArray[np.int64]
 #: Columns with a row for each click: int32 where that suffices.
 Column = npt.NDArray[np.signedinteger[Any]]
 
-#: Probability that a click leaves the taste of the click before: runs of about three clicks.
+#: Probability that a click leaves the taste of the previous click: runs of about three clicks.
 SWITCH = 0.3
-#: Probability that a click within a run takes an item close behind the last one on the shelf.
+#: Probability that a click within a run takes an item shortly after the last one on the shelf.
 FOLLOW = 0.5
-#: Farthest step on the shelf, in items.
+#: Largest step on the shelf, in items.
 STEP = 3
 #: Shape of the Pareto distribution of clicks per user: mean and median differ by about two, as in AmazonBook.
 ACTIVITY = 2.0
-#: Least clicks of a user, as in AmazonBook, where there are enough.
+#: Minimum of clicks per user, as in AmazonBook, if there are enough clicks.
 LEAST_CLICKS = 5
-#: Rounds of drawing anew for items that the user has clicked already; people seldom buy a book twice.
-FRESH_ROUNDS = 4
+#: Rounds in which repeated items of a user are drawn again: people seldom buy a book twice.
+REDRAW_ROUNDS = 4
 #: Clicks in one block of users.
 BLOCK = 500_000
-#: 2024-01-01 00:00 UTC in seconds, and the days over which users begin: the frame of the time stamps.
+#: 2024-01-01 00:00 UTC in seconds since 1970, and the days within which users start.
 FIRST_SECOND = 1_704_067_200
 DAYS = 30
 #: Mean seconds between two clicks of one run, and between two runs.
-CLICK_GAP, RUN_GAP = 60.0, 43_200.0
+CLICK_GAP_S, RUN_GAP_S = 60.0, 43_200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Shape:
     """Sizes and rates of a synthetic data set.
 
     Raises:
-        ValueError: sizes that contradict each other.
+        ValueError: the sizes contradict each other.
     """
 
     users: int
@@ -81,12 +81,12 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class SyntheticClicks:
-    """C clicks of U users on N items, users 0..U-1 one after the other, each in its order.
+    """C clicks of U users on N items: users 0 to U-1 one after the other, each in its order.
 
     Attributes:
         user, item, order: (C,) user ids, item ids from 1, rank from 0 or seconds since 1970.
-        taste: (C,) the taste that caused the click; always the taste of its item.
-        item_taste: (N + 1,) taste of each item id; -1 for id 0, which is no item.
+        taste: (C,) the taste that the click was drawn from; always the taste of its item.
+        item_taste: (N + 1,) taste of each item id; -1 for id 0, which is not an item.
         first_tastes, last_tastes: (U, K) active tastes of each user at the first and at the last click.
         drifts: (U,) number of drifts of each user.
     """
@@ -103,21 +103,21 @@ class SyntheticClicks:
 
 @dataclass(frozen=True, slots=True)
 class _Catalogue:
-    """Items before they get their ids: taste t has the items base[t] … base[t] + size[t] - 1, most popular first."""
+    """Items before ids are assigned: taste t has the items base[t] … base[t] + size[t] - 1, most popular first."""
 
     base: IntVector  # (T,)
     size: IntVector  # (T,)
-    shelf: IntVector  # (N,) item at each place; a taste's places are as its items, shuffled
-    place: IntVector  # (N,) the inverse
+    shelf: IntVector  # (N,) item at each position; taste t has positions base[t] …, its items shuffled
+    position: IntVector  # (N,) position of each item: the inverse of `shelf`
     cumulative: npt.NDArray[np.float64]  # (longest taste,) sum of 1 / (r + 1)
 
 
 def generate(shape: Shape, seed: int = 0, on_progress: Callable[[int], None] = lambda _clicks: None) -> SyntheticClicks:
-    """Clicks for a seed: the same for the same arguments. `on_progress` gets the number of clicks made so far."""
+    """Generate clicks, the same for the same arguments. `on_progress` gets the number of clicks generated so far."""
     rng = np.random.default_rng(seed)
     catalogue = _catalogue(shape, rng)
     counts = _clicks_per_user(shape, rng)
-    # perm_u(j) = (first + step · j) mod T walks through all tastes, because T has no divisor in common with the step.
+    # perm_u(j) = (first + step · j) mod T visits all tastes, because T and the step have no common divisor.
     first = rng.integers(shape.tastes, size=shape.users)
     steps = np.flatnonzero(np.gcd(np.arange(1, shape.tastes + 1), shape.tastes) == 1) + 1
     step: IntVector = rng.choice(steps, size=shape.users)
@@ -154,21 +154,21 @@ def _catalogue(shape: Shape, rng: np.random.Generator) -> _Catalogue:
     size[: shape.items % shape.tastes] += 1
     base = np.cumsum(size) - size
     taste = np.repeat(np.arange(shape.tastes), size)
-    # Sorting by taste, then by a random number, shuffles within the tastes.
+    # Sorting by taste, then by a random number, shuffles within each taste.
     shelf = np.lexsort((rng.random(shape.items), taste))
-    place = np.empty(shape.items, np.int64)
-    place[shelf] = np.arange(shape.items)
-    return _Catalogue(base, size, shelf, place, np.cumsum(1.0 / np.arange(1, size[0] + 1)))
+    position = np.empty(shape.items, np.int64)
+    position[shelf] = np.arange(shape.items)
+    return _Catalogue(base, size, shelf, position, np.cumsum(1.0 / np.arange(1, size[0] + 1)))
 
 
 def _clicks_per_user(shape: Shape, rng: np.random.Generator) -> IntVector:
     least = min(LEAST_CLICKS, shape.clicks // shape.users)
-    activity = rng.pareto(ACTIVITY, shape.users) + 0.1  # nobody at 0, or the sum could be 0
+    activity = rng.pareto(ACTIVITY, shape.users) + 0.1  # above 0, so that the sum is not 0
     return least + rng.multinomial(shape.clicks - least * shape.users, activity / activity.sum())
 
 
 def _blocks(counts: IntVector) -> Iterator[tuple[int, int]]:
-    """(first user, last user + 1) of runs of users with about BLOCK clicks."""
+    """Yield (first user, last user + 1) of runs of users with about BLOCK clicks."""
     ends = np.cumsum(counts)
     begin = 0
     while begin < len(counts):
@@ -181,7 +181,7 @@ def _blocks(counts: IntVector) -> Iterator[tuple[int, int]]:
 def _block(
     shape: Shape, catalogue: _Catalogue, user: IntVector, first: IntVector, step: IntVector, rng: np.random.Generator
 ) -> tuple[Column, Column, Column, IntVector]:
-    """Items (before they get their ids), tastes, orders and drifts so far of the clicks of `user`, each (B,)."""
+    """Return items (before ids are assigned), tastes, orders and drifts so far of the clicks of `user`, each (B,)."""
     B, K = len(user), shape.tastes_per_user
     index = np.arange(B)
     opens = np.diff(user, prepend=-1) != 0  # (B,) first click of its user
@@ -198,36 +198,36 @@ def _block(
     drawn = changed | (rng.random(B) >= FOLLOW)
     walk = np.cumsum(np.where(drawn, 0, rng.integers(1, STEP + 1, size=B)))
     last_drawn = np.maximum.accumulate(np.where(drawn, index, 0))
-    start = catalogue.place[_popular(catalogue, taste, rng)][last_drawn]  # (B,) where the walk began
+    start = catalogue.position[_popular(catalogue, taste, rng)][last_drawn]  # (B,) position where the walk began
     base, size = catalogue.base[taste], catalogue.size[taste]
     item = catalogue.shelf[base + (start - base + walk - walk[last_drawn]) % size]
-    _refresh(catalogue, user, item, taste, rng)
+    _redraw_repeated(catalogue, user, item, taste, rng)
 
     narrow = item.astype(np.int32), taste.astype(np.int32)
     if shape.order == "rank":
         return *narrow, (index - begin).astype(np.int32), drift
-    gap = rng.exponential(np.where(switch, RUN_GAP, CLICK_GAP)).astype(np.int64) + 1
+    gap = rng.exponential(np.where(switch, RUN_GAP_S, CLICK_GAP_S)).astype(np.int64) + 1
     elapsed = np.cumsum(gap)
     begins = rng.integers(FIRST_SECOND, FIRST_SECOND + DAYS * 86_400, size=B)[begin]
     return *narrow, begins + elapsed - elapsed[begin], drift
 
 
 def _popular(catalogue: _Catalogue, taste: IntVector, rng: np.random.Generator) -> IntVector:
-    """One item of each of these tastes, drawn by popularity."""
+    """Draw one item of each of these tastes, by popularity."""
     size = catalogue.size[taste]
     rank = np.searchsorted(catalogue.cumulative, rng.random(len(taste)) * catalogue.cumulative[size - 1], side="right")
     return catalogue.base[taste] + np.minimum(rank, size - 1)
 
 
-def _refresh(
+def _redraw_repeated(
     catalogue: _Catalogue, user: IntVector, item: IntVector, taste: IntVector, rng: np.random.Generator
 ) -> None:
-    """Draws items anew, in place, where the user clicked them before; some repetitions stay."""
-    for _ in range(FRESH_ROUNDS):
+    """Replace, in the array, items that the user clicked before; some repetitions remain."""
+    for _ in range(REDRAW_ROUNDS):
         order = np.lexsort((item, user))  # stable: the first click on an item comes first
-        again = np.zeros(len(item), bool)
-        again[order[1:]] = (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0)
-        again = np.flatnonzero(again)
-        if not len(again):
+        repeated = np.zeros(len(item), bool)
+        repeated[order[1:]] = (np.diff(user[order]) == 0) & (np.diff(item[order]) == 0)
+        repeated = np.flatnonzero(repeated)
+        if not len(repeated):
             return
-        item[again] = _popular(catalogue, taste[again], rng)
+        item[repeated] = _popular(catalogue, taste[repeated], rng)

@@ -1,8 +1,8 @@
-"""Users' click histories: the record, its bytes, and the fence that counts every click once.
+"""Users' click histories: the record, its format in bytes, and the fence by which every click is applied once.
 
-Kafka delivers at least once. Each record keeps the (partition, offset) of the last click applied to it, the *fence*;
-a click of that partition at or below that offset has been counted already and is not applied again. Offsets of
-another partition cannot be compared with the fence: there the click is applied and the fence moves.
+Kafka delivers at least once. Each record has a *fence*: the partition and offset of the last click applied to it. A
+click of that partition at or below that offset is not applied again. A click of another partition cannot be compared
+with the fence; it is applied, and becomes the fence.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from configs.errors import MindstreamError
 
 IdVector = npt.NDArray[np.int64]
 
-#: format (1 byte), partition (int32), offset (int64) of the fence; then the item ids, oldest first, 8 bytes each.
-#: A full window of 20 clicks takes 173 bytes.
+#: Format (1 byte), partition (int32) and offset (int64) of the fence. Item ids follow, oldest first, 8 bytes each:
+#: a history of 20 clicks has 173 bytes.
 _HEADER = struct.Struct("<Biq")
 _FORMAT = 1
 
@@ -30,7 +30,12 @@ class CorruptHistoryError(MindstreamError):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class History:
-    """One user's newest clicks, oldest first: `items` has shape (n,), n ≤ the configured length, dtype int64."""
+    """One user's newest clicks.
+
+    Attributes:
+        partition, offset: the fence.
+        items: (n,) int64 item ids, oldest first; n is at most the configured length.
+    """
 
     partition: int
     offset: int
@@ -50,7 +55,7 @@ class History:
 
     @classmethod
     def from_bytes(cls, record: bytes) -> History:
-        """The inverse of `to_bytes`.
+        """Decode what `to_bytes` returned.
 
         Raises:
             CorruptHistoryError: the bytes are no record of this format.
@@ -60,21 +65,21 @@ class History:
 
 
 def newer_record(a: bytes, b: bytes) -> bytes:
-    """The record that is further on: the one with the higher fence, or `b` where fences cannot be compared.
+    """Return the record with the higher fence, or `b` where the fences cannot be compared.
 
-    In a changelog the last record of a user is normally the newest. It is not when a worker that was paused past its
-    session wakes up and still sends what it had in hand, after the partition's new owner has written
+    The last record of a user in a changelog is normally the newest. It is not if a worker that was paused past its
+    session resumes and sends the records of its batch after the partition's new owner has written newer ones
     (`streams.state.restore`).
 
     Raises:
-        CorruptHistoryError: the bytes are no records of this format.
+        CorruptHistoryError: one of the two is no record of this format.
     """
     (_, partition_a, offset_a), (_, partition_b, offset_b) = _header(a), _header(b)
     return a if partition_a == partition_b and offset_a > offset_b else b
 
 
 def check_record(record: bytes) -> None:
-    """Raises `CorruptHistoryError` unless the bytes are a record of this format."""
+    """Raise `CorruptHistoryError` unless the bytes are a record of this format."""
     _header(record)
 
 
@@ -93,24 +98,24 @@ def apply_clicks(
     """Append clicks of one partition to a user's history.
 
     Args:
-        history: what is known of the user; None for a new user.
-        partition: partition that the clicks came from.
-        clicks: (offset, item id), at least one, in the order of delivery.
-        length: clicks to keep.
+        history: the user's history so far; None for a new user.
+        partition: the partition that the clicks came from.
+        clicks: (offset, item id) of at least one click, in the order of delivery.
+        length: number of clicks to keep.
 
     Returns:
-        The new history and the number of clicks applied; 0 of them means that the fence stopped all of them and the
+        The new history and the number of clicks applied. If the fence stopped all of them, the number is 0 and the
         history is the old one.
     """
     fence = history.offset if history is not None and history.partition == partition else -1
-    fresh: list[int] = []
+    applied: list[int] = []
     for offset, item_id in clicks:
         if offset > fence:
-            fresh.append(item_id)
-            fence = offset  # within a batch, too: Kafka's client may deliver a message twice in a row
-    if not fresh:
-        assert history is not None  # without a history the fence is -1 and lets every offset pass
+            applied.append(item_id)
+            fence = offset  # Kafka's client may deliver a message twice within a batch, too
+    if not applied:
+        assert history is not None  # without a history the fence is -1, below every offset
         return history, 0
     older = history.items if history is not None else np.empty(0, dtype=np.int64)
-    items = np.concatenate([older, np.array(fresh, dtype=np.int64)])[-length:]
-    return History(partition, fence, items), len(fresh)
+    items = np.concatenate([older, np.array(applied, dtype=np.int64)])[-length:]
+    return History(partition, fence, items), len(applied)

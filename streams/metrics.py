@@ -1,6 +1,6 @@
-"""Metrics of the worker, in Prometheus' conventions: seconds, base units, an injected registry.
+"""Metrics of the worker, by Prometheus' conventions: base units, and names that end in their unit.
 
-`configs/observability/README.md` says what each one means and when to act; the tests hold it to what is exported here.
+`configs/observability/README.md` explains each metric and its alerts; a test compares it with what is exported here.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import get_args
 
@@ -18,27 +18,27 @@ from prometheus_client.registry import Collector
 
 from streams.errors import Reason
 
-#: Seconds. From well below one Milvus search to the session timeout.
-_LATENCY = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
-#: Messages. Powers of four up to the largest batch allowed.
-_SIZES = (1, 4, 16, 64, 256, 1024, 4096)
-#: Seconds. From a NumPy call to a search or a flush that hangs.
-_STAGE = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-#: What a batch of clicks goes through, in this order (`streams.processing.clicks`); embed to merge are the recall.
+#: Seconds, from well below one Milvus search to the session timeout.
+_LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+#: Messages: powers of four up to the largest batch allowed.
+_SIZE_BUCKETS = (1, 4, 16, 64, 256, 1024, 4096)
+#: Seconds, from a NumPy call to a search or a flush that hangs.
+_STAGE_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+#: Stages of a batch of clicks, in order (`streams.processing.clicks`); embed, encode, search and merge are the recall.
 STAGES = ("decode", "read", "embed", "encode", "search", "merge", "pack", "produce", "acknowledge", "store")
 
 
 class BatchHistogram(Collector):
-    """A histogram that one thread alone writes.
+    """A histogram that a single thread writes, without locks.
 
-    prometheus_client's locks twice and walks through the buckets: four times as long, for each user of each batch. One
-    writer needs no lock; a scrape may see an observation without its sum.
+    An observation of prometheus_client's histogram acquires two locks and walks through the buckets, which takes four
+    times as long, for each user of each batch. Without locks, a scrape may see an observation counted but not summed.
 
     Args:
-        registry: that exports it.
-        name, documentation: of the metric.
+        registry: exports the histogram.
+        name, documentation: name and help text of the metric.
         buckets: upper bounds, ascending, without infinity.
-        label, values: its one label and all values of it; none by default.
+        label, values: the name of its one label and all values of that label; no label by default.
     """
 
     def __init__(
@@ -72,8 +72,21 @@ class BatchHistogram(Collector):
         yield family
 
 
+class Stopwatch:
+    """Times consecutive stages: each call ends the stage that it names, and starts the next one."""
+
+    def __init__(self, stages: BatchHistogram) -> None:
+        self._stages = stages
+        self._started = time.perf_counter()
+
+    def __call__(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._stages.observe(now - self._started, stage)
+        self._started = now
+
+
 class BatchMetrics:
-    """What every agent counts; `agent` is "clicks" or "items"."""
+    """Metrics that every agent has; `agent` is "clicks" or "items"."""
 
     def __init__(self, registry: CollectorRegistry, agent: str) -> None:
         def name(suffix: str) -> str:
@@ -83,14 +96,23 @@ class BatchMetrics:
             name("dead_letters"), "Messages sent to the dead-letter topic", ["reason"], registry=registry
         )
         for reason in get_args(Reason):
-            self.dead_letters.labels(reason)  # a rate needs the 0 before the first one
-        self.retries = Counter(name("retries"), "Batches tried again after a transient fault", registry=registry)
-        self.batch_size = Histogram(name("batch_messages"), "Messages in a batch", registry=registry, buckets=_SIZES)
+            self.dead_letters.labels(reason)  # exported as 0: a rate needs a value before the first dead letter
+        self.retries = Counter(
+            name("retries"),
+            "Calls retried because Kafka or Milvus was unavailable",
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            name("batch_messages"), "Messages in a finished batch", registry=registry, buckets=_SIZE_BUCKETS
+        )
         self.batch_seconds = Histogram(
-            name("batch_seconds"), "Time to process a batch", registry=registry, buckets=_LATENCY
+            name("batch_seconds"),
+            "Time to process a batch, with its retries",
+            registry=registry,
+            buckets=_LATENCY_BUCKETS_S,
         )
         self.waiting = Gauge(
-            name("waiting_seconds"), "How long the call in hand has been tried again; 0 = not at all", registry=registry
+            name("waiting_seconds"), "For how long the current call has been retried; 0 = not at all", registry=registry
         )
         self.partitions = Gauge(name("partitions"), "Partitions that this process owns", registry=registry)
         self.lag = Gauge(
@@ -100,12 +122,14 @@ class BatchMetrics:
             registry=registry,
         )
         self.last_progress = Gauge(
-            name("last_progress_timestamp_seconds"), "When the last batch was finished", registry=registry
+            name("last_progress_timestamp_seconds"),
+            "Unix time at which the last batch was finished; 0 = none yet",
+            registry=registry,
         )
 
 
 def worker_registry(model_version: str) -> CollectorRegistry:
-    """A registry that tells what every worker tells: its model, as the label of a metric that is always 1, and the
+    """Return a registry with the metrics of every worker: its model, as the label of a metric that is always 1, and its
     process (start, CPU, memory, open files; on Linux only).
     """
     registry = CollectorRegistry()
@@ -120,38 +144,39 @@ class ClickMetrics(BatchMetrics):
         super().__init__(registry, "clicks")
         self.clicks = Counter("mindstream_clicks", "Readable clicks received", registry=registry)
         self.repeats = Counter(
-            "mindstream_clicks_repeated", "Clicks that a fence stopped: delivered again by Kafka", registry=registry
+            "mindstream_clicks_repeated",
+            "Clicks delivered again by Kafka, and not applied again",
+            registry=registry,
         )
-        self.recommendations = Counter("mindstream_recommendations", "Recommendations sent", registry=registry)
+        self.recommendations = Counter(
+            "mindstream_recommendations", "Recommendations acknowledged by Kafka", registry=registry
+        )
         self.restored = Counter(
             "mindstream_restored_records", "Changelog records applied when partitions were assigned", registry=registry
         )
         self.unusable = Counter(
             "mindstream_unusable_histories",
-            "Users of a batch without recommendation: no item of the history is known",
+            "Users of a batch without recommendation, because no item of their history is known",
             registry=registry,
         )
         self.latency = BatchHistogram(
             registry,
             "mindstream_click_to_recommendation_seconds",
-            "From the time stamp of a user's newest click to the acknowledged recommendation",
-            _LATENCY,
+            "Time from the timestamp of a user's newest click to the acknowledged recommendation",
+            _LATENCY_BUCKETS_S,
         )
         self.stages = BatchHistogram(
-            registry, "mindstream_clicks_stage_seconds", "Time of a batch's finished stages", _STAGE, "stage", STAGES
+            registry,
+            "mindstream_clicks_stage_seconds",
+            "Time of a batch in each stage that it finished",
+            _STAGE_BUCKETS_S,
+            "stage",
+            STAGES,
         )
 
-    def stopwatch(self) -> Callable[[str], None]:
-        """Starts with this call; each call of what it returns names the stage that has just ended."""
-        last = time.perf_counter()
-
-        def lap(stage: str) -> None:
-            nonlocal last
-            now = time.perf_counter()
-            self.stages.observe(now - last, stage)
-            last = now
-
-        return lap
+    def stopwatch(self) -> Stopwatch:
+        """Start to time the stages of a batch."""
+        return Stopwatch(self.stages)
 
 
 class ItemMetrics(BatchMetrics):
@@ -161,12 +186,12 @@ class ItemMetrics(BatchMetrics):
         self.freshness = BatchHistogram(
             registry,
             "mindstream_item_publish_to_upsert_seconds",
-            "From the time stamp of an item's message to its acceptance by the index",
-            _LATENCY,
+            "Time from the timestamp of an item's message to the acceptance of its vector by the index",
+            _LATENCY_BUCKETS_S,
         )
         self.removals = Counter("mindstream_item_removals", "Items removed from the index", registry=registry)
         self.other_versions = Counter(
             "mindstream_items_of_other_versions",
-            "Item messages passed over because they belong to another model version",
+            "Item messages ignored because they belong to another model version",
             registry=registry,
         )

@@ -1,13 +1,14 @@
-"""The seams to the outside world, in our own terms. Each has a real implementation and one in memory; contract tests
-run on both. Implementations raise `TransientError` when the same call may succeed later, `FatalError` when it never
-will; a vendor's own errors stop at its adapter.
+"""The protocols between the streaming side and the outside world, in its own terms.
+
+Implementations raise `TransientError` when the same call may succeed later and `FatalError` when it never will; a
+vendor's own errors stop at its adapter. Each protocol has a real implementation and one in memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from streams.errors import Reason
 
@@ -44,12 +45,13 @@ class DeadLetter:
 
 
 class RecordProducer(Protocol):
-    """Sends messages to Kafka."""
+    """Sends messages to Kafka, and waits for their acknowledgement."""
 
     def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:
-        """Send all and return their offsets when every one is acknowledged by all in-sync replicas.
+        """Send all messages and return their offsets when all in-sync replicas have acknowledged every one.
 
         Args:
+            outputs: messages to send.
             produced: called when all are packed and queued, before the wait.
 
         Raises:
@@ -59,16 +61,85 @@ class RecordProducer(Protocol):
 
 
 class HistoryStore(Protocol):
-    """Local copy of the changelog of histories, by partition. Keys and records are bytes.
+    """A local copy of the changelog of histories, by partition. Keys and records are bytes.
 
     All methods raise `PartitionLost` for a partition that this process does not own.
     """
 
-    def check(self, partitions: Collection[int]) -> None: ...
+    def check(self, partitions: Collection[int]) -> None:
+        """Check that this process owns the partitions."""
+        ...
+
     def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        """One record, or None, for each key."""
+        """Return one record, or None, for each key."""
         ...
 
     def write(self, partition: int, records: Mapping[bytes, bytes], offsets: Sequence[int]) -> None:
         """Store records that the changelog holds at these offsets."""
+        ...
+
+
+class PendingBatch(Protocol):
+    """A batch whose processing was started; nothing outside the process has been changed by it."""
+
+    def wait(self) -> None:
+        """Wait for the answers of other servers that `BatchProcessor.finish` needs.
+
+        Raises:
+            TransientError: a server did not respond; start the batch again.
+        """
+        ...
+
+
+Pending = TypeVar("Pending", bound=PendingBatch)
+
+
+class BatchProcessor(Protocol[Pending]):
+    """Processes the batches of one topic, one after the other. Called in one thread.
+
+    A batch may be started again, with the same messages, whenever one of its calls failed.
+    """
+
+    def start(self, messages: Sequence[Message], after: Pending | None) -> Pending:
+        """Start a batch: everything that changes nothing outside the process.
+
+        Args:
+            messages: the batch, in the order of its partitions.
+            after: the pending batch in front of this one, which will be finished first; None = there is none. If it
+                is not finished after all, discard what this call returns.
+
+        Raises:
+            TransientError: a server did not respond; call again with the same messages.
+            PartitionLost: another worker owns a partition of the batch now; abandon the batch.
+        """
+        ...
+
+    def finish(self, pending: Pending) -> None:
+        """Finish a batch: its effects are acknowledged when this returns, and its offsets may be committed.
+
+        Raises:
+            TransientError, PartitionLost: as `start`.
+        """
+        ...
+
+
+class PartitionHooks(Protocol):
+    """Calls that an agent makes when partitions are assigned to this process and revoked from it."""
+
+    def acquire(self, partitions: Collection[int]) -> None:
+        """Prepare to process these partitions, and no others; called in the batch thread before their first batch.
+
+        Raises:
+            TransientError: a server did not respond; call again.
+            PartitionLost: the partitions were revoked meanwhile.
+            FatalError: the partitions cannot be processed as configured.
+        """
+        ...
+
+    def maintain(self, partitions: Collection[int]) -> None:
+        """Do what is due now and then, between two batches, in the batch thread. Raises as `acquire`."""
+        ...
+
+    def release(self) -> None:
+        """Give up all partitions; called from the event loop, also while `acquire` or a batch is in progress."""
         ...

@@ -25,11 +25,11 @@ from filelock import FileLock, Timeout
 
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.usage import cpu_seconds, memory_bytes
+from configs.cli import progress_bar
 from configs.errors import MindstreamError
 from configs.loader import load_worker
 from embedded.stack import Stack
 from model.artifact import Artifact
-from producers.cli import progress_bar
 from streams.milvus.index import MilvusIndex
 
 MilvusKind = Literal["lite", "standalone"]

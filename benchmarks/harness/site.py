@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from benchmarks.harness.data import Traffic
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.servers import POLL_S, STALL_TIMEOUT_S, BenchmarkServers
+from configs.cli import progress_bar
 from configs.loader import load_replay
 from configs.schema import ReplayConfig
 from embedded.deployment import PRODUCER_SECTIONS, WORKER, Deployment
 from embedded.program import Program, WorkerProgram
 from model.artifact import Artifact
-from producers.cli import progress_bar
 from producers.click_log import ClickLog
 from producers.replay import clicks_sender, replay
 from streams.history import History

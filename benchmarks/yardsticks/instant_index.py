@@ -1,7 +1,6 @@
-"""The worker with an index that answers instantly, for `throughput` alone: what everything but Milvus can do.
+"""The worker with an index that answers instantly, for `throughput` only: the speed of everything but Milvus.
 
-Its options are those of `python -m streams worker`. Production code has no hook for it: the name is replaced in
-`streams.worker.build`.
+Its options are those of `python -m streams worker`.
 """
 
 from __future__ import annotations
@@ -10,18 +9,18 @@ import sys
 
 import numpy as np
 
-import streams.worker.build
 from configs.schema import Milvus
 from streams.__main__ import main
 from streams.recall.memory import MemoryIndex
 from streams.recall.ports import FloatArray, IdArray
+from streams.worker.parts import WorkerParts
 
-#: Answers to choose from: the merging must not have the same one for every interest.
+#: Answers to choose from: the interests of a batch must not all get the same one to merge.
 _ANSWERS, _LONGEST = 4096, 1024
 
 
 class InstantIndex(MemoryIndex):
-    """Answers with items that were drawn beforehand."""
+    """Answers searches with items that were drawn when it was built."""
 
     def __init__(self, _settings: Milvus, model_version: str, dim: int, *, create: bool) -> None:  # noqa: ARG002
         super().__init__(model_version, dim)
@@ -36,6 +35,4 @@ class InstantIndex(MemoryIndex):
 
 
 if __name__ == "__main__":
-    assert hasattr(streams.worker.build, "MilvusIndex")
-    setattr(streams.worker.build, "MilvusIndex", InstantIndex)  # noqa: B010 - imported there, not exported
-    main(sys.argv[1:], prog_name="instant worker")
+    main(sys.argv[1:], prog_name="instant worker", obj=WorkerParts(index=InstantIndex))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from producers.click_log import ClickLog, read_clicks
+from producers.click_log import ClickLog, read_click_log
 from producers.synthetic import Shape, generate
 from streams.messages.clicks import user_key
 
@@ -66,7 +66,7 @@ def prepare_clicks(source: Path | None, folder: Path, clicks: int, seed: int = 0
         def item_text(item: int) -> str:
             return f"{item}·taste{tastes[item]}" if item < len(tastes) else f"{item}·NEW"
     else:
-        log = read_clicks([source])
+        log = read_click_log([source])
         title = str(source)
         largest = int(log.item.max(initial=0))
 

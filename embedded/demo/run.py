@@ -230,7 +230,10 @@ class Demo:
 
 
 def run(options: DemoOptions, folder: Path) -> int:
-    """Run the demo; return the exit status: 0 if every click is accounted for, 1 if not, 130 if interrupted."""
+    """Run the demo and return the exit status.
+
+    0: every click is accounted for; 1: not; 130: interrupted; otherwise that of the error (`configs.errors`).
+    """
     console = Console(highlight=False)
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT, too: a shell starts background commands with it ignored
         signal.signal(number, signal.default_int_handler)
@@ -241,7 +244,7 @@ def run(options: DemoOptions, folder: Path) -> int:
         return 130
     except MindstreamError as error:
         console.print(f"The demo failed: {error}", style="red", markup=False, soft_wrap=True)
-        return 1
+        return error.exit_status
     console.print(
         "[bold green]Every click is accounted for.[/]" if accounted else "[bold red]Clicks are unaccounted for.[/]"
     )

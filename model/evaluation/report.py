@@ -1,15 +1,12 @@
-"""What `python -m model.evaluate` prints: a table, a JSON document, and a bar while it works."""
+"""What `python -m model.evaluate` prints: a table, or a JSON document."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from model.evaluation.clusters import CLUSTERS
@@ -26,16 +23,6 @@ _TITLES = {
     "clusters": f"clusters of {CLUSTERS}",
     "agreement": "agreement",
 }
-
-
-@contextmanager
-def progress_bar(total: int, name: str) -> Iterator[Callable[[int], object]]:
-    """A bar on standard error, on a terminal only. Yields a function that takes the users done since its last call."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(name, total=total)
-        yield lambda users: progress.advance(task, users)
 
 
 def document(measured: Sequence[Measured], files: Sequence[Path], top_n: Sequence[int], seed: int) -> dict[str, Any]:

@@ -1,20 +1,15 @@
 """A Faust agent that works in batches and commits by itself: receive → batch → process → remember → commit.
 
-Faust reads the topic and keeps the partitions; the offsets are committed here, not by Faust, because it acknowledges
+Faust reads the topic and takes part in the group; offsets are committed here, not by Faust, because it acknowledges
 messages that it skips while partitions move, and because it takes the first run of acknowledged offsets for the
 processed ones, whatever lies before them. Here one batch at a time is processed, in the order of the partition, and
-what is committed is the offset behind the last message of a finished batch: everything before it is done.
+the offset behind the last message of a finished batch is committed: everything before it is done.
 
-When partitions are taken away, the batch in hand is finished (or given up, if it is waiting for Milvus), what was
-done is committed, and everything queued is forgotten: the next owner reads it again from the committed offset.
+When partitions are revoked, the current batch is finished (or abandoned, if it is being retried), what was done is
+committed, and everything queued is discarded: the next owner reads it again from the committed offset.
 
-Faults: `TransientError` holds the batch back and tries again with growing waits; when the budget is used up the
-process leaves with status 75, without commit, so that its supervisor restarts it. Any other exception is a defect:
-the process leaves with status 70, without commit. No exception ever leaves an agent's loop, where Faust would go on
-behind the message that it concerned. What neither returns nor fails is the matter of `streams.worker.watchdog`.
-
-What cannot tell old messages from new by itself is processed under a lease (`streams.agents.commits`): when the last
-proof that the partitions are ours is older, the offset of the batch in hand is committed before it is processed.
+No exception ever leaves an agent's loop, where Faust would continue behind the message that it concerned: transient
+errors are retried (`streams.agents.retrying`), a defect ends the process with status 70, without commit.
 """
 
 from __future__ import annotations
@@ -22,182 +17,169 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic
 
 import faust
-from faust.types import TP
 
-from configs.errors import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, FatalError, TransientError
-from streams.agents.batching import Batch, Batcher
+from configs.errors import EXIT_DEFECT, FatalError
+from streams.agents.assignment import Assignment
+from streams.agents.batching import Batcher
 from streams.agents.commits import Commits
-from streams.agents.retrying import RetryPolicy
+from streams.agents.group_member import GroupMember
+from streams.agents.pipeline import Pipeline, Work, without_pending
+from streams.agents.retrying import Retrier, RetryPolicy
 from streams.agents.state import AgentState
-from streams.errors import PartitionLost
 from streams.metrics import BatchMetrics
-from streams.ports import Message
+from streams.ports import BatchProcessor, PartitionHooks, Pending
 
 _LOG = logging.getLogger("mindstream.agent")
 
-_TAKING_OVER = "taking over partitions"
-#: Seconds that the batch in hand gets when the process stops, well inside the 5 s until it must be gone.
-_STOP_PATIENCE = 2.0
+_ACQUIRING = "acquiring partitions"
+#: Seconds that the current batch gets when the process stops, well inside the 5 s until it must have exited.
+_STOP_PATIENCE_S = 2.0
 
 
-class BatchAgent:
-    """Feeds batches of one topic to `process`, in a thread of its own.
+@dataclass(frozen=True, slots=True)
+class AgentOptions:
+    """Settings of an agent.
+
+    Attributes:
+        batch_size: most messages in a batch.
+        batch_wait_s: seconds to wait for a batch to fill; 0 = take what is there.
+        look_ahead: start the next batch while the current one is finished. For processors that wait for other servers
+            in between; others would only get smaller batches.
+        retry: of transient errors.
+        commit_interval_s: seconds between commits.
+        revoke_patience_s: seconds that the current batch gets when partitions are revoked.
+        maintain_interval_s: seconds between two calls of `PartitionHooks.maintain`, while partitions are owned.
+    """
+
+    batch_size: int
+    batch_wait_s: float
+    look_ahead: bool
+    retry: RetryPolicy
+    commit_interval_s: float
+    revoke_patience_s: float
+    maintain_interval_s: float = 5.0
+
+
+class BatchAgent(Generic[Pending]):
+    """Feeds batches of one topic to a processor, in a thread of its own.
 
     Args:
         app: the Faust app that it belongs to. The value of each of its messages is a list of runs
-        (`streams.agents.consumer`). topic: topic to read.
-        process: processes a batch; called in one thread, one batch at a time. It may be called again with the same
-            messages, so it must be idempotent. Its second argument is the batch that comes next if nothing goes
-            wrong, or empty; neither `take_over` nor `tend` is called between the two.
-        prepare: called before `process` with the same batch; does what changes nothing and can wait for other servers.
-            Its second argument is the batch that comes next, if a full one is there already; `process` is told of what
-            is there by then. None: nothing to prepare, and `process` is never told of what comes next.
-        take_over: called in that thread with the partitions that were assigned, before their first batch.
-        let_go: called when partitions are taken away, after the batch in hand; from the event loop.
-        tend: called in that thread between batches, every `tend_interval` seconds while partitions are owned.
-        size: most messages in a batch.
-        wait: seconds to wait for a batch to fill; 0 = take what is there.
-        retry: what to do about transient faults.
-        commit_interval: seconds between commits.
-        revoke_patience: seconds that the batch in hand gets when partitions are taken away.
-        lease: seconds, less than the session, for which a commit proves that the partitions are ours; asked for before
-            `process`. None: `process` does no harm to partitions of others.
+            (`streams.agents.consumer`).
+        topic: topic to read.
+        processor: called in one thread, one batch at a time.
+        hooks: called when partitions are assigned and revoked, and between batches.
+        assignment: that the agent keeps; its lease is renewed before `BatchProcessor.finish`.
+        options: settings.
         metrics: counters.
-        leave: ends the process with a status; replaced in tests.
+        exit_process: ends the process with a status; replaced in tests.
     """
 
     def __init__(
         self,
         app: faust.App,
         topic: str,
-        process: Callable[[Sequence[Message], Sequence[Message]], None],
+        processor: BatchProcessor[Pending],
         *,
-        prepare: Callable[[Sequence[Message], Sequence[Message]], None] | None = None,
-        take_over: Callable[[Collection[int]], Any] = lambda _partitions: None,
-        let_go: Callable[[], Any] = lambda: None,
-        tend: Callable[[Collection[int]], Any] = lambda _partitions: None,
-        tend_interval: float = 5.0,
-        size: int,
-        wait: float,
-        retry: RetryPolicy,
-        commit_interval: float,
-        revoke_patience: float,
-        lease: float | None = None,
+        hooks: PartitionHooks,
+        assignment: Assignment,
+        options: AgentOptions,
         metrics: BatchMetrics,
-        leave: Callable[[int], Any] = os._exit,
+        exit_process: Callable[[int], Any] = os._exit,
     ) -> None:
-        self.topic = topic
-        #: Whether `stop` has come to its end: the rest of the shutdown changes nothing that counts.
-        self.stopped = False
-        self._app = app
-        self._process = process
-        self._prepare = prepare
-        self._take_over = take_over
-        self._let_go = let_go
-        self._tend = tend
-        self._tend_interval = tend_interval
-        self._size = size
-        self._wait = wait
-        self._retry = retry
-        self._commit_interval = commit_interval
-        self._revoke_patience = revoke_patience
+        self._member = GroupMember(app, topic)
+        self._pipeline = Pipeline(processor)
+        self._hooks = hooks
+        self._assignment = assignment
+        self._options = options
         self._metrics = metrics
-        self._leave = leave
+        self._exit = exit_process
         self._idle = asyncio.Event()
-        self._give_up = asyncio.Event()
-        self._generation: int | None = None  # of the consumer group; None = no partitions, or stopping
-        self._owned: list[int] = []
-        self._stopping: asyncio.Task[None] | None = None
-        self._doing: tuple[str, float] | None = None  # the call in hand, and since when
-        self._failing = False  # the call in hand has failed before
-        self._taken_over: int | None = None  # generation whose partitions are ready
-        self._in_hand: int | None = None  # generation of the call in hand
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"{topic}-batch")
         self._idle.set()
-        # Faust makes its consumer when it starts.
-        self._commits = Commits(lambda offsets: self._consumer()._commit(self._places(offsets)), lease)
+        self._stopping: asyncio.Task[None] | None = None
+        self._commits = Commits(self._member.commit, assignment.prove)
+        self._retrier = Retrier(options.retry, assignment, metrics, exit_process, f"{topic}-batch")
         self._batcher = Batcher(
-            lambda: self._generation,
-            lambda partition: self._consumer().sought(TP(topic, partition)),
-            lambda partition: self._consumer().oldest(TP(topic, partition)),
-            size=size,
-            wait=wait,
-            patience=retry.longest,
-            leave=leave,
+            lambda: assignment.generation,
+            self._member.start_offset,
+            self._member.oldest_offset,
+            size=options.batch_size,
+            wait_s=options.batch_wait_s,
+            patience_s=options.retry.longest,
+            exit_process=exit_process,
         )
-        metrics.waiting.set_function(lambda: self.state().retrying)
-        metrics.partitions.set_function(lambda: len(self.state().owned or ()))
+        metrics.waiting.set_function(lambda: self.state().retrying_s)
+        metrics.partitions.set_function(lambda: len(self.state().partitions or ()))
 
         # Raw bytes: decoding is ours, because a typed topic ends the agent at the first message it cannot decode.
         channel = app.topic(topic, key_serializer="raw", value_serializer="raw", acks=False)
         app.agent(channel, name=f"{topic}-reader")(self._receive)
-        app.task(self._go)
+        app.task(self._run)
         app.on_partitions_revoked.connect(self._on_revoked, weak=False)
         app.on_partitions_assigned.connect(self._on_assigned, weak=False)
 
+    @property
+    def topic(self) -> str:
+        """The topic that it reads."""
+        return self._member.topic
+
+    @property
+    def stopped(self) -> bool:
+        """True once `stop` has finished: the rest of the shutdown changes nothing that matters."""
+        stopping = self._stopping
+        return stopping is not None and stopping.done() and not stopping.cancelled() and stopping.exception() is None
+
     def state(self) -> AgentState:
-        """A look from any thread."""
-        generation, doing = self._generation, self._doing
-        seconds = 0.0 if doing is None else time.monotonic() - doing[1]
+        """Return a snapshot; from any thread."""
+        assignment, call = self._assignment, self._retrier.call
+        call_s = 0.0 if call is None else time.monotonic() - call.started
         return AgentState(
-            owned=None if generation is None else frozenset(self._owned),
-            restored=generation is not None and self._taken_over == generation,
-            restoring=doing is not None and doing[0] == _TAKING_OVER,
-            retrying=seconds if self._failing else 0.0,
-            emptied=self._batcher.emptied,
-            doing=None if doing is None else doing[0],
-            seconds=seconds,
+            partitions=None if assignment.generation is None else frozenset(assignment.partitions),
+            acquired=assignment.acquired,
+            acquiring=call is not None and call.name == _ACQUIRING,
+            retrying_s=call_s if call is not None and call.failing else 0.0,
+            idle_count=self._batcher.idle_count,
+            call=None if call is None else call.name,
+            call_s=call_s,
         )
 
-    async def between_batches(self, patience: float) -> None:
-        """Wait until no batch is in hand, for so many seconds at most: until then messages could only queue up."""
+    async def between_batches(self, patience_s: float) -> None:
+        """Wait until no batch is in progress, for so many seconds at most: until then messages could only queue."""
         if not self._idle.is_set():
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), patience)
-
-    def require_lease(self) -> None:
-        """To be called by `process` directly before it changes what a newer owner may have changed.
-
-        Raises:
-            TransientError: the lease ran out since `process` was called, or the partitions are gone.
-        """
-        if self._generation != self._in_hand or not self._commits.leased():
-            raise TransientError("Kafka", "this process stood still; its partitions may belong to another")
+                await asyncio.wait_for(self._idle.wait(), patience_s)
 
     def refuse(self, error: FatalError) -> None:
-        """Leave, because the configuration cannot work any more."""
-        _LOG.critical("%s; leaving without commit", error)
-        self._leave(EXIT_CONFIG)
+        """Exit, because the process cannot work as configured any more."""
+        self._retrier.refuse(error)
 
     async def stop(self) -> None:
-        """Finish the batch in hand, commit what is done, and take nothing more. Call before the consumer stops."""
+        """Finish the current batch, commit what is done, and take no more. Call before the consumer stops."""
         if self._stopping is None:
-            self._stopping = asyncio.ensure_future(self._drain(_STOP_PATIENCE))
+            self._stopping = asyncio.ensure_future(self._drain(_STOP_PATIENCE_S))
         await asyncio.shield(self._stopping)
-        self._thread.shutdown(wait=False, cancel_futures=True)
-        self.stopped = True
+        self._retrier.close()
 
-    async def _go(self) -> None:
-        await self._guarded(asyncio.gather(self._work(), self._commit_regularly(), self._tend_regularly()))
+    async def _run(self) -> None:
+        await self._guarded(asyncio.gather(self._work(), self._commit_regularly(), self._maintain_regularly()))
 
     async def _guarded(self, work: Awaitable[Any]) -> None:
-        """A defect ends the process: a task that died would leave a worker that only looks alive."""
+        """Exit on a defect: a task that died would leave a worker that only looks alive."""
         try:
             await work
         except asyncio.CancelledError:
             raise
         except Exception:  # noqa: BLE001 - a defect: whatever it is, nothing may be committed past it
-            _LOG.exception("the agent failed; leaving without commit")
-            self._leave(EXIT_DEFECT)
+            _LOG.exception("the agent failed; exiting without commit")
+            self._exit(EXIT_DEFECT)
 
     async def _receive(self, stream: Any) -> None:
         # Faust would start the reader again behind the message that it failed at.
@@ -205,161 +187,105 @@ class BatchAgent:
 
     async def _read(self, stream: Any) -> None:
         async for event in stream.noack().events():
-            await self._batcher.take(event.message.generation_id, event.message.value)
+            await self._batcher.add(event.message.generation_id, event.message.value)
 
     async def _work(self) -> None:
-        following: Batch | None = None
+        next_work: Work[Pending] | None = None
         while True:
-            batch, following = following or await self._batcher.batch(), None
-            # What was fetched before the partitions moved is forgotten: it comes again from the committed offset.
-            ours = batch.generation is not None and batch.generation == self._generation
-            if ours and (batch.messages or batch.tend) and not self._give_up.is_set():
+            work, next_work = next_work or Work(await self._batcher.next_batch()), None
+            batch, generation = work.batch, self._assignment.generation
+            # What was fetched before the partitions moved is discarded: it is read again from the committed offset.
+            current = batch.generation is not None and batch.generation == generation
+            if current and (batch.messages or batch.maintain) and not self._assignment.revoked:
                 self._idle.clear()
                 try:
-                    following = await self._run(batch)
+                    next_work = await self._run_batch(work)
                 finally:
                     self._idle.set()
 
-    async def _run(self, batch: Batch) -> Batch | None:
-        """Take over new partitions or look after old ones, then process one batch, until it is done or given up.
+    async def _run_batch(self, work: Work[Pending]) -> Work[Pending] | None:
+        """Acquire new partitions or maintain old ones, then process one batch, until it is done or abandoned.
 
-        Returns the batch that was taken from the queue meanwhile.
+        Returns:
+            The batch that was taken from the queue meanwhile.
         """
-        generation = self._generation
-        if self._taken_over != generation:
-            if not await self._attempt(self._take_over, list(self._owned), _TAKING_OVER):
+        assignment, batch = self._assignment, work.batch
+        if not assignment.acquired:
+            generation = assignment.generation
+            if not await self._retrier.run(partial(self._hooks.acquire, list(assignment.partitions)), _ACQUIRING):
                 return None
-            self._taken_over = generation
-            if self._give_up.is_set():
-                return None  # they are going again, and nothing of the batch was begun
-        elif batch.tend and not await self._attempt(self._tend, list(self._owned), "looking after partitions"):
-            return None
+            assignment.acquired_by(generation)
+            if assignment.revoked:
+                return None  # the partitions are revoked again, and nothing of the batch was started
+        elif batch.maintain:
+            maintain = partial(self._hooks.maintain, list(assignment.partitions))
+            if not await self._retrier.run(maintain, "maintaining partitions"):
+                return None
+        return await self._process(work) if batch.messages else None
+
+    async def _process(self, work: Work[Pending]) -> Work[Pending] | None:
+        """Start and finish a batch, and start the next one in between; returns the next one, if there is any."""
+        options, messages = self._options, work.batch.messages
         started = time.monotonic()
-        messages, following = batch.messages, None
-        if not messages:
-            return None
-        what = f"a batch of {len(messages)} messages"
-        if self._prepare is not None:
-            following = self._batcher.at_once(self._size)
-            if not await self._attempt(partial(self._prepare, messages), _announced(following), what):
-                return following
-            # As late as possible: what has come meanwhile need not wait for the batch after the next.
-            following = following or self._batcher.at_once(self._size if self._wait else 1)
-        if not await self._attempt(partial(self._process, messages), _announced(following), what, messages):
-            return following
+        name = f"a batch of {len(messages)} messages"
+        next_work = self._ready_work(options.batch_size)
+        if not await self._retrier.run(partial(self._pipeline.search, work, next_work), name):
+            return without_pending(next_work)
+        # As late as possible: messages that have arrived meanwhile need not wait for the batch after the next.
+        next_work = next_work or self._ready_work(options.batch_size if options.batch_wait_s else 1)
+        renew_lease = partial(self._commits.renew_lease, messages)
+        if not await self._retrier.run(partial(self._pipeline.finish, work, next_work), name, renew_lease):
+            return without_pending(next_work)
         self._commits.done(messages)
         self._metrics.batch_size.observe(len(messages))
         self._metrics.batch_seconds.observe(time.monotonic() - started)
         self._metrics.last_progress.set_to_current_time()
-        return following
+        return next_work
 
-    async def _attempt(
-        self, call: Callable[[Any], Any], argument: Any, what: str, leased: Sequence[Message] = ()
-    ) -> bool:
-        """Call in the batch thread until it succeeds: True, or False when the partitions are gone, also if they have
-        come back: then their messages come again, and offsets of the old ones are no longer ours to commit.
-
-        Under a lease for the partitions of the messages that `leased` holds.
-        """
-        loop = asyncio.get_running_loop()
-        generation = self._in_hand = self._generation
-        started = time.monotonic()
-        waits = self._retry.waits(random.Random())
-        self._doing = what, started
-        try:
-            while True:
-                try:
-                    if leased and not self._commits.leased():
-                        await self._commits.renew_lease(leased)
-                        if self._give_up.is_set() or generation != self._generation:
-                            return False
-                    await loop.run_in_executor(self._thread, call, argument)
-                    return generation == self._generation
-                except TransientError as error:
-                    self._metrics.retries.inc()
-                    self._failing = True
-                    tried = time.monotonic() - started
-                    if tried > self._retry.budget:
-                        _LOG.critical("%s; tried for %.0f s, leaving without commit", error, tried)
-                        self._leave(EXIT_TRANSIENT)
-                        return False
-                    wait = next(waits)
-                    _LOG.warning("%s; %s waits, trying again in %.1f s", error, what, wait)
-                    # The partitions may have come back meanwhile: then these messages come again, too.
-                    if await self._given_up_within(wait) or generation != self._generation:
-                        _LOG.warning("gave up %s; the next owner of the partitions does it", what)
-                        return False
-                except PartitionLost as error:
-                    if generation == self._generation and not self._give_up.is_set():
-                        raise  # a defect: partitions are let go in `_drain` alone
-                    _LOG.warning("%s; gave up %s", error, what)
-                    return False
-                except FatalError as error:
-                    self.refuse(error)
-                    return False
-        finally:
-            self._doing, self._failing = None, False
-
-    async def _given_up_within(self, seconds: float) -> bool:
-        try:
-            await asyncio.wait_for(self._give_up.wait(), seconds)
-        except asyncio.TimeoutError:
-            return False
-        return True
+    def _ready_work(self, least: int) -> Work[Pending] | None:
+        batch = self._batcher.ready_batch(least) if self._options.look_ahead else None
+        return None if batch is None else Work(batch)
 
     async def _commit_regularly(self) -> None:
         while True:
-            await asyncio.sleep(self._commit_interval)
-            await self._commits.commit()
+            await asyncio.sleep(self._options.commit_interval_s)
+            await self._commit()
 
-    async def _tend_regularly(self) -> None:
+    async def _commit(self) -> None:
+        await self._commits.commit()
+
+    async def _maintain_regularly(self) -> None:
         while True:
-            await asyncio.sleep(self._tend_interval)
-            if self._generation is not None:
-                self._batcher.remind()
+            await asyncio.sleep(self._options.maintain_interval_s)
+            if self._assignment.generation is not None:
+                self._batcher.request_maintenance()
 
-    def _consumer(self) -> Any:
-        # `streams.agents.consumer`'s. `commit` of Faust's takes no offsets; `_commit` does, and is what it calls with
-        # its own.
-        return self._app.consumer
-
-    def _places(self, offsets: Mapping[int, int]) -> Mapping[TP, int]:
-        return {TP(self.topic, partition): offset for partition, offset in offsets.items()}
-
-    async def _drain(self, patience: float) -> None:
-        """Let the batch in hand finish, commit, and take nothing more until partitions are assigned again."""
-        deadline = time.monotonic() + patience
-        self._give_up.set()
-        if self._taken_over != self._generation:
-            self._let_go()  # restoring goes on with the next owner, where it ends here
+    async def _drain(self, patience_s: float) -> None:
+        """Let the current batch finish, commit, and take no more until partitions are assigned again."""
+        deadline = time.monotonic() + patience_s
+        self._assignment.revoke()
+        if not self._assignment.acquired:
+            self._hooks.release()  # restoring continues at the next owner, from where it ends here
         try:
-            await asyncio.wait_for(self._idle.wait(), patience)
+            await asyncio.wait_for(self._idle.wait(), patience_s)
         except asyncio.TimeoutError:
-            what = self._doing[0] if self._doing else "the batch in hand"
-            _LOG.warning("%s was not finished within %.1f s; it will be repeated", what, patience)
-        self._generation = None
-        self._let_go()
+            name = self._retrier.call.name if self._retrier.call else "the current batch"
+            _LOG.warning("%s was not finished within %.1f s; it will be repeated", name, patience_s)
+        self._assignment.unassign()
+        self._hooks.release()
         try:
-            await asyncio.wait_for(self._commits.commit(), max(0.5, deadline - time.monotonic()))
+            await asyncio.wait_for(self._commit(), max(0.5, deadline - time.monotonic()))
         except asyncio.TimeoutError:
-            _LOG.warning("Kafka did not take the commit within %.1f s; some messages will be repeated", patience)
+            _LOG.warning("Kafka did not accept the commit within %.1f s; some messages will be repeated", patience_s)
         self._commits.forget()
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
-        await self._guarded(self._drain(self._revoke_patience))
+        await self._guarded(self._drain(self._options.revoke_patience_s))
 
     async def _on_assigned(self, *args: Any, **_: Any) -> None:
         if self._stopping is not None:
             return
         _app, assigned = args
-        self._owned = sorted(tp.partition for tp in assigned if tp.topic == self.topic)
-        _LOG.info("%s: partitions %s", self.topic, self._owned or "none")
-        self._generation = self._app.consumer_generation_id
-        self._taken_over = None
-        self._give_up.clear()
-        self._batcher.begin()
-
-
-def _announced(following: Batch | None) -> Sequence[Message]:
-    """What a batch is told of the next one: nothing if partitions are looked after between them."""
-    return () if following is None or following.tend else following.messages
+        self._assignment.assign(self._member.generation, [tp.partition for tp in assigned if tp.topic == self.topic])
+        _LOG.info("%s: partitions %s", self.topic, self._assignment.partitions or "none")
+        self._batcher.reset()

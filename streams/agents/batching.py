@@ -1,7 +1,7 @@
-"""From what Kafka's client hands over to batches: nothing passed over, nothing of another generation.
+"""Batches of what the consumer fetches: no message is skipped, and none of an older generation is processed.
 
 Every message carries the generation of the consumer group in which it was fetched. When partitions move, what was
-fetched before is forgotten: it comes again, here or elsewhere, from the committed offset.
+fetched before is discarded: it is read again, here or elsewhere, from the committed offset.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ _LOG = logging.getLogger("mindstream.agent")
 
 #: Batches that may wait in memory while one is processed; beyond that, Faust stops fetching.
 _QUEUED_BATCHES = 4
-#: Bytes of keys and values beyond which no further message may wait: large ones would fill the memory.
+#: Size of keys and values beyond which no further message may wait: large ones would fill the memory.
 _QUEUED_BYTES = 64 * 2**20
 
 
 class FetchedRun(NamedTuple):
-    """Successive messages of one partition, aiokafka's, and the consumer's position before and behind them.
+    """Successive aiokafka records of one partition, and the consumer's position before and after them.
 
-    The positions tell whether anything was passed over: offsets alone may have gaps.
+    The positions show whether any message was skipped: offsets alone may have gaps, left by compaction and by the
+    markers of transactions.
     """
 
     begin: int
@@ -38,22 +39,28 @@ class FetchedRun(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Messages of one generation; `tend`: look after the partitions first."""
+    """Messages that were fetched in one generation.
+
+    Attributes:
+        generation: of the consumer group; None = no partitions were owned.
+        messages: in the order of their partitions; may be empty.
+        maintain: maintain the partitions before this batch.
+    """
 
     generation: int | None
     messages: Sequence[Message]
-    tend: bool
+    maintain: bool
 
 
 class _Received(NamedTuple):
-    """A message and its generation; None = nothing, it only wakes who waits for messages."""
+    """A message and its generation; no message = wake up, partitions need maintenance."""
 
     generation: int | None
     message: Message | None
 
 
 class _Queue(asyncio.Queue[_Received]):
-    """Bounded by the messages' bytes, too. `_put` and `_get` are what asyncio's own queues override."""
+    """A queue bounded by the size of its messages, too. `_put` and `_get` are what asyncio's own queues override."""
 
     _bytes = 0
 
@@ -61,127 +68,130 @@ class _Queue(asyncio.Queue[_Received]):
         return super().full() or self._bytes >= _QUEUED_BYTES
 
     def _put(self, item: _Received) -> None:
-        self._bytes += _size(item.message)
+        self._bytes += _size_bytes(item.message)
         super()._put(item)
 
     def _get(self) -> _Received:
         item = super()._get()
-        self._bytes -= _size(item.message)
+        self._bytes -= _size_bytes(item.message)
         return item
 
 
-def _size(message: Message | None) -> int:
+def _size_bytes(message: Message | None) -> int:
     return 0 if message is None else len(message.key or b"") + len(message.value or b"")
 
 
 class Batcher:
-    """The messages of one topic that are received and not processed yet. For the event loop alone.
+    """The messages of one topic that are fetched and not processed yet. For the event loop only.
 
     Args:
-        generation: the one whose partitions this process owns now; None = it owns none.
-        sought: the committed offset of a partition that reading began at; None = it began at the beginning.
-        oldest: offset of the oldest message of a partition that Kafka still has; raises TransientError.
+        generation: returns the generation whose partitions this process owns now; None = it owns none.
+        start_offset: returns the committed offset of a partition that reading began at; None = nothing was committed.
+        oldest_offset: returns the offset of the oldest message of a partition that Kafka still has; raises
+            TransientError.
         size: most messages in a batch.
-        wait: seconds to wait for a batch to fill; 0 = take what is there.
-        patience: seconds before Kafka is asked again that did not answer.
-        leave: ends the process with a status.
+        wait_s: seconds to wait for a batch to fill; 0 = take what is there.
+        patience_s: seconds until a request that Kafka did not answer is sent again.
+        exit_process: ends the process with a status.
+
+    Attributes:
+        idle_count: how often nothing was left to do.
     """
 
     def __init__(
         self,
         generation: Callable[[], int | None],
-        sought: Callable[[int], int | None],
-        oldest: Callable[[int], Awaitable[int]],
+        start_offset: Callable[[int], int | None],
+        oldest_offset: Callable[[int], Awaitable[int]],
         *,
         size: int,
-        wait: float,
-        patience: float,
-        leave: Callable[[int], Any],
+        wait_s: float,
+        patience_s: float,
+        exit_process: Callable[[int], Any],
     ) -> None:
-        #: How often nothing was left to do.
-        self.emptied = 0
+        self.idle_count = 0
         self._generation = generation
-        self._sought = sought
-        self._oldest = oldest
+        self._start_offset = start_offset
+        self._oldest_offset = oldest_offset
         self._size = size
-        self._wait = wait
-        self._patience = patience
-        self._leave = leave
+        self._wait_s = wait_s
+        self._patience_s = patience_s
+        self._exit = exit_process
         self._next: dict[int, int] = {}  # partition → position behind what was received in this generation
-        self._tend = False  # the next batch says so
+        self._maintain = False  # the next batch says so
         self._queue = _Queue(maxsize=_QUEUED_BATCHES * size)
 
-    def begin(self) -> None:
-        """A generation begins: forget what was received, and have its partitions looked after at once."""
+    def reset(self) -> None:
+        """Begin a generation: discard what was received, and have its partitions maintained at once."""
         self._next.clear()
         while not self._queue.empty():  # nothing of the new generation has arrived yet
             self._queue.get_nowait()
-        self.remind()
+        self.request_maintenance()
 
-    def remind(self) -> None:
-        """Have the partitions looked after before the next batch, or at once if nothing waits."""
-        self._tend = True
+    def request_maintenance(self) -> None:
+        """Have the partitions maintained before the next batch, or at once if no message waits."""
+        self._maintain = True
         if self._queue.empty():
             self._queue.put_nowait(_Received(None, None))
 
-    async def take(self, generation: int, runs: Sequence[FetchedRun]) -> None:
+    async def add(self, generation: int, runs: Sequence[FetchedRun]) -> None:
         """Queue what is new of runs that were fetched in this generation; wait while there is no room."""
         for run in runs:
-            if generation == self._generation():  # else it comes again, from the committed offset
-                await self._take(generation, run)
+            if generation == self._generation():  # otherwise it is read again, from the committed offset
+                await self._add(generation, run)
 
-    async def _take(self, generation: int, run: FetchedRun) -> None:
+    async def _add(self, generation: int, run: FetchedRun) -> None:
         partition = run.records[0].partition
         expected = self._next.get(partition)
-        if expected is None and (sought := self._sought(partition)) is not None:
-            expected = min(sought, run.begin)  # a topic that was made anew begins before
-        if (expected is None or run.begin > expected) and not await self._follows(run, partition, expected):
+        if expected is None and (start := self._start_offset(partition)) is not None:
+            expected = min(start, run.begin)  # a topic that was recreated begins before
+        if (expected is None or run.begin > expected) and not await self._nothing_skipped(run, partition, expected):
             return
         self._next[partition] = max(run.end, expected or 0)
         for record in run.records:
             if expected is None or record.offset >= expected:
                 await self._queue.put(_Received(generation, _message(record)))
 
-    async def _follows(self, run: FetchedRun, partition: int, expected: int | None) -> bool:
-        """Whether nothing that Kafka still has was passed over; if it was, the process leaves: it is read again."""
+    async def _nothing_skipped(self, run: FetchedRun, partition: int, expected: int | None) -> bool:
+        """Return False, and exit the process, if messages still in Kafka were skipped; a restart reads them again."""
         generation = self._generation()
         oldest = await self._ask_for_oldest(partition)
         if generation != self._generation():
             return False
         first = max(oldest, expected or 0)
         if run.begin > first:
-            text = "the consumer passed over offsets %d to %d of partition %d; leaving without commit"
+            text = "the consumer skipped offsets %d to %d of partition %d; exiting without commit"
             _LOG.critical(text, first, run.begin - 1, partition)
-            self._leave(EXIT_DEFECT)
+            self._exit(EXIT_DEFECT)
             return False
         if expected is not None:
-            text = "partition %d: Kafka removed offsets %d to %d before they were read; the topic keeps too little"
+            text = "partition %d: Kafka removed offsets %d to %d before they were read; raise the topic's retention"
             _LOG.error(text, partition, expected, run.begin - 1)
         return True
 
     async def _ask_for_oldest(self, partition: int) -> int:
         while True:
             try:
-                return await self._oldest(partition)
+                return await self._oldest_offset(partition)
             except TransientError as error:
                 _LOG.warning("%s; reading partition %d waits", error, partition)
-                await asyncio.sleep(self._patience)
+                await asyncio.sleep(self._patience_s)
 
-    async def batch(self) -> Batch:
-        """The next batch; waits for one."""
-        self.emptied += self._queue.empty()
+    async def next_batch(self) -> Batch:
+        """Wait for the next batch."""
+        self.idle_count += self._queue.empty()
         received = self._fill([await self._queue.get()])
-        deadline = time.monotonic() + self._wait
-        while not self._full(received) and (left := deadline - time.monotonic()) > 0:
+        deadline = time.monotonic() + self._wait_s
+        while not self._full(received) and (left_s := deadline - time.monotonic()) > 0:
             try:
-                received.append(await asyncio.wait_for(self._queue.get(), left))
+                received.append(await asyncio.wait_for(self._queue.get(), left_s))
             except asyncio.TimeoutError:
                 break
             self._fill(received)
         return self._batch(received)
 
-    def at_once(self, least: int) -> Batch | None:
-        """The next batch, if so many messages are there."""
+    def ready_batch(self, least: int) -> Batch | None:
+        """Return the next batch, if at least so many messages are there."""
         return self._batch(self._fill([])) if self._queue.qsize() >= least else None
 
     def _fill(self, received: list[_Received]) -> list[_Received]:
@@ -197,12 +207,12 @@ class Batcher:
     def _batch(self, received: Sequence[_Received]) -> Batch:
         generation = self._generation()
         messages = [r.message for r in received if r.message is not None and r.generation == generation]
-        tend, self._tend = self._tend, False
-        return Batch(generation, messages, tend)
+        maintain, self._maintain = self._maintain, False
+        return Batch(generation, messages, maintain)
 
 
 def _message(record: Any) -> Message:
-    """From aiokafka's."""
-    seconds = record.timestamp / 1000
+    """Convert an aiokafka ConsumerRecord to a `Message`."""
+    timestamp_s = record.timestamp / 1000
     headers = record.headers or ()
-    return Message(record.topic, record.partition, record.offset, record.key, record.value, headers, seconds)
+    return Message(record.topic, record.partition, record.offset, record.key, record.value, headers, timestamp_s)

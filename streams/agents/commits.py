@@ -1,14 +1,11 @@
-"""What of a topic is done, what Kafka was told of it, and the lease that its answer gives.
+"""The offsets of one topic that are processed, and those that Kafka knows.
 
-A process that is paused for longer than its session loses its partitions and wakes as a zombie, with messages in hand
-that their new owner has passed. Kafka takes commits from members of the group only, so one that it took proves that
-the partitions belonged to no other when it was asked, and for the rest of the session.
+A commit also proves that the partitions belong to this process (`streams.agents.assignment`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
@@ -17,62 +14,58 @@ from streams.ports import Message
 
 
 class Commits:
-    """Offsets of the partitions of one topic that this process owns. For the event loop alone, but for `leased`.
+    """Offsets of the partitions of one topic that this process owns. For the event loop only.
 
     Args:
-        commit: asks Kafka to take these offsets by partition; whether it took them.
-        lease: seconds, less than the session, for which a commit proves that the partitions are ours. None: no proof
-            is ever wanted.
+        commit: asks Kafka to accept these offsets by partition; returns whether it did.
+        prove: called with the monotonic time at which an accepted commit was sent.
     """
 
-    def __init__(self, commit: Callable[[Mapping[int, int]], Awaitable[bool]], lease: float | None) -> None:
-        self._ask = commit
-        self._lease = lease
+    def __init__(
+        self, commit: Callable[[Mapping[int, int]], Awaitable[bool]], prove: Callable[[float], object]
+    ) -> None:
+        self._send = commit
+        self._prove = prove
         self._done: dict[int, int] = {}  # partition → offset to commit: one behind the last processed message
-        self._taken: dict[int, int] = {}
-        self._proved = -math.inf  # when the last commit that Kafka took was begun
-        self._asking = asyncio.Lock()  # an older commit that overtakes a newer one would cost repeats
+        self._accepted: dict[int, int] = {}
+        self._sending = asyncio.Lock()  # an older commit that overtakes a newer one would cost repeats
 
     def done(self, messages: Sequence[Message]) -> None:
-        """These messages, and all before them, are processed."""
+        """Record that these messages, and all before them, are processed."""
         for message in messages:
             self._done[message.partition] = message.offset + 1
 
     @property
     def due(self) -> Mapping[int, int]:
         """Partition → offset that Kafka does not know yet."""
-        return {partition: offset for partition, offset in self._done.items() if self._taken.get(partition) != offset}
+        return {p: offset for p, offset in self._done.items() if self._accepted.get(p) != offset}
 
     async def commit(self) -> None:
         """Commit what is done. A failed commit costs repeats, never clicks."""
-        async with self._asking:
+        async with self._sending:
             due = self.due
             if due and await self._commit(due):
-                self._taken.update(due)
-
-    def leased(self) -> bool:
-        """Whether the last proof that the partitions are ours is fresh enough."""
-        return self._lease is None or time.monotonic() - self._proved <= self._lease
+                self._accepted.update(due)
 
     async def renew_lease(self, messages: Sequence[Message]) -> None:
-        """Commit where a batch begins: what lies before it is done.
+        """Commit the offsets at which a batch begins: everything before it is done.
 
         Raises:
-            TransientError: Kafka did not take it.
+            TransientError: Kafka did not accept the commit.
         """
         begins = {message.partition: message.offset for message in reversed(messages)}
-        async with self._asking:
+        async with self._sending:
             if not await self._commit(begins):
-                raise TransientError("Kafka", "it does not confirm that the partitions are ours")
+                raise TransientError("Kafka", "it does not confirm that the partitions belong to this process")
 
     def forget(self) -> None:
-        """The partitions are gone."""
+        """Forget all offsets: the partitions are revoked."""
         self._done.clear()
-        self._taken.clear()
+        self._accepted.clear()
 
     async def _commit(self, offsets: Mapping[int, int]) -> bool:
-        asked = time.monotonic()
-        taken = await self._ask(offsets)
-        if taken:
-            self._proved = asked
-        return taken
+        sent_at = time.monotonic()
+        accepted = await self._send(offsets)
+        if accepted:
+            self._prove(sent_at)
+        return accepted

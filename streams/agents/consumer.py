@@ -1,4 +1,4 @@
-"""Faust's consumer, mended: it hands over runs of messages, passes nothing over, and lets the agent commit."""
+"""Faust's consumer with its faults fixed: it delivers runs of messages, skips none, and lets the agent commit."""
 
 from __future__ import annotations
 
@@ -21,26 +21,25 @@ from configs.errors import FatalError, TransientError
 from streams.agents.agent import BatchAgent
 from streams.agents.batching import FetchedRun
 from streams.agents.header_names import tolerate_header_names
-from streams.metrics import BatchMetrics
 
 _LOG = logging.getLogger("mindstream.worker")
 
-#: Seconds for which messages may lie in the consumer while a batch is in hand.
-_ASIDE = 0.02
-#: Seconds between two looks whether the group has given partitions out again.
-_REASSIGNMENT = 0.05
+#: Seconds for which messages may stay in the consumer while a batch is in progress.
+_HOLD_BACK_S = 0.02
+#: Seconds between two checks whether the group has assigned partitions again.
+_REASSIGNMENT_POLL_S = 0.05
 
 
 class _Thread(AIOKafkaConsumerThread):
-    """The thread of Kafka's client. Nothing is taken out of the client while the flow is stopped.
+    """The thread of the Kafka client. Nothing is taken out of the client while the flow is stopped.
 
-    Faust lets a fetch that waits for messages go on while partitions move, and may throw away what it brings then,
+    Faust lets a fetch that waits for messages continue while partitions move, and may discard what it brings then,
     although the client's position has moved on: it would never be read.
     """
 
     def __init__(self, consumer: _Consumer, **options: Any) -> None:
         super().__init__(consumer, **options)
-        #: State of a partition → where the position was, and is, since it has moved over what holds no messages.
+        #: State of a partition → its position before and after the client skipped offsets that hold no messages.
         self._moved: WeakKeyDictionary[Any, tuple[int, int]] = WeakKeyDictionary()
 
     async def _fetch_records(
@@ -50,14 +49,14 @@ class _Thread(AIOKafkaConsumerThread):
         timeout: float | None = None,
         max_records: int | None = None,
     ) -> Any:
-        """Runs by partition; {} when none came in time, or the flow was stopped."""
+        """Return runs by partition; {} when none came in time, or the flow was stopped."""
         fetcher, subscriptions = consumer._fetcher, consumer._subscription
         deadline = time.monotonic() + (timeout or 0)
         while self.consumer.flow_active:
             if consumer._closed or fetcher._closed:
                 raise ConsumerStoppedError
             if subscriptions.reassignment_in_progress:
-                await asyncio.sleep(_REASSIGNMENT)
+                await asyncio.sleep(_REASSIGNMENT_POLL_S)
                 break
             # The loop of this thread does nothing else from here until the messages are taken.
             assignment = subscriptions.subscription.assignment
@@ -74,23 +73,23 @@ class _Thread(AIOKafkaConsumerThread):
             if not done:
                 waiter.cancel()
                 break
-            waiter.result()  # raises what Kafka refuses
+            waiter.result()  # raises Kafka's refusals
         return {}
 
     def _begin(self, state: Any) -> Any:
-        """Where the next run of a partition begins; None = not known yet."""
+        """Return the position at which the next run of a partition begins; None = not known yet."""
         begin, position = self._moved.get(state, (None, None))
         return begin if position == state._position else state._position
 
 
 class _Consumer(Consumer):
-    """Faust's consumer, mended in four places.
+    """Faust's consumer, fixed in four places.
 
     It would let messages through before it is back at the committed offset, crash when Kafka refuses a commit, and
-    crash when it looks for partitions that stand still while they move, which is the matter of
-    `streams.worker.watchdog`. And it spends some 0.3 ms of CPU time on each message that it hands over, and hands over
-    one by one what comes one by one. So here it hands over runs, some thousand messages where Kafka's client has them,
-    between batches or a little later. What Faust takes for a message is the last one of them, whose value is all runs.
+    crash when it looks for stalled partitions while they move (`streams.worker.watchdog` does that). And it spends some
+    0.3 ms of CPU time on each message that it delivers. So this one delivers runs, some thousand messages where the
+    Kafka client has them, between batches or a little later. What Faust takes for a message is the last one of the
+    runs, with all runs as its value.
     """
 
     def _new_consumer_thread(self) -> _Thread:
@@ -98,14 +97,14 @@ class _Consumer(Consumer):
         return _Thread(self, loop=self.loop, beacon=self.beacon)
 
     async def _wait_next_records(self, timeout: float) -> tuple[Any, Any]:
-        batches = cast("WorkerApp", self.app).batches
-        await batches.between_batches(_ASIDE)
+        agent = cast("WorkerApp", self.app).batch_agent
+        await agent.between_batches(_HOLD_BACK_S)
         try:
             taken, active = await super()._wait_next_records(timeout)
         except TopicAuthorizationFailedError as refused:
-            batches.refuse(FatalError(f"Kafka refuses: {refused}; give this user its rights (configs/access.md)"))
+            agent.refuse(FatalError(f"Kafka refuses: {refused}; grant this user its rights (configs/access.md)"))
             raise
-        self._read_offset.clear()  # by which Faust drops messages; the agent knows better what it has read
+        self._read_offset.clear()  # by which Faust drops messages; the batcher knows better what was read
         if not taken:
             return {}, active
         runs = cast("list[FetchedRun]", list(taken.values()))
@@ -120,50 +119,50 @@ class _Consumer(Consumer):
     async def perform_seek(self) -> None:
         self.stop_flow()  # both callers resume it afterwards
         await super().perform_seek()
-        # Partitions without a commit are left where they are: whatever was fetched and thrown away while the
-        # partitions moved would be gone.
+        # Faust leaves partitions without a commit where they are: whatever was fetched and discarded while the
+        # partitions moved would be lost.
         fresh = [tp for tp in self.assignment() if not self._committed_offset.get(tp)]
         if fresh:
             await self._thread.seek_to_beginning(*[self._new_topicpartition(t.topic, t.partition) for t in fresh])
 
-    def sought(self, tp: TP) -> int | None:
-        """The committed offset that reading began at; None = nothing is committed, reading began at the beginning."""
+    def start_offset(self, tp: TP) -> int | None:
+        """Return the committed offset that reading began at; None = nothing was committed."""
         return self._committed_offset.get(tp)
 
-    async def oldest(self, tp: TP) -> int:
-        """Offset of the oldest message that Kafka still has.
+    async def oldest_offset(self, tp: TP) -> int:
+        """Return the offset of the oldest message that Kafka still has.
 
         Raises:
-            TransientError: it does not answer.
+            TransientError: it did not respond.
         """
-        place = self._new_topicpartition(tp.topic, tp.partition)
+        topic_partition = self._new_topicpartition(tp.topic, tp.partition)
         try:
-            return int((await self._thread.earliest_offsets(place))[place])
+            return int((await self._thread.earliest_offsets(topic_partition))[topic_partition])
         except KafkaError as error:
             raise TransientError("Kafka", repr(error)) from None
 
     async def verify_all_partitions_active(self) -> None:
-        """Faust's look for partitions that stand still."""
+        """Do nothing: Faust's search for stalled partitions crashes while they move."""
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         return bool(await self._thread.call_thread(self._try_commit, offsets))
 
     async def _try_commit(self, offsets: Mapping[TP, int]) -> bool:
-        """In the consumer's thread. A commit that fails costs repeats at worst, and is tried again."""
+        """Commit, in the consumer's thread. A commit that fails costs repeats at worst, and is retried."""
         owned = self._thread.assignment()
         due = {ensure_aiokafka_TP(tp): OffsetAndMetadata(n, "") for tp, n in offsets.items() if tp in owned}
         if not due:
             return False
         client = self._thread._ensure_consumer()
         if client._coordinator.generation < 0:
-            # The group has turned this member out. Kafka would take it for a client without a group, whose
-            # commits count while the group has no members.
-            _LOG.warning("no commit: this process is no member of its group now")
+            # The group has expelled this member. Kafka would treat it as a client without a group, whose commits
+            # count while the group has no members.
+            _LOG.warning("no commit: this process is not a member of its group now")
             return False
         try:
             await client.commit(due)
         except KafkaError as error:
-            _LOG.warning("Kafka did not take the commit: %r", error)
+            _LOG.warning("Kafka did not accept the commit: %r", error)
             return False
         return True
 
@@ -173,18 +172,21 @@ class _Transport(Transport):
 
 
 class WorkerApp(faust.App):
-    """A Faust app over the mended consumer, which lets its agent finish before the consumer goes.
+    """A Faust app over the fixed consumer, which lets its agent finish before the consumer stops.
 
-    `restored`: records that the agent's take-overs have applied so far; from any thread.
+    Args:
+        name: of the app, and so of its consumer group.
+        agent: makes the app's agent.
+        options: Faust's settings.
     """
 
-    batches: BatchAgent
-    metrics: BatchMetrics
-    restored: Callable[[], int] = staticmethod(lambda: 0)
+    def __init__(self, name: str, *, agent: Callable[[WorkerApp], BatchAgent[Any]], **options: Any) -> None:
+        super().__init__(name, **options)
+        self.batch_agent = agent(self)
 
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)
 
     async def on_stop(self) -> None:
-        await self.batches.stop()
+        await self.batch_agent.stop()
         await super().on_stop()

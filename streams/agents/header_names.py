@@ -1,7 +1,7 @@
-"""aiokafka's reading of record batches, mended: a header's name that is no UTF-8 would end the worker at each start.
+"""A fix of aiokafka's parser: a header name that is not UTF-8 would end the worker, again after each restart.
 
-Kafka takes any bytes there. aiokafka raises UnicodeDecodeError in the middle of what it has fetched, again after each
-restart. Here that part is read once more, by its parser in Python, which is told to write such bytes as `\\xff`.
+Kafka accepts any bytes in a header name. aiokafka raises UnicodeDecodeError in the middle of what it has fetched. Here
+that part is parsed once more, by aiokafka's parser in Python, with such bytes written as `\\xff`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy  # ty
 
 
 class _Fetched(MemoryRecords):  # type: ignore[misc]
-    """Batches as they were fetched; `raw`: their bytes."""
+    """Record batches as they were fetched; `raw` are their bytes."""
 
     def __init__(self, raw: bytes) -> None:
         super().__init__(raw)
@@ -31,7 +31,7 @@ class _Partition(fetcher.PartitionRecords):  # type: ignore[misc]
         try:
             return super().__next__()
         except UnicodeDecodeError:
-            # Goes on at `next_fetch_offset`: what lies before was handed over already.
+            # Continues at `next_fetch_offset`: everything before it was delivered already.
             self._records = _LenientRecords(self._records.raw)
             self._records_iterator = self._unpack_records()
             return super().__next__()
@@ -53,17 +53,17 @@ class _LenientBatch(_DefaultRecordBatchPy):  # type: ignore[misc]
 
 
 class _LenientBytes(bytearray):
-    """Of which the parser decodes nothing but slices, the names of headers."""
+    """A buffer whose slices decode leniently: the parser decodes nothing but header names."""
 
-    def __getitem__(self, place: Any) -> Any:
-        found = super().__getitem__(place)
-        return _LenientBytes(found) if isinstance(place, slice) else found
+    def __getitem__(self, key: Any) -> Any:
+        found = super().__getitem__(key)
+        return _LenientBytes(found) if isinstance(key, slice) else found
 
     def decode(self, encoding: str = "utf-8", errors: str = "backslashreplace") -> str:
         return super().decode(encoding, errors)
 
 
 def tolerate_header_names() -> None:
-    """From now on, for all of aiokafka's consumers of this process."""
+    """Make all aiokafka consumers of this process tolerate header names that are not UTF-8."""
     fetcher.MemoryRecords = _Fetched
     fetcher.PartitionRecords = _Partition

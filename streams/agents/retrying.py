@@ -1,10 +1,27 @@
-"""Retry with growing waits."""
+"""Calls in the batch thread, retried until they succeed, are abandoned, or end the process.
+
+`TransientError` is retried with growing waits; when the budget is used up, the process exits with status 75, without
+commit, so that its supervisor restarts it. `FatalError` ends it with status 78. Any other exception is a defect, which
+the agent ends the process for. Calls that hang are detected by the watchdog (`streams.worker.watchdog`).
+"""
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import random
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+
+from configs.errors import EXIT_CONFIG, EXIT_TRANSIENT, FatalError, TransientError
+from streams.agents.assignment import Assignment
+from streams.errors import PartitionLost
+from streams.metrics import BatchMetrics
+
+_LOG = logging.getLogger("mindstream.agent")
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,9 +32,110 @@ class RetryPolicy:
     longest: float
     budget: float
 
-    def waits(self, rng: random.Random) -> Any:
-        """The waits, without end. Full jitter on the upper half, so that workers do not return all at once."""
+    def waits(self, rng: random.Random) -> Iterator[float]:
+        """Yield the waits, without end. The upper half is random, so that workers do not return all at once."""
         wait = self.first
         while True:
             yield wait * rng.uniform(0.5, 1.0)
             wait = min(self.longest, 2 * wait)
+
+
+@dataclass(slots=True)
+class Call:
+    """The current call of the batch thread: its name, for people, its monotonic start, and whether it has failed."""
+
+    name: str
+    started: float
+    failing: bool = False
+
+
+class Retrier:
+    """Runs calls one at a time in a thread of its own. For the event loop.
+
+    Args:
+        policy: how often, and for how long.
+        assignment: a call is abandoned when its partitions are revoked.
+        metrics: counters.
+        exit_process: ends the process with a status.
+        thread_name: of the thread.
+    """
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        assignment: Assignment,
+        metrics: BatchMetrics,
+        exit_process: Callable[[int], Any],
+        thread_name: str,
+    ) -> None:
+        self.call: Call | None = None
+        self._policy = policy
+        self._assignment = assignment
+        self._metrics = metrics
+        self._exit = exit_process
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=thread_name)
+
+    async def run(
+        self, function: Callable[[], object], name: str, renew_lease: Callable[[], Awaitable[None]] | None = None
+    ) -> bool:
+        """Call a function until it succeeds.
+
+        Args:
+            function: to call; after a failure, again.
+            name: of the call, for people.
+            renew_lease: called before each try while the lease is not valid; None = the call needs no lease.
+
+        Returns:
+            True, or False when the partitions were revoked: also if they have been assigned again since, because
+            then their messages are read again, and the offsets of the old ones must not be committed.
+        """
+        generation = self._assignment.begin_call()
+        self.call = Call(name, time.monotonic())
+        waits = self._policy.waits(random.Random())
+        try:
+            while True:
+                try:
+                    if renew_lease is not None and not self._assignment.leased():
+                        await renew_lease()
+                        if self._assignment.revoked or generation != self._assignment.generation:
+                            return False
+                    await asyncio.get_running_loop().run_in_executor(self._thread, function)
+                    return generation == self._assignment.generation
+                except TransientError as error:
+                    if not await self._retry(error, self.call, next(waits), generation):
+                        return False
+                except PartitionLost as error:
+                    if generation == self._assignment.generation and not self._assignment.revoked:
+                        raise  # a defect: only the agent releases partitions
+                    _LOG.warning("%s; abandoned %s", error, name)
+                    return False
+                except FatalError as error:
+                    self.refuse(error)
+                    return False
+        finally:
+            self.call = None
+
+    def refuse(self, error: FatalError) -> None:
+        """Exit, because the process cannot work as configured any more."""
+        _LOG.critical("%s; exiting without commit", error)
+        self._exit(EXIT_CONFIG)
+
+    def close(self) -> None:
+        """Start no further call; one that is running is not waited for."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _retry(self, error: TransientError, call: Call, wait_s: float, generation: int | None) -> bool:
+        """Wait for the next try; return False if there is none."""
+        self._metrics.retries.inc()
+        call.failing = True
+        tried_s = time.monotonic() - call.started
+        if tried_s > self._policy.budget:
+            _LOG.critical("%s; retried for %.0f s, exiting without commit", error, tried_s)
+            self._exit(EXIT_TRANSIENT)
+            return False
+        _LOG.warning("%s; %s is retried in %.1f s", error, call.name, wait_s)
+        # The partitions may have been assigned again meanwhile: then these messages are read again, too.
+        if await self._assignment.revoked_within(wait_s) or generation != self._assignment.generation:
+            _LOG.warning("abandoned %s; the next owner of the partitions repeats it", call.name)
+            return False
+        return True

@@ -1,4 +1,4 @@
-"""The state of an agent, for the watchdog and the health checks."""
+"""The state of an agent, as the watchdog and the health checks see it."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class AgentState:
-    """What the watchdog and the health checks see of an agent.
+    """A snapshot of an agent.
 
     Attributes:
-        owned: partitions; None = the group has not given any assignment, or has taken it back.
-        restored: the partitions are taken over: their histories are up to date.
-        restoring: they are being taken over.
-        retrying: seconds for which the call in hand has been tried again after transient faults; 0 = not at all.
-        emptied: how often the agent has found nothing left to do.
-        doing: what the batch thread is at, for people; None = nothing.
-        seconds: for how long.
+        partitions: owned by this process; None = the group has assigned none yet, or has revoked them.
+        acquired: the partitions are acquired: their histories are up to date.
+        acquiring: they are being acquired.
+        retrying_s: seconds for which the current call has been retried after transient errors; 0 = not at all.
+        idle_count: how often the agent has had nothing left to do.
+        call: what the batch thread is doing, for people; None = nothing.
+        call_s: seconds for which it has been doing that.
     """
 
-    owned: frozenset[int] | None
-    restored: bool
-    restoring: bool
-    retrying: float
-    emptied: int
-    doing: str | None
-    seconds: float
+    partitions: frozenset[int] | None
+    acquired: bool
+    acquiring: bool
+    retrying_s: float
+    idle_count: int
+    call: str | None
+    call_s: float

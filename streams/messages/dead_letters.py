@@ -1,15 +1,20 @@
-"""Dead letters: messages that can never be processed, kept with their original bytes and the reason.
+"""Dead letters: messages that can never be processed, kept on a topic with their original bytes and the reason.
 
-A letter that is sent back to its source topic (`streams.tools.dead_letters`) keeps its own headers and gets two more:
-`replay-attempt`, how often it has been sent back, and `replay-of`, the place it came from. When that fails too, its
-new letter has them, so attempts are counted however often a message comes round. That a letter was sent back is
-remembered in the dead-letter topic itself, by a *receipt*: a message without value, whose only header is `replayed`.
+`streams.ports.DeadLetter`   an invalid message and its reason, on the way to the topic
+`StoredDeadLetter`           the same as read back from the topic
+`MessageRef`                 topic, partition and offset of a message: of the invalid one, or of its dead letter
+
+A dead letter can be replayed, that is sent back to its source topic (`streams.tools.dead_letters_replay`). The message
+then has its original headers and two more: `replay-attempt`, the number of times that it has been sent back, and
+`replay-of`, the `MessageRef` of the original. If it fails again, its new dead letter has these headers too, so attempts
+add up. A replay is recorded on the dead-letter topic by a *receipt*: a message without value, with the one header
+`replayed`.
 """
 
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,17 +22,17 @@ import orjson
 
 from streams.ports import DeadLetter, Message, Output
 
-#: Characters of the error text in the header; the value has all the rest.
-_MAX_ERROR = 500
-#: Bytes of the message's own headers in the letter. The dead-letter topic takes 1 MiB beyond the largest message.
-_MAX_HEADERS = 262_144
-_ATTEMPT, _OF, _REPLAYED = "replay-attempt", "replay-of", "replayed"
+#: Longer error texts are cut; they describe the value, which is kept.
+_MAX_ERROR_CHARACTERS = 500
+#: Larger headers of the original message are left out. The dead-letter topic accepts 1 MiB beyond the largest message.
+_MAX_HEADER_BYTES = 262_144
+_REPLAY_ATTEMPT, _REPLAY_OF, _REPLAYED = "replay-attempt", "replay-of", "replayed"
 
 Headers = Sequence[tuple[str, bytes | None]]
 
 
 class MessageRef(NamedTuple):
-    """Where a message is; as text `topic/partition/offset`."""
+    """Topic, partition and offset of a message; as text `topic/partition/offset`."""
 
     topic: str
     partition: int
@@ -37,27 +42,31 @@ class MessageRef(NamedTuple):
         return f"{self.topic}/{self.partition}/{self.offset}"
 
     @classmethod
+    def from_message(cls, message: Message) -> MessageRef:
+        return cls(message.topic, message.partition, message.offset)
+
+    @classmethod
     def parse(cls, text: str) -> MessageRef:
-        """The inverse of `str`.
+        """Parse what `str` returns.
 
         Raises:
-            ValueError: the text names no place.
+            ValueError: the text is no topic/partition/offset.
         """
-        topic, partition, offset = text.split("/")  # names of topics have no slash
+        topic, partition, offset = text.split("/")  # topic names cannot contain a slash
         return cls(topic, int(partition), int(offset))
 
 
 @dataclass(frozen=True, slots=True)
 class StoredDeadLetter:
-    """A dead letter as the topic keeps it.
+    """A dead letter as the dead-letter topic keeps it.
 
     Attributes:
-        message: the original: its place, key, value and own headers.
-        reason, error: what was wrong with it.
+        message: the original message: its topic, partition, offset, key, value and headers.
+        reason, error: what is wrong with it, for programs and for people.
         time: when it became a dead letter, in seconds since 1970.
-        attempt: how often it had been sent back before.
-        omitted: bytes of key and value that were too large to keep; 0 = they are here.
-        kept_at: its place on the dead-letter topic.
+        attempt: number of times that it had been replayed before.
+        omitted_bytes: size of key and value where they were too large to keep; 0 if they were kept.
+        kept_at: the dead letter on its topic.
     """
 
     message: Message
@@ -65,87 +74,106 @@ class StoredDeadLetter:
     error: str
     time: float
     attempt: int
-    omitted: int
+    omitted_bytes: int
     kept_at: MessageRef
 
     @property
     def source(self) -> MessageRef:
-        return MessageRef(self.message.topic, self.message.partition, self.message.offset)
+        """The original message on its topic."""
+        return MessageRef.from_message(self.message)
 
 
-def dead_letter_output(topic: str, letter: DeadLetter, now: float, largest: int) -> Output:
-    """The message for the dead-letter topic: key and value as received, everything else in the headers.
+def dead_letter_output(topic: str, dead_letter: DeadLetter, now: float, max_bytes: int) -> Output:
+    """Return the message for the dead-letter topic: key and value as received, everything else in the headers.
 
-    Headers, all UTF-8 text: `reason` (one of `streams.errors.Reason`), `error` (for a person), `topic`, `partition`
-    and `offset` (where it came from; repeats of one message have the same), `time` (seconds since 1970), `attempt`
-    (how often it had been sent back before), and `headers`, if it had any: a JSON list of [name, value], a value that
-    is no text as {"base64": …}. Headers too large to keep are left out, and `headers-omitted` tells how many.
+    The headers, all UTF-8 text, are `reason` (one of `streams.errors.Reason`), `error` (for people), `topic`,
+    `partition` and `offset` of the original (the same in all repeats of one dead letter), `time` (seconds since 1970),
+    `attempt` (number of replays before), and, if the original had headers, `headers`: a JSON list of [name, value],
+    where a value that is not UTF-8 is {"base64": …}. Headers too large to keep are left out; `headers-omitted` is
+    their number.
 
-    A compressed batch of a few kilobytes may hold a message of many megabytes, which the dead-letter topic would
-    refuse: of one with more than `largest` bytes in key and value, both are left out, and `omitted` tells how many.
+    A compressed batch of a few kilobytes may contain a message of many megabytes, which the dead-letter topic would
+    refuse. If key and value together exceed `max_bytes`, both are left out; `omitted` is their size in bytes.
     """
-    source = letter.message
+    source = dead_letter.message
     key, value = source.key, source.value
-    size = len(key or b"") + len(value or b"")
+    size_bytes = len(key or b"") + len(value or b"")
     headers = {
-        "reason": letter.reason,
-        "error": letter.detail[:_MAX_ERROR],
+        "reason": dead_letter.reason,
+        "error": dead_letter.detail[:_MAX_ERROR_CHARACTERS],
         "topic": source.topic,
         "partition": str(source.partition),
         "offset": str(source.offset),
         "time": f"{now:.3f}",
         "attempt": str(_attempt(source.headers)),
     }
-    if size > largest:
-        headers["omitted"] = str(size)
+    if size_bytes > max_bytes:
+        headers["omitted"] = str(size_bytes)
         key = value = None
     encoded = [(name, text.encode("utf-8", "backslashreplace")) for name, text in headers.items()]
     if source.headers:
-        own = _headers_to_json(source.headers)
-        fits = len(own) <= _MAX_HEADERS
-        encoded.append(("headers", own) if fits else ("headers-omitted", str(len(source.headers)).encode()))
+        original = _headers_to_json(source.headers)
+        fits = len(original) <= _MAX_HEADER_BYTES
+        encoded.append(("headers", original) if fits else ("headers-omitted", str(len(source.headers)).encode()))
     return Output(topic, key, value, headers=encoded)
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetterTopic:
+    """The topic that keeps dead letters: its name, and the most bytes of key and value that one keeps."""
+
+    name: str
+    max_bytes: int
+
+    def outputs(self, dead_letters: Iterable[DeadLetter], now: float) -> list[Output]:
+        """Return the messages that keep these dead letters; `now` in seconds since 1970."""
+        return [dead_letter_output(self.name, dead_letter, now, self.max_bytes) for dead_letter in dead_letters]
+
+
 def read_dead_letter(kept: Message, headers: Mapping[str, bytes]) -> StoredDeadLetter | None:
-    """The inverse of `dead_letter_output`; None for what it did not write: receipts, and messages of others."""
+    """Decode a message of the dead-letter topic; None for receipts and for messages that other programs wrote."""
     try:
-        place = MessageRef(headers["topic"].decode(), int(headers["partition"]), int(headers["offset"]))
-        own = _headers_from_json(headers["headers"]) if "headers" in headers else []
+        source = MessageRef(headers["topic"].decode(), int(headers["partition"]), int(headers["offset"]))
+        original = _headers_from_json(headers["headers"]) if "headers" in headers else []
         return StoredDeadLetter(
-            Message(*place, kept.key, kept.value, own),
+            Message(*source, kept.key, kept.value, original),
             reason=headers["reason"].decode(),
             error=headers["error"].decode(),
             time=float(headers["time"]),
             attempt=int(headers.get("attempt", b"0")),
-            omitted=int(headers.get("omitted", b"0")),
-            kept_at=MessageRef(kept.topic, kept.partition, kept.offset),
+            omitted_bytes=int(headers.get("omitted", b"0")),
+            kept_at=MessageRef.from_message(kept),
         )
     except (KeyError, ValueError, TypeError, AttributeError):
         return None
 
 
-def replay_output(letter: StoredDeadLetter) -> Output:
-    """The message that goes back to the source topic: its partition follows from the key, as for any producer."""
-    # Any: a null value goes back as null, although nothing that we write ourselves has one.
-    own: list[tuple[str, Any]] = [header for header in letter.message.headers if header[0] not in (_ATTEMPT, _OF)]
-    added = [(_ATTEMPT, str(letter.attempt + 1).encode()), (_OF, str(letter.source).encode())]
-    message = letter.message
-    return Output(message.topic, message.key, message.value, headers=[*own, *added])
+def replay_output(dead_letter: StoredDeadLetter) -> Output:
+    """Return the message for the source topic. Its partition is chosen by the key, as for any producer."""
+    message = dead_letter.message
+    # Any: a header's null value is sent back as null, although no message that we write has one.
+    original: list[tuple[str, Any]] = [
+        header for header in message.headers if header[0] not in (_REPLAY_ATTEMPT, _REPLAY_OF)
+    ]
+    added = [
+        (_REPLAY_ATTEMPT, str(dead_letter.attempt + 1).encode()),
+        (_REPLAY_OF, str(dead_letter.source).encode()),
+    ]
+    return Output(message.topic, message.key, message.value, headers=[*original, *added])
 
 
-def receipt_output(topic: str, letter: StoredDeadLetter) -> Output:
-    """The message for the dead-letter topic that remembers that the letter was sent back."""
-    return Output(topic, letter.message.key, None, headers=[(_REPLAYED, str(letter.source).encode())])
+def receipt_output(topic: str, dead_letter: StoredDeadLetter) -> Output:
+    """Return the message for the dead-letter topic that records the replay of a dead letter."""
+    return Output(topic, dead_letter.message.key, None, headers=[(_REPLAYED, str(dead_letter.source).encode())])
 
 
 def read_receipt(headers: Mapping[str, bytes]) -> str | None:
-    """The source of the letter that was sent back, as text; None if this is no receipt."""
+    """Return the source of the replayed dead letter, as text; None if the message is no receipt."""
     return headers[_REPLAYED].decode("utf-8", "replace") if _REPLAYED in headers else None
 
 
 def json_value(value: bytes | None) -> str | dict[str, str] | None:
-    """Bytes as JSON can hold them: text if they are UTF-8, {"base64": …} if not."""
+    """Convert bytes to what JSON can express: a string if they are UTF-8, {"base64": …} if not."""
     if value is None:
         return None
     try:
@@ -159,16 +187,16 @@ def _headers_to_json(headers: Headers) -> bytes:
 
 
 def _headers_from_json(value: bytes) -> Headers:
-    found: list[tuple[str, bytes | None]] = []
+    headers: list[tuple[str, bytes | None]] = []
     for name, text in orjson.loads(value):
         if text is None:
-            found.append((name, None))
+            headers.append((name, None))
         else:
-            found.append((name, b64decode(text["base64"]) if isinstance(text, dict) else text.encode()))
-    return found
+            headers.append((name, b64decode(text["base64"]) if isinstance(text, dict) else text.encode()))
+    return headers
 
 
 def _attempt(headers: Headers) -> int:
-    """Other programs may write what they like into a header: what is no number counts as none."""
-    texts = [value for name, value in headers if name == _ATTEMPT and value is not None]
+    """Read the last `replay-attempt`; 0 if it is no number, because other programs may write anything into a header."""
+    texts = [value for name, value in headers if name == _REPLAY_ATTEMPT and value is not None]
     return int(texts[-1]) if texts and texts[-1].isdigit() and len(texts[-1]) < 10 else 0

@@ -1,9 +1,11 @@
-"""The messages on the topics and their codec: JSON in UTF-8, validated here and nowhere else.
+"""The fields that messages share, and the rules for all of them.
 
-Conventions: times are seconds since 1970-01-01 UTC; item ids are int64, id 0 is reserved for padding; a user is
-identified by the text of its id, so the user 42 and the user "42" are one user. Keys are the text of the user id
-(`clicks`, `recommendations`) or of the item id (`items`), so that Kafka keeps one user's clicks in one partition, in
-order. Decoders raise `BadMessage` and nothing else, whatever the bytes.
+Messages are JSON objects in UTF-8, validated by this package and nowhere else. Times are seconds since 1970-01-01 UTC.
+Item ids are int64; id 0 is reserved for padding. A user is identified by the text of its id: the user 42 and the user
+"42" are one user. The key of a message is the text of the user id (`clicks`, `recommendations`) or of the item id
+(`items`), so that Kafka keeps all clicks of a user in one partition, in order.
+
+Decoders raise `BadMessage` and nothing else, whatever the bytes.
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ import orjson
 from streams.errors import BadMessage
 
 INT64_MAX = 2**63 - 1
-#: Bytes of a user id in UTF-8. It is a Kafka key and a store key for each user: long ones are a mistake.
+#: A user id is the key of each of the user's messages, and of the history in the store: a long one is a mistake.
 MAX_USER_ID_BYTES = 256
 
+Fields = dict[str, Any]
 
-def json_object(value: bytes) -> dict[str, Any]:
+
+def decode_fields(value: bytes) -> Fields:
+    """Parse a message's value; each field is then read by one of the functions below."""
     try:
         fields = orjson.loads(value)
     except orjson.JSONDecodeError as error:
@@ -31,64 +36,78 @@ def json_object(value: bytes) -> dict[str, Any]:
     return fields
 
 
-def required(fields: dict[str, Any], name: str) -> Any:
+def required(fields: Fields, name: str) -> Any:
     value = fields.get(name)
     if value is None:
         raise BadMessage("missing_field", f"{name} is missing or null")
     return value
 
 
-def optional_text(fields: dict[str, Any], name: str) -> str | None:
-    value = fields.get(name)
-    if value is not None and not isinstance(value, str):
-        raise BadMessage("wrong_type", f"{name} must be a text, found {preview(value)}")
+def required_int64(fields: Fields, name: str) -> int:
+    return _int64(name, required(fields, name))
+
+
+def required_user_id(fields: Fields) -> int | str:
+    value = required(fields, "user_id")
+    if not isinstance(value, str):
+        return _int64("user_id", value)
+    if not 0 < len(value.encode()) <= MAX_USER_ID_BYTES:
+        raise BadMessage("out_of_range", f"user_id must have 1 to {MAX_USER_ID_BYTES} bytes")
     return value
 
 
-def model_version_of(fields: dict[str, Any]) -> str:
-    version = required(fields, "model_version")
-    if not isinstance(version, str) or not version:
-        raise BadMessage("wrong_type", f"model_version must be a non-empty text, found {preview(version)}")
-    return version
-
-
-def as_user_id(value: Any) -> int | str:
-    if isinstance(value, str):
-        if not 0 < len(value.encode()) <= MAX_USER_ID_BYTES:
-            raise BadMessage("out_of_range", f"user_id must have 1 to {MAX_USER_ID_BYTES} bytes")
-        return value
-    return as_int64("user_id", value)
-
-
-def as_item_id(value: Any) -> int:
-    item_id = as_int64("item_id", value)
+def required_item_id(fields: Fields) -> int:
+    item_id = required_int64(fields, "item_id")
     if item_id == 0:
         raise BadMessage("out_of_range", "item_id 0 is reserved for padding")
     return item_id
 
 
-def as_int64(name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        # A JSON integer beyond 64 bits arrives here as a float.
-        reason = "out_of_range" if isinstance(value, float) and abs(value) > INT64_MAX else "wrong_type"
-        raise BadMessage(reason, f"{name} must be a 64-bit integer, found {preview(value)}")  # type: ignore[arg-type]
-    if not -INT64_MAX - 1 <= value <= INT64_MAX:
-        raise BadMessage("out_of_range", f"{name} must fit a signed 64-bit integer, found {value}")
-    return value
-
-
-def as_seconds(value: Any, name: str = "ts") -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):  # `int | float` would be made anew each time
+def required_seconds(fields: Fields, name: str) -> float:
+    value = required(fields, name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):  # `int | float` would be built for every click
         raise BadMessage("wrong_type", f"{name} must be a number of seconds since 1970, found {preview(value)}")
     if not math.isfinite(value):
         raise BadMessage("out_of_range", f"{name} must be finite")
     return float(value)
 
 
+def required_text(fields: Fields, name: str) -> str:
+    value = required(fields, name)
+    if not isinstance(value, str) or not value:
+        raise BadMessage("wrong_type", f"{name} must be a non-empty string, found {preview(value)}")
+    return value
+
+
+def optional_text(fields: Fields, name: str) -> str | None:
+    value = fields.get(name)
+    if value is not None and not isinstance(value, str):
+        raise BadMessage("wrong_type", f"{name} must be a string, found {preview(value)}")
+    return value
+
+
+def required_numbers(fields: Fields, name: str, types: set[type]) -> list[Any]:
+    """Return a list whose elements have exactly these types: `bool` is not `int` here."""
+    value = required(fields, name)
+    if not isinstance(value, list) or not types.issuperset(map(type, value)):
+        raise BadMessage("wrong_type", f"{name} must be a list of numbers, found {preview(value)}")
+    return value
+
+
 def preview(value: Any) -> str:
-    """The beginning of a value. `repr` alone fails on deep nesting, and is slow on large values."""
+    """Return the beginning of the value's `repr`, which itself fails on deep nesting and is slow on large values."""
     text = _REPR.repr(value[:80] if isinstance(value, bytes) else value)
     return text if len(text) <= 80 else text[:77] + "…"
+
+
+def _int64(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        # orjson returns integers beyond 64 bits as floats.
+        reason = "out_of_range" if isinstance(value, float) and abs(value) > INT64_MAX else "wrong_type"
+        raise BadMessage(reason, f"{name} must be a 64-bit integer, found {preview(value)}")  # type: ignore[arg-type]
+    if not -INT64_MAX - 1 <= value <= INT64_MAX:
+        raise BadMessage("out_of_range", f"{name} must fit a signed 64-bit integer, found {value}")
+    return value
 
 
 _REPR = reprlib.Repr()

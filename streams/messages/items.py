@@ -12,12 +12,12 @@ import orjson
 from streams.errors import BadMessage
 from streams.messages.fields import (
     INT64_MAX,
-    as_item_id,
-    json_object,
-    model_version_of,
+    decode_fields,
     optional_text,
     preview,
     required,
+    required_item_id,
+    required_text,
 )
 
 FloatVector = npt.NDArray[np.float32]
@@ -25,7 +25,7 @@ FloatVector = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A new or changed item; `embedding` has shape (D,), dtype float32."""
+    """A new or changed item; `embedding` has shape (D,), dtype float32, and is finite and not all zero."""
 
     item_id: int
     embedding: FloatVector
@@ -40,22 +40,22 @@ class ItemRemoval:
 
 
 def decode_item(key: bytes | None, value: bytes | None) -> Item | ItemRemoval:
-    """The item in a message of the `items` topic; no value means that the item is removed.
+    """Decode a message of the `items` topic; a null value removes the item that the key names.
 
     Raises:
-        BadMessage: whatever is wrong with the message.
+        BadMessage: the message is no item, or its key is not its item id.
     """
-    keyed_id = _item_key(key)
+    keyed_id = _decode_key(key)
     if value is None:
         return ItemRemoval(keyed_id)
-    fields = json_object(value)
-    item_id = as_item_id(required(fields, "item_id"))
+    fields = decode_fields(value)
+    item_id = required_item_id(fields)
     if item_id != keyed_id:
         raise BadMessage(
-            "bad_key", f"the message key is {preview(key)}, the value's item_id is {item_id}; they must agree"
+            "bad_key", f"the message key is {preview(key)}, the value's item_id is {item_id}; they must be equal"
         )
-    embedding = _embedding(required(fields, "embedding"))
-    version = model_version_of(fields)
+    embedding = _vector(required(fields, "embedding"))
+    version = required_text(fields, "model_version")
     return Item(item_id, embedding, version, optional_text(fields, "category"), optional_text(fields, "title"))
 
 
@@ -72,7 +72,7 @@ def encode_item(item: Item) -> bytes:
     return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _item_key(key: bytes | None) -> int:
+def _decode_key(key: bytes | None) -> int:
     try:
         item_id = int((key or b"").decode("ascii"))
     except (UnicodeDecodeError, ValueError):
@@ -82,15 +82,15 @@ def _item_key(key: bytes | None) -> int:
     return item_id
 
 
-def _embedding(value: Any) -> FloatVector:
+def _vector(value: Any) -> FloatVector:
     if not isinstance(value, list) or not value:
         raise BadMessage("bad_embedding", f"embedding must be a non-empty list of numbers, found {preview(value)}")
     if not {int, float}.issuperset(map(type, value)):
-        raise BadMessage("bad_embedding", "embedding must hold numbers only")
+        raise BadMessage("bad_embedding", "embedding must contain numbers only")
     with np.errstate(over="ignore"):
         vector = np.asarray(value, dtype=np.float64).astype(np.float32)
     if not np.isfinite(vector).all():
-        raise BadMessage("bad_embedding", "embedding must hold finite float32 numbers")
+        raise BadMessage("bad_embedding", "embedding must contain finite float32 numbers")
     if not vector.any():
-        raise BadMessage("bad_embedding", "embedding is all zero: it points nowhere")
+        raise BadMessage("bad_embedding", "embedding must not be all zero: it has no direction")
     return vector

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
 from streams.errors import BadMessage
-from streams.messages.fields import as_int64, as_seconds, as_user_id, json_object, model_version_of, preview, required
+from streams.messages.fields import (
+    decode_fields,
+    preview,
+    required,
+    required_int64,
+    required_numbers,
+    required_seconds,
+    required_text,
+    required_user_id,
+)
 
 
 class Recommendation(NamedTuple):
     """Candidates for one user, best first; `interests[i]` is the interest vector that recalled `item_ids[i]`.
 
-    `source_partition` and `source_offset` name the newest click that it answers: consumers drop repeats by them.
+    `source_partition` and `source_offset` are those of the newest click that it answers; consumers recognize repeated
+    recommendations by them. `click_ts` is that click's time and `ts` that of the recommendation, in seconds since 1970.
     """
 
     user_id: int | str
@@ -31,31 +41,32 @@ class Recommendation(NamedTuple):
 
 
 def decode_recommendation(value: bytes) -> Recommendation:
-    """The inverse of `encode_recommendation`; properties that it does not know are ignored.
+    """Decode a message of the `recommendations` topic; unknown properties are ignored.
 
     Raises:
         BadMessage: the value is no recommendation.
     """
-    fields = json_object(value)
+    fields = decode_fields(value)
     source = required(fields, "source")
     if not isinstance(source, dict):
         raise BadMessage("wrong_type", f"source must be an object, found {preview(source)}")
-    item_ids = _list(fields, "item_ids", {int})
-    scores = _list(fields, "scores", {int, float})
-    interests = _list(fields, "interests", {int})
+    source = {f"source.{name}": part for name, part in source.items()}  # as error texts name them
+    item_ids = required_numbers(fields, "item_ids", {int})
+    scores = required_numbers(fields, "scores", {int, float})
+    interests = required_numbers(fields, "interests", {int})
     if not len(item_ids) == len(scores) == len(interests):
         raise BadMessage("wrong_type", "item_ids, scores and interests must have the same length")
     return Recommendation(
-        user_id=as_user_id(required(fields, "user_id")),
+        user_id=required_user_id(fields),
         item_ids=item_ids,
         scores=scores,
         interests=interests,
-        model_version=model_version_of(fields),
-        history_length=as_int64("history_length", required(fields, "history_length")),
-        source_partition=as_int64("source.partition", required(source, "partition")),
-        source_offset=as_int64("source.offset", required(source, "offset")),
-        click_ts=as_seconds(required(fields, "click_ts"), "click_ts"),
-        ts=as_seconds(required(fields, "ts")),
+        model_version=required_text(fields, "model_version"),
+        history_length=required_int64(fields, "history_length"),
+        source_partition=required_int64(source, "source.partition"),
+        source_offset=required_int64(source, "source.offset"),
+        click_ts=required_seconds(fields, "click_ts"),
+        ts=required_seconds(fields, "ts"),
     )
 
 
@@ -75,10 +86,3 @@ def encode_recommendation(recommendation: Recommendation) -> bytes:
         },
         option=orjson.OPT_SERIALIZE_NUMPY,
     )
-
-
-def _list(fields: dict[str, Any], name: str, types: set[type]) -> list[Any]:
-    found = required(fields, name)
-    if not isinstance(found, list) or not types.issuperset(map(type, found)):
-        raise BadMessage("wrong_type", f"{name} must be a list of numbers, found {preview(found)}")
-    return found

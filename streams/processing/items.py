@@ -1,23 +1,24 @@
-"""What happens to a batch of item messages: validated, then upserted into or deleted from the index, then acknowledged.
+"""The processing of a batch of item messages: validate, upsert into or delete from the index, acknowledge.
 
-Upserts and deletes are idempotent, so a batch that is delivered again after a crash changes nothing. Messages of one
-item stay in order: the last one in the batch wins. Milvus cannot tell an older vector from a newer one: the agent must
-hold a lease for the partitions (`streams.agents.agent`) whenever it is told anything. Items of another model version
-are passed over and counted: their vectors cannot be compared with this version's, and the item worker of that version
-reads the topic itself.
+Upserts and deletes are idempotent, so processing a batch again after a crash changes nothing. The messages of one item
+stay in order: the last one in the batch wins. Milvus cannot tell an older vector from a newer one: before each write,
+the agent must hold a lease for the partitions (`streams/DELIVERY.md`, *Items*). Items of another model version are
+skipped and counted: their vectors cannot be compared with this version's, and the item worker of that version reads
+the topic itself.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from configs.errors import TransientError
 from streams.errors import BadMessage
-from streams.messages.dead_letters import dead_letter_output
+from streams.messages.dead_letters import DeadLetterTopic
 from streams.messages.items import FloatVector, Item, ItemRemoval, decode_item
 from streams.metrics import ItemMetrics
 from streams.ports import DeadLetter, Message, RecordProducer
@@ -25,21 +26,30 @@ from streams.recall.ports import ItemIndex
 
 _LOG = logging.getLogger("mindstream.items")
 
-#: Upserts after which the index is settled, once the topic is quiet. Comparing so many rows one by one costs a search
-#: about as much as the graph does; and each settling leaves a segment, of which there should be few.
+#: Upserts after which the index is sealed, once the topic is quiet. Comparing so many rows one by one costs a search
+#: about as much as the graph does; and each seal leaves a segment, of which there should be few.
 SEAL_AFTER = 2_000
-#: Upserts after which it is settled although more are coming: by then they take a search 8 ms on two cores.
+#: Upserts after which it is sealed although more are coming: by then they cost a search 8 ms on two cores.
 SEAL_AT_LATEST = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class PendingItems:
+    """A batch of item messages; there is nothing to wait for."""
+
+    messages: Sequence[Message]
+
+    def wait(self) -> None:
+        """See `streams.ports.PendingBatch.wait`."""
+
+
 class ItemProcessor:
-    """Processes one batch of item messages at a time.
+    """The `BatchProcessor` of item messages. One batch at a time.
 
     Args:
         index: the index of `model_version`.
         producer: sends dead letters.
-        dead_letters: topic name.
-        max_letter_bytes: most bytes of key and value that a dead letter keeps.
+        dead_letters: the topic that keeps them.
         model_version: whose vectors the index holds.
         dim: dimension of the vectors.
         require_lease: raises TransientError when the messages may belong to another worker by now.
@@ -52,8 +62,7 @@ class ItemProcessor:
         index: ItemIndex,
         producer: RecordProducer,
         *,
-        dead_letters: str,
-        max_letter_bytes: int,
+        dead_letters: DeadLetterTopic,
         model_version: str,
         dim: int,
         require_lease: Callable[[], None],
@@ -63,42 +72,43 @@ class ItemProcessor:
         self._index = index
         self._producer = producer
         self._dead_letters = dead_letters
-        self._max_letter_bytes = max_letter_bytes
         self._model_version = model_version
         self._dim = dim
         self._require_lease = require_lease
-        self._unsealed = 0
-        self._tended = 0  # of them, when they were looked at last
         self._metrics = metrics
         self._clock = clock
+        self._unsealed = 0  # upserts since the last seal
+        self._seen_unsealed = 0  # of them, at the last call of `seal_when_due`
 
-    def process(self, messages: Sequence[Message], following: Sequence[Message] = ()) -> None:  # noqa: ARG002
-        """Bring the index to the state after the last of the messages; what follows them does not matter.
+    def start(self, messages: Sequence[Message], after: PendingItems | None = None) -> PendingItems:  # noqa: ARG002
+        """Return the batch as it is: all its work changes the index. See `streams.ports.BatchProcessor.start`."""
+        return PendingItems(messages)
+
+    def finish(self, pending: PendingItems) -> None:
+        """Bring the index to the state after the last message. See `streams.ports.BatchProcessor.finish`.
 
         Raises:
-            TransientError: Milvus or Kafka did not answer, or the lease ran out; call again with the same messages.
+            TransientError: Milvus or Kafka did not respond, or the lease expired; start the batch again.
         """
         newest: dict[int, tuple[FloatVector | None, float]] = {}  # item id → vector, None = removed, and time stamp
-        dead: list[DeadLetter] = []
-        others = 0
-        for message in messages:
+        dead_letters: list[DeadLetter] = []
+        other_versions = 0
+        for message in pending.messages:
             try:
                 item = self._decode(message)
             except BadMessage as error:
-                dead.append(DeadLetter(message, error.reason, error.detail))
+                dead_letters.append(DeadLetter(message, error.reason, error.detail))
                 continue
             if isinstance(item, Item) and item.model_version != self._model_version:
-                others += 1
+                other_versions += 1
                 continue
             newest[item.item_id] = (item.embedding if isinstance(item, Item) else None), message.timestamp
 
-        upserts = [(item_id, vector) for item_id, (vector, _) in newest.items() if vector is not None]
+        upserts = {item_id: vector for item_id, (vector, _) in newest.items() if vector is not None}
         removals = [item_id for item_id, (vector, _) in newest.items() if vector is None]
         if upserts:
-            ids = np.array([item_id for item_id, _ in upserts], dtype=np.int64)
-            stacked = np.stack([vector for _, vector in upserts])
             self._require_lease()
-            self._index.upsert(ids, stacked)
+            self._index.upsert(np.array(list(upserts), dtype=np.int64), np.stack(list(upserts.values())))
             now = self._clock()
             for vector, published in newest.values():
                 if vector is not None and published > 0:
@@ -106,34 +116,31 @@ class ItemProcessor:
         if removals:
             self._require_lease()
             self._index.delete(np.array(removals, dtype=np.int64))
-        if dead:
-            now = self._clock()
-            self._producer.send(
-                [dead_letter_output(self._dead_letters, letter, now, self._max_letter_bytes) for letter in dead]
-            )
+        if dead_letters:
+            self._producer.send(self._dead_letters.outputs(dead_letters, self._clock()))
 
         self._unsealed += len(upserts)
         self._metrics.upserts.inc(len(upserts))
         self._metrics.removals.inc(len(removals))
-        self._metrics.other_versions.inc(others)
-        for letter in dead:
-            self._metrics.dead_letters.labels(letter.reason).inc()
+        self._metrics.other_versions.inc(other_versions)
+        for dead_letter in dead_letters:
+            self._metrics.dead_letters.labels(dead_letter.reason).inc()
 
-    def tend(self, _partitions: Collection[int]) -> None:
-        """Settle the index after a bulk load, or when too much has gathered.
+    def seal_when_due(self) -> None:
+        """Seal the index after a bulk load, or when too many upserts have accumulated.
 
         The items are in the index already: a failure costs speed, and the next call tries again.
         """
-        quiet, self._tended = self._unsealed == self._tended, self._unsealed
+        quiet, self._seen_unsealed = self._unsealed == self._seen_unsealed, self._unsealed
         if self._unsealed < (SEAL_AFTER if quiet else SEAL_AT_LATEST):
             return
         try:
             self._index.seal()
         except TransientError as error:
-            _LOG.warning("the index was not settled, searches stay slower: %s", error)
+            _LOG.warning("the index was not sealed, searches stay slower: %s", error)
         else:
-            _LOG.info("settled the index after %d upserts", self._unsealed)
-            self._unsealed = self._tended = 0
+            _LOG.info("sealed the index after %d upserts", self._unsealed)
+            self._unsealed = self._seen_unsealed = 0
 
     def _decode(self, message: Message) -> Item | ItemRemoval:
         item = decode_item(message.key, message.value)

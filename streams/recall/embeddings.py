@@ -15,15 +15,16 @@ from streams.recall.ports import FloatArray, IdArray, ItemIndex, KnownItems
 class HistoryEmbeddings:
     """Looks up embeddings by item id.
 
-    An item that the model never saw has the vector it was published with, read from the index and cached. An id that
-    nobody knows is remembered as unknown for a short while only: its vector may arrive at any moment.
+    The embedding of an item published after training is the vector that it was published with, read from the index and
+    cached. An id that the index does not have either is cached as unknown, but only briefly: its vector may arrive at
+    any moment.
 
     Args:
         known: the items that the model was trained on.
-        index: where the vectors of later items are.
-        capacity: most ids in the cache, known and unknown ones together; the oldest entries leave first.
+        index: has the vectors of items published after training.
+        capacity: largest number of ids in the cache, known and unknown together; the oldest entries are evicted first.
         refresh: seconds until a cached vector is read again.
-        unknown_ttl: seconds for which an id counts as unknown before the index is asked again.
+        unknown_ttl: seconds for which an id counts as unknown before it is looked up again.
         clock: monotonic seconds.
     """
 
@@ -38,7 +39,7 @@ class HistoryEmbeddings:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._known = known
-        self._vectors: FloatArray = np.asarray(known.item_vectors)  # a memory map's own class makes each call slower
+        self._vectors: FloatArray = np.asarray(known.item_vectors)  # calls on a numpy.memmap are slower
         self._index = index
         self._capacity = capacity
         self._refresh = refresh
@@ -47,32 +48,35 @@ class HistoryEmbeddings:
         self._cache: OrderedDict[int, tuple[float, FloatArray | None]] = OrderedDict()  # id → (expiry, vector)
 
     def lookup(self, ids: IdArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """(n,) item ids → embeddings (n, D) float32, zeros where unknown, and (n,) whether each id is known.
+        """Return the embeddings of (n,) item ids, (n, D) float32, and for each id, (n,), whether it is known.
+
+        Embeddings of unknown ids are zeros.
 
         Raises:
-            TransientError: the index had to be asked and did not answer.
+            TransientError: an id had to be looked up in the index, which is unavailable.
         """
         rows = self._known.rows(ids)  # (n,)
         found = rows >= 0
-        vectors = self._vectors.take(rows, axis=0, mode="clip")  # (n, D), with row 0 for what is unknown
+        vectors = self._vectors.take(rows, axis=0, mode="clip")  # (n, D), row 0 for unknown ids
         vectors[~found] = 0
         if not found.all():
-            later = self._later_items(np.unique(ids[~found]))
-            for place in np.flatnonzero(~found):
-                vector = later[int(ids[place])]
+            new_vectors = self._new_items(np.unique(ids[~found]))
+            for row in np.flatnonzero(~found):
+                vector = new_vectors[int(ids[row])]
                 if vector is not None:
-                    vectors[place] = vector
-                    found[place] = True
+                    vectors[row] = vector
+                    found[row] = True
         return vectors, found
 
-    def _later_items(self, ids: IdArray) -> dict[int, FloatArray | None]:
+    def _new_items(self, ids: IdArray) -> dict[int, FloatArray | None]:
+        """Look up items published after training: the cache, then one request to the index; None for unknown ids."""
         now = self._clock()
-        answer: dict[int, FloatArray | None] = {}
+        vectors: dict[int, FloatArray | None] = {}
         stale: list[int] = []
         for item_id in ids.tolist():
             expiry, vector = self._cache.get(item_id, (0.0, None))
             if expiry > now:
-                answer[item_id] = vector
+                vectors[item_id] = vector
             else:
                 stale.append(item_id)
         if stale:
@@ -82,7 +86,7 @@ class HistoryEmbeddings:
                 ttl = self._unknown_ttl if vector is None else self._refresh
                 self._cache.pop(item_id, None)
                 self._cache[item_id] = (now + ttl, vector)
-                answer[item_id] = vector
+                vectors[item_id] = vector
             while len(self._cache) > self._capacity:
                 self._cache.popitem(last=False)
-        return answer
+        return vectors

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -13,25 +12,69 @@ from model.serving.merge import PADDING, Candidates, merge
 from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.ports import FloatArray, IdArray, InterestEncoder, ItemIndex
 
-#: Is told which stage has just ended: embed, encode, search, merge.
-Lap = Callable[[str], object]
-#: Batches whose search may be under way: one that is waited for, and one begun ahead of its turn.
+#: Called with the name of the stage that has just ended: embed, encode, search, merge.
+Stopwatch = Callable[[str], object]
+#: Batches whose search may be under way: the current one, and the next one started ahead of its turn.
 _IN_FLIGHT = 2
 
 
-class Recall(NamedTuple):
-    """Candidates on their way.
+def _untimed(_stage: str) -> None:
+    pass
 
-    Attributes:
-        wait: returns when the index has answered. Only the first call tells of the search: `finish` waits, too.
-        finish: merges the answer, which it waits for if need be: candidates for each history, None where no item of the
-            history is known. Call it once.
 
-    Both raise TransientError if the index did not answer.
+class PendingRecall:
+    """Candidates of a batch of users whose search is under way. Nothing outside has been changed by it.
+
+    `wait` and `finish` raise TransientError if the index did not respond. For one thread.
+
+    Args:
+        users: number of users, B.
+        rows: (B',) rows, among them, of those with a known item.
+        seen: (B', H) items to leave out, padded with `PADDING`; None = none.
+        search: ids and scores, (B'·K, limit) each; None = there is nothing to search for.
+        top_k: candidates for each user.
+        fusion: see `model.serving.merge`.
     """
 
-    wait: Callable[[Lap], object]
-    finish: Callable[[Lap], list[Candidates | None]]
+    def __init__(
+        self,
+        users: int,
+        rows: IdArray,
+        seen: IdArray | None,
+        search: Future[tuple[IdArray, FloatArray]] | None,
+        top_k: int,
+        fusion: float,
+    ) -> None:
+        self._users = users
+        self._rows = rows
+        self._seen = seen
+        self._search = search
+        self._top_k = top_k
+        self._fusion = fusion
+        self._timed = False
+
+    def wait(self, stopwatch: Stopwatch = _untimed) -> None:
+        """Wait until the index has answered. Only the first call times the search: `finish` waits, too."""
+        if self._search is None:
+            return
+        self._search.result()
+        if not self._timed:
+            self._timed = True
+            stopwatch("search")
+
+    def finish(self, stopwatch: Stopwatch = _untimed) -> list[Candidates | None]:
+        """Wait for the answer and merge it: candidates for each user, None where no item of the history is known."""
+        candidates: list[Candidates | None] = [None] * self._users
+        if self._search is None:
+            return candidates
+        self.wait(stopwatch)
+        ids, scores = self._search.result()  # (B'·K, limit)
+        shape = len(self._rows), -1, ids.shape[1]  # B', K, limit
+        merged = merge(ids.reshape(shape), scores.reshape(shape), self._top_k, self._seen, self._fusion)
+        for row, found in zip(self._rows, merged, strict=True):
+            candidates[row] = found
+        stopwatch("merge")
+        return candidates
 
 
 class RecallEngine:
@@ -64,74 +107,51 @@ class RecallEngine:
         self._filter_seen = filter_seen
         self._threads = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="search")
 
-    def recall(self, histories: Sequence[IdArray], lap: Lap = lambda _stage: None) -> list[Candidates | None]:
-        """Candidates for each history, (n,) item ids, oldest first; None where no item of the history is known.
+    def recall(self, histories: Sequence[IdArray]) -> list[Candidates | None]:
+        """Return candidates for each history, (n,) item ids, oldest first; None where no item of it is known.
 
         Raises:
-            TransientError: the index did not answer.
+            TransientError: the index did not respond.
         """
-        return self.begin(histories, lap).finish(lap)
+        return self.start(histories).finish()
 
-    def begin(self, histories: Sequence[IdArray], lap: Lap = lambda _stage: None) -> Recall:
-        """Send the search of `recall` off.
+    def start(self, histories: Sequence[IdArray], stopwatch: Stopwatch = _untimed) -> PendingRecall:
+        """Encode the histories and send their search to the index, without waiting for the answer.
 
         Raises:
-            TransientError: the index did not answer.
+            TransientError: the index, which has the embeddings of new items, did not respond.
         """
-        answers: list[Candidates | None] = [None] * len(histories)
-        nothing = Recall(lambda _lap: None, lambda _lap: answers)
-        if not histories:
-            return nothing
-        interests, usable = self.interests(histories, lap)  # (B', K, D), (B',)
-        if len(usable) == 0:
-            return nothing
-        seen = _padded([histories[i] for i in usable]) if self._filter_seen else None  # (B', H)
-        # Seen items take places in every interest's list: ask for as many more as may be left out.
-        limit = self._top_k + (0 if seen is None else seen.shape[1])
-        B, K, D = interests.shape
-        search = self._threads.submit(self._index.search, interests.reshape(B * K, D), limit)
+        rows = np.empty(0, dtype=np.int64)
+        seen, search = None, None
+        if histories:
+            interests, rows = self.interests(histories, stopwatch)  # (B', K, D), (B',)
+        if len(rows):
+            seen = _padded([histories[row] for row in rows.tolist()]) if self._filter_seen else None  # (B', H)
+            # Seen items take up ranks in every interest's list: ask for as many more as may be left out.
+            limit = self._top_k + (0 if seen is None else seen.shape[1])
+            search = self._threads.submit(self._index.search, interests.reshape(-1, interests.shape[2]), limit)
+        return PendingRecall(len(histories), rows, seen, search, self._top_k, self._encoder.fusion)
 
-        told = False
-
-        def wait(lap: Lap) -> tuple[IdArray, FloatArray]:
-            nonlocal told
-            answer = search.result()
-            if not told:
-                told = True
-                lap("search")
-            return answer
-
-        def finish(lap: Lap) -> list[Candidates | None]:
-            ids, scores = wait(lap)  # (B'·K, limit)
-            ids, scores = ids.reshape(B, K, limit), scores.reshape(B, K, limit)
-            merged = merge(ids, scores, self._top_k, seen, self._encoder.fusion)
-            for place, candidates in zip(usable, merged, strict=True):
-                answers[place] = candidates
-            lap("merge")
-            return answers
-
-        return Recall(wait, finish)
-
-    def interests(self, histories: Sequence[IdArray], lap: Lap = lambda _stage: None) -> tuple[FloatArray, IdArray]:
-        """Interest vectors (B', K, D) of those users whose history holds a known item, and their places (B',)."""
+    def interests(self, histories: Sequence[IdArray], stopwatch: Stopwatch = _untimed) -> tuple[FloatArray, IdArray]:
+        """Return interest vectors (B', K, D) of the users whose history holds a known item, and their rows (B',)."""
         ends = np.cumsum([0, *map(len, histories)], dtype=np.int64)
         vectors, known = self._embeddings.lookup(np.concatenate(histories, dtype=np.int64))  # (Σ n, D), (Σ n,)
-        lap("embed")
+        stopwatch("embed")
         if not known.all():
-            # What is unknown must not push a known click out of the window.
+            # An unknown item must not push a known click out of the window.
             vectors, ends = vectors[known], np.concatenate([[0], np.cumsum(known)])[ends]
         usable = np.flatnonzero(np.diff(ends))
-        # Places in `vectors` serve as the ids of the shared input function, counted from 1 because 0 is padding.
-        places = np.arange(1, len(vectors) + 1)
-        rows, lengths = windows(places, ends[usable], ends[usable + 1], self._encoder.history_length)  # (B', L), (B',)
+        # Rows of `vectors` serve as the ids of the shared input function, counted from 1 because 0 is padding.
+        ids = np.arange(1, len(vectors) + 1)
+        rows, lengths = windows(ids, ends[usable], ends[usable + 1], self._encoder.history_length)  # (B', L), (B',)
         padded = np.concatenate([np.zeros((1, vectors.shape[1]), dtype=np.float32), vectors])
         interests = self._encoder.encode(padded[rows], lengths)[:, : self._interests]
-        lap("encode")
+        stopwatch("encode")
         return interests, usable
 
 
 def _padded(histories: Sequence[IdArray]) -> IdArray:
-    """(B, H) the histories, padded with `PADDING` to the longest."""
+    """Return the histories as (B, H), padded with `PADDING` to the longest."""
     padded = np.full((len(histories), max(map(len, histories))), PADDING, dtype=np.int64)
     for row, history in zip(padded, histories, strict=True):
         row[: len(history)] = history

@@ -1,4 +1,4 @@
-"""An item index in memory."""
+"""The item index in memory, for tests and offline computation; the reference of the contract tests."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class MemoryIndex:
         ids = np.full((Q, limit), PADDING, dtype=np.int64)
         scores = np.full((Q, limit), -np.inf, dtype=np.float32)
         if self._vectors:
-            known = np.array(list(self._vectors), dtype=np.int64)  # (N,)
-            found = queries @ np.stack(list(self._vectors.values())).T  # (Q, N)
-            best = np.argsort(-found, axis=1, kind="stable")[:, :limit]  # (Q, ≤ limit)
-            ids[:, : best.shape[1]] = known[best]
-            scores[:, : best.shape[1]] = np.take_along_axis(found, best, axis=1)
+            item_ids = np.array(list(self._vectors), dtype=np.int64)  # (N,)
+            products = queries @ np.stack(list(self._vectors.values())).T  # (Q, N)
+            best = np.argsort(-products, axis=1, kind="stable")[:, :limit]  # (Q, ≤ limit)
+            ids[:, : best.shape[1]] = item_ids[best]
+            scores[:, : best.shape[1]] = np.take_along_axis(products, best, axis=1)
         return ids, scores
 
     def upsert(self, ids: IdArray, vectors: FloatArray) -> None:

@@ -1,4 +1,4 @@
-"""What recall needs of the outside world."""
+"""The protocols between recall and the outside world: the encoder, the model's items, the item index."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ IdArray = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class IndexInfo:
-    """What an item index holds."""
+    """The content of an item index.
+
+    Attributes:
+        model_version: whose vectors it holds.
+        dim: of the vectors.
+        metric: "IP", the inner product.
+        count: number of items.
+    """
 
     model_version: str
     dim: int
@@ -27,15 +34,27 @@ class InterestEncoder(Protocol):
     """Turns histories into interest vectors; `model.serving.encoder.Encoder` is the real one."""
 
     @property
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """D, of embeddings and interest vectors."""
+        ...
+
     @property
-    def interests(self) -> int: ...
+    def interests(self) -> int:
+        """K, the number of interest vectors of a user."""
+        ...
+
     @property
-    def history_length(self) -> int: ...
+    def history_length(self) -> int:
+        """L, the most clicks that it reads."""
+        ...
+
     @property
-    def fusion(self) -> float: ...
+    def fusion(self) -> float:
+        """The weight of the other interests in a candidate's score; see `model.serving.merge`."""
+        ...
+
     def encode(self, embeddings: FloatArray, lengths: IdArray) -> FloatArray:
-        """(B, L, D) float32 embeddings, (B,) lengths → (B, K, D) float32 interest vectors."""
+        """Return (B, K, D) float32 interest vectors of (B, L, D) float32 embeddings with (B,) lengths."""
         ...
 
 
@@ -44,11 +63,11 @@ class KnownItems(Protocol):
 
     @property
     def item_vectors(self) -> FloatArray:
-        """(N, D) float32."""
+        """The embeddings, (N, D) float32."""
         ...
 
     def rows(self, ids: IdArray) -> IdArray:
-        """(n,) item ids → (n,) rows of `item_vectors`; -1 for unknown ids."""
+        """Return the rows of `item_vectors` of (n,) item ids; -1 for unknown ids."""
         ...
 
 
@@ -56,14 +75,14 @@ class ItemIndex(Protocol):
     """Nearest-item search by inner product over the item vectors of one model version."""
 
     def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
-        """(Q, D) float32 → ids (Q, limit) int64 and scores (Q, limit) float32, best first.
+        """Return ids (Q, limit) int64 and scores (Q, limit) float32, best first, for (Q, D) float32 queries.
 
-        Fewer items than `limit`: the rest has id 0 and score -inf. May miss writes of the last moments.
+        Where there are fewer items than `limit`, the rest has id 0 and score -inf. May miss the latest writes.
         """
         ...
 
     def upsert(self, ids: IdArray, vectors: FloatArray) -> None:
-        """Insert or replace items: (n,) distinct ids, (n, D) vectors. Returns when the index has accepted them."""
+        """Insert or replace items, (n,) distinct ids and (n, D) vectors; return when the index has accepted them."""
         ...
 
     def delete(self, ids: IdArray) -> None:
@@ -71,13 +90,13 @@ class ItemIndex(Protocol):
         ...
 
     def get(self, ids: IdArray) -> Mapping[int, FloatArray]:
-        """Vectors, (D,) each, of those ids that the index holds. May miss writes of the last moments."""
+        """Return the vectors, (D,) each, of those ids that the index holds. May miss the latest writes."""
         ...
 
     def seal(self) -> None:
-        """Have what was written so far made fast to search, some time after the return. Not for single items."""
+        """Make what was written so far fast to search, some time after the return. Not for single items."""
         ...
 
     def describe(self) -> IndexInfo:
-        """What the index holds; the count sees every acknowledged write."""
+        """Return the content of the index; the count sees every acknowledged write."""
         ...

@@ -107,7 +107,7 @@ def audit_kafka(config: WorkerConfig, known: Callable[[IdVector], IdVector] | No
         FatalError: a topic or the artifact is missing, or the oldest clicks are gone.
     """
     if known is None:
-        from streams.artifacts import load_artifact
+        from streams.recall.factory import load_artifact
 
         known = load_artifact(config).rows
     topics = config.topics

@@ -88,8 +88,8 @@ def _limits(kafka: Kafka, topics: Collection[str]) -> dict[str, int]:
 def _fault(letter: StoredDeadLetter, limits: dict[str, int]) -> str | None:
     """Why the letter cannot be sent back; None if it can."""
     topic = letter.message.topic
-    if letter.omitted:
-        return f"its {letter.omitted:,} bytes were too large to keep; they are at that place while Kafka keeps them"
+    if omitted := letter.omitted_bytes:
+        return f"its {omitted:,} bytes were too large to keep; they are at that place while Kafka keeps them"
     if topic not in limits:
         return f"Kafka has no topic {topic} any more; create it, or send the bytes of `list --json` elsewhere"
     output = replay_output(letter)

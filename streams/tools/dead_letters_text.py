@@ -50,8 +50,8 @@ def show_dead_letter(config: WorkerConfig, place: MessageRef) -> None:
     letter = found.letters[-1]
     message = letter.message
     kind, body = _readable(message.value)
-    if letter.omitted:
-        kind = f"left out: key and value have {letter.omitted:,} bytes"
+    if letter.omitted_bytes:
+        kind = f"left out: key and value have {letter.omitted_bytes:,} bytes"
     lines = [
         ("place", str(letter.source)),
         ("kept at", str(letter.kept_at)),
@@ -82,13 +82,13 @@ def print_table(letters: Sequence[StoredDeadLetter], replayed: Collection[Messag
     table.add_column("replayed", no_wrap=True)
     table.add_column("error", no_wrap=True, overflow="ellipsis")
     for letter in letters:
-        message = letter.message
+        message, omitted = letter.message, letter.omitted_bytes
         row = (
             _time(letter),
             letter.reason,
             str(letter.source),
             _cut(_short(message.key), _KEY_SHOWN),
-            f"{letter.omitted:,}" if letter.omitted else "null" if message.value is None else f"{len(message.value):,}",
+            f"{omitted:,}" if omitted else "null" if message.value is None else f"{len(message.value):,}",
             str(letter.attempt),
             "yes" if letter.kept_at in replayed else "",
             _cut(letter.error, _ERROR_SHOWN),
@@ -120,7 +120,7 @@ def _as_json(letter: StoredDeadLetter, replayed: bool) -> dict[str, object]:
         "reason": letter.reason,
         "error": letter.error,
         "attempt": letter.attempt,
-        "omitted": letter.omitted,
+        "omitted": letter.omitted_bytes,
         "replayed": replayed,
         "key": json_value(message.key),
         "value": json_value(message.value),

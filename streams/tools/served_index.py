@@ -19,11 +19,10 @@ from configs.schema import WorkerConfig
 from model.artifact import Artifact
 from model.data.clicks import Clicks
 from model.evaluation.measure import EvaluationError
-from model.serving.encoder import Encoder
 from streams.milvus.index import MilvusIndex
 from streams.processing.items import SEAL_AFTER
-from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.engine import RecallEngine
+from streams.recall.factory import build_engine
 
 IdMatrix = npt.NDArray[np.int64]
 
@@ -51,8 +50,7 @@ class ServedIndex:
         by_length = np.argsort(history.lengths, kind="stable")  # a batch asks for as many more as its longest has seen
         for begin in range(0, B, size):
             batch = by_length[begin : begin + size]
-            with translated():
-                answers = engine.recall([history.of(user)[-(_MAX_LIMIT - n) :] for user in batch])
+            answers = engine.recall([history.of(user)[-(_MAX_LIMIT - n) :] for user in batch])
             for user, found in zip(batch, answers, strict=True):
                 if found is not None:
                     ids[user, : len(found.item_ids)] = found.item_ids
@@ -60,18 +58,8 @@ class ServedIndex:
         return ids, brought
 
     def _engine(self, n: int, filter_seen: bool) -> RecallEngine:
-        recall = self.config.recall
-        embeddings = HistoryEmbeddings(
-            self.artifact,
-            self.index,
-            capacity=recall.new_item_cache,
-            refresh=recall.new_item_refresh,
-            unknown_ttl=recall.unknown_item_ttl,
-        )
-        encoder = Encoder.from_artifact(self.artifact)
-        return RecallEngine(
-            encoder, embeddings, self.index, top_k=n, interests=recall.interests, filter_seen=filter_seen
-        )
+        settings = self.config.recall.model_copy(update={"top_k": n, "filter_seen": filter_seen})
+        return build_engine(settings, self.artifact, self.index)
 
 
 @contextmanager
@@ -79,28 +67,20 @@ def temporary_index(artifact: Artifact, config: WorkerConfig) -> Iterator[Served
     """The artifact's items in a collection of a new name, dropped at the end however that comes.
 
     Raises:
-        EvaluationError: Milvus is away or refuses.
+        TransientError: Milvus is unavailable.
+        FatalError: Milvus refuses.
+        EvaluationError: Milvus does not show or index all items.
     """
     version = f"evaluation_{uuid.uuid4().hex[:12]}"
-    with translated():
-        index = MilvusIndex(config.milvus, version, artifact.dim, create=True)
-        try:
-            _fill(index, artifact, config)
-            yield ServedIndex(artifact, index, config)
-        finally:
-            try:
-                index.drop()
-            finally:
-                index.close()
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """The faults of `streams` as ours."""
+    index = MilvusIndex(config.milvus, version, artifact.dim, create=True)
     try:
-        yield
-    except MindstreamError as error:
-        raise EvaluationError(f"{error}; is --milvus the address of a Milvus that runs?") from None
+        _fill(index, artifact, config)
+        yield ServedIndex(artifact, index, config)
+    finally:
+        try:
+            index.drop()
+        finally:
+            index.close()
 
 
 def _fill(index: MilvusIndex, artifact: Artifact, config: WorkerConfig) -> None:

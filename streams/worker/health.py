@@ -1,28 +1,25 @@
-"""What the process says about itself over HTTP: /metrics, /healthz (should it be restarted?), /readyz (does it work?).
+"""The health of the worker: /healthz (should it be restarted?) and /readyz (are clicks answered?).
 
-For probes and people on the same machine or network: it takes no input and shows nothing of users. Answers come from
-memory; whether Milvus answers is found out by a thread of its own, and only while there is no traffic that tells.
+The answers come from memory. Whether Milvus responds is checked by the HTTP server's own thread, and only while there
+is no traffic that shows it.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 from streams.milvus.observed import ObservedIndex
 from streams.worker.watchdog import Agent, LoopMonitor, Watchdog
 
-_LOG = logging.getLogger("mindstream.health")
-
-#: Seconds without a run of the event loop from which on the process does not live.
-_SILENCE = 10.0
-#: Seconds without traffic after which Milvus is asked whether it is there.
-PING_EVERY = 5.0
+#: Seconds without a run of the event loop from which on the process counts as dead.
+_SILENCE_S = 10.0
+#: Seconds without traffic after which Milvus is pinged.
+PING_INTERVAL_S = 5.0
 
 
 class Health:
-    """Whether the process lives and whether it is ready, from what its parts say.
+    """Decides from the worker's parts whether the process is alive and whether it is ready.
 
     Args:
         agents: name → agent.
@@ -47,16 +44,16 @@ class Health:
         self._model_version = model_version
 
     def live(self) -> tuple[bool, dict[str, Any]]:
-        """Whether there is no reason to restart the process; and the reasons."""
+        """Return whether there is no reason to restart the process, and the reasons."""
         reasons = []
-        if self._loop_monitor.silence > _SILENCE:
+        if self._loop_monitor.silence > _SILENCE_S:
             reasons.append(f"the event loop has not run for {self._loop_monitor.silence:.0f} s")
         for topic, seconds in self._watchdog.stalled_seconds().items():
-            reasons.append(f"{topic} has stood still for {seconds:.0f} s while messages wait")
+            reasons.append(f"{topic} has been stalled for {seconds:.0f} s while messages wait")
         return not reasons, {"live": not reasons, "reasons": reasons}
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Whether clicks are answered; and what is missing for it.
+        """Return whether clicks are answered, and what is missing.
 
         An agent without partitions, because there are more workers than partitions, is ready.
         """
@@ -64,15 +61,16 @@ class Health:
         agents = {}
         for name, agent in self._agents.items():
             state = agent.state()
-            # Without partitions there is nothing to restore; the first look of the batch thread is still due.
-            restored = state.restored or state.owned == frozenset()
-            agents[name] = {"partitions": None if state.owned is None else sorted(state.owned), "restored": restored}
-            if state.owned is None:
-                missing.append(f"{name}: no assignment of partitions yet")
+            # Without partitions there is nothing to restore, but the batch thread has not confirmed that yet.
+            restored = state.acquired or state.partitions == frozenset()
+            partitions = None if state.partitions is None else sorted(state.partitions)
+            agents[name] = {"partitions": partitions, "restored": restored}
+            if partitions is None:
+                missing.append(f"{name}: no partitions are assigned yet")
             elif not restored:
                 missing.append(f"{name}: histories are being restored")
-            if state.retrying:
-                missing.append(f"{name}: {state.doing} has been tried again for {state.retrying:.0f} s")
+            if state.retrying_s:
+                missing.append(f"{name}: {state.call} has been retried for {state.retrying_s:.0f} s")
         faults = {"milvus": self._index.fault, "kafka": self._watchdog.kafka_fault}
         missing += [f"{name}: {fault}" for name, fault in faults.items() if fault is not None]
         return not missing, {
@@ -84,6 +82,6 @@ class Health:
         }
 
     def ping(self) -> None:
-        """Ask Milvus, if no traffic has lately."""
-        if self._index.age > PING_EVERY:
+        """Ping Milvus, if there was no traffic lately."""
+        if self._index.age > PING_INTERVAL_S:
             self._index.ping()

@@ -1,4 +1,7 @@
-"""The HTTP server of /metrics, /healthz and /readyz."""
+"""The HTTP server of /metrics, /healthz and /readyz, for probes and people on the same machine or network.
+
+It takes no input and shows no user's data.
+"""
 
 from __future__ import annotations
 
@@ -16,68 +19,73 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from configs.errors import FatalError
-from streams.worker.health import PING_EVERY, Health
+from streams.worker.health import PING_INTERVAL_S, Health
 
 _LOG = logging.getLogger("mindstream.health")
 
 
-#: Seconds that a client gets for its request and its answer together, and how many clients there may be at a time.
-_CLIENT_TIMEOUT, _CLIENTS = 5.0, 64
+#: Seconds that a client gets for its request and its answer together, and most clients at a time.
+_CLIENT_TIMEOUT_S, _MAX_CLIENTS = 5.0, 64
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread for each client, so many at a time, so long each."""
+    """Serves each client in a thread of its own, for `_CLIENT_TIMEOUT_S`, and `_MAX_CLIENTS` of them at a time."""
 
     daemon_threads = True
-    request_queue_size = _CLIENTS
+    request_queue_size = _MAX_CLIENTS
 
     def __init__(self, family: socket.AddressFamily, address: tuple[str, int]) -> None:
         self.address_family = family
-        self._places = threading.BoundedSemaphore(_CLIENTS)
+        self._slots = threading.BoundedSemaphore(_MAX_CLIENTS)
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTPServer's asks DNS for the name of the host
+        TCPServer.server_bind(self)  # HTTPServer's looks the host's name up in DNS
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._places.acquire(blocking=False):
+        if self._slots.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        # A time-out of the socket alone would let a client send a byte now and then for ever.
-        cut = threading.Timer(_CLIENT_TIMEOUT, self._cut, (request,))
+        # A timeout of the socket would let a client stay for as long as it sends a byte now and then.
+        cut = threading.Timer(_CLIENT_TIMEOUT_S, self._cut, (request,))
         cut.daemon = True
         cut.start()
         try:
             super().process_request_thread(request, client_address)
         finally:
             cut.cancel()
-            self._places.release()
+            self._slots.release()
 
     def handle_error(self, *_: Any) -> None:
-        _LOG.debug("a client of the health port went away", exc_info=True)
+        _LOG.debug("a client of the health port closed its connection", exc_info=True)
 
     def _cut(self, request: socket.socket) -> None:
-        with suppress(OSError):  # it may have gone already
+        with suppress(OSError):  # the client may have closed it already
             request.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(WSGIRequestHandler):
-    timeout = _CLIENT_TIMEOUT
+    timeout = _CLIENT_TIMEOUT_S
 
     def log_message(self, *_: Any) -> None:
-        """A line for each probe is noise."""
+        """Log nothing: a line for each probe is noise."""
 
 
 def serve(host: str, port: int, health: Health, registry: CollectorRegistry) -> int:
-    """Answer in threads of its own until the process ends.
+    """Answer requests in other threads until the process ends.
+
+    Args:
+        host, port: to listen on; port 0 = a free one.
+        health: answers /healthz and /readyz.
+        registry: of the metrics.
 
     Returns:
-        The port; a free one if `port` is 0.
+        The port.
 
     Raises:
         FatalError: the address cannot be used.
@@ -113,8 +121,8 @@ def serve(host: str, port: int, health: Health, registry: CollectorRegistry) -> 
 
 def _ping_regularly(health: Health) -> None:
     while True:
-        time.sleep(PING_EVERY)
+        time.sleep(PING_INTERVAL_S)
         try:
             health.ping()
-        except Exception:  # noqa: BLE001 - a defect, or pymilvus at its end; the fault shows as "no answer"
+        except Exception:  # noqa: BLE001 - a defect of ours or of pymilvus; /readyz shows that Milvus does not answer
             _LOG.exception("the ping of Milvus failed")

@@ -15,36 +15,37 @@ from streams.kafka.offsets import Positions
 from streams.kafka.reading import read_to_end
 
 #: Seconds until a request to Kafka counts as unanswered.
-_TIMEOUT = 10.0
+_TIMEOUT_S = 10.0
 
 
 class PartitionLag(NamedTuple):
-    """Where a group stands in a partition: the offset to read next, and the offset after the newest message."""
+    """The position of a group in a partition: the offset to read next, and the offset after the newest message."""
 
     committed: int
     end: int
 
     @property
     def lag(self) -> int:
+        """The number of messages that the group has not committed."""
         return max(0, self.end - self.committed)
 
 
 class LagReader(Protocol):
-    """A view of one consumer group on one topic that needs nothing of the worker's consumer.
+    """A view of one consumer group on one topic that does not use the worker's consumer.
 
-    All methods raise `TransientError` when Kafka does not answer.
+    All methods raise `TransientError` when Kafka does not respond.
     """
 
     def partition_lags(self) -> Mapping[int, PartitionLag]:
-        """All partitions of the topic."""
+        """Return the lag of all partitions of the topic."""
         ...
 
     def readable(self, partition: int, offset: int) -> bool:
-        """Whether there is a message at or behind the offset."""
+        """Return whether there is a message at the offset or behind it."""
         ...
 
     def owned_by_others(self) -> Collection[int]:
-        """Partitions that other members of the group own."""
+        """Return the partitions that other members of the group own."""
         ...
 
 
@@ -56,7 +57,7 @@ class KafkaLag:
         group: consumer group.
         topic: that it reads.
         partitions: number of the topic's partitions.
-        client_id: by which the group's members show whether they are this process.
+        client_id: of this process's members of the group.
     """
 
     def __init__(self, kafka: Kafka, group: str, topic: str, partitions: int, client_id: str) -> None:
@@ -68,7 +69,7 @@ class KafkaLag:
         self._positions = Positions(kafka, topic, group)
 
     def partition_lags(self) -> Mapping[int, PartitionLag]:
-        """See `LagReader.lags`."""
+        """See `LagReader.partition_lags`."""
         try:
             committed, ends = self._positions.committed(self._partitions), self._positions.ends(self._partitions)
             begins = self._positions.begins([p for p, offset in committed.items() if offset is None])
@@ -86,11 +87,11 @@ class KafkaLag:
 
     def owned_by_others(self) -> Collection[int]:
         """See `LagReader.owned_by_others`."""
-        # Only an admin client can tell. It may abort the process (see `Positions`): it is made for this question alone,
-        # which only a process asks that owns nothing.
+        # Only an admin client can answer this. It may abort the process (see `Positions`): it is made for this
+        # request only, which only a process sends that owns nothing.
         client = admin(self._kafka)
         try:
-            future = client.describe_consumer_groups([self._group], request_timeout=_TIMEOUT)[self._group]
+            future = client.describe_consumer_groups([self._group], request_timeout=_TIMEOUT_S)[self._group]
             group = future.result()
         except KafkaException as error:
             raise TransientError("Kafka", str(error.args[0])) from None

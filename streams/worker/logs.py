@@ -1,4 +1,4 @@
-"""What the worker logs, and where: lines on standard error."""
+"""The worker's log: lines on standard error, repetitive ones limited."""
 
 from __future__ import annotations
 
@@ -8,25 +8,29 @@ import time
 from collections.abc import Callable
 
 _FORMAT = "%(asctime)s %(levelname)-8s %(name)s: %(message)s"
-#: Clients of Kafka, which say for each try that the broker is away: 70 lines a second.
+#: Loggers of Kafka clients, which report for each try that the broker is unavailable: 70 lines a second.
 _REPETITIVE = ("aiokafka", "mindstream.kafka")
-#: Seconds in which a message of theirs is said once.
-_EVERY = 10.0
+#: Seconds in which one message of theirs is logged once.
+_INTERVAL_S = 10.0
 #: Kinds that are remembered: bounds the memory.
-_KINDS = 1000
+_MAX_KINDS = 1000
 
 
 class Repetitions(logging.Filter):
-    """Lets messages of one kind through once in `every` seconds, with the number of those that it kept back meanwhile.
+    """Lets messages of one kind through once in `interval_s` seconds, with the number of those suppressed meanwhile.
 
     A kind is a logger, a text before its values are filled in, and the first value: a node, or librdkafka's code.
+
+    Args:
+        interval_s: seconds between two messages of one kind.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, every: float = _EVERY, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, interval_s: float = _INTERVAL_S, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._every = every
+        self._interval_s = interval_s
         self._clock = clock
-        self._kinds: dict[tuple[str, object, object], tuple[float, int]] = {}  # kind → when said, kept back since
+        self._kinds: dict[tuple[str, object, object], tuple[float, int]] = {}  # kind → when logged, suppressed since
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not record.name.startswith(_REPETITIVE):
@@ -34,20 +38,20 @@ class Repetitions(logging.Filter):
         first = str(record.args[0]) if isinstance(record.args, tuple) and record.args else None
         kind = record.name, record.msg, first
         now = self._clock()
-        said, kept_back = self._kinds.get(kind, (-self._every, 0))
-        if now - said < self._every:
-            self._kinds[kind] = said, kept_back + 1
+        logged_at, suppressed = self._kinds.get(kind, (-self._interval_s, 0))
+        if now - logged_at < self._interval_s:
+            self._kinds[kind] = logged_at, suppressed + 1
             return False
-        if len(self._kinds) >= _KINDS:
+        if len(self._kinds) >= _MAX_KINDS:
             self._kinds.clear()
         self._kinds[kind] = now, 0
-        if kept_back:
-            record.msg, record.args = f"{record.getMessage()} ({kept_back} more of this kind before)", ()
+        if suppressed:
+            record.msg, record.args = f"{record.getMessage()} ({suppressed} more of this kind suppressed)", ()
         return True
 
 
 def configure(level: str) -> None:
-    """Log to standard error, from this level on."""
+    """Log to standard error, from this level on up."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(Repetitions())
     logging.basicConfig(level=level, format=_FORMAT, handlers=[handler])

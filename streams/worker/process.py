@@ -20,24 +20,26 @@ from threadpoolctl import threadpool_limits
 from configs.errors import EXIT_DEFECT
 from configs.schema import WorkerConfig
 from streams.worker.build import Process, build
+from streams.worker.parts import WorkerParts
 
 _LOG = logging.getLogger("mindstream.worker")
 
-#: Seconds that leaving may take: a supervisor that waits longer than 5 s never has to kill.
-_LEAVE_WITHIN = 4.0
-#: Objects made and not given back before Python looks for cycles among them; its default is 700.
-_YOUNG = 50_000
-#: Seconds between two beats of the event loop.
-_BEAT = 1.0
+#: Seconds that the shutdown may take: a supervisor that waits 5 s never has to kill the process.
+_SHUTDOWN_S = 4.0
+#: Allocated objects after which Python searches the youngest ones for cycles; its default is 700.
+_GC_THRESHOLD = 50_000
+#: Seconds between two ticks of the event loop's monitor.
+_TICK_S = 1.0
 
 
 class _Worker(faust.Worker):
-    """Faust's worker, which leaves in time.
+    """Faust's worker with a shutdown that ends in time.
 
-    Faust and aiokafka wait for the broker in several places of their shutdown, in one of them for ever. So the agents
-    are stopped first, both at once: afterwards nothing is left to lose, and the rest may take what is left of the time.
+    Faust and aiokafka wait for the broker in several places of their shutdown, in one of them without a limit. So the
+    agents are stopped first, both at the same time: afterwards nothing is left to lose, and the rest of the shutdown
+    gets what is left of the time.
 
-    Signals are taken by a thread: asyncio handles them in the event loop, and Python between two instructions of the
+    A thread receives the signals: asyncio handles them in the event loop, and Python between two instructions of the
     main thread, and either may hang. The interpreter itself writes their number into a socket.
     """
 
@@ -49,63 +51,68 @@ class _Worker(faust.Worker):
 
     async def on_first_start(self) -> None:
         await super().on_first_start()
-        self.add_future(self._beat())
+        self.add_future(self._tick())
 
-    async def _beat(self) -> None:
+    async def _tick(self) -> None:
         while True:
             self._process.loop_monitor.tick()
-            await asyncio.sleep(_BEAT)
+            await asyncio.sleep(_TICK_S)
 
     def install_signal_handlers(self) -> None:
-        inbox, outbox = self._signals
-        outbox.setblocking(False)
-        signal.set_wakeup_fd(outbox.fileno())
+        reading, writing = self._signals
+        writing.setblocking(False)
+        signal.set_wakeup_fd(writing.fileno())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
-        threading.Thread(target=self._await_signal, args=(inbox,), name="signals", daemon=True).start()
+        threading.Thread(target=self._await_signal, args=(reading,), name="signals", daemon=True).start()
 
-    def _await_signal(self, inbox: socket.socket) -> None:
-        number = signal.Signals(inbox.recv(1)[0])
-        self._leave_in_time()
+    def _await_signal(self, reading: socket.socket) -> None:
+        number = signal.Signals(reading.recv(1)[0])
+        self._limit_shutdown()
         _LOG.info("%s: stopping", number.name)
         self.loop.call_soon_threadsafe(self._schedule_shutdown, number)
 
     async def _stop_on_signal(self, signal: signal.Signals) -> None:
-        await asyncio.gather(*(app.batches.stop() for app in self._process.apps), return_exceptions=True)
+        await asyncio.gather(*(app.batch_agent.stop() for app in self._process.apps), return_exceptions=True)
         await super()._stop_on_signal(signal)
 
     def on_worker_shutdown(self) -> None:
         if self._signal_stop_time is None:  # a service has crashed
-            self._leave_in_time()
+            self._limit_shutdown()
 
-    def _leave_in_time(self) -> None:
-        threading.Thread(target=self._leave_late, name="deadline", daemon=True).start()
+    def _limit_shutdown(self) -> None:
+        threading.Thread(target=self._exit_late, name="deadline", daemon=True).start()
 
-    def _leave_late(self) -> None:
-        time.sleep(_LEAVE_WITHIN)
-        # Whether the group is told or finds out after the session time-out, the same offsets are committed.
-        status = 0 if all(app.batches.stopped for app in self._process.apps) and not self.crashed else EXIT_DEFECT
-        last_words = threading.Timer(0.2, os._exit, (status,))  # the log may be what hangs
-        last_words.daemon = True
-        last_words.start()
+    def _exit_late(self) -> None:
+        time.sleep(_SHUTDOWN_S)
+        # Whether this member leaves the group or its session times out, the same offsets are committed.
+        status = 0 if all(app.batch_agent.stopped for app in self._process.apps) and not self.crashed else EXIT_DEFECT
+        log_deadline = threading.Timer(0.2, os._exit, (status,))  # the log may be what hangs
+        log_deadline.daemon = True
+        log_deadline.start()
         if status == 0:
-            _LOG.warning("left without a farewell to Kafka, which does not answer")
+            _LOG.warning("exited without leaving the consumer group: Kafka did not respond")
         else:
-            _LOG.critical("could not stop within %.1f s; the stacks of all threads follow", _LEAVE_WITHIN)
+            _LOG.critical("could not stop within %.1f s; the stacks of all threads follow", _SHUTDOWN_S)
             faulthandler.dump_traceback(sys.__stderr__ or 2)
         os._exit(status)
 
     async def _sentinel_task(self) -> None:
-        """Faust would sleep for a second at the end."""
+        """Do nothing: Faust's would sleep for a second at the end."""
 
 
-def run(config: WorkerConfig, agents: Collection[str]) -> int:
-    """Run until SIGTERM or SIGINT; returns the exit status.
+def run(config: WorkerConfig, agents: Collection[str], parts: WorkerParts = WorkerParts()) -> int:  # noqa: B008 - immutable
+    """Run until SIGTERM or SIGINT, and return the exit status.
+
+    Args:
+        config: of the worker.
+        agents: some of `streams.worker.build.AGENTS`.
+        parts: classes of replaceable parts.
 
     Raises:
         FatalError, TransientError: as `streams.worker.build.build`.
     """
-    # Faust logs every step of a rebalance as a table; what an operator needs is logged here.
+    # Faust logs every step of a rebalance as a table; this project logs what an operator needs.
     for chatty in (
         "faust",
         "aiokafka",
@@ -115,21 +122,21 @@ def run(config: WorkerConfig, agents: Collection[str]) -> int:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # A batch's matrices are too small for a second thread to help, and BLAS' threads spin between them.
     threadpool_limits(1, user_api="blas")
-    process = build(config, agents)
-    # A batch makes thousands of objects and gives them back by itself. Looking through them for cycles, and through all
+    process = build(config, agents, parts)
+    # A batch allocates thousands of objects and frees them without the collector. Searching them for cycles, and all
     # that has been loaded, took a sixth of its time.
     gc.freeze()
-    gc.set_threshold(_YOUNG)
+    gc.set_threshold(_GC_THRESHOLD)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     worker = _Worker(process, loop)
     process.watchdog.start()
     try:
         worker.execute_from_commandline()
-    except SystemExit as leaving:
-        status = leaving.code if isinstance(leaving.code, int) else 0
+    except SystemExit as exiting:
+        status = exiting.code if isinstance(exiting.code, int) else 0
     except Exception:  # noqa: BLE001 - whatever made Faust's services crash
         _LOG.exception("a service crashed")
         status = EXIT_DEFECT
-    _LOG.info("left")
+    _LOG.info("exited")
     return status if status in (0, EXIT_DEFECT) else EXIT_DEFECT

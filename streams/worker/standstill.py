@@ -1,4 +1,4 @@
-"""How long each partition has stood still."""
+"""Stall clocks: for how long each partition of an agent has been stalled."""
 
 from __future__ import annotations
 
@@ -8,48 +8,58 @@ from streams.agents.state import AgentState
 from streams.worker.lag import PartitionLag
 
 #: How fast the clock of a partition runs that may be waiting for its turn.
-_TURN = 0.1
+_WAITING_RATE = 0.1
 
 
 class Standstill:
-    """How long each partition of one agent has stood still. Pure: time and offsets are given.
+    """Stall clocks, one for each partition of one agent. Pure: time and offsets are arguments.
 
     Args:
-        patience: seconds of retrying that excuse a standstill.
+        patience_s: seconds of retrying that excuse a stall.
+
+    Attributes:
+        seconds: partition → seconds for which it has been stalled.
     """
 
-    def __init__(self, patience: float) -> None:
-        self._patience = patience
+    def __init__(self, patience_s: float) -> None:
+        self._patience_s = patience_s
         self._committed: dict[int, int] = {}
-        self._emptied = 0
+        self._idle_count = 0
         self._restored = 0
         self.seconds: dict[int, float] = {}
 
-    def look(self, state: AgentState, lags: Mapping[int, PartitionLag], step: float, restored: int = 0) -> None:
-        """Bring `seconds` up to date, `step` seconds after the last look; `restored` records have been applied."""
+    def update(self, state: AgentState, lags: Mapping[int, PartitionLag], step_s: float, restored: int = 0) -> None:
+        """Update the clocks.
+
+        Args:
+            state: of the agent.
+            lags: by partition.
+            step_s: seconds since the last update.
+            restored: number of history records that the agent has restored so far.
+        """
         moved = {p for p, lag in lags.items() if lag.committed != self._committed.get(p)}
-        busy = state.emptied == self._emptied
+        busy = state.idle_count == self._idle_count
         self._committed = {p: lag.committed for p, lag in lags.items()}
-        self._emptied = state.emptied
-        restoring = state.restoring and restored != self._restored
+        self._idle_count = state.idle_count
+        restoring = state.acquiring and restored != self._restored
         self._restored = restored
         behind = {p for p, lag in lags.items() if lag.lag}
-        if state.owned:
-            behind &= state.owned
-            retrying = 0 < state.retrying < self._patience
+        if state.partitions:
+            behind &= state.partitions
+            retrying = 0 < state.retrying_s < self._patience_s
             excused = restoring or retrying
-            if busy and moved & state.owned:
-                step *= _TURN
+            if busy and moved & state.partitions:
+                step_s *= _WAITING_RATE
         else:
             excused = bool(moved)
         if excused:
             self.seconds = {}
         else:
             before = self.seconds
-            self.seconds = {p: before[p] + step if p in before and p not in moved else 0.0 for p in behind}
+            self.seconds = {p: before[p] + step_s if p in before and p not in moved else 0.0 for p in behind}
 
-    def forget(self, partitions: Collection[int] | None = None) -> None:
-        """Start these clocks again; None = all, because it is not known what happened meanwhile."""
+    def reset(self, partitions: Collection[int] | None = None) -> None:
+        """Restart these clocks; None = all, because it is unknown what happened meanwhile."""
         gone = set(self.seconds if partitions is None else partitions)
         self.seconds = {p: seconds for p, seconds in self.seconds.items() if p not in gone}
         if partitions is None:

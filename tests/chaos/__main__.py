@@ -1,4 +1,4 @@
-"""`make chaos`: faults against real Kafka and Milvus with a fleet of workers, each followed by the audit."""
+"""`make chaos`: inject faults into real Kafka and Milvus and a fleet of workers, and audit after each."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from random import Random
 import click
 
 from benchmarks.harness.report import Provenance
-from tests.chaos.rounds import play_one, start
+from tests.chaos.figures import Figures, table
+from tests.chaos.rounds import play_one, prepare_process
 from tests.chaos.scenarios import SCENARIOS
-from tests.chaos.stage import Figures, table
 from tests.chaos.trips import SABOTAGES
 
 EPILOG = """\b
@@ -31,15 +31,23 @@ Examples:
 
 
 @click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--rounds", default=1, show_default=True, type=click.IntRange(min=1), help="Times that all are played.")
+@click.option("--rounds", default=1, show_default=True, type=click.IntRange(min=1), help="Number of rounds.")
 @click.option(
-    "--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Rounds at a time, 3 GB of memory each."
+    "--jobs",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Rounds at a time; each needs 3 GB of memory.",
 )
-@click.option("--seed", type=int, help="Chooses victims, moments and the order; printed when not given.")
-@click.option("--scenario", "names", multiple=True, type=click.Choice(list(SCENARIOS)), help="Only these; repeatable.")
-@click.option("--short", is_flag=True, help="Short outages in the first round, too.")
-@click.option("--sabotage", type=click.Choice(SABOTAGES), help="Break a rule of the guarantee: the suite must fail.")
-@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there, too.")
+@click.option("--seed", type=int, help="Seed of victims, moments and the order; default: random, and printed.")
+@click.option(
+    "--scenario", "names", multiple=True, type=click.Choice(list(SCENARIOS)), help="Only this one; repeatable."
+)
+@click.option("--short", is_flag=True, help="Keep outages short in the first round, too.")
+@click.option("--sabotage", type=click.Choice(SABOTAGES), help="Break a rule of the guarantee; the suite must fail.")
+@click.option(
+    "--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures to a file, too."
+)
 def main(
     rounds: int,
     jobs: int,
@@ -49,26 +57,26 @@ def main(
     sabotage: str | None,
     path: Path | None,
 ) -> None:
-    """Play every scenario in each round, in random order; exit status 1 when an audit does not balance.
+    """Play every scenario in each round, in random order.
 
-    So it is when a worker crashed, had a defect or was slow to leave, although nothing was lost. The folder with the
-    logs of the workers, whose name is printed, is kept then.
+    Exits with status 1 if an audit fails, or if a worker crashed, had a defect or was slow to exit. The folder with
+    the logs of the workers, which is printed, is kept then.
     """
-    for ending in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started us with them ignored
-        signal.signal(ending, signal.default_int_handler)  # leaves through the servers' and workers' ends
+    for stop in (signal.SIGINT, signal.SIGTERM):  # a shell may have started this process with them ignored
+        signal.signal(stop, signal.default_int_handler)  # an exception: servers and workers are stopped
     seed = Random().randrange(10**6) if seed is None else seed
     click.echo(Provenance.capture(shlex.join(["python", "-m", "tests.chaos", *sys.argv[1:]])).to_text())
     click.echo(f"seed     {seed}")
     folder = Path(tempfile.mkdtemp(prefix="mindstream-chaos-"))
-    click.echo(f"logs     {folder}")  # also where a round ends with an exception
+    click.echo(f"logs     {folder}")  # first, because a round may raise
     figures: list[Figures] = []
-    # A process for each round: it has servers of its own, and ends with them.
-    with multiprocessing.get_context("spawn").Pool(jobs, start, maxtasksperchild=1) as pool:
+    # One process for each round, with servers of its own.
+    with multiprocessing.get_context("spawn").Pool(jobs, prepare_process, maxtasksperchild=1) as pool:
         one = partial(play_one, folder=folder, seed=seed, names=names, short=short, sabotage=sabotage)
         for number, found in enumerate(pool.imap_unordered(one, range(rounds)), 1):
             figures += found
             click.echo(f"{number} of {rounds} rounds played")
-            if path is not None:  # after each round: hours of playing outlast an interruption
+            if path is not None:  # after each round: an interruption loses only the rounds that run
                 path.write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n", encoding="utf-8")
     click.echo(table(sorted(figures, key=lambda f: list(SCENARIOS).index(f.scenario))))
     if not all(f.ok for f in figures):

@@ -1,4 +1,4 @@
-"""Worker processes under a supervisor that restarts what ends by itself, as systemd or Kubernetes would."""
+"""Worker processes, and a supervisor that restarts those that exit, as systemd or Kubernetes would."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 
 from tests.site import ROOT, Site
 
-#: Seconds until an ended process is started again.
-_RESTART = 0.5
-#: Seconds that a worker gets to leave in good order.
-_GRACE = 30.0
+#: Seconds between two looks at the processes.
+_INTERVAL_S = 0.5
+#: Seconds after SIGTERM until a worker is killed.
+_GRACE_S = 30.0
 
 
 @dataclass(frozen=True)
-class Leaving:
-    """How a worker left that was told to: its exit status, and the seconds from SIGTERM to its end."""
+class Shutdown:
+    """The exit of a worker that was stopped: its status, and the seconds from SIGTERM to its end."""
 
     status: int
     seconds: float
@@ -35,11 +35,11 @@ class _Member:
 
 
 class Fleet:
-    """The workers of a site, each with a folder of its own and a log file.
+    """The workers of a site, each with a data folder and a log file.
 
     Attributes:
-        ends: exit statuses of processes that ended by themselves or were killed, in order.
-        leavings: of workers that were told to go, in order.
+        ends: exit statuses of workers that exited without being stopped, or were killed, in order.
+        shutdowns: of workers that were stopped, in order.
     """
 
     def __init__(self, site: Site, environment: Mapping[str, str], extra: Sequence[str]) -> None:
@@ -51,12 +51,12 @@ class Fleet:
         self._closing = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, daemon=True)
         self.ends: list[int] = []
-        self.leavings: list[Leaving] = []
+        self.shutdowns: list[Shutdown] = []
         self._supervisor.start()
 
     @property
     def names(self) -> list[str]:
-        """Workers that are wanted."""
+        """Workers that were started and not stopped."""
         with self._lock:
             return [name for name, member in self._members.items() if member.wanted]
 
@@ -68,7 +68,7 @@ class Fleet:
             self._members[name] = _Member(self._spawn(name))
 
     def working(self) -> bool:
-        """Whether every wanted process runs and has got its partitions."""
+        """Return whether every worker runs and has been assigned partitions."""
         with self._lock:
             members = dict(self._members)
         return all(
@@ -82,24 +82,24 @@ class Fleet:
         return self._members[name].process.pid
 
     def kill(self, name: str, *, wipe: bool = False) -> None:
-        """SIGKILL; the supervisor starts it again, with `wipe` after its local state was deleted."""
+        """Send SIGKILL; the supervisor restarts the worker, after deleting its data if `wipe`."""
         with self._lock:
             self._members[name].wipe = wipe
             self._members[name].process.kill()
 
-    def retire(self, name: str) -> None:
-        """SIGTERM, no restart. Returns when it has left; raises if it does not."""
+    def stop(self, name: str) -> None:
+        """Send SIGTERM and wait for the exit, without a restart; raise if the worker has to be killed."""
         with self._lock:
             member = self._members[name]
             member.wanted = False
         started = time.monotonic()
         member.process.send_signal(signal.SIGTERM)
         try:
-            status = member.process.wait(_GRACE)
+            status = member.process.wait(_GRACE_S)
         except subprocess.TimeoutExpired:
             member.process.kill()
             raise
-        self.leavings.append(Leaving(status, time.monotonic() - started))
+        self.shutdowns.append(Shutdown(status, time.monotonic() - started))
 
     def close(self) -> None:
         self._closing.set()
@@ -110,7 +110,7 @@ class Fleet:
                 member.process.terminate()
         for member in self._members.values():
             try:
-                member.process.wait(_GRACE)
+                member.process.wait(_GRACE_S)
             except subprocess.TimeoutExpired:
                 member.process.kill()
                 member.process.wait()
@@ -124,7 +124,7 @@ class Fleet:
         return process
 
     def _supervise(self) -> None:
-        while not self._closing.wait(_RESTART):
+        while not self._closing.wait(_INTERVAL_S):
             with self._lock:
                 for name, member in self._members.items():
                     status = member.process.poll()

@@ -1,4 +1,4 @@
-"""A TCP proxy that can swallow everything, as a network does when its cable is cut."""
+"""A TCP proxy that can stop forwarding, as a network does when a cable is cut."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from embedded.ports import HOST, pick
 
 
 class Proxy:
-    """Listens on `port` and forwards to `target` of the same machine, unless it is cut."""
+    """Forwards connections from `port` to the port `target` of this machine, unless it is cut."""
 
     def __init__(self) -> None:
         (self.port,) = pick(1)
@@ -21,11 +21,11 @@ class Proxy:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def cut(self) -> None:
-        """From now on nothing gets through, and nobody is told."""
+        """Stop forwarding. Connections stay open, so that neither side notices."""
         self._flowing.clear()
 
-    def mend(self) -> None:
-        """What was held back goes on, as TCP would send it again."""
+    def reconnect(self) -> None:
+        """Forward again, first the bytes received since `cut`, which TCP would retransmit."""
         self._flowing.set()
 
     def close(self) -> None:

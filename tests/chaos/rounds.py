@@ -1,4 +1,4 @@
-"""One round of chaos: every scenario on a stage, in random order; in a process of its own for `make chaos`."""
+"""One round of chaos: every scenario, in random order; in a process of its own for `make chaos`."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from random import Random
 
 import click
 
+from tests.chaos.figures import Figures
 from tests.chaos.scenarios import SCENARIOS
-from tests.chaos.stage import Figures, Servers, Stage, servers
+from tests.chaos.stage import Servers, Stage, servers
 
-#: Seconds that the workers get to answer everything after a scenario.
-PATIENCE = 120.0
+#: Seconds in which the workers must answer everything after a scenario.
+AUDIT_TIMEOUT_S = 120.0
 
 
-def start() -> None:
-    """Let the main process alone say when to leave: a terminal's Ctrl-C reaches all, and would break off the end."""
+def prepare_process() -> None:
+    """Ignore Ctrl-C, which a terminal sends to all processes: the main process stops the others, by SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logging.getLogger("mindstream").setLevel(logging.CRITICAL)  # what librdkafka says of a broker that we have killed
+    logging.getLogger("mindstream").setLevel(logging.CRITICAL)  # librdkafka reports every broker that is killed
 
 
-def _leave(*_: object) -> None:
+def _exit(*_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(130)  # through the servers' and workers' ends
+    sys.exit(130)  # an exception: servers and workers are stopped
 
 
 def play_one(
     number: int, folder: Path, seed: int, names: tuple[str, ...], short: bool, sabotage: str | None
 ) -> list[Figures]:
-    """The first round has the long outages; the others differ from it by seed alone."""
-    signal.signal(signal.SIGTERM, _leave)
+    """Play one round on servers of its own. Outages are long in round 0, unless `short`, and short in the others."""
+    signal.signal(signal.SIGTERM, _exit)
     with servers(folder / f"servers-{number}") as running:
         return play(running, folder / f"round-{number}", seed + number, names, short or number > 0, sabotage)
 
@@ -45,9 +46,9 @@ def play(
     names: tuple[str, ...],
     short: bool,
     sabotage: str | None = None,
-    patience: float = PATIENCE,
+    timeout_s: float = AUDIT_TIMEOUT_S,
 ) -> list[Figures]:
-    """One round. Ends with the first scenario that goes wrong; the audit gets `patience` seconds to balance."""
+    """Play one round, up to the first scenario that goes wrong; the audit must succeed within `timeout_s`."""
     order = list(names or SCENARIOS)
     Random(seed).shuffle(order)
     figures: list[Figures] = []
@@ -56,7 +57,7 @@ def play(
             started = time.monotonic()
             stage.begin()
             SCENARIOS[name](stage)
-            figures.append(stage.seal(name, patience))
+            figures.append(stage.finish(name, timeout_s))
             f = figures[-1]
             click.echo(
                 f"{'ok' if f.ok else 'WRONG':5} {name}: {f.clicks:,} clicks, ends {f.ends}, "

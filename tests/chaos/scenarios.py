@@ -1,7 +1,7 @@
-"""The faults. Each scenario injects one and returns when it is over; the caller then audits.
+"""The faults. Each scenario injects one and returns when it is over; then the caller audits.
 
-Every scenario runs under the traffic of `tests.chaos.traffic`: one user with a fifth of all clicks, one message in a
-hundred poisoned, producers' clocks wrong by hours, items changing.
+Every scenario runs under the traffic of `tests.chaos.traffic`: one user makes a fifth of all clicks, one message in a
+hundred is invalid, producers' clocks are wrong by hours, items change.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from tests.chaos.trips import POINTS
 
 Scenario = Callable[[Stage], None]
 
-#: Seconds beyond the workers' session timeout: by then the group has given the partitions to others.
-_BEYOND_SESSION = 10.0
+#: Seconds, longer than the workers' session timeout: the group has reassigned the partitions by then.
+_BEYOND_SESSION_S = 10.0
 
 
 def _kill_at(point: str) -> Scenario:
     def scenario(stage: Stage) -> None:
         stage.trips.arm(point, signal.SIGKILL)
-        if point == "restoring":  # by whoever takes over next
+        if point == "restoring":  # reached by the next owner of the partitions
             stage.fleet.kill(stage.victim(), wipe=True)
-        assert stage.trips.await_victim(point, 60), f"no worker came to the point {point!r}"
+        assert stage.trips.await_victim(point, 60), f"no worker reached the point {point!r}"
         stage.hold(2, 12)
 
     return scenario
@@ -39,8 +39,8 @@ def _zombie_at(point: str) -> Scenario:
     def scenario(stage: Stage) -> None:
         stage.trips.arm(point, signal.SIGSTOP)
         pid = stage.trips.await_victim(point, 60)
-        assert pid is not None, f"no worker came to the point {point!r}"
-        stage.hold(_BEYOND_SESSION)
+        assert pid is not None, f"no worker reached the point {point!r}"
+        stage.hold(_BEYOND_SESSION_S)
         os.kill(pid, signal.SIGCONT)
         stage.hold(4)
 
@@ -48,56 +48,56 @@ def _zombie_at(point: str) -> Scenario:
 
 
 def kill(stage: Stage) -> None:
-    """kill -9 at a random moment."""
+    """A worker is killed at a random moment."""
     stage.hold(stage.rng.uniform(0, 2))
     stage.fleet.kill(stage.victim())
     stage.hold(2, 12)
 
 
 def kill_all(stage: Stage) -> None:
-    """kill -9 of every worker at once."""
+    """Every worker is killed at once."""
     for name in stage.fleet.names:
         stage.fleet.kill(name)
     stage.hold(2, 12)
 
 
 def sigterm(stage: Stage) -> None:
-    """SIGTERM under load; another worker takes its place."""
+    """A worker is stopped under load, and started again."""
     name = stage.victim()
-    stage.fleet.retire(name)
+    stage.fleet.stop(name)
     stage.hold(2, 5)
     stage.fleet.start(name)
     stage.hold(0, 10)
 
 
 def join_and_leave(stage: Stage) -> None:
-    """A third worker comes under load, and goes."""
+    """A third worker joins under load, and is stopped."""
     stage.fleet.start("three")
     stage.await_fleet()
     stage.hold(2, 5)
-    stage.fleet.retire("three")
+    stage.fleet.stop("three")
     stage.hold(2)
 
 
 def zombie(stage: Stage) -> None:
-    """A worker is paused at a random moment until its partitions belong to others, then goes on."""
+    """A worker is paused at a random moment until its partitions are reassigned, then resumes."""
     stage.hold(stage.rng.uniform(0, 1))
     pid = stage.fleet.pid(stage.victim())
     os.kill(pid, signal.SIGSTOP)
-    stage.hold(_BEYOND_SESSION)
+    stage.hold(_BEYOND_SESSION_S)
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGCONT)
     stage.hold(4)
 
 
 def disk_lost(stage: Stage) -> None:
-    """kill -9, and the local store is gone: histories are restored from the changelog."""
+    """A worker is killed and its data deleted: histories are restored from the changelog."""
     stage.fleet.kill(stage.victim(), wipe=True)
     stage.hold(2, 12)
 
 
 def broker_killed(stage: Stage) -> None:
-    """kill -9 of the broker, started again after a moment."""
+    """The broker is killed, and started again."""
     stage.servers.kafka.kill()
     stage.hold(2, 10)
     stage.servers.kafka.start()
@@ -105,15 +105,15 @@ def broker_killed(stage: Stage) -> None:
 
 
 def broker_unreachable(stage: Stage) -> None:
-    """The network between the workers and the broker swallows everything."""
+    """The network between the workers and the broker is cut."""
     stage.servers.proxy.cut()
     stage.hold(10, 60)
-    stage.servers.proxy.mend()
+    stage.servers.proxy.reconnect()
     stage.hold(3)
 
 
 def broker_paused(stage: Stage) -> None:
-    """The broker answers nobody for a while."""
+    """The broker stops responding for a while."""
     pid = stage.servers.kafka.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
@@ -123,16 +123,16 @@ def broker_paused(stage: Stage) -> None:
 
 
 def milvus_killed(stage: Stage) -> None:
-    """kill -9 of Milvus, started again."""
+    """Milvus is killed, and started again."""
     with stage.servers.milvus_lock:
         stage.servers.milvus.kill()
-        stage.hold(2, 30)  # the long one outlasts the workers' retry budget
+        stage.hold(2, 30)  # the long outage exceeds the workers' retry budget
         stage.servers.milvus.start()
     stage.hold(3)
 
 
 def milvus_paused(stage: Stage) -> None:
-    """Milvus answers nobody for a while, then may need a restart."""
+    """Milvus stops responding for a while, and may need a restart afterwards."""
     pid = stage.servers.milvus.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)
@@ -143,7 +143,7 @@ def milvus_paused(stage: Stage) -> None:
 
 
 def milvus_errors(stage: Stage) -> None:
-    """Milvus answers, with errors: whenever a worker has put the collection back into its memory, it goes again."""
+    """Milvus responds with errors: the collection is released again whenever a worker has loaded it."""
     before = _errors_seen(stage)
     name = collection_name(stage.site.artifact.model_version)
     client = MilvusClient(uri=stage.servers.milvus_address)
@@ -156,20 +156,20 @@ def milvus_errors(stage: Stage) -> None:
     finally:
         client.close()
     seen = _errors_seen(stage) - before
-    assert seen >= 3, f"workers saw {seen} errors of Milvus"
+    assert seen >= 3, f"workers logged {seen} errors of Milvus"
     stage.hold(2)
 
 
 def _errors_seen(stage: Stage) -> int:
     lines = [line for name in stage.fleet.names for line in stage.fleet.log(name).splitlines()]
-    return sum("Milvus: " in line and "trying again" in line for line in lines)
+    return sum("Milvus: " in line and "is retried" in line for line in lines)
 
 
 def everything(stage: Stage) -> None:
-    """A worker is killed at the worst moment while the broker and Milvus restart."""
+    """A worker is killed in the middle of a batch, and the broker and Milvus restart."""
     point = stage.rng.choice(["half sent", "histories sent", "answers sent", "sent", "stored"])
     stage.trips.arm(point, signal.SIGKILL)
-    assert stage.trips.await_victim(point, 60), f"no worker came to the point {point!r}"
+    assert stage.trips.await_victim(point, 60), f"no worker reached the point {point!r}"
     with stage.servers.milvus_lock:
         stage.servers.kafka.kill()
         stage.servers.milvus.kill()
@@ -195,7 +195,7 @@ SCENARIOS: dict[str, Scenario] = {
     "milvus errors": milvus_errors,
     "everything": everything,
 }
-#: The quick ones, one for each kind of fault: what `make test` plays.
+#: Short scenarios, one for each kind of fault, which `make test` plays.
 SHORT = (
     "kill: half sent",
     "kill: stored",

@@ -1,4 +1,4 @@
-"""The quick scenarios of the chaos suite, in random order on one stage; `make chaos` plays all, with long outages."""
+"""The short scenarios of the chaos suite, in random order; `make chaos` plays all, with long outages."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.figures import table
 from tests.chaos.rounds import play
 from tests.chaos.scenarios import SHORT
-from tests.chaos.stage import Servers, servers, table
+from tests.chaos.stage import Servers, servers
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    with servers(tmp_path_factory.mktemp("chaos")) as found:
-        yield found
+    with servers(tmp_path_factory.mktemp("chaos")) as started:
+        yield started
 
 
 def test_nothing_is_lost_or_doubled(tmp_path: Path, running: Servers) -> None:
@@ -25,9 +26,9 @@ def test_nothing_is_lost_or_doubled(tmp_path: Path, running: Servers) -> None:
     print(table(figures))
     assert [(f.scenario, f.wrong) for f in figures if not f.ok] == []
     assert len(figures) == len(SHORT)
-    assert sum(len(f.ends) for f in figures) >= 3, "the kills did not happen"
+    assert sum(len(f.ends) for f in figures) >= 3, "no worker was killed"
 
 
 def test_the_suite_notices_a_removed_fence(tmp_path: Path, running: Servers) -> None:
-    (found,) = play(running, tmp_path / "round", 7, ("kill: stored",), short=True, sabotage="no fence", patience=30)
-    assert found.report.histories_different > 0
+    (figures,) = play(running, tmp_path / "round", 7, ("kill: stored",), short=True, sabotage="no fence", timeout_s=30)
+    assert figures.report.histories_different > 0

@@ -1,4 +1,4 @@
-"""The traffic of every chaos scenario: nasty clicks at a steady rate, and item updates."""
+"""The traffic of every chaos scenario: difficult clicks at a steady rate, and item updates."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 from confluent_kafka import KafkaException
 
 from configs.errors import TransientError
+from configs.schema import Kafka
 from streams.kafka.client import fault
 from streams.kafka.producer import KafkaRecordProducer
 from streams.messages.clicks import Click, encode_click, user_key
@@ -18,25 +19,28 @@ from streams.ports import Output
 from tests.site import Site
 
 USERS = 400
-#: One user makes this share of all clicks.
+#: Share of all clicks that one user makes.
 SKEW = 0.2
+#: Share of all messages that are invalid.
 POISON = 0.01
-#: Hours by which a producer's clock may be wrong, in either direction: the times in its clicks, and those that its
-#: client gives to Kafka.
-WRONG_CLOCK = 12
+#: Hours by which a producer's clock may be wrong, in either direction: in its clicks, and in the timestamps that it
+#: gives to Kafka.
+CLOCK_ERROR_HOURS = 12
 #: Items published after training, whose vectors keep changing.
 NEW_ITEMS = range(5_000, 5_040)
 #: Seconds between two sends.
-_TICK = 0.05
+_INTERVAL_S = 0.05
 
 
-class _WrongClock(KafkaRecordProducer):
-    """Tells Kafka times that are wrong, by another number of hours for each message."""
+class _WrongClockProducer(KafkaRecordProducer):
+    """Gives every message a timestamp that is wrong, each by another number of hours."""
 
-    rng: random.Random
+    def __init__(self, kafka: Kafka, max_message_bytes: int, rng: random.Random) -> None:
+        super().__init__(kafka, max_message_bytes)
+        self._rng = rng
 
     def _produce(self, output: Output, delivered: Any) -> None:
-        when = _wrong(self.rng)
+        when = _wrong_time(self._rng)
         try:
             self._producer.produce(
                 output.topic, output.value, output.key, on_delivery=delivered, timestamp=round(when * 1000)
@@ -45,15 +49,20 @@ class _WrongClock(KafkaRecordProducer):
             raise fault(error.args[0], output.topic) from None
 
 
-def _wrong(rng: random.Random) -> float:
-    return time.time() + rng.uniform(-WRONG_CLOCK, WRONG_CLOCK) * 3600
+def _wrong_time(rng: random.Random) -> float:
+    return time.time() + rng.uniform(-CLOCK_ERROR_HOURS, CLOCK_ERROR_HOURS) * 3600
 
 
 class Traffic(threading.Thread):
-    """Sends until it is stopped; whatever Kafka does not take at once is sent again.
+    """Sends until it is stopped, and retries until Kafka acknowledges.
+
+    Args:
+        site: its topics and model.
+        seed: of users, items and times.
+        rate: clicks a second.
 
     Attributes:
-        clicks: messages sent to the click topic; when the traffic pauses, Kafka has acknowledged all of them.
+        clicks: messages sent to the click topic; while the traffic is paused, Kafka has acknowledged all of them.
         vectors: item id → vector published last.
     """
 
@@ -61,33 +70,34 @@ class Traffic(threading.Thread):
         super().__init__(daemon=True)
         self._site = site
         self._rng = random.Random(seed)
-        self._producer = _WrongClock(site.config.kafka, site.config.topics.max_message_bytes)
-        self._producer.rng = random.Random(seed)
+        self._producer = _WrongClockProducer(
+            site.config.kafka, site.config.topics.max_message_bytes, random.Random(seed)
+        )
         self._numbers = np.random.default_rng(seed)
         self._rate = rate
         self._flowing = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
-        self._ended = False
+        self._stopped = False
         self.clicks = 0
         self.vectors: dict[int, np.ndarray] = {}
 
-    def flow(self) -> None:
+    def resume(self) -> None:
         self._flowing.set()
 
     def pause(self) -> None:
-        """Returns when everything is acknowledged by Kafka."""
+        """Stop sending until `resume`, and wait until Kafka has acknowledged everything."""
         self._flowing.clear()
-        assert self._idle.wait(120), "Kafka does not take the clicks"
+        assert self._idle.wait(120), "Kafka does not acknowledge the clicks"
 
     def stop(self) -> None:
-        self._ended = True
+        self._stopped = True
         self._flowing.set()
         self.join(60)
 
     def run(self) -> None:
         due, last = 0.0, time.monotonic()
-        while not self._ended:
+        while not self._stopped:
             if not self._flowing.is_set():
                 self._idle.set()
                 self._flowing.wait()
@@ -99,7 +109,7 @@ class Traffic(threading.Thread):
             due -= len(outputs)
             self.clicks += len(outputs)
             self._send([*outputs, *self._items()])
-            time.sleep(_TICK)
+            time.sleep(_INTERVAL_S)
         self._idle.set()
 
     def _send(self, outputs: list[Output]) -> None:
@@ -107,7 +117,7 @@ class Traffic(threading.Thread):
             try:
                 self._producer.send(outputs)
             except TransientError:
-                if self._ended:
+                if self._stopped:
                     return
                 time.sleep(0.2)
             else:
@@ -117,12 +127,12 @@ class Traffic(threading.Thread):
         user = 0 if self._rng.random() < SKEW else self._rng.randrange(1, USERS)
         if self._rng.random() < POISON:
             return Output(self._site.config.topics.clicks, user_key(user), self._rng.randbytes(self._rng.randrange(99)))
-        ts = _wrong(self._rng)
+        ts = _wrong_time(self._rng)
         value = encode_click(Click(user, self._rng.randrange(1, len(self._site.artifact.item_ids)), ts))
         return Output(self._site.config.topics.clicks, user_key(user), value)
 
     def _items(self) -> list[Output]:
-        if self._rng.random() > 2 * _TICK:  # two a second
+        if self._rng.random() > 2 * _INTERVAL_S:  # two updates a second
             return []
         item = self._rng.choice(NEW_ITEMS)
         vector = self._numbers.standard_normal(self._site.artifact.dim).astype(np.float32)

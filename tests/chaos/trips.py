@@ -1,4 +1,4 @@
-"""Trip-wires: where a worker of the chaos suite can be told to die or to be paused."""
+"""Trip-wires: points at which a worker of the chaos suite can be killed or paused."""
 
 from __future__ import annotations
 
@@ -6,39 +6,40 @@ import signal
 import time
 from pathlib import Path
 
-#: Point in the work → what has happened there.
+#: Point in the processing of a batch → what has happened by then.
 POINTS = {
-    "searched": "Milvus has answered, nothing is sent",
-    "half sent": "Kafka has any half of the batch's messages",
-    "answers sent": "Kafka has the recommendations, no history record",
-    "histories sent": "Kafka has the history records, no recommendation",
-    "sent": "Kafka has all messages, the store nothing",
-    "stored": "the store has them, nothing is committed",
+    "searched": "Milvus has answered, nothing was sent",
+    "half sent": "Kafka has a random half of the messages of the batch",
+    "answers sent": "Kafka has the recommendations, but no history record",
+    "histories sent": "Kafka has the history records, but no recommendation",
+    "sent": "Kafka has all messages, the store has nothing",
+    "stored": "the store has the records, nothing was committed",
     "committing": "just before a commit",
     "committed": "just after a commit",
-    "restoring": "some histories are restored",
+    "restoring": "some histories were restored",
 }
+#: Rules of the delivery guarantee that a worker can be made to break.
 SABOTAGES = ("no fence", "commit first", "no repair")
 
 
 class Trips:
-    """Arms points for the workers that were started with `environment`."""
+    """Arms points for the workers that are started with `environment`."""
 
     def __init__(self, folder: Path, sabotage: str | None = None) -> None:
         folder.mkdir()
         self._folder = folder
         self.environment = {"MINDSTREAM_TRIPS": str(folder), "MINDSTREAM_SABOTAGE": sabotage or ""}
 
-    def arm(self, point: str, what: signal.Signals) -> None:
-        """The next worker that passes the point gets the signal."""
+    def arm(self, point: str, number: signal.Signals) -> None:
+        """Have the signal sent to the next worker that reaches the point."""
         assert point in POINTS
         armed = self._folder / f".{point}"
-        armed.write_text(what.name)
-        armed.rename(self._folder / point)  # never seen half-written
+        armed.write_text(number.name)
+        armed.rename(self._folder / point)  # atomic: a worker never reads half a name
 
-    def await_victim(self, point: str, patience: float) -> int | None:
-        """Process number of the worker that got it; None if none did, and then none will."""
-        deadline = time.monotonic() + patience
+    def await_victim(self, point: str, timeout_s: float) -> int | None:
+        """Return the process id of the worker that got the signal; disarm the point and return None if none did."""
+        deadline = time.monotonic() + timeout_s
         while (self._folder / point).exists():
             if time.monotonic() > deadline:
                 try:

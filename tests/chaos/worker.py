@@ -1,35 +1,32 @@
-"""The worker with trip-wires, for the chaos suite alone; its options are those of `python -m streams worker`.
+"""The worker with trip-wires, for the chaos suite only; its options are those of `python -m streams worker`.
 
-Production code has no hooks. The points lie in subclasses of the parts of a worker. A point is
-armed by a file of its name in the folder MINDSTREAM_TRIPS that holds the signal to send; the first process that passes
-the point takes the file away and sends the signal to itself: SIGKILL dies there, SIGSTOP becomes a zombie.
+Production code has no hooks. The points are in subclasses of the parts of a worker. A point is armed by a file of its
+name in the folder MINDSTREAM_TRIPS that holds the signal to send; the first process that passes the point removes the
+file and sends the signal to itself: SIGKILL ends it there, SIGSTOP makes it a zombie.
 
 MINDSTREAM_SABOTAGE breaks one rule of the guarantee, to show that the suite notices.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import streams.agents.agent
-import streams.processing.clicks
-import streams.worker.build
 from streams.__main__ import main
 from streams.agents.agent import BatchAgent
-from streams.agents.batching import Batch
-from streams.agents.commits import Commits
-from streams.history import History, apply_clicks
+from streams.agents.pipeline import Work
+from streams.history import History
 from streams.kafka.producer import KafkaRecordProducer
 from streams.ports import Output
 from streams.state.store import PartitionStores
+from streams.worker.parts import WorkerParts
 from tests.chaos.trips import POINTS
 
 _TRIPS = Path(os.environ["MINDSTREAM_TRIPS"])
@@ -53,10 +50,10 @@ def trip(point: str) -> None:
     except FileNotFoundError:  # disarmed at this very moment
         return
     os.kill(os.getpid(), number)
-    time.sleep(0.1)  # a stopped process goes on here, once it is continued
+    time.sleep(0.1)  # a stopped process continues here
 
 
-class _Outbox(KafkaRecordProducer):
+class _RecordProducer(KafkaRecordProducer):
     def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:
         trip("searched")
         parts: dict[str, Callable[[Output], bool]] = {
@@ -84,46 +81,49 @@ class _Stores(PartitionStores):
         return restored
 
 
-class _Commits(Commits):
-    async def commit(self) -> None:
-        if self._done:
+class _Agent(BatchAgent[Any]):
+    async def _commit(self) -> None:
+        if self._commits._done:
             trip("committing")
-        await super().commit()
-        if self._done:
+        await super()._commit()
+        if self._commits._done:
             trip("committed")
 
 
-class _CommitsFirst(BatchAgent):
-    async def _run(self, batch: Batch) -> Batch | None:
-        self._commits.done(batch.messages)
-        await self._commits.commit()
-        return await super()._run(batch)
+class _CommitsFirst(_Agent):
+    """Commits the offsets of a batch before it is processed."""
+
+    async def _run_batch(self, work: Work[Any]) -> Work[Any] | None:
+        self._commits.done(work.batch.messages)
+        await self._commit()
+        return await super()._run_batch(work)
 
 
 class _NeverBehind(_Stores):
+    """Reports no user whose last record is older than the stored one: nothing is repaired."""
+
     def restore(self, *args: Any, **options: Any) -> Any:
         super().restore(*args, **options)
         return set()
 
 
-def _apply_without_fence(
-    history: History | None, partition: int, clicks: Iterable[tuple[int, int]], length: int
-) -> tuple[History, int]:
-    unfenced = None if history is None else dataclasses.replace(history, offset=-1)
-    return apply_clicks(unfenced, partition, clicks, length)
+class _Unfenced(_Stores):
+    """Reads histories whose fence stops no click."""
+
+    def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
+        return [None if r is None else _unfenced(r) for r in super().read(partition, keys)]
+
+
+def _unfenced(record: bytes) -> bytes:
+    return replace(History.from_bytes(record), offset=-1).to_bytes()
 
 
 if __name__ == "__main__":
     sabotage = os.environ.get("MINDSTREAM_SABOTAGE", "")
-    parts: dict[tuple[Any, str], Any] = {
-        (streams.worker.build, "KafkaRecordProducer"): _Outbox,
-        (streams.worker.build, "PartitionStores"): _NeverBehind if sabotage == "no repair" else _Stores,
-        (streams.worker.build, "BatchAgent"): _CommitsFirst if sabotage == "commit first" else BatchAgent,
-        (streams.agents.agent, "Commits"): _Commits,
-    }
-    for (module, name), part in parts.items():
-        assert hasattr(module, name)
-        setattr(module, name, part)
-    if sabotage == "no fence":
-        setattr(streams.processing.clicks, "apply_clicks", _apply_without_fence)  # noqa: B010 - imported there, not exported
-    main(["worker", *sys.argv[1:]], prog_name="chaos worker")
+    stores: dict[str, type[PartitionStores]] = {"no repair": _NeverBehind, "no fence": _Unfenced}
+    parts = WorkerParts(
+        record_producer=_RecordProducer,
+        stores=stores.get(sabotage, _Stores),
+        agent=_CommitsFirst if sabotage == "commit first" else _Agent,
+    )
+    main(["worker", *sys.argv[1:]], prog_name="chaos worker", obj=parts)

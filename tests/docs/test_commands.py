@@ -20,8 +20,10 @@ import pytest
 from click.testing import CliRunner
 from pydantic import BaseModel
 
+from configs.errors import EXIT_CONFIG, EXIT_FAILURE
 from configs.loader import ENVIRONMENT
 from configs.schema import ReplayConfig, TrainConfig, WorkerConfig
+from embedded.__main__ import NOTHING_RUNS
 from tests.docs.documents import ROOT, Command, anchors, commands, documents, links, module_of, spans, split
 
 #: Every command line of the project, as in `python -m NAME`. `python -m producers` only names its parts.
@@ -49,10 +51,8 @@ ALL_COMMANDS = [command for path in documents() for command in commands(path)]
 
 
 @cache
-def _program(module: str) -> click.Command | None:
-    """The command behind `python -m MODULE`; None if it is no program of ours with options."""
-    if module not in PROGRAMS:
-        return None
+def import_program(module: str) -> click.Command:
+    """Return the command behind `python -m MODULE`, one of `PROGRAMS`."""
     is_package = (ROOT / module.replace(".", "/")).is_dir()
     command = import_module(f"{module}.__main__" if is_package else module).main
     assert isinstance(command, click.Command)
@@ -61,9 +61,7 @@ def _program(module: str) -> click.Command | None:
 
 @cache
 def _help(module: str, *path: str) -> str:
-    program = _program(module)
-    assert program is not None
-    done = CliRunner().invoke(program, [*path, "--help"], prog_name=f"python -m {module}")
+    done = CliRunner().invoke(import_program(module), [*path, "--help"], prog_name=f"python -m {module}")
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -117,7 +115,7 @@ def test_python_commands(command: Command) -> None:
 
 def _check_arguments(module: str, words: list[str]) -> None:
     """Sub-commands exist, options stand in their help, keys given with --set exist."""
-    part = _program(module)
+    part = import_program(module) if module in PROGRAMS else None
     path: list[str] = []
     while isinstance(part, click.Group) and words and not words[0].startswith("-"):
         assert words[0] in part.commands, f"{module} has no command {words[0]!r}"
@@ -202,9 +200,7 @@ def test_local_links_lead_somewhere(path: Path) -> None:
 
 @pytest.mark.parametrize("module", PROGRAMS)
 def test_every_command_explains_itself(module: str) -> None:
-    program = _program(module)
-    assert program is not None
-    for path, command in _paths(program):
+    for path, command in _paths(import_program(module)):
         shown = _help(module, *path)
         assert (command.help or "").strip(), f"{module} {path}: no description"
         assert "-h, --help" in shown, f"{module} {path}: no -h"
@@ -223,6 +219,54 @@ def _check_example(module: str, line: str) -> None:
     for words in split(line):
         if words[:2] == ("python", "-m") and words[2] in PROGRAMS:
             _check_arguments(words[2], list(words[3:]))
+
+
+#: Arguments without which a command line is refused before the settings are read.
+REQUIRED = {
+    ("producers.replay",): [str(ROOT / "README.md")],
+    ("producers.items",): ["--artifact", "missing"],
+    ("model.explain",): ["--user", "1"],
+    ("streams", "deadletters", "show"): ["clicks/0/0"],
+}
+CONFIGURED = [
+    (module, *path)
+    for module in PROGRAMS
+    for path, command in _paths(import_program(module))
+    if any(parameter.name == "config_path" for parameter in command.params)
+]
+
+
+@pytest.mark.parametrize("names", CONFIGURED, ids=" ".join)
+@pytest.mark.parametrize(("option", "text"), [("--set", "foo.bar=1"), ("-c", "missing.yaml")])
+def test_wrong_settings_end_every_program_with_78(names: tuple[str, ...], option: str, text: str) -> None:
+    module, *path = names
+    done = CliRunner().invoke(import_program(module), [*path, *REQUIRED.get(names, []), option, text])
+    assert done.exit_code == EXIT_CONFIG, done.output
+    assert done.stderr.startswith("Error: ") and text in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "status"),
+    [
+        ("producers.generate", ["--out", "missing/clicks.csv"], EXIT_FAILURE),
+        ("producers.replay", ["missing.csv"], 2),
+        ("producers.items", ["--artifact", "missing"], EXIT_CONFIG),
+        ("model.train", ["--data", "missing.csv"], EXIT_FAILURE),
+        ("model.train", ["--resume", "missing"], EXIT_CONFIG),
+        ("model.evaluate", ["--test", "missing.csv"], EXIT_FAILURE),
+        ("model.explain", ["--user", "1", "--artifact", "missing"], EXIT_FAILURE),
+        ("benchmarks.distinctness", ["--artifact", "missing", "--test", "missing.csv"], EXIT_FAILURE),
+        ("benchmarks", ["encoder", "--json", "missing/figures.json"], EXIT_FAILURE),
+        ("embedded", ["status", "--dir", "missing"], NOTHING_RUNS),
+    ],
+)
+def test_a_missing_file_is_one_error_with_its_status(
+    module: str, arguments: list[str], status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(import_program(module), arguments)
+    assert done.exit_code == status, done.output
+    assert isinstance(done.exception, SystemExit), "an error is a message, not a traceback"
 
 
 def test_the_overview_of_the_producers_names_all(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The worker with a part that hangs, for the tests of the watchdog alone; options as of `python -m streams worker`.
+"""The worker with a part that hangs, for the tests of the watchdog only; options as of `python -m streams worker`.
 
 MINDSTREAM_HANGS names the part, which hangs once there is a click for it.
 """
@@ -9,31 +9,30 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
-import streams.worker.build
 from streams.__main__ import main
 from streams.agents.agent import BatchAgent
-from streams.agents.batching import Batch
-from streams.ports import Message
-from streams.processing.clicks import ClickProcessor
+from streams.agents.pipeline import Work
+from streams.processing.clicks import ClickProcessor, PendingClicks
+from streams.worker.parts import WorkerParts
 
 
 class _HangsInBatch(ClickProcessor):
-    def process(self, messages: Sequence[Message], following: Sequence[Message] = ()) -> None:
+    def finish(self, pending: PendingClicks) -> None:
         threading.Event().wait()
 
 
-class _HangsInLoop(BatchAgent):
-    async def _run(self, batch: Batch) -> Batch | None:
-        while batch.messages and "clicks" in self.topic:
-            time.sleep(1)  # noqa: ASYNC251 - the event loop stands still
+class _HangsInLoop(BatchAgent[Any]):
+    async def _run_batch(self, work: Work[Any]) -> Work[Any] | None:
+        while work.batch.messages and "clicks" in self.topic:
+            time.sleep(1)  # noqa: ASYNC251 - the event loop hangs
         return None
 
 
-class _LosesPartition(BatchAgent):
+class _LosesPartition(BatchAgent[Any]):
     """Messages of click partition 0 never arrive, as from a consumer that hangs in one partition."""
 
     async def _read(self, stream: Any) -> None:
@@ -48,11 +47,9 @@ class _LosesPartition(BatchAgent):
 
 
 if __name__ == "__main__":
-    name, part = {
-        "batch": ("ClickProcessor", _HangsInBatch),
-        "loop": ("BatchAgent", _HangsInLoop),
-        "partition": ("BatchAgent", _LosesPartition),
-    }[os.environ["MINDSTREAM_HANGS"]]
-    assert hasattr(streams.worker.build, name)
-    setattr(streams.worker.build, name, part)
-    main(["worker", *sys.argv[1:]], prog_name="stuck worker")
+    parts = {
+        "batch": WorkerParts(click_processor=_HangsInBatch),
+        "loop": WorkerParts(agent=_HangsInLoop),
+        "partition": WorkerParts(agent=_LosesPartition),
+    }
+    main(["worker", *sys.argv[1:]], prog_name="stuck worker", obj=parts[os.environ["MINDSTREAM_HANGS"]])

@@ -159,7 +159,7 @@ def test_sigterm_ends_the_worker_within_5_seconds(shaky: Site, stack: Stack, sta
             wait_for(lambda: shaky.messages(answered), "work in hand")
         if state == "milvus away":
             stack.milvus.kill()
-            wait_for(lambda: "trying again" in log.read_text(), "a batch that waits")
+            wait_for(lambda: "is retried" in log.read_text(), "a batch that waits")
         elif state == "kafka away":
             stack.kafka.kill()
         started = time.monotonic()

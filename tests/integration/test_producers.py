@@ -21,7 +21,7 @@ from configs.loader import load_replay
 from configs.schema import ReplayConfig
 from model.artifact import save_artifact
 from producers import items, replay
-from producers.click_log import read_clicks
+from producers.click_log import read_click_log
 from producers.generate import Shape, generate, write_clicks
 from streams.messages.clicks import decode_click
 from streams.messages.items import Item, ItemRemoval, decode_item
@@ -75,7 +75,7 @@ def test_replay_ends_with_every_click_once_in_order_and_keyed(kafka: str, topic:
     path = tmp_path / "clicks.csv.gz"
     write_clicks(made, str(path))
     settings = config(kafka, topic)
-    report = replay.replay(read_clicks([path]), settings, replay.clicks_sender(settings))
+    report = replay.replay(read_click_log([path]), settings, replay.clicks_sender(settings))
     assert (report.sent, report.delivered, report.failed) == (20_000, 20_000, 0)
 
     history: defaultdict[int | str, list[int]] = defaultdict(list)
@@ -94,7 +94,7 @@ def test_replay_ends_with_every_click_once_in_order_and_keyed(kafka: str, topic:
 
 @needs_data
 def test_real_time_stamps_are_followed_and_can_be_kept(kafka: str, topic: str) -> None:
-    log = read_clicks([DATA / "yelp-timestamped.csv.xz"])
+    log = read_click_log([DATA / "yelp-timestamped.csv.xz"])
     assert (len(log), len(log.user_ids), log.timed) == (316_354, 30_431, True)
     settings = config(kafka, topic, "replay.original_ts=true", "replay.limit=30000", "replay.speedup=10000000")
     report = replay.replay(log, settings, replay.clicks_sender(settings))

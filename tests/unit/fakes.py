@@ -1,4 +1,4 @@
-"""Small worlds for unit tests: a model of a few items, and outside systems that fail on demand."""
+"""Parts for unit tests: a model of a few items, servers that fail on demand, a click processor, messages."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from configs.errors import TransientError
+from streams.messages.dead_letters import DeadLetterTopic, StoredDeadLetter, dead_letter_output, read_dead_letter
 from streams.metrics import ClickMetrics
-from streams.ports import Message, Output
-from streams.processing.clicks import ClickProcessor
+from streams.ports import DeadLetter, Message, Output
+from streams.processing.clicks import ClickProcessor, ClickTopics
 from streams.processing.memory import MemoryHistoryStore, MemoryRecordProducer
 from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.engine import RecallEngine
@@ -33,7 +34,7 @@ class FewItems:
 
 
 class MeanEncoder:
-    """One interest: the mean of the history. Enough to see which embeddings arrived."""
+    """Encodes a history as one interest, the mean of its embeddings, from which a test can tell what was encoded."""
 
     interests = 1
     fusion = 0.0
@@ -49,17 +50,17 @@ class MeanEncoder:
 
 
 class FailingIndex:
-    """A memory index that is away for the first `failures` calls."""
+    """A memory index that is unavailable for the first `failures` calls."""
 
     def __init__(self, inner: MemoryIndex, failures: int) -> None:
         self._inner = inner
         self.failures = failures
-        self.settled = 0
+        self.seals = 0
 
     def _maybe_fail(self) -> None:
         if self.failures:
             self.failures -= 1
-            raise TransientError("Milvus", "away, for the test")
+            raise TransientError("Milvus", "unavailable, for the test")
 
     def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
         self._maybe_fail()
@@ -79,14 +80,14 @@ class FailingIndex:
 
     def seal(self) -> None:
         self._maybe_fail()
-        self.settled += 1
+        self.seals += 1
 
     def describe(self) -> IndexInfo:
         return self._inner.describe()
 
 
 class CrashingRecordProducer(MemoryRecordProducer):
-    """Writes the first `survivors` messages of its first call, then is cut off; works afterwards."""
+    """Writes only the first `survivors` messages of its first call, which fails; later calls succeed."""
 
     def __init__(self, survivors: int) -> None:
         super().__init__()
@@ -96,12 +97,12 @@ class CrashingRecordProducer(MemoryRecordProducer):
         if self._survivors is not None:
             survivors, self._survivors = self._survivors, None
             super().send(outputs[:survivors], produced)
-            raise TransientError("Kafka", "cut off, for the test")
+            raise TransientError("Kafka", "connection lost, for the test")
         return super().send(outputs, produced)
 
 
 class ClickWorld:
-    """A click processor over memory, with its parts in reach."""
+    """A click processor whose index, store and producer are in memory, with its parts as attributes."""
 
     def __init__(
         self, items: int = 6, length: int = 4, producer: MemoryRecordProducer | None = None, failures: int = 0
@@ -122,20 +123,37 @@ class ClickWorld:
             self.engine,
             self.store,
             self.producer,
-            recommendations="recommendations",
-            changelog="changelog",
-            dead_letters="dead-letters",
-            max_letter_bytes=10**7,
+            topics=ClickTopics("recommendations", "changelog", DeadLetterTopic("dead-letters", 10**7)),
             model_version=VERSION,
             history_length=length,
             metrics=self.metrics,
             clock=lambda: self.now,
         )
 
+    def process(self, messages: Sequence[Message]) -> None:
+        """Process a batch, as the agent does without looking ahead."""
+        pending = self.processor.start(messages)
+        pending.wait()
+        self.processor.finish(pending)
+
     def sent(self, topic: str) -> list[Output]:
+        """Return the messages sent to this topic."""
         return [output for output in self.producer.sent if output.topic == topic]
 
 
 def click_message(offset: int, user: int | str, item: int, partition: int = 0) -> Message:
     value = orjson.dumps({"user_id": user, "item_id": item, "ts": 990.0 + offset})
     return Message("clicks", partition, offset, str(user).encode(), value)
+
+
+def stored(output: Output, offset: int = 0) -> tuple[Message, dict[str, bytes]]:
+    """Return a message of the dead-letter topic, and its headers, as a reader gets them."""
+    return Message(output.topic, 0, offset, output.key, output.value), dict(output.headers)
+
+
+def stored_dead_letter(message: Message, now: float = 1000.0, max_bytes: int = 10**7) -> StoredDeadLetter:
+    """Return the message as the dead-letter topic keeps it, with the reason `not_json`."""
+    output = dead_letter_output("dead-letters", DeadLetter(message, "not_json", "broken"), now, max_bytes)
+    dead_letter = read_dead_letter(*stored(output))
+    assert dead_letter is not None
+    return dead_letter

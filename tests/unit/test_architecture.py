@@ -1,4 +1,4 @@
-"""The direction of imports, room by room, and the rooms in which outside systems may be named."""
+"""The direction of imports between rooms, the rooms that may import a library, and the place of every test file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,22 @@ ALLOWED = {
     "embedded": {"configs", "model", "streams", "producers"},
     "benchmarks": {"configs", "model", "streams", "producers", "embedded"},
 }
-#: Rooms that know no outside system: no I/O, no framework. A name without a slash behind it is a module.
+#: Modules directly in streams/, which every room there may import.
+STREAMS_ROOT = {"artifacts", "errors", "history", "metrics", "ports", "tls"}
+#: Room or module inside streams/ → the others inside streams/ that it may import.
+INSIDE_STREAMS = {
+    **dict.fromkeys(STREAMS_ROOT, STREAMS_ROOT),
+    "messages": STREAMS_ROOT,
+    "recall": STREAMS_ROOT,
+    "processing": STREAMS_ROOT | {"messages", "recall"},
+    "kafka": STREAMS_ROOT,
+    "milvus": STREAMS_ROOT | {"recall"},
+    "state": STREAMS_ROOT | {"kafka"},
+    "agents": STREAMS_ROOT,
+    "tools": STREAMS_ROOT | {"kafka", "messages", "milvus", "processing", "recall", "state"},
+    "worker": STREAMS_ROOT | {"agents", "kafka", "messages", "milvus", "processing", "recall", "state"},
+}
+#: Rooms without I/O and without frameworks.
 PURE = (
     "model/serving",
     "streams/messages",
@@ -35,7 +50,7 @@ PURE = (
     "streams/agents/commits.py",
 )
 PURE_MAY = {"numpy", "orjson", "prometheus_client"}
-#: Library → the only rooms (or modules) that may import it.
+#: Library → the only rooms and modules that may import it.
 ONLY_IN = {
     "faust": ("streams/agents", "streams/worker", "benchmarks/yardsticks/plain_faust.py"),
     "aiokafka": ("streams/agents",),
@@ -54,8 +69,28 @@ ONLY_IN = {
     "paddle": ("model/training/backend.py",),
     "fastapi": ("benchmarks/yardsticks/hand_wired.py",),
 }
-#: Command files are composition roots, and may wire what comes from rooms above.
+#: Command files are composition roots. Module → what it may import from rooms that otherwise import its own.
 COMMANDS = {"model/evaluate.py": {"streams.tools.served_index"}}
+#: Command files inside streams/, which may import all of its rooms.
+STREAMS_COMMANDS = {"streams/__main__.py", "streams/tools/commands.py"}
+
+UNIT = ROOT / "tests" / "unit"
+#: Rooms in which every module has a test file of its own.
+TESTED = ("model/serving", "streams/messages", "streams/recall", "streams/processing", "streams/history.py")
+#: Module of those rooms → why it has none.
+UNTESTED = {
+    "streams/recall/ports.py": "protocols",
+    "streams/recall/engine.py": "tested with the processor of clicks",
+    "model/serving/sort_keys.py": "tested with the merge",
+}
+#: Test file → what it tests, where that is no module of the same name.
+OTHER_TESTS = {
+    "test_architecture.py": "imports, and the test files themselves",
+    "test_compose.py": "docker-compose.yml and Dockerfile",
+    "configs/test_dashboard.py": "configs/observability/",
+    "streams/messages/test_fuzz.py": "properties of all messages",
+    "streams/messages/test_schemas.py": "streams/messages/schemas/",
+}
 
 
 def _files(room: str) -> list[Path]:
@@ -63,42 +98,59 @@ def _files(room: str) -> list[Path]:
     return [path] if path.suffix else sorted(path.rglob("*.py"))
 
 
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
 def _imports(path: Path) -> set[str]:
+    """Return the modules that a file imports, within functions, too."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: write imports in full"
+            assert node.level == 0, f"{path}: relative import"
             found.add(node.module or "")
     return found
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_rooms_import_only_what_lies_before_them(room: str) -> None:
+def test_imports_between_rooms_point_one_way(room: str) -> None:
     for path in _files(room):
-        name = str(path.relative_to(ROOT))
-        for imported in _imports(path) - COMMANDS.get(name, set()):
+        for imported in _imports(path) - COMMANDS.get(_name(path), set()):
             other = imported.split(".")[0]
             if other in ROOMS and other != room:
-                assert other in ALLOWED[room], f"{name} imports {imported}"
+                assert other in ALLOWED[room], f"{_name(path)} imports {imported}"
+
+
+def test_imports_inside_streams_point_one_way() -> None:
+    for path in _files("streams"):
+        room = path.relative_to(ROOT / "streams").parts[0].removesuffix(".py")
+        if room == "__init__" or _name(path) in STREAMS_COMMANDS:
+            continue
+        assert room in INSIDE_STREAMS, f"{_name(path)}: enter {room} in INSIDE_STREAMS"
+        for imported in _imports(path):
+            top, _, rest = imported.partition(".")
+            other = rest.split(".")[0]
+            if top == "streams" and other != room:
+                assert other in INSIDE_STREAMS[room], f"{_name(path)} imports {imported}"
 
 
 @pytest.mark.parametrize("room", PURE)
-def test_the_pure_rooms_know_no_outside_system(room: str) -> None:
+def test_pure_rooms_import_no_io_and_no_framework(room: str) -> None:
     for path in _files(room):
         for imported in _imports(path):
             top = imported.split(".")[0]
             known = top in ROOMS or top in PURE_MAY or top in sys.stdlib_module_names
-            assert known, f"{path.relative_to(ROOT)} imports {imported}"
+            assert known, f"{_name(path)} imports {imported}"
 
 
 @pytest.mark.parametrize("library", ONLY_IN)
-def test_each_outside_system_has_its_rooms(library: str) -> None:
+def test_each_library_is_imported_in_its_rooms_only(library: str) -> None:
     for room in ROOMS:
         for path in _files(room):
             if library in {name.split(".")[0] for name in _imports(path)}:
-                assert any(path == ROOT / place or ROOT / place in path.parents for place in ONLY_IN[library]), path
+                assert any((ROOT / allowed) in (path, *path.parents) for allowed in ONLY_IN[library]), _name(path)
 
 
 def test_the_worker_runs_without_paddle() -> None:
@@ -116,4 +168,23 @@ def test_importing_connects_to_nothing_and_reads_no_environment() -> None:
             for node in ast.parse(path.read_text()).body:
                 names = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
                 if not isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef | ast.If):
-                    assert "environ" not in names, f"{path.relative_to(ROOT)} reads the environment at import"
+                    assert "environ" not in names, f"{_name(path)} reads the environment at import"
+
+
+@pytest.mark.parametrize("name", [_name(p) for room in TESTED for p in _files(room) if p.name != "__init__.py"])
+def test_every_pure_module_has_a_test_file_of_its_own(name: str) -> None:
+    path = UNIT / name
+    assert name in UNTESTED or path.with_name(f"test_{path.name}").exists()
+
+
+@pytest.mark.parametrize("name", [path.relative_to(UNIT).as_posix() for path in sorted(UNIT.rglob("test_*.py"))])
+def test_every_test_file_is_named_after_what_it_tests(name: str) -> None:
+    """A test file is `test_MODULE.py` or `test_MODULE_….py` in the folder that mirrors the module's."""
+    tested = Path(name).stem.removeprefix("test_") + "_"
+    modules = [path.stem.strip("_") for path in (ROOT / name).parent.glob("*.py")]
+    assert name in OTHER_TESTS or any(tested.startswith(f"{module}_") for module in modules)
+
+
+def test_exceptions_for_test_files_are_needed() -> None:
+    assert all((UNIT / name).exists() for name in OTHER_TESTS)
+    assert all((ROOT / name).exists() for name in UNTESTED)

@@ -1,4 +1,4 @@
-"""A Kafka broker that demands TLS, a password and rights, and a TLS front for servers that have none."""
+"""A Kafka broker and a Milvus that require TLS, a password and, the broker, rights."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from embedded.standalone import Standalone
 from streams.kafka.acls import Right
 from tests.site import wait_for
 
-#: The user that may do everything, and the principal of the broker's own connections.
+#: A user that may do everything, and the user of the broker's own connections.
 SUPER, BROKER = "super", "broker"
 
 _LISTENERS = """\
@@ -43,7 +43,7 @@ ssl.keystore.type=PEM
 ssl.keystore.location={keystore}
 ssl.truststore.type=PEM
 ssl.truststore.location={authority}
-# A certificate's common name is its user; without one a client of this listener is ANONYMOUS.
+# The common name of a certificate is its user; clients of this listener without a certificate are ANONYMOUS.
 listener.name.ssl.ssl.client.auth=requested
 listener.name.controller.ssl.client.auth=required
 ssl.principal.mapping.rules=RULE:^.*CN=([^,]+).*$/$1/,DEFAULT
@@ -61,7 +61,7 @@ super.users=User:{super};User:{broker}
 
 
 class Authority:
-    """A certificate authority and what it issues, as PEM files in `folder`."""
+    """A certificate authority, and the certificates that it issues, as PEM files in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,11 +71,11 @@ class Authority:
         self._ca.cert_pem.write_to_path(self.file)
 
     def server(self, name: str) -> tuple[Path, Path]:
-        """Certificate chain and key of a server on this machine."""
+        """Issue certificate chain and key for a server on this machine."""
         return self._write(name, self._ca.issue_cert("localhost", ports.HOST, common_name=name))
 
     def client(self, name: str) -> tuple[Path, Path]:
-        """Certificate chain and key of a user."""
+        """Issue certificate chain and key for a user."""
         return self._write(name, self._ca.issue_cert(f"{name}@mindstream.test", common_name=name))
 
     def _write(self, name: str, issued: trustme.LeafCert) -> tuple[Path, Path]:
@@ -88,17 +88,19 @@ class Authority:
 
 
 class SecureKafka(Kafka):
-    """SASL_SSL with SCRAM and PLAIN on the server's port, TLS with client certificates on `tls_port`, rights by ACL.
+    """A broker with two listeners: SCRAM and PLAIN over TLS, and TLS with client certificates on `tls_port`.
+
+    Rights are granted by ACLs; without one, a user may do nothing.
 
     Args:
         instance: see `Server`.
-        users: who has a password.
+        users: names of the users that get a password.
     """
 
     def __init__(self, instance: Instance, users: Iterable[str]) -> None:
         super().__init__(instance)
         self.authority = Authority(instance.folder / "certificates")
-        # Easy to find, wherever they should not be.
+        # Random, so that tests can search logs for them.
         self.passwords = {user: f"secret-{secrets.token_hex(8)}" for user in (SUPER, *users)}
         self.tls_port = 0
 
@@ -138,7 +140,7 @@ class SecureKafka(Kafka):
         }
 
     def login(self, user: str) -> dict[str, str]:
-        """Environment variables that make our programs this user."""
+        """Return the environment variables with which our programs log in as this user."""
         return {
             "MINDSTREAM_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
             "MINDSTREAM_KAFKA_USERNAME": user,
@@ -147,7 +149,7 @@ class SecureKafka(Kafka):
         }
 
     def grant(self, user: str, rights: Iterable[Right]) -> None:
-        """Returns when the broker knows."""
+        """Grant rights, and wait until the broker applies them."""
         wanted = {self._binding(user, right) for right in rights}
         admin = self._admin()
         for created in admin.create_acls(list(wanted)).values():
@@ -155,18 +157,18 @@ class SecureKafka(Kafka):
         wait_for(lambda: wanted <= self._bindings(admin, user), "the rights")
 
     def revoke(self, user: str, rights: Iterable[Right]) -> None:
-        """Returns when the broker knows."""
-        gone = {self._binding(user, right) for right in rights}
+        """Revoke rights, and wait until the broker applies it."""
+        revoked = {self._binding(user, right) for right in rights}
         admin = self._admin()
         filters = [
             AclBindingFilter(
                 b.restype, b.name, b.resource_pattern_type, b.principal, b.host, b.operation, b.permission_type
             )
-            for b in gone
+            for b in revoked
         ]
         for deleted in admin.delete_acls(filters).values():
             deleted.result(10)
-        wait_for(lambda: not gone & self._bindings(admin, user), "the rights to go")
+        wait_for(lambda: not revoked & self._bindings(admin, user), "the revocation")
 
     def _admin(self) -> AdminClient:
         assert self.entry is not None
@@ -180,16 +182,16 @@ class SecureKafka(Kafka):
 
     @staticmethod
     def _bindings(admin: AdminClient, user: str) -> set[AclBinding]:
-        every: Any = None  # the types say that it must be a text
+        every: Any = None  # the stubs accept strings only
         kind, pattern, permission = ResourceType.ANY, ResourcePatternType.ANY, AclPermissionType.ANY
         of_user = AclBindingFilter(kind, every, pattern, f"User:{user}", every, AclOperation.ANY, permission)
         return set(admin.describe_acls(of_user, request_timeout=10).result(10))
 
 
 class SecureMilvus(Standalone):
-    """Milvus standalone with a password and TLS on its port."""
+    """A standalone Milvus with a password, and TLS on its port."""
 
-    token = "root:Milvus"  # noqa: S105 - the first one of every Milvus
+    token = "root:Milvus"  # noqa: S105 - the default of every Milvus
 
     def __init__(self, instance: Instance) -> None:
         super().__init__(instance)

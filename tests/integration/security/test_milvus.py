@@ -41,7 +41,7 @@ def test_milvus_with_token_and_tls(tmp_path: Path, kafka: str, secure_milvus: Se
         with acting({"MINDSTREAM_MILVUS_TOKEN": token}):
             done = site.run("streams", "worker", "--set", override)
         assert done.returncode == EXIT_CONFIG, done.stderr
-        errors = [line for line in done.stderr.splitlines() if "error: " in line or "CRITICAL" in line]
+        errors = [line for line in done.stderr.splitlines() if "Error: " in line or "CRITICAL" in line]
         assert len(errors) == 1, done.stderr
         assert says in errors[0]
         assert "Traceback" not in done.stderr

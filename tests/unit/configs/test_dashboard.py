@@ -14,10 +14,8 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
-from streams.metrics import STAGES, BatchHistogram, ClickMetrics, ItemMetrics, worker_registry
-from tests.unit.fakes import ClickWorld, click_message
+from streams.metrics import ClickMetrics, ItemMetrics, worker_registry
 
 FOLDER = Path(__file__).parents[3] / "configs" / "observability"
 DASHBOARD = json.loads((FOLDER / "grafana" / "dashboards" / "mindstream.json").read_text(encoding="utf-8"))
@@ -173,29 +171,3 @@ def test_alerts_and_dashboard_select_the_jobs_that_prometheus_has() -> None:
     for _, expression in QUERIES + RULES:
         for found in re.findall(r'job=~?"([^"]*)"', expression):
             assert set(found.split("|")) <= jobs
-
-
-def test_a_batch_is_timed_stage_by_stage() -> None:
-    world = ClickWorld()
-    world.processor.process([click_message(0, 1, 2), click_message(1, 2, 3), click_message(2, 1, 3)])
-    (family,) = world.metrics.stages.collect()
-    counts = {s.labels["stage"]: s.value for s in family.samples if s.name.endswith("_count")}
-    assert counts == dict.fromkeys(STAGES, 1)
-    (family,) = world.metrics.latency.collect()
-    found = {s.name: s.value for s in family.samples if "le" not in s.labels}
-    # At 1000 the clicks of 991 and 992 were each user's newest: 8 and 9 seconds.
-    assert found == {f"{family.name}_count": 2, f"{family.name}_sum": 17}
-
-
-def test_the_histogram_counts_as_prometheus_does() -> None:
-    registry = CollectorRegistry()
-    histogram = BatchHistogram(registry, "x_seconds", "Time", (0.1, 1.0), "stage", ("a", "b"))
-    for amount in (0.0, 0.1, 0.5, 1.0, 7.0):
-        histogram.observe(amount, "a")
-    (family,) = text_string_to_metric_families(generate_latest(registry).decode())
-    counted = {(s.labels.get("stage"), s.labels.get("le")): s.value for s in family.samples if "le" in s.labels}
-    assert [counted["a", le] for le in ("0.1", "1.0", "+Inf")] == [2, 4, 5]
-    assert [counted["b", le] for le in ("0.1", "1.0", "+Inf")] == [0, 0, 0]
-    totals = {(s.labels["stage"], s.name): s.value for s in family.samples if "le" not in s.labels}
-    assert totals["a", "x_seconds_sum"] == pytest.approx(8.6)
-    assert totals["a", "x_seconds_count"] == 5

@@ -24,6 +24,7 @@ from rich.console import Console
 
 pytest.importorskip("paddle", reason="Paddle is not installed: pip install -e '.[cpu]'")
 
+from configs.errors import EXIT_CONFIG, EXIT_FAILURE
 from configs.loader import load_train
 from model.artifact import Artifact
 from model.data.clicks import Clicks
@@ -295,24 +296,24 @@ def test_a_run_that_diverges_says_so_and_writes_no_artifact(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("overrides", "complaint"),
+    ("overrides", "status", "complaint"),
     [
-        (["--set", "training.epochz=5"], "did you mean 'training.epochs'?"),
-        (["--set", "training.precision=bfloat16"], "needs a GPU"),
-        (["--run", "{here}"], "go on with it (--resume), or name another folder (--run)"),
-        (["--data", "missing.txt"], "missing.txt: cannot be read"),
-        (["--out", "model"], "is no artifact, so it is not replaced"),
-        (["--set", "training.shortest_history=50"], "lower training.shortest_history"),
+        (["--set", "training.epochz=5"], EXIT_CONFIG, "did you mean 'training.epochs'?"),
+        (["--set", "training.precision=bfloat16"], EXIT_CONFIG, "needs a GPU"),
+        (["--run", "{here}"], EXIT_FAILURE, "go on with it (--resume), or name another folder (--run)"),
+        (["--data", "missing.txt"], EXIT_FAILURE, "missing.txt: cannot be read"),
+        (["--out", "model"], EXIT_FAILURE, "is no artifact, so it is not replaced"),
+        (["--set", "training.shortest_history=50"], EXIT_FAILURE, "lower training.shortest_history"),
     ],
 )
 def test_what_cannot_work_is_said_before_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], complaint: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], status: int, complaint: str
 ) -> None:
     monkeypatch.chdir(ROOT)
     (tmp_path / "config.yaml").touch()  # as if a run had begun here
     given = [part.format(here=tmp_path) for part in overrides]
     result = CliRunner().invoke(main, [*small_run(tmp_path), *given], catch_exceptions=False)
-    assert result.exit_code == 1
+    assert result.exit_code == status
     assert complaint in " ".join(result.output.split())
     assert not (tmp_path / "artifact").exists()
 
@@ -342,7 +343,7 @@ def test_a_run_goes_on_with_what_it_began_with_alone(tmp_path: Path, change: lis
 
 def test_a_run_that_is_not_there_cannot_go_on(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["--resume", str(tmp_path)], catch_exceptions=False)
-    assert result.exit_code == 1
+    assert result.exit_code == EXIT_CONFIG
     assert "config.yaml: cannot be read" in " ".join(result.output.split())
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.click_log import ClickFileError, ClickLog, Malformed, in_time_order, parse_line, read_clicks
+from producers.click_log import ClickFileError, ClickLog, MalformedLine, in_time_order, parse_line, read_click_log
 from streams.messages.clicks import Click, decode_click, encode_click, user_key
 
 DATA = Path(os.environ.get("MINDSTREAM_DATA", Path(__file__).parents[4] / "shared" / "data"))
@@ -46,7 +46,7 @@ def expected(clicks: Iterable[tuple[int, int, int]]) -> dict[int, list[int]]:
 @given(rows, st.integers(0, 3))
 def test_every_users_order_is_kept(tmp_path_factory: pytest.TempPathFactory, clicks: list, seed: int) -> None:  # type: ignore[type-arg]
     path = write(tmp_path_factory.mktemp("clicks"), "train.csv", [f"{u},{i},{o}" for u, i, o in clicks])
-    log = in_time_order(read_clicks([path]), seed)
+    log = in_time_order(read_click_log([path]), seed)
     assert len(log) == len(clicks)
     assert per_user(log) == expected(clicks)
 
@@ -54,24 +54,24 @@ def test_every_users_order_is_kept(tmp_path_factory: pytest.TempPathFactory, cli
 @given(rows)
 def test_time_stamps_are_followed_across_users(tmp_path_factory: pytest.TempPathFactory, clicks: list) -> None:  # type: ignore[type-arg]
     lines = [f"{u},{i},{1_700_000_000 + o}" for u, i, o in clicks]
-    log = in_time_order(read_clicks([write(tmp_path_factory.mktemp("clicks"), "timed.csv", lines)]))
+    log = in_time_order(read_click_log([write(tmp_path_factory.mktemp("clicks"), "timed.csv", lines)]))
     assert log.timed == bool(clicks)
     assert log.item.tolist() == [item for _, item, _ in sorted(clicks, key=lambda click: click[2])]
 
 
 def test_ranked_users_are_interleaved_over_the_whole_run(tmp_path: Path) -> None:
     path = write(tmp_path, "train.csv", [f"{u},{i},{i}" for u in range(50) for i in range(1, 41)])
-    log = in_time_order(read_clicks([path]), seed=1)
+    log = in_time_order(read_click_log([path]), seed=1)
     for tenth in np.array_split(log.user, 10):
         assert set(tenth.tolist()) == set(range(50))
-    again, other = in_time_order(read_clicks([path]), seed=1), in_time_order(read_clicks([path]), seed=2)
+    again, other = in_time_order(read_click_log([path]), seed=1), in_time_order(read_click_log([path]), seed=2)
     assert again.user.tolist() == log.user.tolist() != other.user.tolist()
 
 
 def test_a_users_later_file_comes_later(tmp_path: Path) -> None:
     first = write(tmp_path, "a.csv", ["7,1,5", "7,2,6", "8,9,0"])
     second = write(tmp_path, "b", ["user_id:7 target_item:0 hist_item:3 eval_item:4"])
-    assert per_user(in_time_order(read_clicks([first, second]))) == {7: [1, 2, 3, 4], 8: [9]}
+    assert per_user(in_time_order(read_click_log([first, second]))) == {7: [1, 2, 3, 4], 8: [9]}
 
 
 def test_valid_format_history_before_targets() -> None:
@@ -85,7 +85,7 @@ def test_valid_format_history_before_targets() -> None:
     [("42", 42), ("-7", -7), ("007", "007"), ("1_0", "1_0"), ("ann", "ann"), (str(2**63), str(2**63)), ("+1", "+1")],
 )
 def test_user_ids_keep_their_text(tmp_path: Path, text: str, user_id: int | str) -> None:
-    log = read_clicks([write(tmp_path, "c", [f"{text},2,0"])])
+    log = read_click_log([write(tmp_path, "c", [f"{text},2,0"])])
     assert log.user_ids == [user_id]
     assert user_key(log.user_ids[0]) == text.encode()
 
@@ -94,11 +94,11 @@ def test_user_ids_keep_their_text(tmp_path: Path, text: str, user_id: int | str)
 def test_malformed_lines_name_file_line_and_fault(tmp_path: Path, line: str, fault: str) -> None:
     path = write(tmp_path, "bad.csv", ["1,2,0", line, "1,3,1"])
     with pytest.raises(ClickFileError, match=fault) as raised:
-        read_clicks([path])
+        read_click_log([path])
     assert str(raised.value).startswith(f"{path}:2: ")
     assert str(raised.value).endswith("--malformed skip")
-    seen: list[Malformed] = []
-    log = read_clicks([path], on_malformed=seen.append)
+    seen: list[MalformedLine] = []
+    log = read_click_log([path], on_malformed=seen.append)
     assert log.malformed == 1
     assert (seen[0].path, seen[0].line) == (str(path), 2)
     assert log.item.tolist() == [2, 3]
@@ -118,33 +118,33 @@ def test_any_line_is_parsed_or_refused(line: str) -> None:
 def test_any_bytes_are_read_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "c"
     path.write_bytes(b"1,2,0\n\xff\xfe,3,1\n1,4,2\n")
-    seen: list[Malformed] = []
-    assert read_clicks([path], on_malformed=seen.append).item.tolist() == [2, 4]
+    seen: list[MalformedLine] = []
+    assert read_click_log([path], on_malformed=seen.append).item.tolist() == [2, 4]
     assert [fault.line for fault in seen] == [2]
 
 
 def test_a_file_that_cannot_be_read_is_fatal(tmp_path: Path) -> None:
     with pytest.raises(ClickFileError, match=r"missing\.csv: cannot be read"):
-        read_clicks([tmp_path / "missing.csv"])
+        read_click_log([tmp_path / "missing.csv"])
 
 
 def test_orders_that_contradict(tmp_path: Path) -> None:
     ranks = write(tmp_path, "ranks", ["1,2,0"])
     times = write(tmp_path, "times", ["1,2,1700000000"])
     milliseconds = write(tmp_path, "ms", ["1,2,1700000000000"])
-    with pytest.raises(ClickFileError, match="replay them apart"):
-        read_clicks([ranks, times])
+    with pytest.raises(ClickFileError, match="replay them separately"):
+        read_click_log([ranks, times])
     with pytest.raises(ClickFileError, match="--order rank"):
-        read_clicks([ranks], order="time")
+        read_click_log([ranks], order="time")
     with pytest.raises(ClickFileError, match="milliseconds"):
-        read_clicks([milliseconds])
-    assert not read_clicks([ranks, times], order="rank").timed
-    assert len(read_clicks([])) == 0
+        read_click_log([milliseconds])
+    assert not read_click_log([ranks, times], order="rank").timed
+    assert len(read_click_log([])) == 0
 
 
 @needs_data
 def test_real_files() -> None:
-    log = read_clicks([DATA / "amazonbook-sample" / "train" / "demo.txt"])
+    log = read_click_log([DATA / "amazonbook-sample" / "train" / "demo.txt"])
     assert (len(log), len(log.user_ids), log.timed, log.malformed) == (20_000, 1_467, False, 0)
-    valid = read_clicks([DATA / "amazonbook-sample" / "valid" / "part-0"])
+    valid = read_click_log([DATA / "amazonbook-sample" / "valid" / "part-0"])
     assert len(valid.user_ids) == 499

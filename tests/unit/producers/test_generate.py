@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from producers import synthetic
-from producers.click_log import read_clicks
+from producers.click_log import read_click_log
 from producers.generate import Shape, SyntheticClicks, generate, main, write_clicks, write_truth
 
 SHAPE = Shape(users=800, items=600, clicks=16_000, tastes=12, tastes_per_user=3, drift=0.05)
@@ -124,7 +124,7 @@ def test_shapes_that_contradict_themselves(change: dict[str, float], fault: str)
 def test_files_read_back_and_repeat_to_the_byte(tmp_path: Path, made: SyntheticClicks, name: str) -> None:
     write_clicks(made, str(tmp_path / name))
     content = (tmp_path / name).read_bytes()
-    log = read_clicks([tmp_path / name])
+    log = read_click_log([tmp_path / name])
     assert log.item.tolist() == made.item.tolist()
     assert [log.user_ids[user] for user in log.user.tolist()] == made.user.tolist()
     write_clicks(made, str(tmp_path / name))

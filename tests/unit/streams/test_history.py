@@ -1,4 +1,4 @@
-"""Histories: the record and the fence."""
+"""The format of a history record, and the fence."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_full_window_takes_less_than_200_bytes() -> None:
 
 
 @given(st.binary(max_size=60))
-def test_foreign_bytes_are_refused_or_read_but_nothing_else(record: bytes) -> None:
+def test_any_bytes_are_a_record_or_corrupt(record: bytes) -> None:
     try:
         History.from_bytes(record)
     except CorruptHistoryError:
@@ -60,12 +60,12 @@ def test_batches_give_the_same_history_as_single_clicks(items: list[int], length
     restarts=st.lists(st.integers(0, 39), max_size=6),
 )
 def test_redelivery_from_any_offset_changes_nothing(items: list[int], restarts: list[int]) -> None:
-    """At-least-once delivery: after a crash Kafka delivers again from an earlier offset."""
+    """After a crash, Kafka delivers messages again from an earlier offset."""
     clicks = list(enumerate(items))
     history, _ = apply_clicks(None, 0, clicks, 20)
     for start in restarts:
-        again = clicks[start:] or clicks
-        history, applied = apply_clicks(history, 0, again, 20)
+        redelivered = clicks[start:] or clicks
+        history, applied = apply_clicks(history, 0, redelivered, 20)
         assert applied == 0
     assert history.items.tolist() == items[-20:]
 
@@ -79,10 +79,10 @@ def test_the_newer_of_two_records_has_the_higher_fence() -> None:
     old, new = (History(0, offset, np.array([offset])).to_bytes() for offset in (3, 7))
     elsewhere = History(1, 0, np.array([9])).to_bytes()
     assert newer_record(old, new) == newer_record(new, old) == new
-    assert newer_record(new, elsewhere) == elsewhere, "offsets of two partitions cannot be compared: the later one"
+    assert newer_record(new, elsewhere) == elsewhere, "offsets of two partitions cannot be compared: the second"
 
 
-def test_offsets_of_another_partition_do_not_count_as_seen() -> None:
+def test_the_fence_does_not_stop_clicks_of_another_partition() -> None:
     history, _ = apply_clicks(None, 0, [(900, 5)], 20)
     moved, applied = apply_clicks(history, 1, [(3, 6)], 20)
     assert applied == 1
@@ -90,6 +90,6 @@ def test_offsets_of_another_partition_do_not_count_as_seen() -> None:
 
 
 @pytest.mark.parametrize("record", [b"", b"\x01", b"\x02" + bytes(12), b"\x01" + bytes(13)])
-def test_broken_records_name_the_fault(record: bytes) -> None:
+def test_corrupt_records_are_refused(record: bytes) -> None:
     with pytest.raises(CorruptHistoryError, match="history record"):
         History.from_bytes(record)

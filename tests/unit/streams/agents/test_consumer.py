@@ -1,4 +1,4 @@
-"""What the mended consumer makes of a fetch; that nothing is lost on the way is tested on a real broker."""
+"""The fixed consumer's runs of a fetch; that nothing is lost on the way is tested on a real broker."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from aiokafka.errors import ConsumerStoppedError, TopicAuthorizationFailedError 
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP
 
-from streams.agents import consumer as mended
+from streams.agents import consumer as fixed
 from streams.agents.batching import FetchedRun
 
 TOPIC = "clicks"
 
 
 class _Batches:
-    """An agent with a batch in hand."""
+    """An agent with a batch in progress."""
 
     def __init__(self) -> None:
         self.waited: list[float] = []
@@ -35,13 +35,13 @@ def _records(partition: int, *offsets: int) -> list[Any]:
 
 def _next_records(monkeypatch: pytest.MonkeyPatch, taken: Any) -> tuple[dict[TP, Any], Any]:
     async def kafka(_consumer: Any, _timeout: float) -> tuple[Any, Any]:
-        assert batches.waited == [mended._ASIDE], "messages lie in the consumer while a batch is in hand"
+        assert batches.waited == [fixed._HOLD_BACK_S], "messages stay in the consumer while a batch is in progress"
         return taken, {"active"}
 
     monkeypatch.setattr(Consumer, "_wait_next_records", kafka)
     batches = _Batches()
-    consumer: Any = object.__new__(mended._Consumer)
-    consumer.app = SimpleNamespace(batches=batches)
+    consumer: Any = object.__new__(fixed._Consumer)
+    consumer.app = SimpleNamespace(batch_agent=batches)
     consumer._read_offset = defaultdict(lambda: None, {TP(TOPIC, 2): 99})
     found: tuple[dict[TP, Any], Any] = asyncio.run(consumer._wait_next_records(1.0))
     assert not consumer._read_offset, "Faust would drop what lies before"
@@ -61,14 +61,14 @@ def test_nothing_new_is_no_message(monkeypatch: pytest.MonkeyPatch, taken: Any) 
 
 
 class _State:
-    """Of a partition, as aiokafka keeps it."""
+    """The state of a partition, as aiokafka keeps it."""
 
     def __init__(self, position: int | None) -> None:
         self._position = position
 
 
 class _Client:
-    """As much of aiokafka's consumer as the thread touches; `arriving` are fetches: partition → (position, offsets)."""
+    """The part of aiokafka's consumer that the thread uses; `arriving` are fetches: partition → (position, offsets)."""
 
     def __init__(self, positions: dict[int, int | None], *arriving: dict[int, tuple[int, list[int]]]) -> None:
         self.states = {TP(TOPIC, p): _State(position) for p, position in positions.items()}
@@ -108,7 +108,7 @@ class _Client:
 def _thread(monkeypatch: pytest.MonkeyPatch, *, flows: bool = True) -> Any:
     monkeypatch.setattr(AIOKafkaConsumerThread, "__init__", lambda self, consumer: setattr(self, "consumer", consumer))
     consumer: Any = SimpleNamespace(flow_active=flows)
-    return mended._Thread(consumer)
+    return fixed._Thread(consumer)
 
 
 def _fetch(thread: Any, client: _Client, timeout: float = 0.01) -> dict[TP, FetchedRun]:
@@ -191,7 +191,7 @@ def test_only_a_member_of_the_group_commits(generation: int) -> None:
         asked.append(offsets)
 
     client = SimpleNamespace(commit=commit, _coordinator=SimpleNamespace(generation=generation))
-    consumer: Any = object.__new__(mended._Consumer)
+    consumer: Any = object.__new__(fixed._Consumer)
     consumer._thread = SimpleNamespace(assignment=lambda: {TP(TOPIC, 0)}, _ensure_consumer=lambda: client)
     taken = asyncio.run(consumer._try_commit({TP(TOPIC, 0): 7, TP(TOPIC, 1): 9}))
     assert taken is (generation > 0)

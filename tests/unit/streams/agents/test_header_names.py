@@ -1,4 +1,4 @@
-"""What aiokafka reads of batches that others wrote: with each compression, and with any bytes as a header's name."""
+"""Aiokafka's reading of batches that others wrote: with each compression, and with any bytes as a header's name."""
 
 from __future__ import annotations
 

@@ -1,10 +1,6 @@
-"""Dead letters: what is kept, what can be read again, what goes back, and how they are shown."""
+"""Dead letters: what the topic keeps of a message, what is read back, and what a replay sends."""
 
 from __future__ import annotations
-
-import re
-import time
-from datetime import datetime, timezone
 
 import pytest
 from hypothesis import given
@@ -12,17 +8,15 @@ from hypothesis import strategies as st
 
 from streams.messages.dead_letters import (
     MessageRef,
-    StoredDeadLetter,
     dead_letter_output,
+    json_value,
     read_dead_letter,
     read_receipt,
     receipt_output,
     replay_output,
 )
 from streams.ports import DeadLetter, Message, Output
-from streams.tools.dead_letters import Found, Selection, moment
-from streams.tools.dead_letters_replay import _fault
-from streams.tools.dead_letters_text import _plain, _readable, _summary
+from tests.unit.fakes import stored, stored_dead_letter
 
 optional_bytes = st.one_of(st.none(), st.binary(max_size=40))
 header_names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
@@ -35,50 +29,35 @@ messages = st.builds(
     optional_bytes,
     optional_bytes,
     header_lists,
-    timestamp=st.just(0.0),  # a letter has one of its own
+    timestamp=st.just(0.0),  # dead letters do not keep it
 )
 
 #: More than any message here.
-LARGEST = 10**7
+MAX_BYTES = 10**7
 
 
-def _kept(output: Output, offset: int = 17) -> tuple[Message, dict[str, bytes]]:
-    """What a reader of the dead-letter topic gets."""
-    return Message(output.topic, 2, offset, output.key, output.value), dict(output.headers)
-
-
-def _letter(message: Message, now: float = 1000.0) -> StoredDeadLetter:
-    letter = read_dead_letter(
-        *_kept(dead_letter_output("dead-letters", DeadLetter(message, "not_json", "broken"), now, LARGEST))
-    )
-    assert letter is not None
-    return letter
+def _output(message: Message, max_bytes: int = MAX_BYTES) -> Output:
+    return dead_letter_output("dead-letters", DeadLetter(message, "not_json", "broken"), 1.0, max_bytes)
 
 
 @given(messages, st.text(max_size=600))
-def test_a_letter_keeps_all_of_the_message(message: Message, error: str) -> None:
-    """Null and empty are told apart, headers keep their order, names may repeat, whatever the bytes."""
-    output = dead_letter_output("dead-letters", DeadLetter(message, "not_json", error), 12.5, LARGEST)
-    assert (output.topic, output.key, output.value, output.partition) == (
-        "dead-letters",
-        message.key,
-        message.value,
-        None,
-    )
+def test_a_dead_letter_keeps_all_of_the_message(message: Message, error: str) -> None:
+    """Null and empty values differ, headers keep their order, names may repeat, whatever the bytes."""
+    output = dead_letter_output("dead-letters", DeadLetter(message, "not_json", error), 12.5, MAX_BYTES)
+    assert (output.topic, output.partition) == ("dead-letters", None)
+    assert (output.key, output.value) == (message.key, message.value)
     assert all(value.decode() is not None for _, value in output.headers), "headers are text"
-    letter = read_dead_letter(*_kept(output))
-    assert letter is not None
-    assert letter.message == message or (not message.headers and not letter.message.headers)
-    assert (letter.source, letter.time) == (MessageRef(message.topic, message.partition, message.offset), 12.5)
-    assert (letter.reason, letter.kept_at) == ("not_json", MessageRef("dead-letters", 2, 17))
+    found = read_dead_letter(*stored(output, offset=17))
+    assert found is not None
+    assert found.message == message or (not message.headers and not found.message.headers)
+    assert (found.source, found.time) == (MessageRef.from_message(message), 12.5)
+    assert (found.reason, found.kept_at) == ("not_json", MessageRef("dead-letters", 0, 17))
 
 
-def test_the_headers_tell_what_was_wrong_and_where() -> None:
+def test_the_headers_have_the_reason_and_the_source() -> None:
     message = Message("clicks", 3, 991, None, None)
-    headers = dict(
-        dead_letter_output("dead-letters", DeadLetter(message, "null_value", "x" * 999), 12.3456, LARGEST).headers
-    )
-    assert headers == {
+    output = dead_letter_output("dead-letters", DeadLetter(message, "null_value", "x" * 999), 12.3456, MAX_BYTES)
+    assert dict(output.headers) == {
         "reason": b"null_value",
         "error": b"x" * 500,
         "topic": b"clicks",
@@ -89,67 +68,58 @@ def test_the_headers_tell_what_was_wrong_and_where() -> None:
     }, "no `headers` where the message has none"
 
 
-def test_headers_too_large_to_keep_are_counted_and_the_letter_still_fits() -> None:
+def test_headers_too_large_to_keep_are_only_counted() -> None:
     message = Message("clicks", 0, 1, b"k", b"v", [("big", b"\x00" * 200_000), ("small", b"1")])
-    output = dead_letter_output("dead-letters", DeadLetter(message, "not_json", "broken"), 1.0, LARGEST)
+    output = _output(message)
     assert dict(output.headers)["headers-omitted"] == b"2"
     assert sum(len(value) for _, value in output.headers) < 2**20
-    letter = read_dead_letter(*_kept(output))
-    assert letter is not None and (letter.message.key, letter.message.value, letter.message.headers) == (b"k", b"v", [])
+    found = read_dead_letter(*stored(output))
+    assert found is not None and (found.message.key, found.message.value, found.message.headers) == (b"k", b"v", [])
 
 
-def test_a_message_too_large_for_the_topic_leaves_its_place_and_size() -> None:
+def test_of_a_message_too_large_for_the_topic_only_source_and_size_are_kept() -> None:
     message = Message("clicks", 3, 991, b"42", b"x" * 98)
-    letter = DeadLetter(message, "too_large", "too large")
-    whole = dead_letter_output("dead-letters", letter, 1.0, largest=100)
+    whole = _output(message, max_bytes=100)
     assert (whole.key, whole.value) == (b"42", message.value)
-    cut = dead_letter_output("dead-letters", letter, 1.0, largest=99)
+    cut = _output(message, max_bytes=99)
     assert (cut.key, cut.value) == (None, None)
-    kept = read_dead_letter(*_kept(cut))
-    assert kept is not None and (kept.omitted, str(kept.source)) == (100, "clicks/3/991")
-    assert "too large to keep" in (_fault(kept, {"clicks": 10_000}) or ""), "nothing else is sent in its place"
+    found = read_dead_letter(*stored(cut))
+    assert found is not None and (found.omitted_bytes, str(found.source)) == (100, "clicks/3/991")
 
 
 @given(messages, st.integers(1, 4))
-def test_what_goes_back_is_the_original_and_counts_its_attempts(message: Message, rounds: int) -> None:
-    """A letter that fails again and again goes round with its own headers and the number of its attempts."""
-    own = [header for header in message.headers if header[0] not in ("replay-attempt", "replay-of")]
-    message = Message(message.topic, message.partition, message.offset, message.key, message.value, own)
-    came_back = message
-    for attempt in range(rounds):
-        letter = _letter(came_back)
-        assert letter.attempt == attempt
-        output = replay_output(letter)
-        assert (output.topic, output.key, output.value, output.partition) == (
-            message.topic,
-            message.key,
-            message.value,
-            None,
-        )
+def test_a_replay_sends_the_original_and_counts_attempts(message: Message, attempts: int) -> None:
+    """Each time it fails again, the new dead letter has the original's own headers and the number of attempts."""
+    original = [header for header in message.headers if header[0] not in ("replay-attempt", "replay-of")]
+    message = message._replace(headers=original)
+    replayed = message
+    for attempt in range(attempts):
+        dead_letter = stored_dead_letter(replayed)
+        assert dead_letter.attempt == attempt
+        output = replay_output(dead_letter)
+        assert (output.topic, output.partition) == (message.topic, None)
+        assert (output.key, output.value) == (message.key, message.value)
         assert list(output.headers) == [
-            *own,
+            *original,
             ("replay-attempt", str(attempt + 1).encode()),
-            ("replay-of", str(letter.source).encode()),
+            ("replay-of", str(dead_letter.source).encode()),
         ]
-        came_back = Message(message.topic, 0, attempt, output.key, output.value, output.headers)
+        replayed = Message(message.topic, 0, attempt, output.key, output.value, output.headers)
 
 
 @pytest.mark.parametrize("value", [None, b"", b"-1", b"many", b"9" * 5000, "٣".encode()])
-def test_an_attempt_that_is_no_number_counts_as_none(value: bytes | None) -> None:
-    assert _letter(Message("clicks", 0, 0, b"k", b"v", [("replay-attempt", value)])).attempt == 0
+def test_an_attempt_that_is_no_number_counts_as_0(value: bytes | None) -> None:
+    assert stored_dead_letter(Message("clicks", 0, 0, b"k", b"v", [("replay-attempt", value)])).attempt == 0
 
 
-def test_a_receipt_is_no_letter_and_names_its_source() -> None:
-    letter = _letter(Message("clicks", 3, 991, b"42", b"{"))
-    receipt = receipt_output("dead-letters", letter)
+def test_a_receipt_is_no_dead_letter_and_names_the_source() -> None:
+    dead_letter = stored_dead_letter(Message("clicks", 3, 991, b"42", b"{"))
+    receipt = receipt_output("dead-letters", dead_letter)
     assert (receipt.key, receipt.value) == (b"42", None)
-    assert read_dead_letter(*_kept(receipt)) is None
+    assert read_dead_letter(*stored(receipt)) is None
     assert read_receipt(dict(receipt.headers)) == "clicks/3/991"
-    assert (
-        read_receipt(_kept(dead_letter_output("t", DeadLetter(letter.message, "not_json", ""), 1.0, LARGEST))[1])
-        is None
-    )
-    assert "topic" not in dict(receipt.headers), "the audit takes what has a topic for a dead letter"
+    assert read_receipt(dict(_output(dead_letter.message).headers)) is None
+    assert "topic" not in dict(receipt.headers), "a header of dead letters only"
 
 
 @given(
@@ -158,74 +128,21 @@ def test_a_receipt_is_no_letter_and_names_its_source() -> None:
         st.one_of(st.binary(max_size=20), st.sampled_from([b"1", b"[1]", b'[["a",1]]', b'[["a",{}]]'])),
     )
 )
-def test_messages_of_others_are_no_letters(headers: dict[str, bytes]) -> None:
-    letter = read_dead_letter(Message("dead-letters", 0, 0, None, None), headers)
-    assert letter is None or {"reason", "error", "topic", "partition", "offset", "time"} <= headers.keys()
+def test_messages_of_other_programs_are_no_dead_letters(headers: dict[str, bytes]) -> None:
+    found = read_dead_letter(Message("dead-letters", 0, 0, None, None), headers)
+    assert found is None or {"reason", "error", "topic", "partition", "offset", "time"} <= headers.keys()
 
 
-def test_places_as_text() -> None:
-    place = MessageRef("clicks", 3, 991)
-    assert str(place) == "clicks/3/991"
-    assert MessageRef.parse("clicks/3/991") == place
+def test_message_refs_as_text() -> None:
+    source = MessageRef("clicks", 3, 991)
+    assert str(source) == "clicks/3/991"
+    assert MessageRef.parse("clicks/3/991") == source
     for text in ("", "clicks", "clicks/3", "clicks/3/x", "a/b/1/2"):
         with pytest.raises(ValueError):  # noqa: PT011 - whichever of its causes
             MessageRef.parse(text)
 
 
-def test_times() -> None:
-    assert moment("30s", 1000.0) == 970
-    assert moment("2h", 100_000.0) == 92_800
-    assert moment("1d", 100_000.0) == 13_600
-    assert moment("1970-01-01T00:01:00Z", 0.0) == moment("1970-01-01T01:01:00+01:00", 0.0) == 60
-    local = datetime(2026, 5, 1, 12, 0).astimezone(timezone.utc)
-    assert moment("2026-05-01T12:00", 0.0) == local.timestamp()
-    for text in ("", "yesterday", "2w", "-1h"):
-        with pytest.raises(ValueError):  # noqa: PT011
-            moment(text, time.time())
-
-
-def test_all_conditions_of_a_selection_hold_together() -> None:
-    letter = _letter(Message("clicks", 3, 991, b"42", b"{"), now=500.0)
-    assert letter in Selection()
-    assert letter in Selection(["not_json", "bad_key"], ["clicks"], 500.0, 500.0, [letter.source])
-    assert letter in Selection(places=[letter.kept_at])
-    for other in (
-        Selection(reasons=["bad_key"]),
-        Selection(topics=["items"]),
-        Selection(since=500.1),
-        Selection(until=499.9),
-        Selection(places=[MessageRef("clicks", 3, 992)]),
-    ):
-        assert letter not in other
-
-
-def test_bytes_for_people() -> None:
-    assert _readable(None) == ("null", "")
-    assert _readable(b"") == ("0 bytes, text", "")
-    kind, shown = _readable(b'{"user_id":123456789012345678901234567890,"x":"\xc3\xa9"}')
-    assert kind.endswith("JSON")
-    assert shown == '{\n  "user_id": 123456789012345678901234567890,\n  "x": "é"\n}'
-    assert _readable(b"{broken\n") == ("8 bytes, text", "{broken\n")
-    assert _readable(b'{"a":NaN}')[0].endswith("text")
-    assert _readable(b"[" * 1020 + b"]" * 1020)[0].endswith(("text", "JSON"))
-    kind, shown = _readable(b"\xff\x00abc" + bytes(16))
-    assert kind == "21 bytes, not UTF-8"
-    assert re.match(r"00000000  ff 00 61 62 63 00 .*  \.\.abc\.+\n00000010  00 00 00 00 00 +\.{5}$", shown)
-
-
-def test_what_strangers_wrote_does_not_steer_the_terminal() -> None:
-    assert _plain("a\x1b[2Jb\x9b\u202e\n") == r"a\x1b[2Jb\x9b\u202e\n"
-    assert _readable(b"a\x1b]0;x\x07\nb")[1] == "a\\x1b]0;x\\x07\nb"
-
-
-def test_a_letter_that_cannot_go_back_says_why() -> None:
-    letter = _letter(Message("clicks", 3, 991, b"42", b"x" * 5000))
-    assert _fault(letter, {"clicks": 10_000}) is None
-    assert "takes 4,000" in (_fault(letter, {"clicks": 4000}) or "")
-    assert "no topic clicks" in (_fault(letter, {"items": 4000}) or "")
-
-
-def test_the_summary_counts_by_reason() -> None:
-    letters = [_letter(Message("clicks", 0, i, b"42", b"{")) for i in range(2)]
-    assert _summary(letters, Found(letters, {letters[0].kept_at}, 0)) == "2 dead letters: 2 not_json; 2 replayed"
-    assert _summary([], Found([], set(), 3)) == "0 dead letters; 3 messages on the topic are no dead letters"
+def test_bytes_in_json() -> None:
+    assert json_value(None) is None
+    assert json_value("é".encode()) == "é"
+    assert json_value(b"\xff") == {"base64": "/w=="}

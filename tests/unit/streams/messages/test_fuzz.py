@@ -1,20 +1,19 @@
-"""Whatever arrives, however often: decoders refuse with `BadMessage` alone, what they accept is valid, every message
-ends in a history or among the dead letters, and repeats change nothing.
+"""Properties of all messages, whatever their bytes and however often they are delivered.
+
+Decoders raise `BadMessage` and nothing else; what they accept is valid by the published schema; every click ends in a
+history or as a dead letter; redelivery changes nothing.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 
 from streams.errors import BadMessage, Reason
 from streams.history import History, apply_clicks
@@ -23,13 +22,13 @@ from streams.messages.items import Item, ItemRemoval, decode_item, encode_item
 from streams.messages.recommendations import Recommendation, decode_recommendation, encode_recommendation
 from streams.ports import Message
 from tests.unit.fakes import ClickWorld
+from tests.unit.streams.messages.support import finite, int64, names, texts, user_ids, validator
 
-SCHEMAS = Path(__file__).parents[4] / "streams" / "messages" / "schemas"
 CLICK = b'{"user_id":42,"item_id":7,"ts":1404172800.25,"event_id":"e"}'
 ITEM = b'{"item_id":7,"embedding":[0.5,-1,2e-3],"model_version":"m1","category":"c","title":"t"}'
 RECOMMENDATION = encode_recommendation(Recommendation("42", [3, 4], [0.5, 0.25], [0, 3], "m1", 20, 3, 991, 1.5, 1.75))
 
-#: JSON, or nearly, in the place of a value: what parsers and number types disagree about.
+#: Values in JSON, or nearly, that parsers and number types disagree about.
 TOKENS: list[bytes] = [
     *(b"null", b"true", b"false", b"5.0", b"0", b"-0", b"-0.0", b"1e2", b"007", b"+1", b".5", b"1.", b"0x1", b"1_0"),
     *(b"NaN", b"nan", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"1e-999", b"5e-324", b"1.7976931348623157e308"),
@@ -49,18 +48,18 @@ positions = st.floats(0, 1, exclude_max=True)
 
 @st.composite
 def mutated(draw: st.DrawFn, valid: bytes) -> bytes:
-    """A valid message after some damage: bytes flipped, put in, cut out, doubled; or a value replaced."""
+    """A valid message with damage: bytes flipped, inserted, deleted or repeated, or a value replaced."""
     value = bytearray(valid)
     for _ in range(draw(st.integers(0, 4))):
         at = int(draw(positions) * (len(value) + 1))
-        kind = draw(st.sampled_from(["flip", "insert", "delete", "double", "token"]))
+        kind = draw(st.sampled_from(["flip", "insert", "delete", "repeat", "token"]))
         if kind == "flip" and at < len(value):
             value[at] ^= 1 << draw(st.integers(0, 7))
         elif kind == "insert":
             value[at:at] = draw(st.binary(min_size=1, max_size=4))
         elif kind == "delete":
             del value[at : at + draw(st.integers(1, 20))]
-        elif kind == "double":
+        elif kind == "repeat":
             value[at:at] = value[at : at + draw(st.integers(1, 40))]
         else:
             colon = value.find(b":", at)
@@ -69,8 +68,8 @@ def mutated(draw: st.DrawFn, valid: bytes) -> bytes:
     return bytes(value)
 
 
-def _twice(valid: bytes, name: str, token: bytes) -> bytes:
-    """The field once more: of duplicate keys, the last one counts."""
+def _overridden(valid: bytes, name: str, token: bytes) -> bytes:
+    """Append the field with another value: of duplicate names, parsers take the last."""
     return valid[:-1] + b',"' + name.encode() + b'":' + token + b"}"
 
 
@@ -78,11 +77,6 @@ keys = st.one_of(
     st.sampled_from([b"42", b"7", None, b"", b"007", b" 7", b"+7", b"7_0", b"\xd9\xa7", b"9" * 5000, b"-0", b"0"]),
     st.binary(max_size=8),
 )
-
-
-@cache
-def _validator(name: str) -> Draft202012Validator:
-    return Draft202012Validator(json.loads((SCHEMAS / f"{name}.json").read_text()))
 
 
 def _refused(decode: Callable[..., Any], *arguments: bytes | None) -> BadMessage | None:
@@ -101,7 +95,7 @@ def _check_click(key: bytes | None, value: bytes) -> None:
     click = decode_click(key, value)
     assert user_key(click.user_id) == key
     encoded = encode_click(click)
-    _validator("click").validate(json.loads(encoded))
+    validator("click").validate(json.loads(encoded))
     assert decode_click(key, encoded) == click
 
 
@@ -119,7 +113,7 @@ def _check_item(key: bytes | None, value: bytes) -> None:
     assert isinstance(again, Item)
     np.testing.assert_array_equal(again.embedding, item.embedding)
     assert (again.item_id, again.model_version, again.title) == (item.item_id, item.model_version, item.title)
-    _validator("item").validate(json.loads(encoded))
+    validator("item").validate(json.loads(encoded))
 
 
 @given(keys, mutated(CLICK))
@@ -153,27 +147,39 @@ def test_any_bytes(value: bytes) -> None:
 
 
 @pytest.mark.parametrize("token", TOKENS, ids=lambda token: token[:12].decode("ascii", "backslashreplace"))
-def test_every_token_in_every_place(token: bytes) -> None:
+def test_every_token_in_every_field(token: bytes) -> None:
     for field in json.loads(CLICK):
-        _check_click(b"42", _twice(CLICK, field, token))
+        _check_click(b"42", _overridden(CLICK, field, token))
     for field in json.loads(ITEM):
-        _check_item(b"7", _twice(ITEM, field, token))
+        _check_item(b"7", _overridden(ITEM, field, token))
     for field in json.loads(RECOMMENDATION):
-        _refused(decode_recommendation, _twice(RECOMMENDATION, field, token))
+        _refused(decode_recommendation, _overridden(RECOMMENDATION, field, token))
     for key in (b"42", token, None):
         _check_click(key, token)
         _check_item(key, token)
         assert _refused(decode_item, key, None) is not None or decode_item(key, None) == ItemRemoval(int(key or b""))
 
 
-int64 = st.integers(-(2**63), 2**63 - 1)
-finite = st.floats(allow_nan=False, allow_infinity=False)
-names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), texts),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["user_id", "item_id", "ts", "event_id", "embedding"]), json_values))
+def test_any_json(fields: dict[str, object]) -> None:
+    value = json.dumps(fields).encode()
+    for key in (b"42", None):
+        _refused(decode_click, key, value)
+        _refused(decode_item, key, value)
+
+
 recommendations = st.lists(st.tuples(int64, finite, int64), max_size=5).flatmap(
     lambda rows: st.builds(
         Recommendation,
-        st.one_of(int64, names),
-        *(st.just([row[place] for row in rows]) for place in range(3)),
+        user_ids,
+        *(st.just([row[column] for row in rows]) for column in range(3)),
         names,
         *[int64] * 3,
         *[finite] * 2,
@@ -186,13 +192,13 @@ def test_recommendations_round_trip(recommendation: Recommendation) -> None:
     assert decode_recommendation(encode_recommendation(recommendation)) == recommendation
 
 
-# Deliveries. Kafka delivers a partition in order; after a crash it goes on from any offset before.
+# Kafka delivers a partition in order; after a crash it continues from any earlier offset.
 
 rewinds = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 60)), max_size=12)
 
 
 def _deliveries(count: int, rewinds: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Offsets 0 to count - 1 in batches: (size of the next batch, how far to go back after it), then the rest."""
+    """Return offsets 0 to count - 1 in batches; a rewind is (size of the next batch, offsets to go back after it)."""
     position = 0
     batches = []
     for size, back in rewinds:
@@ -203,10 +209,8 @@ def _deliveries(count: int, rewinds: Sequence[tuple[int, int]]) -> list[list[int
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=50), st.integers(1, 25), rewinds)
-def test_redelivery_at_any_time_does_not_change_a_history(
-    items: list[int], length: int, rewinds: list[tuple[int, int]]
-) -> None:
-    """Repeated items are clicks like others; repeated offsets are not."""
+def test_redelivery_does_not_change_a_history(items: list[int], length: int, rewinds: list[tuple[int, int]]) -> None:
+    """A click on the same item again counts; the same offset again does not."""
     history: History | None = None
     applied = 0
     for batch in _deliveries(len(items), rewinds):
@@ -226,21 +230,21 @@ ANY_CLICK = st.one_of(
 
 
 @given(st.lists(ANY_CLICK, min_size=1, max_size=30), rewinds)
-def test_every_message_ends_in_a_history_or_among_the_dead_letters(
+def test_every_message_ends_in_a_history_or_as_a_dead_letter(
     sent: list[tuple[bytes | None, bytes | None]], rewinds: list[tuple[int, int]]
 ) -> None:
     world = ClickWorld()
     for batch in _deliveries(len(sent), rewinds):
-        world.processor.process([Message("clicks", 0, offset, *sent[offset]) for offset in batch])
+        world.process([Message("clicks", 0, offset, *sent[offset]) for offset in batch])
     dead: dict[int, tuple[bytes | None, bytes | None]] = {}
-    for letter in world.sent("dead-letters"):
-        dead[int(dict(letter.headers)["offset"])] = (letter.key, letter.value)
+    for output in world.sent("dead-letters"):
+        dead[int(dict(output.headers)["offset"])] = (output.key, output.value)
     clicks: dict[bytes, list[int]] = {}
     for offset, (key, value) in enumerate(sent):
         if _refused(decode_click, key, value) is not None:
-            assert dead.pop(offset) == (key, value), "as it came"
+            assert dead.pop(offset) == (key, value), "with its original bytes"
         else:
             clicks.setdefault(key or b"", []).append(decode_click(key, value).item_id)
-    assert not dead, "nothing that can be read is a dead letter"
+    assert not dead, "no valid click is a dead letter"
     found = {key: History.from_bytes(record).items.tolist() for key, record in world.store.records.get(0, {}).items()}
     assert found == {key: items[-4:] for key, items in clicks.items()}

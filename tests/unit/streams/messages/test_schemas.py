@@ -1,16 +1,14 @@
 """The published JSON Schemas and the codec accept the same messages.
 
-What JSON Schema cannot express, and only the codec refuses: a key that does not agree with the value, the size of a
-click in bytes, and what `_beyond_schema` names: whole numbers written as floats, the length of a user id in bytes,
-vectors that are all zero once rounded to float32. The model's dimension is checked by neither, but by the worker.
+Some rules JSON Schema cannot express, and only the codec checks: the key must agree with the value, the size of a click
+in bytes is limited, and those of `_beyond_schema`: integers are not written as floats, the size of a user id in bytes
+is limited, a vector is not all zero after rounding to float32. The model's dimension is checked by the worker only.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,25 +22,20 @@ from streams.messages.clicks import Click, decode_click, encode_click, user_key
 from streams.messages.fields import MAX_USER_ID_BYTES
 from streams.messages.items import Item, decode_item, encode_item
 from streams.messages.recommendations import Recommendation, decode_recommendation, encode_recommendation
+from tests.unit.streams.messages.support import finite, item_ids, names, texts, user_ids, validator
 
-FOLDER = Path(__file__).parents[4] / "streams" / "messages" / "schemas"
 NAMES = ("click", "item", "recommendation")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 #: The first number that rounds to an infinite float32, half a step beyond its largest.
 TOO_LARGE = (FLOAT32_MAX + 2.0**128) / 2
-#: Faults of a value, as against one of the bytes or of the key.
+#: Reasons that refer to a field, as opposed to the bytes or the key.
 VALUE_REASONS = {"missing_field", "wrong_type", "out_of_range", "bad_embedding"}
 
 Fields = dict[str, Any]
 
 
-@cache
-def _validator(name: str) -> Draft202012Validator:
-    return Draft202012Validator(json.loads((FOLDER / f"{name}.json").read_text()))
-
-
 def _schema(name: str) -> Fields:
-    schema = _validator(name).schema
+    schema = validator(name).schema
     assert isinstance(schema, dict)
     return schema
 
@@ -60,7 +53,7 @@ def _decode(name: str, fields: Fields) -> Click | Item | Recommendation:
 
 
 def _reason(name: str, fields: Fields) -> str | None:
-    """Why the codec refuses the value; None if it does not."""
+    """Return the reason for which the codec refuses the value; None if it does not."""
     try:
         _decode(name, fields)
     except BadMessage as error:
@@ -68,12 +61,6 @@ def _reason(name: str, fields: Fields) -> str | None:
     return None
 
 
-int64 = st.integers(-(2**63), 2**63 - 1)
-item_ids = int64.filter(bool)
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
-names = texts.filter(bool)
-finite = st.floats(allow_nan=False, allow_infinity=False)
-users = st.one_of(int64, names)
 extra = st.dictionaries(st.just("more"), texts)
 float32 = st.floats(-FLOAT32_MAX, FLOAT32_MAX, width=32)
 vectors = st.lists(st.one_of(float32, st.integers(-9, 9)), min_size=1, max_size=6).filter(any)
@@ -86,7 +73,7 @@ def _merged(*parts: st.SearchStrategy[Fields]) -> st.SearchStrategy[Fields]:
 clicks = _merged(
     extra,
     st.fixed_dictionaries(
-        {"user_id": users, "item_id": item_ids, "ts": st.one_of(finite, st.integers(-(2**53), 2**53))},
+        {"user_id": user_ids, "item_id": item_ids, "ts": st.one_of(finite, st.integers(-(2**53), 2**53))},
         optional={"event_id": st.one_of(st.none(), texts)},
     ),
 )
@@ -102,7 +89,7 @@ recommendations = st.lists(
 ).flatmap(
     lambda rows: st.builds(
         Recommendation,
-        users,
+        user_ids,
         st.just([row[0] for row in rows]),
         st.just([row[1] for row in rows]),
         st.just([row[2] for row in rows]),
@@ -114,7 +101,7 @@ recommendations = st.lists(
         finite,
     )
 )
-#: Anything JSON, near the borders of what is allowed.
+#: Any JSON value, often near the limits of what is allowed.
 values = st.recursive(
     st.one_of(
         st.none(),
@@ -146,7 +133,7 @@ def test_examples_are_valid_and_decode(name: str) -> None:
     examples = _schema(name)["examples"]
     assert examples
     for fields in examples:
-        _validator(name).validate(fields)
+        validator(name).validate(fields)
         _decode(name, fields)
     shown = {field for fields in examples for field in fields}
     assert shown == _schema(name)["properties"].keys(), "the examples show every property"
@@ -154,23 +141,23 @@ def test_examples_are_valid_and_decode(name: str) -> None:
 
 @given(clicks)
 def test_valid_clicks(fields: Fields) -> None:
-    _validator("click").validate(fields)
+    validator("click").validate(fields)
     click = _decode("click", fields)
-    _validator("click").validate(json.loads(encode_click(click)))  # type: ignore[arg-type]
+    validator("click").validate(json.loads(encode_click(click)))  # type: ignore[arg-type]
 
 
 @given(items)
 def test_valid_items(fields: Fields) -> None:
     assume(not _beyond_schema(fields))
-    _validator("item").validate(fields)
+    validator("item").validate(fields)
     item = _decode("item", fields)
-    _validator("item").validate(json.loads(encode_item(item)))  # type: ignore[arg-type]
+    validator("item").validate(json.loads(encode_item(item)))  # type: ignore[arg-type]
 
 
 @given(recommendations)
 def test_encoded_recommendations_are_valid(recommendation: Recommendation) -> None:
     fields = json.loads(encode_recommendation(recommendation))
-    _validator("recommendation").validate(fields)
+    validator("recommendation").validate(fields)
     assert fields.keys() == _schema("recommendation")["properties"].keys()
     assert fields["source"].keys() == _schema("recommendation")["properties"]["source"]["properties"].keys()
 
@@ -199,22 +186,22 @@ def test_codec_and_schema_require_the_same(name: str) -> None:
     for field in example:
         without = {key: value for key, value in example.items() if key != field}
         required = field in _schema(name)["required"]
-        assert _validator(name).is_valid(without) is not required
+        assert validator(name).is_valid(without) is not required
         assert (_reason(name, without) == "missing_field") is required, field
 
 
 @pytest.mark.parametrize("value", [None, 3, "text", [], [{}]])
 @pytest.mark.parametrize("name", ["click", "item"])
 def test_only_objects_are_messages(name: str, value: object) -> None:
-    assert not _validator(name).is_valid(value)
+    assert not validator(name).is_valid(value)
     decode = decode_click if name == "click" else decode_item
     with pytest.raises(BadMessage, match="expected a JSON object"):
         decode(b"1", json.dumps(value).encode())
 
 
 def _assert_agreement(name: str, fields: Fields) -> None:
-    reason, valid = _reason(name, fields), _validator(name).is_valid(fields)
-    # A key can only agree with a value that is an id at all.
+    reason, valid = _reason(name, fields), validator(name).is_valid(fields)
+    # Of a value that is no id, the key is refused.
     reasons = VALUE_REASONS | {"bad_key"}
     if _beyond_schema(fields):
         assert reason in reasons
@@ -226,11 +213,11 @@ def _assert_agreement(name: str, fields: Fields) -> None:
 
 
 def _beyond_schema(fields: Fields) -> bool:
-    """Whether the value has a fault that JSON Schema cannot express."""
+    """Return whether the value breaks a rule that JSON Schema cannot express."""
     user, vector = fields.get("user_id"), fields.get("embedding")
     if isinstance(user, str) and len(user.encode()) > MAX_USER_ID_BYTES:
         return True
-    # To JSON Schema, 7.0 is an integer.
+    # In JSON Schema, 7.0 is an integer.
     if any(isinstance(fields.get(name), float) and fields[name].is_integer() for name in ("user_id", "item_id")):
         return True
     if isinstance(vector, list) and all(type(x) in (int, float) for x in vector):

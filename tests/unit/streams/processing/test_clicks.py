@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import count
 
 import numpy as np
@@ -16,6 +16,7 @@ from streams.history import History
 from streams.messages.recommendations import decode_recommendation
 from streams.metrics import STAGES
 from streams.ports import Message
+from streams.processing.clicks import PendingClicks
 from tests.unit.fakes import ClickWorld, CrashingRecordProducer, click_message
 
 
@@ -26,7 +27,7 @@ def _history(world: ClickWorld, user: str, partition: int = 0) -> list[int]:
 
 def test_clicks_become_histories_and_one_recommendation_per_user() -> None:
     world = ClickWorld()
-    world.processor.process([click_message(0, 7, 1), click_message(1, 8, 2), click_message(2, 7, 3)])
+    world.process([click_message(0, 7, 1), click_message(1, 8, 2), click_message(2, 7, 3)])
     assert _history(world, "7") == [1, 3]
     assert _history(world, "8") == [2]
     first, second = (decode_recommendation(o.value or b"") for o in world.sent("recommendations"))
@@ -39,22 +40,22 @@ def test_clicks_become_histories_and_one_recommendation_per_user() -> None:
 
 def test_seen_items_are_left_out_and_ties_go_to_the_smaller_id() -> None:
     world = ClickWorld()
-    world.processor.process([click_message(0, 7, 1)])
+    world.process([click_message(0, 7, 1)])
     (output,) = world.sent("recommendations")
     assert decode_recommendation(output.value or b"").item_ids == [2, 3, 4]
 
 
 def test_changelog_records_stay_in_the_partition_of_their_clicks() -> None:
     world = ClickWorld()
-    world.processor.process([click_message(0, 7, 1, partition=5), click_message(0, 8, 1, partition=2)])
+    world.process([click_message(0, 7, 1, partition=5), click_message(0, 8, 1, partition=2)])
     assert {(o.key, o.partition) for o in world.sent("changelog")} == {(b"7", 5), (b"8", 2)}
 
 
 def test_repeated_clicks_are_answered_again_but_not_counted_again() -> None:
     world = ClickWorld()
     batch = [click_message(0, 7, 1), click_message(1, 7, 2)]
-    world.processor.process(batch)
-    world.processor.process(batch)
+    world.process(batch)
+    world.process(batch)
     assert _history(world, "7") == [1, 2]
     assert len(world.sent("changelog")) == 1
     answers = [decode_recommendation(o.value or b"") for o in world.sent("recommendations")]
@@ -66,7 +67,7 @@ def test_unreadable_messages_become_dead_letters_and_do_not_stop_the_rest() -> N
     world = ClickWorld()
     broken = Message("clicks", 0, 1, b"\xff", b"{broken")
     null = Message("clicks", 0, 2, b"9", None)
-    world.processor.process([click_message(0, 7, 1), broken, null, click_message(3, 7, 2)])
+    world.process([click_message(0, 7, 1), broken, null, click_message(3, 7, 2)])
     assert _history(world, "7") == [1, 2]
     first, second = world.sent("dead-letters")
     assert (first.key, first.value) == (b"\xff", b"{broken")
@@ -83,7 +84,7 @@ def test_unreadable_messages_become_dead_letters_and_do_not_stop_the_rest() -> N
 
 def test_users_without_a_known_item_get_no_recommendation_and_are_counted() -> None:
     world = ClickWorld()
-    world.processor.process([click_message(0, 7, 999)])
+    world.process([click_message(0, 7, 999)])
     assert world.sent("recommendations") == []
     assert _history(world, "7") == [999]
     assert world.metrics.unusable._value.get() == 1
@@ -91,19 +92,19 @@ def test_users_without_a_known_item_get_no_recommendation_and_are_counted() -> N
 
 def test_an_item_published_later_counts_through_its_published_vector() -> None:
     world = ClickWorld()
-    world.processor.process([click_message(0, 7, 999)])
+    world.process([click_message(0, 7, 999)])
     world.memory.upsert(np.array([999]), np.array([[0, 0, 1, 0, 0, 0]], dtype=np.float32))
-    world.processor.process([click_message(1, 7, 999)])
+    world.process([click_message(1, 7, 999)])
     assert world.sent("recommendations") == [], "believed unknown for a second"
     world.now += 1.1
-    world.processor.process([click_message(2, 7, 999)])
+    world.process([click_message(2, 7, 999)])
     (output,) = world.sent("recommendations")
     assert decode_recommendation(output.value or b"").item_ids[0] == 3
 
 
 def test_an_unknown_item_is_masked_not_a_zero_click() -> None:
     world = ClickWorld()
-    world.processor.process([click_message(0, 7, 1), click_message(1, 7, 999), click_message(2, 7, 2)])
+    world.process([click_message(0, 7, 1), click_message(1, 7, 999), click_message(2, 7, 2)])
     interests, usable = world.engine.interests([np.array([1, 999, 2])])
     assert usable.tolist() == [0]
     np.testing.assert_allclose(interests[0, 0], [0.5, 0.5, 0, 0, 0, 0])
@@ -114,10 +115,10 @@ def test_nothing_changes_while_milvus_is_away() -> None:
     batch = [click_message(0, 7, 1)]
     for _ in range(2):
         with pytest.raises(TransientError):
-            world.processor.process(batch)
+            world.process(batch)
     assert world.producer.sent == []
     assert world.store.records == {}
-    world.processor.process(batch)
+    world.process(batch)
     assert _history(world, "7") == [1]
 
 
@@ -132,13 +133,13 @@ def test_a_cut_between_any_two_messages_loses_and_doubles_nothing(
     batch = [click_message(offset, user, item) for offset, (user, item) in enumerate(clicks)]
     crashed = ClickWorld(producer=CrashingRecordProducer(survivors))
     try:
-        crashed.processor.process(batch)
+        crashed.process(batch)
     except TransientError:
         assert crashed.store.records == {}, "the store is never ahead of the changelog"
     owner = ClickWorld(producer=crashed.producer)
     for output in crashed.sent("changelog"):
         owner.store.write(0, {output.key or b"": output.value or b""}, [0])
-    owner.processor.process(batch)
+    owner.process(batch)
     for user in {user for user, _ in clicks}:
         expected = [item for u, item in clicks if u == user][-4:]
         assert _history(owner, str(user)) == expected
@@ -158,76 +159,65 @@ def _batches(chosen: list[list[tuple[int, int]]]) -> list[list[Message]]:
 
 
 @given(_BATCHES, st.lists(st.booleans(), min_size=40, max_size=40), st.data())
-def test_beginning_the_next_batch_ahead_changes_nothing(
+def test_starting_the_next_batch_ahead_changes_nothing(
     chosen: list[list[tuple[int, int]]], failing: list[bool], data: st.DataObject
 ) -> None:
-    """Whatever Milvus fails at, and whenever the next batch is announced, if at all: the same bytes leave, in order."""
+    """Whatever Milvus fails at, and whether or not a batch is started ahead: the same bytes leave, in order."""
     batches = _batches(chosen)
     plain, ahead = ClickWorld(), ClickWorld()
     for batch in batches:
-        plain.processor.process(batch)
+        plain.process(batch)
     fails = iter(failing)
-
-    def insist(
-        call: Callable[[Sequence[Message], Sequence[Message]], None],
-        batch: Sequence[Message],
-        following: Sequence[Message],
-    ) -> None:
-        sent = len(ahead.producer.sent)
+    pending: PendingClicks | None = None
+    for batch, next_batch in zip(batches, [*batches[1:], None], strict=True):
         while True:
+            sent = len(ahead.producer.sent)
+            next_pending = None
             ahead.index.failures = next(fails, False)
             try:
-                return call(batch, following)
+                pending = pending or ahead.processor.start(batch)
+                if next_batch is not None and data.draw(st.booleans()):
+                    with suppress(TransientError):
+                        next_pending = ahead.processor.start(next_batch, pending)
+                ahead.processor.finish(pending)
             except TransientError:
                 assert len(ahead.producer.sent) == sent, "nothing leaves before the search is answered"
-
-    for batch, following in zip(batches, [*batches[1:], []], strict=True):
-        if data.draw(st.booleans()):
-            insist(ahead.processor.search, batch, data.draw(st.sampled_from([[], following])))
-        insist(ahead.processor.process, batch, data.draw(st.sampled_from([[], following])))
+                pending = None
+            else:
+                break
+        pending = next_pending
     assert ahead.store.records == plain.store.records
     assert ahead.producer.sent == plain.producer.sent
 
 
-@pytest.mark.parametrize("prepared", [True, False])
-def test_each_stage_of_a_batch_is_timed_once(prepared: bool) -> None:
+@pytest.mark.parametrize("waited", [True, False])
+def test_each_stage_of_a_batch_is_timed_once(waited: bool) -> None:
     world = ClickWorld()
-    batch = [click_message(0, 7, 1)]
-    if prepared:
-        world.processor.search(batch)
-    world.processor.process(batch)
+    pending = world.processor.start([click_message(0, 7, 1)])
+    if waited:
+        pending.wait()
+    world.processor.finish(pending)
     (family,) = world.metrics.stages.collect()
     counts = {s.labels["stage"]: s.value for s in family.samples if s.name.endswith("_count")}
     assert counts == dict.fromkeys(STAGES, 1)
 
 
-def test_a_batch_begun_ahead_of_one_that_was_given_up_is_thrown_away() -> None:
+def test_a_discarded_pending_batch_leaves_nothing() -> None:
     world = ClickWorld()
-    given_up, behind = _batches([[(7, 1)], [(7, 2)]])
-    world.processor.search(given_up, behind)
-    world.processor.search(behind)
-    world.processor.process(behind)
+    abandoned, behind = _batches([[(7, 1)], [(7, 2)]])
+    world.processor.start(behind, world.processor.start(abandoned))
+    world.process(behind)
     assert _history(world, "7") == [2]
-    assert [output for output in world.producer.sent if output.topic == "recommendations"]
-
-
-def test_a_batch_begun_ahead_is_thrown_away_unless_it_is_the_next() -> None:
-    world = ClickWorld()
-    first, announced, other = _batches([[(7, 1)], [(7, 2)], [(7, 3)]])
-    world.processor.process(first, announced)
-    world.processor.process(other)
-    assert _history(world, "7") == [1, 3]
-    world.processor.process([click_message(9, 7, 4)])
-    assert _history(world, "7") == [1, 3, 4]
+    assert len(world.sent("recommendations")) == 1
 
 
 def test_batch_equals_single_clicks() -> None:
     rng = np.random.default_rng(0)
     messages = [click_message(i, int(rng.integers(5)), int(rng.integers(1, 7))) for i in range(60)]
     together, alone = ClickWorld(), ClickWorld()
-    together.processor.process(messages)
+    together.process(messages)
     for message in messages:
-        alone.processor.process([message])
+        alone.process([message])
     assert together.store.records == alone.store.records
 
     def last(world: ClickWorld) -> dict[bytes | None, bytes]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
 from configs.errors import TransientError
+from streams.messages.dead_letters import DeadLetterTopic
 from streams.messages.items import Item, encode_item
 from streams.metrics import ItemMetrics
 from streams.ports import Message
@@ -25,8 +28,7 @@ class ItemWorld:
         self.processor = ItemProcessor(
             self.index,
             self.producer,
-            dead_letters="dead-letters",
-            max_letter_bytes=10**7,
+            dead_letters=DeadLetterTopic("dead-letters", 10**7),
             model_version="m1",
             dim=2,
             require_lease=self._require_lease,
@@ -35,6 +37,9 @@ class ItemWorld:
         )
         self._offset = 0
         self.leases = [True] * 100  # what is answered next
+
+    def process(self, messages: Sequence[Message]) -> None:
+        self.processor.finish(self.processor.start(messages))
 
     def _require_lease(self) -> None:
         if not self.leases.pop(0):
@@ -48,7 +53,7 @@ class ItemWorld:
         return Message("items", 0, self._offset, str(item_id).encode(), value, timestamp=1000.0 + self._offset)
 
     def load(self, items: int) -> None:
-        self.processor.process([self.message(1 + n, [1, 0]) for n in range(items)])
+        self.process([self.message(1 + n, [1, 0]) for n in range(items)])
 
     def ids(self) -> set[int]:
         return set(self.memory.get(np.arange(20)))
@@ -58,8 +63,8 @@ def test_freshness_is_counted_for_each_vector_that_went_into_the_index() -> None
     world = ItemWorld(failures=1)
     batch = [world.message(1, [1, 0]), world.message(2, [0, 1]), world.message(1, [0, 2]), world.message(3, None)]
     with pytest.raises(TransientError):
-        world.processor.process(batch)
-    world.processor.process(batch)
+        world.process(batch)
+    world.process(batch)
     (family,) = world.metrics.freshness.collect()
     samples = {sample.name.rpartition("_")[2]: sample.value for sample in family.samples}
     assert (samples["count"], samples["sum"]) == (2.0, (1010 - 1002) + (1010 - 1003))
@@ -67,7 +72,7 @@ def test_freshness_is_counted_for_each_vector_that_went_into_the_index() -> None
 
 def test_the_last_message_of_an_item_wins() -> None:
     world = ItemWorld()
-    world.processor.process(
+    world.process(
         [
             world.message(1, [1, 0]),
             world.message(2, [0, 1]),
@@ -84,14 +89,14 @@ def test_the_last_message_of_an_item_wins() -> None:
 def test_repeating_a_batch_changes_nothing() -> None:
     world = ItemWorld()
     batch = [world.message(1, [1, 0]), world.message(2, [0, 1]), world.message(2, None)]
-    world.processor.process(batch)
-    world.processor.process(batch)
+    world.process(batch)
+    world.process(batch)
     assert world.ids() == {1}
 
 
 def test_a_wrong_dimension_is_a_dead_letter_and_the_rest_goes_on() -> None:
     world = ItemWorld()
-    world.processor.process([world.message(1, [1, 0, 0]), world.message(2, [0, 1])])
+    world.process([world.message(1, [1, 0, 0]), world.message(2, [0, 1])])
     assert world.ids() == {2}
     (letter,) = world.producer.sent
     assert dict(letter.headers)["reason"] == b"wrong_dimension"
@@ -100,7 +105,7 @@ def test_a_wrong_dimension_is_a_dead_letter_and_the_rest_goes_on() -> None:
 
 def test_items_of_another_model_are_passed_over_and_counted() -> None:
     world = ItemWorld()
-    world.processor.process([world.message(1, [1, 0, 0], version="m2")])
+    world.process([world.message(1, [1, 0, 0], version="m2")])
     assert world.ids() == set()
     assert world.producer.sent == []
     assert world.metrics.other_versions._value.get() == 1
@@ -110,41 +115,41 @@ def test_a_transient_fault_is_passed_on_before_any_dead_letter_is_sent() -> None
     world = ItemWorld(failures=1)
     batch = [world.message(1, [1, 0]), world.message(2, [1])]
     with pytest.raises(TransientError):
-        world.processor.process(batch)
+        world.process(batch)
     assert world.producer.sent == []
-    world.processor.process(batch)
+    world.process(batch)
     assert world.ids() == {1}
     assert len(world.producer.sent) == 1
 
 
-def test_the_index_is_settled_once_a_bulk_load_is_over() -> None:
+def test_the_index_is_sealed_once_a_bulk_load_is_over() -> None:
     world = ItemWorld()
     world.load(SEAL_AFTER)
-    world.processor.tend([0])
-    assert world.index.settled == 0, "some have come since the last look: more may follow"
-    world.processor.tend([0])
-    assert world.index.settled == 1
+    world.processor.seal_when_due()
+    assert world.index.seals == 0, "some have arrived since the last call: more may follow"
+    world.processor.seal_when_due()
+    assert world.index.seals == 1
     world.load(1)
-    world.processor.tend([0])
-    world.processor.tend([0])
-    assert world.index.settled == 1, "single items do not settle it again"
+    world.processor.seal_when_due()
+    world.processor.seal_when_due()
+    assert world.index.seals == 1, "single items do not seal it again"
 
 
-def test_a_load_in_bursts_is_settled_once() -> None:
+def test_a_load_in_bursts_is_sealed_once() -> None:
     world = ItemWorld()
     for _ in range(4):
         world.load(SEAL_AFTER)
-        world.processor.tend([0])
-    world.processor.tend([0])
-    assert world.index.settled == 1
+        world.processor.seal_when_due()
+    world.processor.seal_when_due()
+    assert world.index.seals == 1
 
 
-def test_items_that_never_stop_coming_are_settled_now_and_then() -> None:
+def test_the_index_is_sealed_now_and_then_when_items_never_stop() -> None:
     world = ItemWorld()
     looks = 0
-    while world.index.settled < 3:
+    while world.index.seals < 3:
         world.load(1000)
-        world.processor.tend([0])
+        world.processor.seal_when_due()
         looks += 1
     assert looks == 3 * SEAL_AT_LATEST / 1000
 
@@ -152,29 +157,29 @@ def test_items_that_never_stop_coming_are_settled_now_and_then() -> None:
 def test_as_many_items_as_before_are_not_taken_for_quiet() -> None:
     world = ItemWorld()
     world.load(SEAL_AFTER)
-    world.processor.tend([0])
-    world.processor.tend([0])
+    world.processor.seal_when_due()
+    world.processor.seal_when_due()
     world.load(SEAL_AFTER)
-    world.processor.tend([0])
-    assert world.index.settled == 1
+    world.processor.seal_when_due()
+    assert world.index.seals == 1
 
 
-def test_a_failure_to_settle_loses_nothing_and_is_tried_again() -> None:
+def test_a_failure_to_seal_loses_nothing_and_is_retried() -> None:
     world = ItemWorld()
     world.load(SEAL_AFTER)
-    world.processor.tend([0])
+    world.processor.seal_when_due()
     world.index.failures = 1
-    world.processor.tend([0])
-    assert world.index.settled == 0
-    world.processor.tend([0])
-    assert world.index.settled == 1
+    world.processor.seal_when_due()
+    assert world.index.seals == 0
+    world.processor.seal_when_due()
+    assert world.index.seals == 1
 
 
 @pytest.mark.parametrize(("leases", "ids"), [([False], {2}), ([True, False], {1, 2})])
 def test_the_index_is_changed_under_a_lease_only(leases: list[bool], ids: set[int]) -> None:
     world = ItemWorld()
-    world.processor.process([world.message(2, [0, 1])])
+    world.process([world.message(2, [0, 1])])
     world.leases = list(leases)
     with pytest.raises(TransientError):
-        world.processor.process([world.message(1, [1, 0]), world.message(2, None)])
+        world.process([world.message(1, [1, 0]), world.message(2, None)])
     assert world.ids() == ids

@@ -30,8 +30,8 @@ class Books:
             click_message(3, 7, 3),
             click_message(4, 9, 999),
         ]
-        self.world.processor.process(self.clicks[:2])
-        self.world.processor.process(self.clicks[2:])
+        self.world.process(self.clicks[:2])
+        self.world.process(self.clicks[2:])
         self.dead: set[Place] = {(0, 2)}
         self.changelog = self._messages("changelog")
         self.recommendations = self._messages("recommendations")
@@ -138,7 +138,7 @@ def test_a_loss_that_has_left_the_window_is_found_in_the_older_records() -> None
     lost = [click_message(offset, 5, item) for offset, item in enumerate([1, 2, 3, 4, 5, 6, 1], start=5)]
     for click in lost:
         if click.offset != 6:
-            books.world.processor.process([click])
+            books.world.process([click])
     books.clicks.extend(lost)
     books.changelog = books._messages("changelog")
     books.recommendations = books._messages("recommendations")

@@ -1,4 +1,4 @@
-"""What /healthz and /readyz say, and that no client can keep the others from being answered."""
+"""The answers of /healthz and /readyz, and that no client can keep the others from being answered."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Agent:
 
 
 class Reader:
-    """Everything is committed, unless Kafka is away or partition 0 stays behind."""
+    """Everything is committed, unless Kafka is unavailable or partition 0 stays behind."""
 
     away = False
     behind = 0
@@ -64,10 +64,10 @@ class World:
         self.index = ObservedIndex(self.milvus, patience=20.0, clock=self.clock)
         self.loop_monitor = LoopMonitor(self.clock)
         self.agent, self.reader = Agent(), Reader()
-        self.dog = Watchdog(100.0, 300.0, self.loop_monitor, leave=lambda _: None, clock=self.clock)
+        self.dog = Watchdog(100.0, 300.0, self.loop_monitor, exit_process=lambda _: None, clock=self.clock)
         self.dog.watch(self.agent, self.reader, Gauge("lag", "lag", ["partition"], registry=self.registry))
         self.health = Health({"clicks": self.agent}, self.index, self.dog, self.loop_monitor, "m1")
-        self.dog.look()
+        self.dog.check()
 
     def clock(self) -> float:
         return self.time
@@ -98,9 +98,12 @@ def test_ready_says_with_what() -> None:
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        (replace(READY, owned=None, restored=False), "clicks: no assignment"),
-        (replace(READY, restored=False, restoring=True), "clicks: histories are being restored"),
-        (replace(READY, retrying=12.0, doing="a batch of 3 messages"), "clicks: a batch of 3 messages has been tried"),
+        (replace(READY, partitions=None, acquired=False), "clicks: no partitions are assigned"),
+        (replace(READY, acquired=False, acquiring=True), "clicks: histories are being restored"),
+        (
+            replace(READY, retrying_s=12.0, call="a batch of 3 messages"),
+            "clicks: a batch of 3 messages has been retried",
+        ),
     ],
 )
 def test_not_ready_names_what_is_missing(state: AgentState, said: str) -> None:
@@ -112,11 +115,11 @@ def test_not_ready_names_what_is_missing(state: AgentState, said: str) -> None:
 
 def test_a_worker_too_many_is_ready() -> None:
     world = World()
-    world.agent.now = replace(READY, owned=frozenset(), restored=False)
+    world.agent.now = replace(READY, partitions=frozenset(), acquired=False)
     assert world.missing() == []
 
 
-def test_a_milvus_that_was_told_to_settle_too_often_is_well() -> None:
+def test_a_milvus_that_refuses_to_seal_too_often_is_healthy() -> None:
     world = World()
     world.milvus.failures = 1
     with pytest.raises(TransientError):
@@ -127,7 +130,7 @@ def test_a_milvus_that_was_told_to_settle_too_often_is_well() -> None:
 def test_kafka_is_part_of_it() -> None:
     world = World()
     world.reader.away = True
-    world.dog.look()
+    world.dog.check()
     assert world.missing() == ["kafka: Kafka: away, for the test"]
 
 
@@ -176,10 +179,10 @@ def test_a_coming_stall_is_not_alive() -> None:
         assert world.health.live()[0]
         world.time += 5.0
         world.loop_monitor.tick()
-        world.dog.look()
+        world.dog.check()
     well, body = world.health.live()
     assert not well
-    assert "clicks has stood still" in body["reasons"][0]
+    assert "clicks has been stalled" in body["reasons"][0]
 
 
 def _get(port: int, path: str) -> tuple[int, str]:
@@ -204,7 +207,7 @@ def test_the_three_paths() -> None:
     assert "# TYPE lag gauge" in body
     assert _json(port, "/healthz") == (200, {"live": True, "reasons": []})
     assert _json(port, "/readyz")[0] == 200
-    world.agent.now = replace(READY, owned=None)
+    world.agent.now = replace(READY, partitions=None)
     assert _json(port, "/readyz")[0] == 503
     assert _get(port, "/somewhere")[0] == 404
 
@@ -220,7 +223,7 @@ def test_a_taken_port_is_refused_with_a_remedy() -> None:
 
 
 def test_clients_that_say_nothing_do_not_block_and_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "_CLIENT_TIMEOUT", 0.5)
+    monkeypatch.setattr(http, "_CLIENT_TIMEOUT_S", 0.5)
     port = World().serve()
     silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
     assert _get(port, "/healthz")[0] == 200

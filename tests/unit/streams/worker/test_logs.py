@@ -1,4 +1,4 @@
-"""A broker that is away fills no disk with log lines, and nothing else is kept back."""
+"""An unavailable broker fills no disk with log lines, and nothing else is suppressed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.said: list[str] = []
-        self._filter = Repetitions(every=10.0, clock=lambda: self.now)
+        self._filter = Repetitions(interval_s=10.0, clock=lambda: self.now)
 
     def log(self, name: str, text: str, *args: object) -> None:
         record = logging.LogRecord(name, logging.ERROR, "", 0, text, args, None)
@@ -26,14 +26,14 @@ def world() -> World:
     return World()
 
 
-def test_a_kind_is_said_once_in_a_while_with_the_number_of_the_others(world: World) -> None:
+def test_a_kind_is_logged_once_in_a_while_with_the_number_of_the_others(world: World) -> None:
     for second in range(21):
         world.now = float(second)
         world.log("aiokafka.consumer", "no node %s: %s", 1, f"try {second}")
     assert world.said == [
         "no node 1: try 0",
-        "no node 1: try 10 (9 more of this kind before)",
-        "no node 1: try 20 (9 more of this kind before)",
+        "no node 1: try 10 (9 more of this kind suppressed)",
+        "no node 1: try 20 (9 more of this kind suppressed)",
     ]
 
 

@@ -1,4 +1,4 @@
-"""When the watchdog leaves the process, and when it must not: with a clock, offsets and an agent that a test sets."""
+"""The watchdog: when it ends the process, and when it must not, with a clock, offsets and an agent that a test sets."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Agent:
 
     def state(self) -> AgentState:
         if not self.busy:
-            self.now = replace(self.now, emptied=self.now.emptied + 1)
+            self.now = replace(self.now, idle_count=self.now.idle_count + 1)
         return self.now
 
     def becomes(self, **changes: object) -> None:
@@ -67,10 +67,10 @@ class World:
         self.agent = Agent(owned)
         self.loop_monitor = LoopMonitor(clock=lambda: self.time)
         self.lag = Gauge("lag", "lag", ["partition"], registry=CollectorRegistry())
-        self.dog = Watchdog(TIMEOUT, BUDGET, self.loop_monitor, leave=self.exits.append, clock=lambda: self.time)
+        self.dog = Watchdog(TIMEOUT, BUDGET, self.loop_monitor, exit_process=self.exits.append, clock=lambda: self.time)
         self.restored = 0
         self.dog.watch(self.agent, self.group, self.lag, lambda: self.restored)
-        self.dog.look()
+        self.dog.check()
 
     def passes(self, seconds: float, moving: Collection[int] = (), step: float = STEP) -> None:
         """Time goes by; on the `moving` partitions messages come and are committed."""
@@ -80,7 +80,7 @@ class World:
             for partition in moving:
                 self.group.ends[partition] += 1
                 self.group.committed[partition] += 1
-            self.dog.look()
+            self.dog.check()
             if self.exits:
                 return
 
@@ -101,10 +101,15 @@ def test_messages_that_nobody_commits_end_the_process(capfd: pytest.CaptureFixtu
 def test_the_log_says_what_stands_still(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
     world.group.ends[1] = 7
-    world.agent.becomes(doing="a batch of 7 messages", seconds=99.0)
+    world.agent.becomes(call="a batch of 7 messages", call_s=99.0)
     world.dies_after()
     (said,) = [r.getMessage() for r in caplog.records if r.levelname == "CRITICAL"]
-    for part in ("clicks", "partitions [1]", "7 messages behind", "a batch of 7 messages has been in work for 99 s"):
+    for part in (
+        "clicks",
+        "partitions [1]",
+        "7 messages behind",
+        "a batch of 7 messages has been in progress for 99 s",
+    ):
         assert part in said
 
 
@@ -135,7 +140,7 @@ def test_a_partition_may_wait_for_its_turn_while_the_agent_is_never_done_with_th
     world.agent.busy = True
     world.passes(9 * TIMEOUT, moving=[0])
     assert not world.exits
-    assert world.dies_after(moving=[0]) < 2 * TIMEOUT, "but not for ever"
+    assert world.dies_after(moving=[0]) < 2 * TIMEOUT, "but not without a limit"
 
 
 def test_batches_that_are_finished_but_never_committed_end_the_process() -> None:
@@ -149,10 +154,10 @@ def test_an_outage_is_left_to_the_retry_budget() -> None:
     world = World()
     world.group.ends[0] = 5
     for retried in range(0, int(BUDGET), int(STEP)):
-        world.agent.becomes(retrying=retried + 0.1, doing="a batch of 5 messages")
+        world.agent.becomes(retrying_s=retried + 0.1, call="a batch of 5 messages")
         world.passes(STEP)
     assert not world.exits
-    world.agent.becomes(retrying=0.0)
+    world.agent.becomes(retrying_s=0.0)
     world.passes(0.9 * TIMEOUT)
     assert not world.exits, "the clock starts when the outage is over"
 
@@ -160,19 +165,19 @@ def test_an_outage_is_left_to_the_retry_budget() -> None:
 def test_a_retry_that_never_comes_back_is_a_standstill() -> None:
     world = World()
     world.group.ends[0] = 5
-    world.agent.becomes(retrying=BUDGET + TIMEOUT + 1)
+    world.agent.becomes(retrying_s=BUDGET + TIMEOUT + 1)
     world.dies_after()
 
 
 def test_restoring_is_progress_while_records_come() -> None:
     world = World()
     world.group.ends[0] = 5
-    world.agent.becomes(restored=False, restoring=True)
+    world.agent.becomes(acquired=False, acquiring=True)
     for _ in range(30):
         world.restored += 1
         world.passes(0.9 * TIMEOUT)
     assert not world.exits
-    world.agent.becomes(restoring=False)  # and then nobody goes on
+    world.agent.becomes(acquiring=False)  # and then nothing goes on
     world.restored += 1
     world.dies_after()
 
@@ -181,7 +186,7 @@ def test_a_take_over_that_hangs_is_a_standstill() -> None:
     world = World()
     world.group.ends[0] = 5
     world.restored = 7
-    world.agent.becomes(restored=False, restoring=True)
+    world.agent.becomes(acquired=False, acquiring=True)
     assert world.dies_after() < 2 * TIMEOUT
 
 
@@ -214,23 +219,23 @@ def test_a_process_that_was_paused_has_not_stood_still() -> None:
     world.group.ends[0] = 5
     world.passes(10 * STEP)
     world.time += 1000.0
-    world.dog.look()
+    world.dog.check()
     assert not world.exits
 
 
 @pytest.mark.parametrize("owned", [(), None])
-def test_one_worker_too_many_stays(owned: Collection[int] | None) -> None:
+def test_a_worker_beyond_the_number_of_partitions_stays(owned: Collection[int] | None) -> None:
     world = World(owned=owned)
     world.group.ends = {0: 10**6, 1: 3}
     world.passes(10 * TIMEOUT, moving=[0])
-    assert not world.exits, "somebody works"
+    assert not world.exits, "other members process messages"
     world.group.others = {0, 1}
     world.passes(10 * TIMEOUT)
-    assert not world.exits, "somebody is responsible: his own watchdog sees to it"
+    assert not world.exits, "other members own the partitions, and have watchdogs of their own"
 
 
 @pytest.mark.parametrize("owned", [(), None])
-def test_a_worker_that_never_gets_partitions_leaves_when_nobody_works(owned: Collection[int] | None) -> None:
+def test_a_worker_that_never_gets_partitions_exits_when_no_member_works(owned: Collection[int] | None) -> None:
     world = World(owned=owned)
     world.group.ends[0] = 3
     assert world.dies_after() >= TIMEOUT
@@ -251,7 +256,7 @@ def test_agents_are_judged_separately() -> None:
     world.dies_after(moving=[0, 1])
 
 
-def test_a_standstill_shows_before_it_ends_the_process() -> None:
+def test_a_stall_shows_before_it_ends_the_process() -> None:
     world = World()
     world.group.ends[0] = 5
     world.passes(0.4 * TIMEOUT)
@@ -265,6 +270,6 @@ def test_lag_is_shown_for_owned_partitions_only() -> None:
     world.group.ends = {0: 5, 1: 7}
     world.passes(STEP)
     assert {s.labels["partition"]: s.value for m in world.lag.collect() for s in m.samples} == {"0": 5.0, "1": 7.0}
-    world.agent.becomes(owned=frozenset({1}))
+    world.agent.becomes(partitions=frozenset({1}))
     world.passes(STEP)
     assert {s.labels["partition"]: s.value for m in world.lag.collect() for s in m.samples} == {"1": 7.0}

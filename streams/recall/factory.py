@@ -1,15 +1,18 @@
-"""The model artifact as the streaming side needs it: loaded, verified, and fitting the rest of the configuration."""
+"""The one way from the settings to a recall engine: load the artifact, check that it fits, build the parts."""
 
 from __future__ import annotations
 
 from configs.errors import FatalError
-from configs.schema import WorkerConfig
+from configs.schema import Recall, WorkerConfig
 from model.artifact import Artifact, ArtifactError
 from model.serving.encoder import Encoder
+from streams.recall.embeddings import HistoryEmbeddings
+from streams.recall.engine import RecallEngine
+from streams.recall.ports import ItemIndex
 
 
 def load_artifact(config: WorkerConfig) -> Artifact:
-    """The model artifact of the configuration.
+    """Load the model artifact of the configuration.
 
     Raises:
         FatalError: it is missing, damaged, or does not fit the rest of the configuration.
@@ -19,7 +22,7 @@ def load_artifact(config: WorkerConfig) -> Artifact:
     except ArtifactError as error:
         raise FatalError(str(error)) from None
     if artifact.metric != "IP":
-        raise FatalError(f"artifact {artifact.path} wants metric {artifact.metric}; this worker searches by IP alone")
+        raise FatalError(f"artifact {artifact.path} needs metric {artifact.metric}; this worker searches by IP only")
     if config.history.length < artifact.history_length:
         raise FatalError(
             f"history.length is {config.history.length}, but model {artifact.model_version} reads the newest "
@@ -33,13 +36,28 @@ def load_artifact(config: WorkerConfig) -> Artifact:
     return artifact
 
 
-def encoder_of(artifact: Artifact) -> Encoder:
-    """Its encoder.
+def build_engine(settings: Recall, artifact: Artifact, index: ItemIndex) -> RecallEngine:
+    """Build the engine of one model over an index of its items.
 
     Raises:
-        FatalError: this version cannot compute what the artifact describes.
+        FatalError: this version cannot compute the encoder that the artifact describes.
     """
     try:
-        return Encoder.from_artifact(artifact)
+        encoder = Encoder.from_artifact(artifact)
     except ArtifactError as error:
         raise FatalError(str(error)) from None
+    embeddings = HistoryEmbeddings(
+        artifact,
+        index,
+        capacity=settings.new_item_cache,
+        refresh=settings.new_item_refresh,
+        unknown_ttl=settings.unknown_item_ttl,
+    )
+    return RecallEngine(
+        encoder,
+        embeddings,
+        index,
+        top_k=settings.top_k,
+        interests=settings.interests,
+        filter_seen=settings.filter_seen,
+    )

@@ -1,0 +1,107 @@
+"""The click agent: histories on disk, the recall engine, and the agent that feeds it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from streams.agents.assignment import Assignment
+from streams.agents.faust_app import worker_app
+from streams.kafka.offsets import Positions
+from streams.kafka.topics import changelog_topic, topic_id
+from streams.messages.dead_letters import DeadLetterTopic
+from streams.metrics import ClickMetrics
+from streams.processing.clicks import ClickTopics
+from streams.recall.factory import build_engine
+from streams.state.changelog import Changelog
+from streams.state.restore import Restorer, check_fences
+from streams.state.standby import Standby
+from streams.state.store import PartitionStores
+from streams.worker.parts import Blueprint, BuiltAgent
+
+
+class HistoryHooks:
+    """The `PartitionHooks` of the click agent: the histories follow the partitions.
+
+    Args:
+        restorer: keeps store and changelog together.
+        changelog: of the histories.
+        stores: local histories.
+        clicks: offsets of the topic that the histories are made of.
+        metrics: counters.
+        standby: follows the partitions of other workers; None = nothing does.
+    """
+
+    def __init__(
+        self,
+        restorer: Restorer,
+        changelog: Changelog,
+        stores: PartitionStores,
+        clicks: Positions,
+        metrics: ClickMetrics,
+        standby: Standby | None,
+    ) -> None:
+        self._restorer = restorer
+        self._changelog = changelog
+        self._stores = stores
+        self._clicks = clicks
+        self._metrics = metrics
+        self._acquire = self._restore if standby is None else standby.around(self._restore)
+
+    def acquire(self, partitions: Collection[int]) -> None:
+        """Restore the histories of the partitions. See `streams.ports.PartitionHooks.acquire`."""
+        self._acquire(partitions)
+
+    def maintain(self, partitions: Collection[int]) -> None:
+        """Restore what other workers have written since, and repair what they overwrote."""
+        self._restorer.tend(partitions)
+
+    def release(self) -> None:
+        """Close the stores; a call that uses them fails with PartitionLost."""
+        self._stores.disown()
+
+    def _restore(self, partitions: Collection[int]) -> None:
+        self._metrics.restored.inc(self._restorer.take_over(partitions))
+        check_fences(self._changelog, self._clicks, partitions)
+
+
+def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
+    """Build the click agent in a Faust app of its own.
+
+    Raises:
+        FatalError: a part cannot work as configured.
+        TransientError: Kafka is unavailable.
+    """
+    config, artifact, parts = blueprint.config, blueprint.artifact, blueprint.parts
+    topics = config.topics
+    metrics = ClickMetrics(blueprint.registry)
+    stores = parts.stores(config.worker.data_dir / "history")
+    changelog = Changelog(config.kafka, changelog_topic(config.worker.group))
+    stores.bind(topic_id(config.kafka, changelog.topic))
+    producer = blueprint.record_producer()
+    processor = parts.click_processor(
+        build_engine(config.recall, artifact, blueprint.index),
+        stores,
+        producer,
+        topics=ClickTopics(
+            topics.recommendations, changelog.topic, DeadLetterTopic(topics.dead_letters, topics.max_message_bytes)
+        ),
+        model_version=artifact.model_version,
+        history_length=config.history.length,
+        metrics=metrics,
+    )
+    restorer = Restorer(changelog, stores, producer)
+    standby = None
+    if config.worker.standby:
+        others = parts.stores(config.worker.data_dir / "history")
+        standby = Standby(Changelog(config.kafka, changelog.topic), others, range(topics.partitions))
+    hooks = HistoryHooks(restorer, changelog, stores, Positions(config.kafka, topics.clicks), metrics, standby)
+    options = blueprint.options(batch_size=config.batch.size, batch_wait_s=config.batch.wait, look_ahead=True)
+    app = worker_app(
+        config,
+        "clicks",
+        config.batch.size,
+        lambda app: parts.agent(
+            app, topics.clicks, processor, hooks=hooks, assignment=Assignment(), options=options, metrics=metrics
+        ),
+    )
+    return BuiltAgent(app, metrics, topics.partitions, lambda: restorer.applied)

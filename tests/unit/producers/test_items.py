@@ -1,0 +1,78 @@
+"""Publishing and removing items against librdkafka's mock cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import orjson
+import pytest
+
+from configs.errors import EXIT_CONFIG
+from producers import items
+from streams.messages.items import Item, ItemRemoval, decode_item
+from tests.unit.producers.mock_kafka import MockKafka, run
+
+
+def test_items_of_an_artifact(kafka: MockKafka, artifact: Path) -> None:
+    result = run(items.main, "--artifact", artifact, "--limit", "200")
+    assert result.exit_code == 0, result.output
+    assert "sent=200 delivered=200 failed=0" in result.output
+    source = items._load(artifact)
+    read = [decode_item(key, value) for _, key, value in kafka.read("items", 200)]
+    assert sorted(item.item_id for item in read) == list(range(1, 201))
+    for item in read:
+        assert isinstance(item, Item)
+        assert item.model_version == source.model_version
+        np.testing.assert_array_equal(item.embedding, source.item_vectors[item.item_id - 1])
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+def test_one_item_and_its_removal(kafka: MockKafka, artifact: Path, tmp_path: Path, suffix: str) -> None:
+    vector = np.arange(8, dtype=np.float32)
+    path = tmp_path / f"new{suffix}"
+    if suffix == ".npy":
+        np.save(path, vector)
+    else:
+        path.write_bytes(orjson.dumps(vector.tolist()))
+    result = run(items.main, "--artifact", artifact, "--id", "900", "--embedding-file", path, "--title", "Ünïcode")
+    assert result.exit_code == 0, result.output
+    assert run(items.main, "--delete", "--id", "900", "--id", "901").exit_code == 0
+    read = [decode_item(key, value) for _, key, value in kafka.read("items", 3)]
+    assert [item.title for item in read if isinstance(item, Item)] == ["Ünïcode"]
+    assert {item.item_id for item in read if isinstance(item, ItemRemoval)} == {900, 901}
+
+
+def test_items_that_the_worker_would_refuse_are_not_sent(artifact: Path, tmp_path: Path) -> None:
+    cases = {
+        "[1, 2]": "shape (2,)",
+        "[0,0,0,0,0,0,0,0]": "all zero",
+        "[1e99,1,1,1,1,1,1,1]": "numbers",
+        "{": "not a vec",
+    }
+    for text, fault in cases.items():
+        path = tmp_path / "bad.json"
+        path.write_text(text)
+        result = run(items.main, "--artifact", artifact, "--id", "9", "--embedding-file", path)
+        assert result.exit_code == 1
+        assert fault in result.output
+    zero = run(items.main, "--delete", "--id", "0")
+    assert zero.exit_code == 1
+    assert "non-zero" in zero.output
+
+
+def test_usage_errors_of_items(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MINDSTREAM_ARTIFACT", raising=False)
+    for arguments, hint in (
+        ((), "--artifact"),
+        (("--delete",), "--id"),
+        (("--artifact", artifact, "--id", "3"), "--embedding-file"),
+        (("--artifact", artifact, "--title", "x"), "--id"),
+        (("--delete", "--id", "3", "--title", "x"), "takes only --id"),
+    ):
+        result = run(items.main, *arguments)
+        assert result.exit_code == 2
+        assert hint in result.output
+    missing = run(items.main, "--artifact", artifact / "no")
+    assert missing.exit_code == EXIT_CONFIG
+    assert "python -m model.train" in missing.output

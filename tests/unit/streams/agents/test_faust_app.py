@@ -1,0 +1,18 @@
+"""The settings of the Faust app."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from configs.loader import load_worker
+from streams.agents.faust_app import worker_app
+
+
+@pytest.mark.parametrize(("batch", "most"), [(1, 4096), (256, 4096), (4000, 8000)])
+def test_the_kafka_client_delivers_some_batches_not_all_that_it_has(batch: int, most: int) -> None:
+    agent = cast("Any", object())
+    app = worker_app(load_worker(), "clicks", batch, lambda _app: agent)
+    assert app.conf.broker_max_poll_records == most
+    assert app.batch_agent is agent

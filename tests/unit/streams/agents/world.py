@@ -1,0 +1,257 @@
+"""An agent whose processor records what happens, with Faust's part played by a small fake."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+from faust.types import TP
+from prometheus_client import CollectorRegistry
+
+from configs.errors import TransientError
+from streams.agents.agent import AgentOptions, BatchAgent
+from streams.agents.assignment import Assignment
+from streams.agents.batching import FetchedRun
+from streams.agents.retrying import RetryPolicy
+from streams.metrics import BatchMetrics
+from streams.ports import Message
+
+TOPIC = "clicks"
+
+
+class FakeFaust:
+    """The part of a Faust app that an agent uses: it delivers events, moves partitions and records commits."""
+
+    def __init__(self) -> None:
+        self.consumer_generation_id = 1
+        self.commits: list[dict[int, int]] = []
+        self.refused: list[bool | Exception] = []  # results of the next commits, instead of success
+        self.consumer = SimpleNamespace(
+            _commit=self._commit, start_offset=self._start_offset, oldest_offset=self._oldest_offset
+        )
+        self.begins: dict[int, int] = {}  # partition → committed offset that reading began at
+        self.kept: dict[int, int | TransientError] = {}  # partition → oldest offset, if not that of the first run
+        self._positions: dict[int, int] = {}
+        self.on_partitions_revoked = SimpleNamespace(connect=self._on("revoked"))
+        self.on_partitions_assigned = SimpleNamespace(connect=self._on("assigned"))
+        self._callbacks: dict[str, Any] = {}
+        self._tasks: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        self._receive: Any = None
+        self.events: asyncio.Queue[Any] = asyncio.Queue()
+
+    def topic(self, name: str, **options: Any) -> str:
+        assert options["acks"] is False, "Faust must not commit by itself"
+        return name
+
+    def agent(self, channel: str, name: str) -> Callable[[Any], None]:
+        return lambda receive: setattr(self, "_receive", receive)
+
+    def task(self, task: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._tasks.append(task)
+
+    def _on(self, name: str) -> Callable[..., None]:
+        return lambda callback, weak: self._callbacks.__setitem__(name, callback)
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        if self.refused:
+            end = self.refused.pop(0)
+            if isinstance(end, Exception):
+                raise end
+            return end
+        self.commits.append({tp.partition: offset for tp, offset in offsets.items()})
+        return True
+
+    def _start_offset(self, tp: TP) -> int | None:
+        return self.begins.get(tp.partition)
+
+    async def _oldest_offset(self, tp: TP) -> int:
+        oldest = self.kept.get(tp.partition, 10**9)
+        if isinstance(oldest, TransientError):
+            del self.kept[tp.partition]
+            raise oldest
+        return oldest
+
+    def noack(self) -> FakeFaust:
+        return self
+
+    async def _stream(self) -> AsyncIterator[Any]:
+        while True:
+            yield await self.events.get()
+
+    def start(self) -> list[asyncio.Task[None]]:
+        stream = SimpleNamespace(noack=lambda: SimpleNamespace(events=self._stream))
+        coroutines = [self._receive(stream), *(task() for task in self._tasks)]
+        return [asyncio.get_running_loop().create_task(c) for c in coroutines]
+
+    def deliver(
+        self, *offsets: int, partition: int = 0, generation: int | None = None, begin: int | None = None
+    ) -> None:
+        """Deliver a run of messages; it begins where the last one ended, or is read again, unless `begin` is given."""
+        self.deliver_runs((partition, offsets), generation=generation, begin=begin)
+
+    def deliver_runs(
+        self, *runs: tuple[int, Sequence[int]], generation: int | None = None, begin: int | None = None
+    ) -> None:
+        """Deliver runs of several partitions as one event."""
+        value = []
+        for partition, offsets in runs:
+            records = [
+                SimpleNamespace(
+                    topic=TOPIC, partition=partition, offset=n, key=b"k", value=b"v", headers=(), timestamp=10**6
+                )
+                for n in offsets
+            ]
+            position = min(self._positions.get(partition, offsets[0]), offsets[0])
+            self._positions[partition] = offsets[-1] + 1
+            value.append(FetchedRun(position if begin is None else begin, offsets[-1] + 1, records))
+        generation = self.consumer_generation_id if generation is None else generation
+        message = SimpleNamespace(value=value, generation_id=generation)
+        self.events.put_nowait(SimpleNamespace(message=message))
+
+    async def assign(self, *partitions: int) -> None:
+        await self._callbacks["assigned"](self, {TP(TOPIC, p) for p in partitions})
+
+    async def revoke(self) -> None:
+        await self._callbacks["revoked"](self, set())
+
+
+@dataclass(eq=False)
+class Started:
+    """A batch that the recorder has started."""
+
+    recorder: Recorder
+    messages: Sequence[Message]
+
+    def wait(self) -> None:
+        self.recorder.log.append(f"wait {len(self.messages)}")
+        self.recorder.waiting.set()
+        assert self.recorder.answered.wait(10)
+
+
+class Recorder:
+    """A processor that records its calls, fails as told, and can be held in `wait` and in `finish`."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.batches: list[list[int]] = []  # offsets of the finished ones
+        self.faults: list[Exception] = []  # raised by the next calls of `finish`
+        self.answered, self.gate = threading.Event(), threading.Event()
+        self.waiting, self.entered = threading.Event(), threading.Event()
+        self.answered.set()
+        self.gate.set()
+
+    def start(self, messages: Sequence[Message], after: Started | None) -> Started:
+        self.log.append(f"start {len(messages)}" + ("" if after is None else f" after {len(after.messages)}"))
+        return Started(self, messages)
+
+    def finish(self, pending: Started) -> None:
+        self.log.append(f"finish {len(pending.messages)}")
+        self.entered.set()
+        assert self.gate.wait(10)
+        if self.faults:
+            raise self.faults.pop(0)
+        self.batches.append([m.offset for m in pending.messages])
+
+    @property
+    def offsets(self) -> list[int]:
+        return [offset for batch in self.batches for offset in batch]
+
+
+class Hooks:
+    """Partition hooks that call what they are given, and raise a defect once, on release, if there is one."""
+
+    def __init__(
+        self,
+        acquire: Callable[[Collection[int]], object],
+        maintain: Callable[[Collection[int]], object],
+        release: Callable[[], object],
+    ) -> None:
+        self._acquire, self._maintain, self._release = acquire, maintain, release
+        self.defect: Exception | None = None
+
+    def acquire(self, partitions: Collection[int]) -> None:
+        self._acquire(partitions)
+
+    def maintain(self, partitions: Collection[int]) -> None:
+        self._maintain(partitions)
+
+    def release(self) -> None:
+        self._release()
+        if self.defect is not None:
+            defect, self.defect = self.defect, None
+            raise defect
+
+
+class World:
+    """An agent with short waits; its options and the calls of its hooks can be given."""
+
+    def __init__(
+        self,
+        processor: Recorder | None = None,
+        *,
+        acquire: Callable[[Collection[int]], object] = lambda _: None,
+        maintain: Callable[[Collection[int]], object] = lambda _: None,
+        release: Callable[[], object] = lambda: None,
+        lease_s: float | None = None,
+        **options: Any,
+    ) -> None:
+        self.faust = FakeFaust()
+        self.work = processor or Recorder()
+        self.hooks = Hooks(acquire, maintain, release)
+        self.assignment = Assignment(lease_s)
+        self.exits: list[int] = []
+        defaults: dict[str, Any] = {
+            "batch_size": 4,
+            "batch_wait_s": 0.0,
+            "look_ahead": True,
+            "retry": RetryPolicy(first=0.001, longest=0.01, budget=60.0),
+            "commit_interval_s": 0.01,
+            "revoke_patience_s": 0.2,
+        }
+        app: Any = self.faust
+        self.agent = BatchAgent(
+            app,
+            TOPIC,
+            self.work,
+            hooks=self.hooks,
+            assignment=self.assignment,
+            options=AgentOptions(**defaults | options),
+            metrics=BatchMetrics(CollectorRegistry(), "clicks"),
+            exit_process=self.exits.append,
+        )
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> World:
+        self.tasks = self.faust.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.work.gate.set()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.agent.stop()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not hold within 10 s"
+        await asyncio.sleep(0.002)
+
+
+def run(scenario: Callable[[World], Coroutine[Any, Any, None]], **options: Any) -> World:
+    """Run a scenario in a world of its own."""
+
+    async def main() -> World:
+        async with World(**options) as world:
+            await scenario(world)
+            return world
+
+    return asyncio.run(main())

@@ -1,0 +1,24 @@
+"""Hypothesis strategies and the JSON Schemas, shared by the tests of messages."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+SCHEMAS = Path(__file__).parents[4] / "streams" / "messages" / "schemas"
+
+int64 = st.integers(-(2**63), 2**63 - 1)
+item_ids = int64.filter(bool)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+names = texts.filter(bool)
+user_ids = st.one_of(int64, names)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@cache
+def validator(name: str) -> Draft202012Validator:
+    return Draft202012Validator(json.loads((SCHEMAS / f"{name}.json").read_text()))

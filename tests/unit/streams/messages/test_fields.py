@@ -1,0 +1,137 @@
+"""The rules for single fields, and what error texts show of a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+import pytest
+
+from streams.errors import BadMessage
+from streams.messages.clicks import decode_click
+from streams.messages.fields import (
+    INT64_MAX,
+    MAX_USER_ID_BYTES,
+    Fields,
+    decode_fields,
+    optional_text,
+    preview,
+    required,
+    required_int64,
+    required_item_id,
+    required_numbers,
+    required_seconds,
+    required_text,
+    required_user_id,
+)
+from streams.messages.items import decode_item
+
+
+def _reason(read: Callable[..., Any], *arguments: Any) -> str:
+    with pytest.raises(BadMessage) as caught:
+        read(*arguments)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize(
+    "value", [b"", b"{", b"[1]", b"7", b"null", b"\xff\xfe", b'{"a":NaN}', b'{"a":"\xed\xa0\x80"}']
+)
+def test_only_json_objects_in_utf8_have_fields(value: bytes) -> None:
+    assert _reason(decode_fields, value) == "not_json"
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        required,
+        required_int64,
+        required_seconds,
+        required_text,
+        lambda fields, name: required_numbers(fields, name, {int}),
+    ],
+)
+@pytest.mark.parametrize("fields", [{}, {"a": None}])
+def test_a_required_field_must_be_there_and_not_null(read: Callable[[Fields, str], object], fields: Fields) -> None:
+    with pytest.raises(BadMessage, match="a is missing or null") as caught:
+        read(fields, "a")
+    assert caught.value.reason == "missing_field"
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("7", "wrong_type"),
+        (7.0, "wrong_type"),
+        (True, "wrong_type"),
+        (INT64_MAX + 1, "out_of_range"),
+        (-INT64_MAX - 2, "out_of_range"),
+        (1e19, "out_of_range"),  # orjson's reading of an integer beyond 64 bits
+    ],
+)
+def test_integers_have_64_bits(value: object, reason: str) -> None:
+    assert _reason(required_int64, {"a": value}, "a") == reason
+    for limit in (INT64_MAX, -INT64_MAX - 1):
+        assert required_int64({"a": limit}, "a") == limit
+
+
+def test_item_id_0_is_reserved() -> None:
+    assert required_item_id({"item_id": -1}) == -1
+    assert _reason(required_item_id, {"item_id": 0}) == "out_of_range"
+
+
+def test_a_user_id_is_an_integer_or_a_string_of_limited_size() -> None:
+    for user_id in (0, -1, "0", "x" * MAX_USER_ID_BYTES):
+        assert required_user_id({"user_id": user_id}) == user_id
+    assert _reason(required_user_id, {"user_id": ""}) == "out_of_range"
+    assert _reason(required_user_id, {"user_id": "é" * (MAX_USER_ID_BYTES // 2 + 1)}) == "out_of_range"
+    assert _reason(required_user_id, {"user_id": 1.5}) == "wrong_type"
+
+
+def test_seconds_are_a_finite_number() -> None:
+    seconds = required_seconds({"ts": 7}, "ts")
+    assert (seconds, type(seconds)) == (7.0, float)
+    assert _reason(required_seconds, {"ts": True}, "ts") == "wrong_type"
+    assert _reason(required_seconds, {"ts": "7"}, "ts") == "wrong_type"
+    assert _reason(required_seconds, {"ts": float("inf")}, "ts") == "out_of_range"
+
+
+def test_texts() -> None:
+    assert required_text({"a": "x"}, "a") == optional_text({"a": "x"}, "a") == "x"
+    assert _reason(required_text, {"a": ""}, "a") == "wrong_type"
+    assert optional_text({"a": ""}, "a") == ""
+    assert optional_text({}, "a") is optional_text({"a": None}, "a") is None
+    assert _reason(optional_text, {"a": 5}, "a") == "wrong_type"
+
+
+def test_lists_hold_exactly_the_types_asked_for() -> None:
+    assert required_numbers({"a": [1, 0.5]}, "a", {int, float}) == [1, 0.5]
+    for value in ([True], [1, 0.5], ["1"], [None], 1, "1"):
+        assert _reason(required_numbers, {"a": value}, "a", {int}) == "wrong_type"
+
+
+@pytest.mark.parametrize("field", ["user_id", "item_id", "ts", "event_id"])
+def test_deep_nesting_is_a_fault_of_the_message_not_of_the_decoder(field: str) -> None:
+    """The parser accepts 1024 levels, which are too many for Python's `repr`."""
+    deep = b"[" * 1000 + b"]" * 1000
+    click = {"user_id": 42, "item_id": 7, "ts": 1.5, "event_id": "e", field: "here"}
+    with pytest.raises(BadMessage) as caught:
+        decode_click(b"42", orjson.dumps(click).replace(b'"here"', deep))
+    assert caught.value.reason == "wrong_type"
+    assert len(caught.value.detail) < 200
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"x" * 2**20,
+        orjson.dumps(["x" * 2**20]),
+        orjson.dumps({"item_id": {str(i): i for i in range(10**5)}}),
+    ],
+    ids=["bytes", "string", "object"],
+)
+def test_error_texts_show_only_the_beginning_of_a_large_value(value: bytes) -> None:
+    with pytest.raises(BadMessage) as caught:
+        decode_item(b"7", value)
+    assert len(caught.value.detail) < 300
+    assert len(preview(value)) <= 80

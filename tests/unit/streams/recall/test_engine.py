@@ -1,0 +1,90 @@
+"""The recall engine over a memory index."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from configs.errors import TransientError
+from streams.recall.embeddings import HistoryEmbeddings
+from streams.recall.engine import RecallEngine
+from streams.recall.memory import MemoryIndex
+from streams.recall.ports import FloatArray, IdArray
+from tests.unit.fakes import VERSION, FailingIndex, FewItems, MeanEncoder
+
+ITEMS = 6
+
+
+class HeldIndex(FailingIndex):
+    """Answers searches when it is released, and keeps their sizes."""
+
+    def __init__(self) -> None:
+        inner = MemoryIndex(VERSION, ITEMS)
+        inner.upsert(np.arange(1, ITEMS + 1), FewItems(ITEMS).item_vectors)
+        super().__init__(inner, failures=0)
+        self.released = threading.Event()
+        self.released.set()
+        self.searches: list[tuple[int, int]] = []
+
+    def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
+        self.searches.append((len(queries), limit))
+        assert self.released.wait(10)
+        return super().search(queries, limit)
+
+
+def _engine(index: HeldIndex, *, filter_seen: bool = True) -> RecallEngine:
+    embeddings = HistoryEmbeddings(FewItems(ITEMS), index, capacity=10, refresh=60.0, unknown_ttl=1.0)
+    return RecallEngine(MeanEncoder(ITEMS), embeddings, index, top_k=2, filter_seen=filter_seen)
+
+
+def _ids(*items: int) -> IdArray:
+    return np.array(items, dtype=np.int64)
+
+
+def test_all_users_share_one_search_and_keep_their_rows() -> None:
+    index = HeldIndex()
+    found = _engine(index).recall([_ids(1), _ids(99), _ids(2, 3)])
+    assert index.searches == [(2, 2 + 2)], "two users with a known item, as many more as the longest history has seen"
+    assert found[1] is None
+    assert found[0] is not None and found[2] is not None
+    assert 1 not in found[0].item_ids
+    assert not {2, 3} & set(found[2].item_ids)
+
+
+def test_seen_items_are_returned_if_they_are_not_filtered() -> None:
+    index = HeldIndex()
+    (found,) = _engine(index, filter_seen=False).recall([_ids(4)])
+    assert found is not None
+    assert found.item_ids[0] == 4
+    assert index.searches == [(1, 2)]
+
+
+def test_starting_does_not_wait_for_the_index() -> None:
+    index = HeldIndex()
+    index.released.clear()
+    pending = _engine(index).start([_ids(1)])
+    index.released.set()
+    stages: list[str] = []
+    pending.wait(stages.append)
+    assert pending.finish(stages.append)[0] is not None
+    assert stages == ["search", "merge"], "the search is timed once"
+
+
+@pytest.mark.parametrize("histories", [[], [_ids(99)], [_ids(99), _ids(98)]])
+def test_nothing_is_searched_for_without_a_known_item(histories: list[IdArray]) -> None:
+    index = HeldIndex()
+    pending = _engine(index).start(histories)
+    pending.wait()
+    assert pending.finish() == [None] * len(histories)
+    assert index.searches == []
+
+
+def test_a_failed_search_raises_wherever_it_is_waited_for() -> None:
+    index = HeldIndex()
+    index.failures = 1
+    pending = _engine(index).start([_ids(1)])
+    for call in (pending.wait, pending.finish):
+        with pytest.raises(TransientError):
+            call()
