@@ -68,7 +68,9 @@ class Deployment:
     ) -> None:
         self.folder = folder.resolve()
         self.name = name
-        self.settings = [f"{key}={value}" for key, value in (_names(name) | dict(settings)).items()]
+        # For programs that `start_worker` does not start: data here, and no port, which another worker may have.
+        own = {"worker.data_dir": self.data_dir("worker"), "worker.metrics_port": 0}
+        self.settings = [f"{key}={value}" for key, value in (own | _names(name) | dict(settings)).items()]
         self.config: WorkerConfig = load_worker(overrides=self.settings, environ=environ)
         self._programs: list[Program] = []
 

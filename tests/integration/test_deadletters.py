@@ -1,4 +1,4 @@
-"""Dead letters on a real Kafka: listed, shown, sent back, once each."""
+"""Dead letters on a real Kafka: listed, shown, and sent back once each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TRACE = [("traceparent", b"00-ab-01"), ("twice", b"1"), ("twice", b"\xff"), ("to
 
 @pytest.fixture
 def site(tmp_path: Path, kafka: str) -> Site:
-    """Topics alone; whoever needs no worker needs no Milvus."""
+    """A site with topics only: without a worker, no Milvus is needed."""
     made = Site(tmp_path, kafka, "http://127.0.0.1:9", items=20)
     made.create_topics()
     return made

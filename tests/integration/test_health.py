@@ -1,4 +1,4 @@
-"""A worker that hangs, one that has to leave while servers are away, and what it says over HTTP meanwhile."""
+"""Workers that stall, that must exit while servers are unavailable, and their answers over HTTP."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def site(tmp_path: Path, kafka: str, milvus_lite: str) -> Site:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Servers of this module's own, because it kills them."""
+    """Servers of this module only, because its tests kill them."""
     made = Stack(tmp_path_factory.mktemp("outages"), milvus="lite", environ={})
     made.up()
     yield made
@@ -59,7 +59,7 @@ def _filled(folder: Path, kafka: str, milvus: str) -> Site:
 def _fill(site: Site) -> bool:
     try:
         site.fill_index()
-    except TransientError:  # its connections may still be those from before the last test's outage
+    except TransientError:  # its connections may be from before the outage of the last test
         return False
     return True
 
@@ -75,26 +75,26 @@ def _send(site: Site, clicks: int) -> None:
 
 @dataclass(frozen=True)
 class Stuck:
-    """A worker that stood still, at its end."""
+    """A worker that stalled, after its end."""
 
     site: Site
     status: int | None
-    said: str
+    log: str
 
 
-#: What stands still → what the worker says of it.
+#: Part that hangs → text in the worker's log.
 CAUSES = {"batch": "a batch of", "loop": "the event loop has not run for", "partition": "on partitions [0]"}
 
 
 @pytest.fixture(scope="module")
 def stuck(tmp_path_factory: pytest.TempPathFactory, kafka: str, milvus_lite: str) -> dict[str, Stuck]:
-    """One for each cause; they wait at the same time."""
+    """One stalled worker for each cause, all run at the same time."""
     sites = {part: _filled(tmp_path_factory.mktemp(part), kafka, milvus_lite) for part in CAUSES}
     with ThreadPoolExecutor(len(sites)) as pool:
-        return dict(zip(sites, pool.map(_stand_still, sites.values(), sites), strict=True))
+        return dict(zip(sites, pool.map(_run_until_stalled, sites.values(), sites), strict=True))
 
 
-def _stand_still(site: Site, part: str) -> Stuck:
+def _run_until_stalled(site: Site, part: str) -> Stuck:
     worker = site.start_worker(
         "--set",
         "worker.stall_timeout=6",
@@ -102,14 +102,16 @@ def _stand_still(site: Site, part: str) -> Stuck:
         program=["tests.integration.stuck_worker"],
         environ=os.environ | {"MINDSTREAM_HANGS": part},
     )
+    log = site.log("stuck")
     try:
-        worker.await_ready()
+        # Not /readyz: a worker whose event loop hangs restores nothing.
+        wait_for(lambda: log.read_text().count("partitions [") >= 2, "the assignment of partitions")
         started = time.monotonic()
         while worker.poll() is None and time.monotonic() < started + 90:
-            _send(site, 8)  # with work going on elsewhere
+            _send(site, 8)  # other partitions make progress
             with suppress(subprocess.TimeoutExpired):
                 worker.wait(timeout=1)
-        return Stuck(site, worker.poll(), site.log("stuck").read_text())
+        return Stuck(site, worker.poll(), log.read_text())
     finally:
         if worker.poll() is None:
             worker.kill()
@@ -117,25 +119,25 @@ def _stand_still(site: Site, part: str) -> Stuck:
 
 
 @pytest.mark.parametrize("part", CAUSES)
-def test_a_worker_that_stands_still_leaves_and_the_next_one_goes_on(stuck: dict[str, Stuck], part: str) -> None:
+def test_a_stalled_worker_exits_and_the_next_one_continues(stuck: dict[str, Stuck], part: str) -> None:
     worker = stuck[part]
-    assert worker.status == EXIT_STALLED, worker.said
-    assert CAUSES[part] in worker.said
-    assert "Thread 0x" in worker.said, "the stacks of all threads"
+    assert worker.status == EXIT_STALLED, worker.log
+    assert CAUSES[part] in worker.log
+    assert "Thread 0x" in worker.log, "the stacks of all threads"
     with worker.site.worker(name="next"):
         wait_for(lambda: audit_kafka(worker.site.config).ok, "the next worker to catch up")
 
 
-def test_readiness_follows_milvus_and_the_process_lives_on(shaky: Site, stack: Stack) -> None:
+def test_readiness_follows_milvus_and_the_process_stays_alive(shaky: Site, stack: Stack) -> None:
     with shaky.worker("--set", "milvus.timeout=2") as worker:
         body = _ask(worker, "/readyz")[1]
         assert body["agents"]["clicks"] == {"partitions": [0, 1, 2, 3], "restored": True}
         assert body["model_version"] == shaky.artifact.model_version
         stack.milvus.kill()
-        wait_for(lambda: _ask(worker, "/readyz")[0] == 503, "Milvus to be missed, without traffic")
+        wait_for(lambda: _ask(worker, "/readyz")[0] == 503, "the outage of Milvus to show, without traffic")
         assert any(part.startswith("milvus: ") for part in _ask(worker, "/readyz")[1]["missing"])
         _send(shaky, 10)
-        wait_for(lambda: "tried again" in str(_ask(worker, "/readyz")[1]["missing"]), "a batch that waits")
+        wait_for(lambda: "tried again" in str(_ask(worker, "/readyz")[1]["missing"]), "a batch that is retried")
         assert _ask(worker, "/healthz") == (200, {"live": True, "reasons": []})
         stack.up()
         wait_for(lambda: _ask(worker, "/readyz")[0] == 200, "readiness after the outage")
@@ -148,7 +150,7 @@ def test_a_second_worker_on_the_same_port_is_refused(site: Site) -> None:
     assert "worker.metrics_port" in refused.stderr
 
 
-@pytest.mark.parametrize("state", ["idle", "milvus away", "kafka away"])
+@pytest.mark.parametrize("state", ["idle", "milvus unavailable", "kafka unavailable"])
 def test_sigterm_ends_the_worker_within_5_seconds(shaky: Site, stack: Stack, state: str) -> None:
     if state != "idle":
         _send(shaky, 600)
@@ -156,11 +158,11 @@ def test_sigterm_ends_the_worker_within_5_seconds(shaky: Site, stack: Stack, sta
         log = shaky.log("worker")
         if state != "idle":
             answered = shaky.config.topics.recommendations
-            wait_for(lambda: shaky.messages(answered), "work in hand")
-        if state == "milvus away":
+            wait_for(lambda: shaky.messages(answered), "some recommendations")
+        if state == "milvus unavailable":
             stack.milvus.kill()
-            wait_for(lambda: "is retried" in log.read_text(), "a batch that waits")
-        elif state == "kafka away":
+            wait_for(lambda: "is retried" in log.read_text(), "a batch that is retried")
+        elif state == "kafka unavailable":
             stack.kafka.kill()
         started = time.monotonic()
         worker.send_signal(signal.SIGTERM)

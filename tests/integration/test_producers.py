@@ -1,4 +1,4 @@
-"""The producers against a real broker: what is in the topic afterwards, and where."""
+"""The producers on a real broker: the messages on the topic afterwards, and their partitions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def topic(kafka: str) -> Iterator[str]:
 
 
 def read_all(kafka: str, topic: str) -> Messages:
-    """(partition, key, value) of all messages; each partition in its order."""
+    """Return (partition, key, value) of all messages, each partition in its order."""
     consumer = ck.Consumer({"bootstrap.servers": kafka, "group.id": topic, "enable.partition.eof": True})
     consumer.assign([ck.TopicPartition(topic, partition, ck.OFFSET_BEGINNING) for partition in range(PARTITIONS)])
     found: Messages = []

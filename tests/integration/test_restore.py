@@ -54,7 +54,7 @@ class Owner:
     def zombie_writes(self, user: bytes, fence: int) -> None:
         self._zombie.send([Output(self.topic, user, record(fence, 1), 1)])
 
-    def tend(self) -> int:
+    def repair(self) -> int:
         return self.restorer.tend([1])
 
     def log(self) -> list[tuple[bytes | None, bytes | None]]:
@@ -69,19 +69,19 @@ def owner(tmp_path: Path, kafka: str) -> Iterator[Owner]:
 
 
 def test_the_end_is_one_behind_the_last_own_record(owner: Owner) -> None:
-    """So one request tells that nobody else has written."""
+    """One request then shows that no other worker has written."""
     for fence in range(3):
         owner.write(b"a", fence)
         assert owner.changelog.ends([0, 1]) == {0: 0, 1: fence + 1}
         assert owner.stores.offset(1) == fence
-        assert owner.tend() == 0
+        assert owner.repair() == 0
 
 
 def test_an_open_transaction_hides_no_end(owner: Owner) -> None:
     producer = Producer(owner.kafka.client(**{"transactional.id": owner.topic}))
     producer.init_transactions()
     producer.begin_transaction()
-    producer.produce(owner.topic, b"someone else's", key=b"ada", partition=1)
+    producer.produce(owner.topic, b"of another producer", key=b"ada", partition=1)
     producer.flush()
     assert owner.changelog.ends([0, 1]) == {0: 0, 1: 1}
     producer.abort_transaction()
@@ -93,18 +93,18 @@ def test_the_owner_repairs_what_a_zombie_overwrites(owner: Owner, tmp_path: Path
     owner.zombie_writes(b"a", 5)
     owner.zombie_writes(b"b", 12)
     owner.write(b"c", 9)
-    assert owner.tend() == 3
+    assert owner.repair() == 3
     assert owner.log()[-1] == (b"a", record(9, 1))
-    assert owner.stores.read(1, [b"a", b"b"]) == [record(9, 1), record(12, 1)], "what is ahead is adopted"
-    assert owner.tend() == 0
-    assert len(owner.log()) == 6, "the second look writes nothing"
+    assert owner.stores.read(1, [b"a", b"b"]) == [record(9, 1), record(12, 1)], "newer records are adopted"
+    assert owner.repair() == 0
+    assert len(owner.log()) == 6, "the second repair writes nothing"
 
-    other = PartitionStores(tmp_path / "other")  # has lost its disk
+    other = PartitionStores(tmp_path / "other")  # of a worker that lost its disk
     restorer = Restorer(owner.changelog, other, owner.producer)
     assert restorer.take_over([0, 1]) == 6
     assert other.read(1, [b"a", b"b", b"c"]) == owner.stores.read(1, [b"a", b"b", b"c"])
     assert (other.offset(0), other.offset(1)) == (-1, 5)
-    assert len(owner.log()) == 6, "it finds the repair, and repairs nothing"
+    assert len(owner.log()) == 6, "it reads the repaired record, and repairs nothing"
     other.close()
 
 
@@ -112,17 +112,17 @@ def test_compaction_keeps_the_newer_record(tmp_path: Path, kafka: str) -> None:
     owner = Owner(tmp_path, kafka, AT_ONCE)
     owner.write(b"a", 9)
     owner.zombie_writes(b"a", 5)
-    owner.tend()
+    owner.repair()
 
     def compacted() -> bool:
-        owner.write(b"filler", owner.stores.offset(1))  # a segment ends when something is written behind it
+        owner.write(b"filler", owner.stores.offset(1))  # a segment is closed when the next message is written
         return sum(key == b"a" for key, _ in owner.log()) == 1
 
     wait_for(compacted, "compaction")
     assert (b"a", record(9, 1)) in owner.log()
     other = PartitionStores(tmp_path / "other")
     restored = Restorer(owner.changelog, other, owner.producer).take_over([1])
-    assert 2 <= restored <= owner.stores.offset(1), "offsets are missing, and the end is found nevertheless"
+    assert 2 <= restored <= owner.stores.offset(1), "offsets are missing, but the end is found"
     assert other.read(1, [b"a"]) == [record(9, 1)]
     assert other.offset(1) == owner.stores.offset(1)
     other.close()
@@ -130,7 +130,7 @@ def test_compaction_keeps_the_newer_record(tmp_path: Path, kafka: str) -> None:
 
 
 def _caught_up(log: str, partitions: int) -> bool:
-    """Whether a standby has caught up with what it follows at last, which is that many partitions."""
+    """Return whether a standby has caught up with the partitions that it follows now, `partitions` of them."""
     _, _, last = log.rpartition("standby for partitions ")
     found = re.match(r"([\d, ]+); (\d+) of them", last)
     return found is not None and len(found[1].split(",")) == partitions and last.count("caught up") == int(found[2])
@@ -147,7 +147,7 @@ def test_a_standby_takes_over_without_restoring_everything(tmp_path: Path, kafka
         return site.log(name).read_text()
 
     with site.worker(*clicks, *timeout, name="a") as first:
-        # Two partitions stay here when another worker comes.
+        # Two partitions stay here when another worker joins.
         site.producer.send([site.click(u, 1 + u % 300) for u in range(100)])
         wait_for(lambda: audit_kafka(site.config).ok, "the histories")
         with site.worker(*clicks, *timeout, "--set", "worker.standby=true", name="b"):

@@ -15,21 +15,21 @@ from tests.site import Site, wait_for
 pytestmark = pytest.mark.integration
 
 
-def test_sigterm_finishes_the_batch_and_leaves_within_5_seconds(site: Site) -> None:
+def test_sigterm_finishes_the_batch_and_exits_within_5_seconds(site: Site) -> None:
     site.fill_index()
-    with site.worker() as process:
+    with site.worker() as worker:
         site.producer.send([site.click(u, 1 + u % 300) for u in range(400)])
-        wait_for(lambda: len(site.recommendations()) > 20, "work in hand")
+        wait_for(lambda: len(site.recommendations()) > 20, "some recommendations")
         started = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=30) == 0
         assert time.monotonic() - started < 5
     with site.worker(name="next"):
         wait_for(lambda: audit_kafka(site.config).ok, "the next worker to finish")
     assert audit_kafka(site.config).users == 400
 
 
-def test_agents_run_apart(site: Site) -> None:
+def test_agents_run_in_separate_processes(site: Site) -> None:
     with site.worker("--agents", "items", name="items"), site.worker("--agents", "clicks", name="clicks"):
         vectors = np.asarray(site.artifact.item_vectors)
         site.producer.send([site.item(i + 1, vectors[i]) for i in range(len(vectors))])

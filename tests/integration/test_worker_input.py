@@ -59,7 +59,7 @@ def test_bad_input_becomes_dead_letters_and_the_stream_goes_on(site: Site) -> No
     assert audit_kafka(site.config).ok
 
 
-def test_unknown_items_are_counted_not_dead_lettered(site: Site) -> None:
+def test_unknown_items_are_counted_and_are_no_dead_letters(site: Site) -> None:
     site.fill_index()
     with site.worker():
         site.producer.send([site.click(1, 9_999), site.click(2, 5)])
@@ -72,7 +72,7 @@ def test_unknown_items_are_counted_not_dead_lettered(site: Site) -> None:
 
 
 def test_transactions_hide_nothing_from_the_worker_or_the_audit(site: Site) -> None:
-    """An aborted click counts, and an open transaction holds nothing up: all read alike, as the audit shows."""
+    """Aborted clicks count and an open transaction blocks nothing: worker and audit read uncommitted messages."""
     site.fill_index()
     producer = Producer(site.config.kafka.client(**{"transactional.id": site.config.worker.group}))
     producer.init_transactions()
@@ -92,31 +92,31 @@ def test_transactions_hide_nothing_from_the_worker_or_the_audit(site: Site) -> N
 
 
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
-def test_clicks_are_read_whatever_packed_them(site: Site, codec: str) -> None:
+def test_compressed_clicks_are_read(site: Site, codec: str) -> None:
     site.fill_index()
     producer = Producer(site.config.kafka.client(**{"compression.type": codec}))
     with site.worker():
         click = site.click(1, 5)
-        producer.produce(click.topic, click.value, click.key, headers={"padding": b"x" * 1000})  # worth packing
+        producer.produce(click.topic, click.value, click.key, headers={"padding": b"x" * 1000})  # worth compressing
         producer.flush()
         wait_for(lambda: len(site.recommendations()) == 1, "a recommendation")
 
 
-class _NoText(str):
-    """A header's name; it is sent as bytes that are no UTF-8."""
+class _InvalidUtf8(str):
+    """A name of a header that is sent as invalid UTF-8."""
 
     def encode(self, *_: object) -> bytes:
         return b"n\xff"
 
 
-def test_a_header_whose_name_is_no_text_stops_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (message_accumulator, producer):  # the one in C takes plain text alone
+def test_a_header_with_an_invalid_name_stops_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (message_accumulator, producer):  # the implementation in C accepts valid text only
         monkeypatch.setattr(module, "DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
     site.fill_index()
 
     async def send(click: Output, value: bytes | None) -> None:
         async with AIOKafkaProducer(bootstrap_servers=site.config.kafka.bootstrap_servers) as client:
-            await client.send_and_wait(click.topic, value, click.key, headers=[(_NoText("n"), b"1")])
+            await client.send_and_wait(click.topic, value, click.key, headers=[(_InvalidUtf8("n"), b"1")])
 
     with site.worker():
         click = site.click(1, 5)

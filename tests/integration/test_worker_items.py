@@ -14,7 +14,7 @@ pytestmark = pytest.mark.integration
 
 
 def test_a_new_item_is_recommended_and_counts_in_histories(site: Site) -> None:
-    """Published while the worker runs: found by searches, and its clicks are encoded with its published vector."""
+    """An item published while the worker runs is found, and clicks on it are encoded with its published vector."""
     site.fill_index()
     vector = np.asarray(site.artifact.item_vectors[10]).copy()
     with site.worker():
@@ -25,14 +25,14 @@ def test_a_new_item_is_recommended_and_counts_in_histories(site: Site) -> None:
         wait_for(lambda: len(site.recommendations()) == 1, "a recommendation")
         assert 5_000 in site.recommendations()[0].item_ids, "item 11 has the same vector"
         site.producer.send([site.click("b", 5_000)])
-        wait_for(lambda: len(site.recommendations()) == 2, "a recommendation from a new item alone")
+        wait_for(lambda: len(site.recommendations()) == 2, "a recommendation from the new item only")
         assert site.recommendations()[1].item_ids[0] == 11
         site.producer.send([site.item(5_000, None)])
         wait_for(lambda: 5_000 not in index.search(vector[None], 5)[0], "the removal")
 
 
 def test_a_zombie_overwrites_no_newer_vector(site: Site) -> None:
-    """A worker is paused until its partitions belong to another. What it was sent before it slept is old by then."""
+    """A worker is paused until another one owns its partitions; the messages that it has read are outdated by then."""
     settings = ["--agents", "items", "--set", "worker.session_timeout=6"]
     index = site.index(create=True)
     versions = np.eye(3, site.artifact.dim, dtype=np.float32)
@@ -54,14 +54,14 @@ def test_a_zombie_overwrites_no_newer_vector(site: Site) -> None:
         zombie.send_signal(signal.SIGSTOP)
         try:
             publish(1)
-            wait_for(lambda: holds(1), "the other one to own all partitions")
+            wait_for(lambda: holds(1), "the other worker to own all partitions")
             publish(2)
             wait_for(lambda: holds(2), "the newest vectors")
             before = assignments("zombie")
         finally:
             zombie.send_signal(signal.SIGCONT)
-        wait_for(lambda: assignments("zombie") > before, "the zombie to come back")
-        time.sleep(1.0)  # for what it has in hand
+        wait_for(lambda: assignments("zombie") > before, "the zombie to get partitions again")
+        time.sleep(1.0)  # for the messages that it has read
         assert holds(2)
     index.close()
 

@@ -1,4 +1,4 @@
-"""Starts that are refused with a remedy, and the topics that a start needs."""
+"""Starts that are refused with a remedy, and the creation of topics."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_topics_are_created_as_configured_and_only_once(tmp_path: Path, kafka: s
     assert site.run("streams", "topics", "check").returncode == 0
 
 
-def test_clicks_of_a_topic_that_was_made_anew_are_not_taken_for_repeats(site: Site) -> None:
+def test_clicks_of_a_recreated_topic_are_not_taken_for_repeats(site: Site) -> None:
     site.fill_index()
     with site.worker(name="first"):
         site.producer.send([site.click(1, item) for item in (5, 6, 7)])
@@ -66,7 +66,7 @@ def test_clicks_of_a_topic_that_was_made_anew_are_not_taken_for_repeats(site: Si
     clicks = site.config.topics.clicks
     admin = AdminClient(site.config.kafka.client())
     admin.delete_topics([clicks])[clicks].result()
-    wait_for(lambda: clicks not in admin.list_topics(timeout=10).topics, "the end of the topic")
+    wait_for(lambda: clicks not in admin.list_topics(timeout=10).topics, "the deletion of the topic")
     site.create_topics()
     site.producer.send([site.click(1, 8)])
     assert "another worker.group" in _refused(site, "--set", f"worker.data_dir={site.folder / 'a lost disk'}")

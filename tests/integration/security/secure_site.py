@@ -31,7 +31,7 @@ USERS = {
 
 
 class SecureSite(Site):
-    """A site whose own hands are the super user's; its commands act as whoever `acting` names."""
+    """A site whose own clients are the super user's; its programs log in as the user that `acting` names."""
 
     def __init__(self, folder: Path, broker: SecureKafka, milvus: str) -> None:
         assert broker.address is not None
@@ -56,7 +56,7 @@ class SecureSite(Site):
 
 @contextmanager
 def acting(variables: Mapping[str, str]) -> Iterator[None]:
-    """Commands started here find these variables, and no others of ours."""
+    """Give programs that are started in a block these environment variables, and no others of ours."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("MINDSTREAM_")]:
             patch.delenv(name)

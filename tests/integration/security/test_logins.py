@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.mark.parametrize("way", ["SCRAM-SHA-256", "PLAIN", "certificate"])
 def test_other_ways_to_log_in(site: SecureSite, broker: SecureKafka, way: str) -> None:
-    """For both clients of the worker, librdkafka and aiokafka; it is the user `worker` in each case."""
+    """Both clients of the worker, librdkafka and aiokafka, log in, always as the user `worker`."""
     site.create_topics()
     site.fill_index()
     login, settings = broker.login("worker"), [f"kafka.sasl_mechanism={way}"]
@@ -47,9 +47,9 @@ def test_wrong_credentials_are_one_clear_error(
     clicks = tmp_path / "clicks.csv"
     clicks.write_text("1,2,0\n")
     login, options = broker.login("worker"), tuple[str, ...]()
-    says = {
+    expected = {
         "password": "password",
-        "user": "username (nobody)",
+        "user": "username (unknown)",
         "authority": "ca_file",
         "plaintext to TLS": "security_protocol",
         "TLS to plaintext": "security_protocol",
@@ -57,15 +57,15 @@ def test_wrong_credentials_are_one_clear_error(
     if wrong == "password":
         login["MINDSTREAM_KAFKA_PASSWORD"] = "secret-and-wrong"  # noqa: S105
     elif wrong == "user":
-        login["MINDSTREAM_KAFKA_USERNAME"] = "nobody"
+        login["MINDSTREAM_KAFKA_USERNAME"] = "unknown"
     elif wrong == "authority":
-        login["MINDSTREAM_KAFKA_CA_FILE"] = str(Authority(tmp_path / "stranger").file)
+        login["MINDSTREAM_KAFKA_CA_FILE"] = str(Authority(tmp_path / "another").file)
     elif wrong == "plaintext to TLS":
         login = {}
     else:
         options = ("--set", f"kafka.bootstrap_servers={kafka}")
     commands: list[tuple[str, ...]] = [("streams", "worker"), ("producers.replay", str(clicks))]
-    if wrong == "password":  # the tools ask as the worker does
+    if wrong == "password":  # the tools log in like the worker
         commands += [
             ("producers.items", "--artifact", str(site.artifact.path)),
             ("streams", "topics", "check"),
@@ -79,5 +79,5 @@ def test_wrong_credentials_are_one_clear_error(
             done = site.run(*command, *options, sections=("kafka", "topics") if producer else None)
             assert done.returncode == EXIT_CONFIG, done.stderr
             assert done.stderr.count("\n") == 1, done.stderr
-            assert says in done.stderr
+            assert expected in done.stderr
             assert "secret-and-wrong" not in done.stderr

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.mark.standalone
 def test_milvus_with_token_and_tls(tmp_path: Path, kafka: str, secure_milvus: SecureMilvus) -> None:
-    """One test: pymilvus keeps a connection for each address, so that a second login would not be tried."""
+    """All in one test: pymilvus caches a connection for each address, so that another test would not log in."""
     address = secure_milvus.address
     assert address is not None
     site = Site(
@@ -31,10 +31,10 @@ def test_milvus_with_token_and_tls(tmp_path: Path, kafka: str, secure_milvus: Se
     with acting({"MINDSTREAM_MILVUS_TOKEN": secure_milvus.token}), site.worker("--agents", "clicks"):
         site.producer.send([site.click(1, 5)])
         wait_for(lambda: [a.user_id for a in site.recommendations()] == [1], "the recommendation")
-    stranger = Authority(tmp_path / "stranger").file
+    other_authority = Authority(tmp_path / "another").file
     for token, override, says in (
         ("root:secret-and-wrong", "milvus.timeout=10", "milvus.token"),
-        (secure_milvus.token, f"milvus.ca_file={stranger}", "milvus.ca_file"),
+        (secure_milvus.token, f"milvus.ca_file={other_authority}", "milvus.ca_file"),
         (secure_milvus.token, f"milvus.uri={address.replace('https', 'http')}", "https:// in milvus.uri"),
         (secure_milvus.token, "milvus.ca_file=/nowhere/ca.pem", "milvus.ca_file"),
     ):

@@ -31,7 +31,7 @@ AGENTS = ("clicks", "items")
 
 
 def test_click_to_recommendation_with_the_least_rights(site: SecureSite, broker: SecureKafka) -> None:
-    """Each program as a user of its own, who has the rights of the table and no others."""
+    """Each program runs as a user of its own, with only the rights that the documentation lists."""
     clicks = site.folder / "clicks.csv"
     clicks.write_text("".join(f"{user},{user + 1},{rank}\n" for user in range(5) for rank in range(2)))
     kafka = ("kafka", "topics")
@@ -83,12 +83,12 @@ def test_every_missing_right_is_named(site: SecureSite, broker: SecureKafka) -> 
     broker.grant("worker", everything)
 
 
-def test_the_watchdog_sees_with_the_worker_s_rights_what_waits(site: SecureSite) -> None:
+def test_the_watchdog_sees_waiting_messages_with_the_worker_s_rights(site: SecureSite) -> None:
     site.create_topics()
     site.producer.send([site.click(user, 5) for user in range(20)])
     config = site.config_of("worker")
     group = f"{config.worker.group}-clicks"
-    lag = KafkaLag(config.kafka, group, config.topics.clicks, config.topics.partitions, "nobody")
+    lag = KafkaLag(config.kafka, group, config.topics.clicks, config.topics.partitions, "test")
     marks = lag.partition_lags()
     assert sum(mark.lag for mark in marks.values()) == 20
     for partition, mark in marks.items():
@@ -99,14 +99,14 @@ def test_the_watchdog_sees_with_the_worker_s_rights_what_waits(site: SecureSite)
 def test_dead_letters_with_the_least_rights(site: SecureSite, broker: SecureKafka) -> None:
     site.create_topics()
     message = Message(site.config.topics.clicks, 3, 991, b"7", b"{")
-    letter = DeadLetter(message, "not_json", "broken")
-    site.producer.send([dead_letter_output(site.config.topics.dead_letters, letter, time.time(), 10**6)])
-    place = f"{message.topic}/3/991"
+    dead_letter = DeadLetter(message, "not_json", "broken")
+    site.producer.send([dead_letter_output(site.config.topics.dead_letters, dead_letter, time.time(), 10**6)])
+    reference = f"{message.topic}/3/991"
     for user, arguments, says in (
         ("reader", ("list",), "1 dead letter: 1 not_json"),
-        ("reader", ("show", place), "broken"),
-        ("resender", ("replay", place), "1 dead letter would be sent back"),
-        ("resender", ("replay", place, "--yes"), "1 of 1 dead letter sent back"),
+        ("reader", ("show", reference), "broken"),
+        ("resender", ("replay", reference), "1 dead letter would be sent back"),
+        ("resender", ("replay", reference, "--yes"), "1 of 1 dead letter sent back"),
     ):
         with acting(broker.login(user)):
             done = site.run("streams", "deadletters", *arguments)
@@ -135,8 +135,8 @@ def test_a_changelog_that_loses_histories_is_refused(site: SecureSite, broker: S
         assert "--add-config cleanup.policy=compact\n" in done.stderr
 
 
-def test_tools_without_rights_say_so(site: SecureSite, broker: SecureKafka) -> None:
-    """A user with a password and no rights: topics are hidden, so all that can be said is that this may be why."""
+def test_missing_rights_are_the_error_of_tools(site: SecureSite, broker: SecureKafka) -> None:
+    """A user without rights sees no topics, so the error can only say that missing rights may be the cause."""
     site.create_topics()
     clicks = site.folder / "clicks.csv"
     clicks.write_text("1,2,0\n" * 3)
@@ -152,12 +152,12 @@ def test_tools_without_rights_say_so(site: SecureSite, broker: SecureKafka) -> N
             assert done.returncode == EXIT_CONFIG, done.stderr
             assert done.stderr.count("\n") == 1, done.stderr
             assert says in done.stderr
-    # Seeing the topic is not enough.
+    # The right to describe the topic is not enough.
     describe = [Right(AclOperation.DESCRIBE, "topic", name) for name in (topics.clicks, topics.recommendations)]
     wrong = [Right(AclOperation.WRITE, "topic", topics.items)]
     broker.grant("admin", describe)
     with acting(broker.login("admin")):
-        for anything_else in (False, True):  # a producer that may write no topic at all fails in another way
+        for anything_else in (False, True):  # a producer that may write to no topic fails differently
             if anything_else:
                 broker.grant("admin", wrong)
             done = site.run("producers.replay", str(clicks), sections=("kafka", "topics"))
@@ -172,7 +172,7 @@ def test_tools_without_rights_say_so(site: SecureSite, broker: SecureKafka) -> N
 
 
 @pytest.mark.parametrize("operation", ["write", "read"])
-def test_a_right_taken_away_stops_the_worker_and_loses_nothing(
+def test_a_revoked_right_stops_the_worker_and_loses_nothing(
     site: SecureSite, broker: SecureKafka, operation: str
 ) -> None:
     site.create_topics()
@@ -188,7 +188,7 @@ def test_a_right_taken_away_stops_the_worker_and_loses_nothing(
             wait_for(lambda: len(site.recommendations()) == 1, "a recommendation")
             broker.revoke("worker", [right])
             site.producer.send([site.click(user, 7) for user in range(20)])
-            wait_for(lambda: worker.poll() is not None, "the worker to leave")
+            wait_for(lambda: worker.poll() is not None, "the worker to exit")
             assert worker.poll() == EXIT_CONFIG
         log = site.log("worker").read_text()
         (line,) = [line for line in log.splitlines() if "CRITICAL" in line]

@@ -20,7 +20,7 @@ with socket.create_server(("127.0.0.1", int(sys.argv[1]))):
 
 
 class Toy(Server):
-    """A server that only listens; `program` may be replaced by one that misbehaves."""
+    """A server that only listens; a test may replace `program`."""
 
     name, flavour, title, stop_timeout_s = "kafka", "kafka", "Toy", 5.0
     program = LISTENS
@@ -46,7 +46,7 @@ class Toy(Server):
 
 
 class Failing(Toy):
-    """A server that dies while it starts."""
+    """A server that exits while it starts."""
 
     name, title = "milvus", "Failing"
     program = "import time; time.sleep(0.3); raise SystemExit('no disk')"
@@ -58,4 +58,4 @@ def wait_until(condition: Callable[[], object], timeout: float = 10.0) -> None:
         if condition():
             return
         event.wait(0.02)
-    raise AssertionError("the condition did not come true")
+    raise AssertionError("the condition did not become true")
