@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from configs.cli import Command
 from model.artifact import Artifact
 from model.data.users import read_users
-from model.evaluation.measure import evaluate
-from model.figures import panels, save
+from model.evaluation.measure import measure_encoder
+from model.figures import panels, save_figure
 from model.serving.encoder import Encoder, Routing
 
 #: With the last one, the interests are practically one vector: they differ by a hundredth.
@@ -45,7 +45,9 @@ def main(folder: Path, paths: tuple[Path, ...], plot: Path | None) -> None:
             routing = Routing.from_dict(artifact.encoder)
             routing = dataclasses.replace(routing, temperature=temperature, residual=residual, fusion=fusion)
             encoder = Encoder(artifact.weights, routing)
-            fifty, twenty = (evaluate(encoder, artifact.item_ids, artifact.item_vectors, users, n) for n in (50, 20))
+            fifty, twenty = (
+                measure_encoder(encoder, artifact.item_ids, artifact.item_vectors, users, n) for n in (50, 20)
+            )
             recall, cosine = 100 * fifty["recall@50"], fifty["interest_cosine"]
             points.append((cosine, recall))
             ranks = [
@@ -58,7 +60,7 @@ def main(folder: Path, paths: tuple[Path, ...], plot: Path | None) -> None:
         _draw(axes[0], points, f"routing temperature {temperature:g}, fusion {fusion:g}")
     if plot is not None:
         axes[0].legend()
-        save(figure, plot)
+        save_figure(figure, plot)
 
 
 def _draw(axes: Axes, points: list[tuple[float, float]], label: str) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from configs.cli import progress_bar
 from model.artifact import Artifact
 from model.data.clicks import Clicks, Holdout
-from model.evaluation.measure import measure
+from model.evaluation.measure import measure_artifact
 artifact, sizes = Artifact.load(sys.argv[1]), json.loads(sys.argv[2])
 rng, U, N = np.random.default_rng(0), sizes["users"], sizes["items"]
 def clicks(n):
@@ -31,7 +31,7 @@ def clicks(n):
 users = Holdout(clicks(sizes["seen"]), clicks(5))
 begin, cpu = time.perf_counter(), time.process_time()
 with progress_bar(U, "users") as bar:
-    measure(artifact, users, (20, 50), seed=0, report=bar.advance)
+    measure_artifact(artifact, users, (20, 50), seed=0, report_progress=bar.advance)
 found = {"seconds": time.perf_counter() - begin, "cpu": time.process_time() - cpu}
 """
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.harness.answers import FloatVector, Phase, Recorder
+from benchmarks.harness.answers import Phase, Recorder
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop
 from benchmarks.harness.report import Curve, Figure, percentiles
@@ -29,6 +29,7 @@ from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.harness.site import BenchmarkSite, benchmark_site
 from benchmarks.harness.usage import batch_counts
 from embedded.program import WorkerProgram
+from model.arrays import DoubleArray
 from producers.click_log import ClickLog
 
 #: Parts of the sustained rate, in percent.
@@ -81,8 +82,8 @@ class PacedRun(NamedTuple):
 
     name: str
     rate: float
-    delays: FloatVector
-    lateness: FloatVector
+    delays: DoubleArray
+    lateness: DoubleArray
     batch: float
 
     def figures(self) -> list[Figure]:
@@ -109,7 +110,7 @@ def _alone(users: int, seconds: list[float]) -> list[Figure]:
     return percentiles(f"one search alone, users {users}", seconds, (50, 99))
 
 
-def _beyond(delays: FloatVector, search: list[float], quantile: int) -> float:
+def _beyond(delays: DoubleArray, search: list[float], quantile: int) -> float:
     """Return by how many seconds a percentile exceeds the median search; 0 if it does not."""
     return max(0.0, float(np.percentile(delays, quantile) - np.median(search)))
 

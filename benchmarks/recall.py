@@ -19,11 +19,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.harness.benchmark import Benchmark, Sizes
-from benchmarks.harness.data import FloatMatrix, IntVector, Shop
+from benchmarks.harness.data import Shop
 from benchmarks.harness.report import Curve, Figure
 from benchmarks.harness.searches import index, interests
 from benchmarks.harness.servers import BenchmarkServers
 from configs.loader import load_worker
+from model.arrays import FloatMatrix, IntVector
 from model.evaluation.search import exact_top
 from streams.milvus.index import MilvusIndex
 

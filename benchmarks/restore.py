@@ -34,7 +34,8 @@ _PROGRAM = """
 import logging, pathlib, sys, time
 from configs.loader import load_worker
 from streams.processing.memory import MemoryRecordProducer
-from streams.state.restore import Changelog, Restorer
+from streams.state.changelog import Changelog
+from streams.state.restore import Restorer
 from streams.state.store import PartitionStores
 logging.basicConfig(level="INFO")
 folder, topic, *sets = sys.argv[1:]
@@ -44,7 +45,7 @@ restorer = Restorer(Changelog(config.kafka, topic), stores, MemoryRecordProducer
 found = {"restored": [], "seconds": [], "cpu": []}
 for _ in range(2):
     begin, cpu = time.perf_counter(), time.process_time()
-    found["restored"].append(restorer.take_over(range(config.topics.partitions)))
+    found["restored"].append(restorer.acquire(range(config.topics.partitions)))
     found["seconds"].append(time.perf_counter() - begin)
     found["cpu"].append(time.process_time() - cpu)
 stores.close()

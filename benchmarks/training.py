@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.report import Figure
@@ -22,8 +21,9 @@ from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.quality import ON_THE_MEAN
 from configs.loader import FOLDER, load_train
 from configs.schema import TrainConfig
+from model.arrays import IdVector
 from model.data.clicks import Clicks
-from model.training.sampling import Batch, Sampler
+from model.training.sampling import Sampler, TrainingBatch
 
 #: Steps that are not measured: the first ones allocate memory and compile.
 WARM_UP = 3
@@ -83,9 +83,9 @@ def _measure(name: str, config: TrainConfig, sampler: Sampler, sizes: Sizes, *, 
     return figures
 
 
-def _dense_step(config: TrainConfig, items: int, sampler: Sampler) -> Callable[[Batch], None]:
+def _dense_step(config: TrainConfig, items: int, sampler: Sampler) -> Callable[[TrainingBatch], None]:
     from model.training.backend import F, paddle
-    from model.training.loss import Terms, sampled_softmax
+    from model.training.loss import LossTerms, sampled_softmax
     from model.training.net import Mind, initial_table, initial_weights, item_vectors
 
     rng = np.random.default_rng(0)
@@ -95,12 +95,12 @@ def _dense_step(config: TrainConfig, items: int, sampler: Sampler) -> Callable[[
     trained = [table, *(weight for weight in net.parameters() if not weight.stop_gradient)]
     adam = paddle.optimizer.Adam(0.001, parameters=trained)
 
-    def step(batch: Batch) -> None:
+    def step(batch: TrainingBatch) -> None:
         histories, targets, negatives = (
             item_vectors(F.embedding(paddle.to_tensor(rows), table), config.network)
             for rows in (batch.histories, batch.targets, batch.negatives)
         )
-        terms = Terms.of(batch.targets, batch.negatives, sampler.log_q, users=len(batch.lengths))
+        terms = LossTerms.from_rows(batch.targets, batch.negatives, sampler.log_q, users=len(batch.lengths))
         lengths = paddle.to_tensor(batch.lengths)
         interests = net.general(histories, lengths) if config.loss.readout == "mean" else net(histories, lengths)
         loss = sampled_softmax(interests, targets, negatives, terms, config.loss)
@@ -117,7 +117,7 @@ def _clicks(sizes: Sizes) -> Clicks:
     rng = np.random.default_rng(0)
     offsets = np.concatenate([[0], np.cumsum(rng.integers(5, 25, sizes["users"]))]).astype(np.int64)
     cumulated = np.cumsum(1 / np.arange(1, sizes["items"] + 1))
-    items: npt.NDArray[np.int64] = 1 + np.searchsorted(cumulated, rng.random(offsets[-1]) * cumulated[-1])
+    items: IdVector = 1 + np.searchsorted(cumulated, rng.random(offsets[-1]) * cumulated[-1])
     return Clicks(np.arange(sizes["users"]), offsets, items)
 
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from configs.errors import TransientError
 from configs.schema import WorkerConfig
+from model.arrays import FloatVector
 from model.artifact import Artifact
 from streams.kafka.producer import KafkaRecordProducer
-from streams.messages.items import FloatVector, Item, encode_item
+from streams.messages.items import Item, encode_item
 from streams.milvus.index import MilvusIndex
 from streams.ports import Output
 

@@ -1,13 +1,13 @@
-"""The trained model as a folder that describes itself; the server believes it and nothing else.
+"""The trained model as a folder that describes itself; serving reads nothing else.
 
-    manifest.json      what follows, with dimensions, counts, the resolved configuration and a checksum of each file
-    weights.npz        of the encoder
+    manifest.json      dimensions, counts, the resolved configuration, and a checksum of each other file
+    weights.npz        weights of the encoder
     item_ids.npy       (N,) int64, ascending
     item_vectors.npy   (N, D) float32, row i belongs to item_ids[i]; memory-mapped by readers
     item_counts.npy    (N,) int64, clicks of each item in training
 
-The item vectors are exactly what the network reads as history and scores as targets, so a vector found in the index
-may stand in for one of these, and the inner product is the score: higher = nearer.
+The item vectors are exactly what the network reads as history and scores as targets. So a vector from the index can
+replace one of these, and the inner product is the score: higher = nearer.
 """
 
 from __future__ import annotations
@@ -26,27 +26,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from configs.errors import InputError
+from model.arrays import FloatArray, IdVector
 
-FloatArray = npt.NDArray[np.float32]
-IdVector = npt.NDArray[np.int64]
-
-#: Number of this layout; a reader refuses every other one.
+#: Version of this layout; readers refuse all others.
 FORMAT = 1
 MANIFEST = "manifest.json"
 FILES = ("weights.npz", "item_ids.npy", "item_vectors.npy", "item_counts.npy")
 METRIC = "IP"
-#: Manifest keys that decide how the files are used. With the files' checksums they make up the model's version.
+#: Manifest keys that decide how the files are used. The model version is a hash of them, checksums included.
 IDENTITY = ("format", "metric", "dim", "interests", "history_length", "items", "encoder", "sha256")
-#: Ids from the first to the last for each item, beyond which they are searched for instead of being looked up.
-_SPARSEST = 4
+#: A table of row by id is used if the range of the ids is less than so many times the number of items.
+_MAX_IDS_PER_ITEM = 4
 _RETRAIN = "train again: python -m model.train -c configs/mind.yaml"
 
 
 class ArtifactError(InputError):
-    """An artifact that cannot be loaded or written. The message says what mends it."""
+    """An artifact that cannot be loaded or written. The message names the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +52,7 @@ class Artifact:
 
     Attributes:
         model_version: "m" and 12 hexadecimal digits, a hash of the content.
-        dim: D, numbers in a vector. interests: K, vectors of a user. history_length: L, clicks that the model reads.
+        dim: D, numbers in a vector. interests: K, vectors per user. history_length: L, newest clicks that are read.
         metric: "IP", the inner product.
         encoder: description of the encoder's computation (`model.serving.encoder.Routing`).
         manifest: the whole manifest.
@@ -78,10 +75,10 @@ class Artifact:
 
     @classmethod
     def load(cls, path: Path | str, *, verify: bool = True) -> Artifact:
-        """Reads an artifact; `verify` reads every byte and compares the checksums.
+        """Read an artifact. With `verify`, read every byte and compare the checksums.
 
         Raises:
-            ArtifactError: it is missing, damaged, of another format, or its parts don't fit together.
+            ArtifactError: the artifact is missing, damaged, of another format, or its parts do not fit together.
         """
         folder = Path(path).resolve()
         manifest = _read_manifest(folder)
@@ -113,28 +110,29 @@ class Artifact:
         return artifact
 
     def rows(self, ids: IdVector) -> IdVector:
-        """Rows of `item_vectors` for (n,) item ids, int64; -1 for ids that the model does not know."""
-        if self._numbered is None:
-            places = np.minimum(np.searchsorted(self.item_ids, ids), len(self.item_ids) - 1)
-            return np.where(self.item_ids[places] == ids, places, -1).astype(np.int64)
+        """Return the rows of `item_vectors` for (n,) item ids: (n,) int64, -1 for ids that the model does not know."""
+        if self._row_by_id is None:
+            rows = np.minimum(np.searchsorted(self.item_ids, ids), len(self.item_ids) - 1)
+            return np.where(self.item_ids[rows] == ids, rows, -1).astype(np.int64)
         first, last = self.item_ids[0], self.item_ids[-1]
-        rows = self._numbered.take(np.clip(ids, first, last) - first)
+        rows = self._row_by_id.take(np.clip(ids, first, last) - first)
         return np.where((first <= ids) & (ids <= last), rows, -1)
 
     @cached_property
-    def _numbered(self) -> IdVector | None:
-        """Row of each id from the first to the last, -1 in gaps; None where most are gaps, as among hashed ids.
+    def _row_by_id(self) -> IdVector | None:
+        """Row of each id from the smallest to the largest, -1 in gaps; None if most are gaps, as among hashed ids.
 
-        A search takes ten times as long, a third of all that is done between a history and its encoding.
+        A binary search takes ten times as long: a third of the time between a history and its encoding.
         """
         first, last = int(self.item_ids[0]), int(self.item_ids[-1])
-        if last - first >= _SPARSEST * len(self.item_ids):
+        if last - first >= _MAX_IDS_PER_ITEM * len(self.item_ids):
             return None
         rows = np.full(last - first + 1, -1, dtype=np.int64)
         rows[self.item_ids - first] = np.arange(len(self.item_ids))
         return rows
 
 
+# Longer than 50 lines: twelve parameters and thirteen keys of the manifest, one on each line.
 def save_artifact(
     path: Path | str,
     *,
@@ -150,21 +148,21 @@ def save_artifact(
     config: Mapping[str, Any],
     metrics: Mapping[str, float] | None = None,
 ) -> Artifact:
-    """Writes an artifact under a temporary name, then renames it; an older artifact at `path` is replaced.
+    """Write an artifact under a temporary name, then rename it; an older artifact at `path` is replaced.
 
     Args:
         weights, interests, …, item_counts: as in `Artifact`.
-        users, clicks: counts trained on.
-        config: resolved configuration, for the record; metrics: measured quality, likewise.
+        users, clicks: numbers of users and clicks that the model was trained on.
+        config: resolved configuration; metrics: measured quality. Both are only recorded in the manifest.
 
     Raises:
-        ArtifactError: `path` holds something else, arrays don't fit together, or numbers are not finite.
+        ArtifactError: `path` holds something else, the arrays do not fit together, or numbers are not finite.
     """
     folder = Path(path).resolve()
     check_target(folder)
     _check_arrays(folder, item_ids, item_vectors, item_counts, (len(item_ids), item_vectors.shape[-1]))
     if not all(np.isfinite(array).all() for array in (item_vectors, *weights.values())):
-        raise ArtifactError(f"{folder}: not written, the training diverged (NaN or infinity); lower the learning rate")
+        raise ArtifactError(f"{folder}: not written: training diverged (NaN or infinity); lower training.learning_rate")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _temporary(folder) as draft:
         np.savez(draft / "weights.npz", **{name: weights[name] for name in sorted(weights)})  # type: ignore[arg-type]
@@ -193,11 +191,11 @@ def save_artifact(
 
 
 def check_target(path: Path | str) -> None:
-    """Raises ArtifactError when `path` holds anything but an artifact or an empty folder."""
+    """Raise ArtifactError if `path` holds anything but an artifact or an empty folder."""
     folder = Path(path).resolve()
     if not folder.exists() or (folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))):
         return
-    raise ArtifactError(f"{folder}: exists and is no artifact, so it is not replaced; choose another folder (--out)")
+    raise ArtifactError(f"{folder}: exists, is not an artifact, and is not replaced; choose another folder (--out)")
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -235,7 +233,7 @@ def _check_arrays(folder: Path, ids: IdVector, vectors: FloatArray, counts: IdVe
     )
     if not fits:
         expected = "ids (N,) int64 ascending and not 0, vectors (N, D) float32, counts (N,) int64, N and D at least 1"
-        raise ArtifactError(f"{folder}: item arrays don't fit together; expected {expected}; {_RETRAIN}")
+        raise ArtifactError(f"{folder}: the item arrays do not fit together; expected {expected}; {_RETRAIN}")
 
 
 def _version(manifest: Mapping[str, Any]) -> str:
@@ -253,10 +251,10 @@ def _sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def _temporary(folder: Path) -> Iterator[Path]:
-    """A draft beside the target, so that the rename stays on one file system; nothing is left of it afterwards."""
+    """Yield a draft folder beside the target, so that the rename stays on one file system; it is removed afterwards."""
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        (work / "draft").mkdir()  # mkdtemp's own folder is closed to other users; the artifact follows the umask
+        (work / "draft").mkdir()  # mkdtemp's folder is closed to other users; the artifact must follow the umask
         yield work / "draft"
     finally:
         shutil.rmtree(work, ignore_errors=True)

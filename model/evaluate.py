@@ -1,4 +1,4 @@
-"""Quality of a model on held-out users, by the protocol of the published figures: python -m model.evaluate --help"""
+"""Measure the quality of a model on test users, by the protocol of the published figures: python -m model.evaluate"""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from model.artifact import Artifact
 from model.data.clicks import Holdout
 from model.data.files import DataError
 from model.data.users import read_users
-from model.evaluation.measure import Index, Measured, measure
+from model.evaluation.measure import Index, Measurement, measure_artifact
 from model.evaluation.report import document, tables
 from model.evaluation.runs import kept_epochs, parse_numbers, seconds_by_epoch
 
-#: Seconds for one request to Milvus: here nobody waits for the answer, and a milvus-lite takes its time.
-MILVUS_TIMEOUT = 60
+#: Seconds for one request to Milvus: here latency does not matter, and milvus-lite is slow.
+MILVUS_TIMEOUT_S = 60
 EPILOG = """\b
 Examples:
   python -m model.evaluate --artifact artifacts/latest --test test.csv
@@ -114,8 +114,8 @@ def main(
 
 def measure_all(
     models: Sequence[tuple[int | None, Path]], users: Holdout, top_n: Sequence[int], seed: int, milvus: str | None
-) -> Iterator[tuple[int | None, Measured]]:
-    """Epoch and figures of each model; every one is measured with the same random draws.
+) -> Iterator[tuple[int | None, Measurement]]:
+    """Yield the epoch and the figures of each model; all are measured with the same random draws.
 
     Raises:
         ArtifactError, EvaluationError: a model cannot be measured.
@@ -126,7 +126,7 @@ def measure_all(
             index = stack.enter_context(_index(artifact, milvus)) if milvus else None
             name = artifact.model_version if epoch is None else f"epoch {epoch}"
             bar = stack.enter_context(progress_bar(len(users.history), name))
-            yield epoch, measure(artifact, users, top_n, seed, index, bar.advance)
+            yield epoch, measure_artifact(artifact, users, top_n, seed, index, bar.advance)
 
 
 def _read(files: Sequence[Path], config: TrainConfig) -> Holdout:
@@ -141,7 +141,7 @@ def _read(files: Sequence[Path], config: TrainConfig) -> Holdout:
 def _index(artifact: Artifact, uri: str) -> AbstractContextManager[Index]:
     from streams.tools.served_index import temporary_index  # its client takes a second to load
 
-    return temporary_index(artifact, load_worker(None, [f"milvus.uri={uri}", f"milvus.timeout={MILVUS_TIMEOUT}"]))
+    return temporary_index(artifact, load_worker(None, [f"milvus.uri={uri}", f"milvus.timeout={MILVUS_TIMEOUT_S}"]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One user explained: the clicks, the interests they feed, the items recalled: python -m model.explain --help"""
+"""Explain one user: the clicks, the interests that they feed, the recalled items: python -m model.explain"""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from rich.console import Console
 from configs.cli import Command, configured
 from configs.loader import load_train
 from configs.schema import TrainConfig
+from model.arrays import IdVector
 from model.artifact import Artifact
 from model.data.clicks import Malformed, UserVector, hold_out, is_valid_format, read_clicks, read_holdout
-from model.data.files import DataError, int64, opened
+from model.data.files import DataError, open_text, parse_int64
 from model.explanation.explain import explain
-from model.explanation.text import Name, Names, document, parts
-from model.serving.inputs import IdVector
+from model.explanation.text import ItemName, ItemNames, document, tables
 
-#: Users that a message names when the wanted one is missing.
-NAMED = 5
-#: Columns of the terminal that the tables take at most: eyes follow a row no farther.
+#: Number of users that the error message lists if the wanted one does not exist.
+USERS_LISTED = 5
+#: Largest width of the tables in characters: longer rows are hard to follow.
 WIDTH = 120
 EPILOG = """\b
 Examples:
@@ -87,17 +87,17 @@ def main(
         click.echo(json.dumps(document(explanation, names), indent=2, ensure_ascii=False))
     else:
         console = Console(highlight=False)
-        console.print(*parts(explanation, names), sep="\n", width=min(console.width, WIDTH))
+        console.print(*tables(explanation, names), sep="\n", width=min(console.width, WIDTH))
 
 
 def read_user(paths: Sequence[Path], user: str, malformed: Malformed, *, held: bool) -> tuple[IdVector, IdVector]:
-    """Item ids of the user's history, (H,), and of what it clicked next, (T,), each oldest first.
+    """Read a user's history, (H,) item ids, and the items clicked next, (T,), each oldest first.
 
     Args:
-        held: keep the last 20 % of a history in the train format back, as clicked next.
+        held: hold out the last 20 % of the clicks in the train format, as clicked next.
 
     Raises:
-        DataError: a file cannot be read, formats are mixed, or the user cannot be found in them.
+        DataError: a file cannot be read, the formats are mixed, or the files do not contain the user.
     """
     if not paths:
         raise DataError(
@@ -105,21 +105,21 @@ def read_user(paths: Sequence[Path], user: str, malformed: Malformed, *, held: b
         )
     formats = {is_valid_format(path) for path in paths}
     if len(formats) > 1:
-        raise DataError("click files in both formats: give those that the user is in alone (--clicks)")
+        raise DataError("click files in both formats: give only those that contain the user (--clicks)")
     if formats == {True}:
         if held:
-            raise DataError("--hold-out is for the train format; these files say themselves what was clicked next")
+            raise DataError("--hold-out is for the train format; these files already contain what was clicked next")
         users = read_holdout(paths, malformed=malformed)
         index = _find(users.history.users, user, paths)
-        return users.history.of(index), users.targets.of(index)
+        return users.history.items_of(index), users.targets.items_of(index)
     clicks = read_clicks(paths, malformed=malformed)
     index = _find(clicks.users, user, paths)
     if not held:
-        return clicks.of(index), np.empty(0, np.int64)
+        return clicks.items_of(index), np.empty(0, np.int64)
     if clicks.lengths[index] < 2:
-        raise DataError(f"user {user} has one click, so none can be kept back; leave --hold-out out")
+        raise DataError(f"user {user} has one click, so none can be held out; omit --hold-out")
     history, targets = hold_out(clicks.take(np.array([index])))
-    return history.of(0), targets.of(0)
+    return history.items_of(0), targets.items_of(0)
 
 
 def _find(users: UserVector, user: str, paths: Sequence[Path]) -> int:
@@ -128,26 +128,30 @@ def _find(users: UserVector, user: str, paths: Sequence[Path]) -> int:
         return texts.index(user)
     where = ", ".join(map(str, paths))
     if not texts:
-        raise DataError(f"{where}: no users here; choose other click files (--clicks)")
-    close = difflib.get_close_matches(user, texts, NAMED)
-    hint = f"did you mean {', '.join(close)}?" if close else f"there are {len(texts):,}: {', '.join(texts[:NAMED])} …"
+        raise DataError(f"{where}: no users in the files; choose other click files (--clicks)")
+    close = difflib.get_close_matches(user, texts, USERS_LISTED)
+    hint = (
+        f"did you mean {', '.join(close)}?"
+        if close
+        else f"there are {len(texts):,}: {', '.join(texts[:USERS_LISTED])} …"
+    )
     raise DataError(f"{where}: no user {user!r}; {hint}")
 
 
-def read_names(path: Path) -> Names:
-    """Item id → name and category, of CSV lines `item_id,name[,category]`; the first one may hold titles.
+def read_names(path: Path) -> ItemNames:
+    """Read name and category by item id, from CSV lines `item_id,name[,category]`; the first line may be a header.
 
     Raises:
-        DataError: the file cannot be read, or a line is something else.
+        DataError: the file cannot be read, or a line has another format.
     """
-    names: dict[int, Name] = {}
-    with opened(path) as file:
+    names: dict[int, ItemName] = {}
+    with open_text(path) as file:
         lines = csv.reader(file, strict=True)
         try:
             for line, fields in enumerate(lines, 1):
-                item = int64(fields[0]) if fields else None
+                item = parse_int64(fields[0]) if fields else None
                 if item is not None and len(fields) in (2, 3):
-                    names[item] = Name(*map(_printable, fields[1:]))
+                    names[item] = ItemName(*map(_printable, fields[1:]))
                 elif fields and (line > 1 or item is not None):
                     raise csv.Error(f"expected item_id,name or item_id,name,category, found {len(fields)} fields")
         except csv.Error as error:
@@ -156,7 +160,7 @@ def read_names(path: Path) -> Names:
 
 
 def _printable(text: str) -> str:
-    """On one line, without control characters, which a terminal would obey."""
+    """Put text on one line, and remove control characters: untrusted text must not be able to control the terminal."""
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 

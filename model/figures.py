@@ -1,4 +1,4 @@
-"""What all figures share."""
+"""Figures as image files, drawn without a display and without matplotlib's global state."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from model.evaluation.measure import EvaluationError
+from configs.errors import InputError
 
-#: Inches of one panel, and dots in an inch.
-PANEL, DPI = (5.0, 4.0), 120
+#: Width and height of one panel in inches, and dots per inch.
+PANEL_INCHES, DPI = (5.0, 4.0), 120
 
 
 def panels(number: int) -> tuple[Figure, list[Axes]]:
-    """A figure with panels side by side."""
-    figure = Figure(figsize=(PANEL[0] * number, PANEL[1]), layout="constrained")
+    """Return a figure with `number` panels side by side."""
+    figure = Figure(figsize=(PANEL_INCHES[0] * number, PANEL_INCHES[1]), layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, [figure.add_subplot(1, number, place) for place in range(1, number + 1)]
+    return figure, [figure.add_subplot(1, number, position) for position in range(1, number + 1)]
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Raises EvaluationError when the file cannot be written, or matplotlib does not know its suffix."""
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure into a file whose suffix decides the format; missing folders are created.
+
+    Raises:
+        InputError: the file cannot be written, or matplotlib does not know its suffix.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=DPI)
     except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path}: the figure cannot be written ({error}); choose a file.png (--plot)") from None
+        raise InputError(f"{path}: the figure cannot be written ({error}); choose a file.png (--plot)") from None

@@ -1,4 +1,4 @@
-"""Trains MIND on click files and writes an artifact: python -m model.train -c configs/mind.yaml --data FILE…"""
+"""Train MIND on click files and write an artifact: python -m model.train -c configs/mind.yaml --data FILE…"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from configs.schema import TrainConfig
 from model.artifact import Artifact, check_target, save_artifact
 from model.data.clicks import Holdout
 from model.data.files import DataError
-from model.evaluation.measure import evaluate
+from model.evaluation.measure import measure_encoder
 from model.serving.encoder import Encoder, Routing
 from model.training.backend import paddle
 from model.training.checkpoint import Checkpoint, Position
@@ -77,6 +77,7 @@ def main(
             sys.exit(stop.status)
 
 
+# Longer than 50 lines: the steps of a run in their order, most of them one call.
 def train(
     config: TrainConfig,
     console: Console,
@@ -85,20 +86,20 @@ def train(
     resume: Path | None = None,
     stop: StopSignals | None = None,
 ) -> Artifact | None:
-    """One run, from click files to the artifact; None in a process that does not lead its team.
+    """Run one training, from click files to the artifact; return None in processes that do not lead their team.
 
     Args:
-        run: folder of a new run, None = a new one in `output.runs`; resume: folder of a run that goes on.
-        stop: tells when to stop; None = nobody does.
+        run: folder of a new run; None = a new one in `output.runs`. resume: folder of a run to resume.
+        stop: signals that end the run; None = none do.
 
     Raises:
-        ConfigError, DataError, ArtifactError, CheckpointError: something cannot be used; the message says what to do.
+        ConfigError, DataError, ArtifactError, CheckpointError: the input cannot be used; the message names the remedy.
         DivergenceError, Stopped: see `Trainer.train`; no artifact is written.
     """
-    begin = time.monotonic()
+    start = time.monotonic()
     check_target(config.output.folder)  # before the minutes of training, not after
     team, settings = Team.join(), config.training
-    console.quiet |= not team.leads
+    console.quiet |= not team.is_leader
     check_hardware(config, team)
 
     data = TrainingSet.read(config.data, settings.seed)
@@ -109,62 +110,74 @@ def train(
         raise DataError(f"{error}: give more data, or lower training.shortest_history") from None
     learner = Learner(config, len(data.item_ids), sampler.log_q, rank=team.rank, processes=team.size)
 
-    at, fingerprint = Position(), data.fingerprint()
-    folder = RunFolder(resume or run or new_path(config), config, fingerprint)
-    if resume:
-        checkpoint = Checkpoint.read(resume / LAST)
-        checkpoint.check(config.model_dump(mode="json"), fingerprint)
-        learner.restore(checkpoint.state)
-        at = checkpoint.position
-    if team.leads:
-        folder.resume(at, at.step // settings.epoch_steps) if resume else folder.begin()
-    where = paddle.device.get_device() + (f", {team.size} processes" if team.size > 1 else "")
-    console.print(f"run {folder.path} on {where}" + (f", from step {at.step}" if resume else ""), soft_wrap=True)
+    folder, position = open_run(config, learner, data, team, run, resume)
+    device = paddle.device.get_device() + (f", {team.size} processes" if team.size > 1 else "")
+    console.print(f"run {folder.path} on {device}" + (f", from step {position.step}" if resume else ""), soft_wrap=True)
 
-    some = data.some_held(settings.valid_users, settings.seed)
+    some = data.sample_held(settings.valid_users, settings.seed)
     trainer = Trainer(
         config,
         learner,
         sampler.batch,
-        at=at,
+        position=position,
         measure=lambda: measure(config, learner, data, some),
-        keep=lambda epoch, metrics: keep(config, learner, data, folder.path / "epochs" / f"{epoch:04}", metrics),
-        run=folder if team.leads else None,
+        keep_epoch=lambda epoch, metrics: keep_epoch(
+            config, learner, data, folder.path / "epochs" / f"{epoch:04}", metrics
+        ),
+        folder=folder if team.is_leader else None,
         team=team,
         stop=stop or StopSignals(),
     )
     try:
         with TrainingProgress(console, settings.epochs, trainer.done) as progress:
             trainer.train(progress)
-    except Stopped:
-        again = folder.resume_command(team.size)
-        console.print(f"Stopped at step {at.step}; no artifact was written. Go on with: {again}", soft_wrap=True)
-        trainer.draw()
+    except (Stopped, DivergenceError) as error:
+        if isinstance(error, Stopped):
+            resume_with = f"resume with: {folder.resume_command(team.size)}"
+            console.print(f"Stopped at step {position.step}; no artifact was written; {resume_with}", soft_wrap=True)
+        trainer.plot()
         raise
-    except DivergenceError:
-        trainer.draw()
-        raise
-    if not team.leads:
+    if not team.is_leader:
         return None
 
     artifact = finish(config, learner, data, trainer, folder, console)
-    seconds = time.monotonic() - begin
+    seconds = time.monotonic() - start
     summary = f"model {artifact.model_version}: {len(data.item_ids):,} items, {seconds:.0f} s, in {artifact.path}"
     console.print(summary, soft_wrap=True)
-    trainer.draw()  # last: a figure that cannot be written must not cost the model
+    trainer.plot()  # last: a figure that cannot be written must not cost the model
     return artifact
+
+
+def open_run(
+    config: TrainConfig, learner: Learner, data: TrainingSet, team: Team, run: Path | None, resume: Path | None
+) -> tuple[RunFolder, Position]:
+    """Create the folder of a new run, or restore the learner from the checkpoint of the run to resume.
+
+    Raises:
+        ConfigError, CheckpointError: the folder cannot be used, or the run had other settings or data.
+    """
+    position, fingerprint = Position(), data.fingerprint()
+    folder = RunFolder(resume or run or new_path(config), config, fingerprint)
+    if resume:
+        checkpoint = Checkpoint.read(resume / LAST)
+        checkpoint.check(config.model_dump(mode="json"), fingerprint)
+        learner.restore(checkpoint.state)
+        position = checkpoint.position
+    if team.is_leader:
+        folder.resume(position, position.step // config.training.epoch_steps) if resume else folder.create()
+    return folder, position
 
 
 def finish(
     config: TrainConfig, learner: Learner, data: TrainingSet, trainer: Trainer, folder: RunFolder, console: Console
 ) -> Artifact:
-    """Measures the best epoch, or the last one where none was measured, on all held-out users, and writes it."""
+    """Measure the best epoch, or the last one if none was measured, on all held-out users, and write its artifact."""
     if trainer.done < 1:
         since = f"{RECALL} has not risen for {config.training.patience} epochs (training.patience)"
         console.print(f"Stopped early after epoch {trainer.epoch}: {since}", soft_wrap=True)
-    if trainer.at.best is not None:
+    if trainer.position.best is not None:
         learner.restore(Checkpoint.read(folder.path / BEST).state)
-        console.print(f"Best epoch: {trainer.at.best_epoch}", soft_wrap=True)
+        console.print(f"Best epoch: {trainer.position.best_epoch}", soft_wrap=True)
     metrics = measure(config, learner, data, data.held)
     if metrics:
         figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
@@ -173,43 +186,44 @@ def finish(
 
 
 def check_hardware(config: TrainConfig, team: Team) -> None:
-    """
+    """Check that this machine can train with these settings.
+
     Raises:
-        ConfigError: this machine cannot do what is asked.
+        ConfigError: it cannot.
     """
     if config.training.precision != "float32" and paddle.device.get_device() == "cpu":
-        raise ConfigError("training.precision: half precision needs a GPU, and Paddle sees none; set it to float32")
+        raise ConfigError("training.precision: half precision needs a GPU, but Paddle finds none; set it to float32")
     if config.training.batch_size < team.size:
         size = config.training.batch_size
-        raise ConfigError(f"training.batch_size: {size} examples do not reach for {team.size} processes; raise it")
+        raise ConfigError(f"training.batch_size: {size} examples are too few for {team.size} processes; raise it")
 
 
 def measure(config: TrainConfig, learner: Learner, data: TrainingSet, users: Holdout) -> Metrics:
-    """Quality of the present weights in NumPy, as they will be served; empty without users."""
+    """Measure the quality of the current weights in NumPy, as they will be served; empty without users."""
     if not len(users.history):
         return {}
-    encoder = Encoder(learner.weights(), Routing.of(config.network))
-    return evaluate(encoder, data.item_ids, learner.vectors(), users, MEASURED_AT)
+    encoder = Encoder(learner.weights(), Routing.from_network(config.network))
+    return measure_encoder(encoder, data.item_ids, learner.vectors(), users, MEASURED_AT)
 
 
-def keep(config: TrainConfig, learner: Learner, data: TrainingSet, folder: Path, metrics: Metrics) -> None:
-    """Writes an epoch's model, if that is asked for."""
+def keep_epoch(config: TrainConfig, learner: Learner, data: TrainingSet, folder: Path, metrics: Metrics) -> None:
+    """Write the artifact of an epoch if `output.keep_epochs` is set."""
     if config.output.keep_epochs:
         write(config, learner, data, folder, metrics)
 
 
 def write(config: TrainConfig, learner: Learner, data: TrainingSet, folder: Path, metrics: Metrics) -> Artifact:
-    """
+    """Write an artifact with the current weights.
+
     Raises:
         ArtifactError: the folder cannot be written, or a number is not finite.
     """
-    routing = Routing.of(config.network).to_dict()
     return save_artifact(
         folder,
         weights=learner.weights(),
         interests=config.network.interests,
         history_length=config.network.history_length,
-        encoder=routing,
+        encoder=Routing.from_network(config.network).to_dict(),
         item_ids=data.item_ids,
         item_vectors=learner.vectors(),
         item_counts=data.counts,

@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from configs.errors import InputError
-from model.data.files import DataError, holds_user, int64, lines, parse_click, parse_user
+from model.arrays import DoubleArray, IntVector
+from model.data.files import DataError, is_user_line, lines, parse_click, parse_int64, parse_user
 
 Order = Literal["auto", "rank", "time"]
-IntVector = npt.NDArray[np.int64]
-FloatVector = npt.NDArray[np.float64]
 
 #: Orders from here on are time stamps (March 1973); no user has that many clicks.
 FIRST_TIMESTAMP_S = 1e8
@@ -60,7 +58,7 @@ class ClickLog:
     user_ids: list[int | str]
     user: IntVector
     item: IntVector
-    order: FloatVector
+    order: DoubleArray
     timed: bool
     malformed: int
 
@@ -146,7 +144,7 @@ def parse_line(line: str) -> list[tuple[str, int, float]]:
     Raises:
         ValueError: the line is malformed; the message says how.
     """
-    if holds_user(line):
+    if is_user_line(line):
         user, history, targets = parse_user(line)
         return [(user, item, float(rank)) for rank, item in enumerate(history + targets)]
     return [parse_click(line)]
@@ -154,11 +152,11 @@ def parse_line(line: str) -> list[tuple[str, int, float]]:
 
 def _user_id(text: str) -> int | str:
     # Only the canonical form is an int: "007" and 7 are two users, because the text of an id is the message key.
-    number = int64(text)
+    number = parse_int64(text)
     return number if number is not None and str(number) == text else text
 
 
-def _is_timed(orders: FloatVector, file_ends: list[tuple[str, int]], order: Order) -> bool:
+def _is_timed(orders: DoubleArray, file_ends: list[tuple[str, int]], order: Order) -> bool:
     if order == "rank" or not len(orders):
         return False
     start, kinds = 0, {}
@@ -181,7 +179,7 @@ def _is_timed(orders: FloatVector, file_ends: list[tuple[str, int]], order: Orde
     return True in kinds
 
 
-def _ranks(user: IntVector, order: FloatVector, file_ends: list[tuple[str, int]]) -> FloatVector:
+def _ranks(user: IntVector, order: DoubleArray, file_ends: list[tuple[str, int]]) -> DoubleArray:
     """Return ranks that continue from file to file: a user's clicks in a later file come later."""
     file = np.repeat(np.arange(len(file_ends)), np.diff([0, *(end for _, end in file_ends)]))
     rank = np.empty(len(order))

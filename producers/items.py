@@ -16,6 +16,7 @@ from configs.cli import Command, configured, progress_bar
 from configs.errors import FatalError, InputError
 from configs.loader import load_replay
 from configs.schema import ReplayConfig
+from model.arrays import FloatMatrix
 from model.artifact import Artifact, ArtifactError
 from producers.cli import conclude, stop_on_signals
 from producers.sender import Sender, send_all
@@ -35,7 +36,6 @@ Exit status: 0 all delivered; 1 an unusable item, or some not delivered; 75 Kafk
 cannot work, or Kafka refuses this client; 130, 143 stopped by SIGINT, SIGTERM.
 """
 
-FloatMatrix = npt.NDArray[np.float32]
 
 #: Rows read from the memory map at a time.
 CHUNK = 4096

@@ -22,8 +22,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-IntMatrix = npt.NDArray[np.int64]
-IntVector = npt.NDArray[np.int64]
+from model.arrays import IntMatrix, IntVector
+
 #: Columns with a row for each click: int32 where that suffices.
 Column = npt.NDArray[np.signedinteger[Any]]
 

@@ -12,11 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from configs.errors import MindstreamError
-
-IdVector = npt.NDArray[np.int64]
+from model.arrays import IdVector
 
 #: Format (1 byte), partition (int32) and offset (int64) of the fence. Item ids follow, oldest first, 8 bytes each:
 #: a history of 20 clicks has 173 bytes.

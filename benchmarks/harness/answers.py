@@ -10,15 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.site import BenchmarkSite
-from streams.kafka.reading import Record, read_to_end, watermarks
+from model.arrays import DoubleArray, IntVector
+from streams.kafka.reading import ReceivedMessage, read_to_end, watermarks
 from streams.messages.recommendations import decode_recommendation
-
-IntVector = npt.NDArray[np.int64]
-FloatVector = npt.NDArray[np.float64]
 
 #: More than the offsets of one partition, so that user · _SPAN + offset orders by user, then by offset.
 _SPAN = 2**40
@@ -34,7 +31,7 @@ class Events:
     """
 
     position: IntVector
-    at: FloatVector
+    at: DoubleArray
 
     def __len__(self) -> int:
         return len(self.at)
@@ -47,7 +44,7 @@ class Phase:
     clicks: Events
     answers: Events
 
-    def delays(self) -> FloatVector:
+    def delays(self) -> DoubleArray:
         """Return (n,) seconds from each click to the first answer to it or to a newer click of its user.
 
         Raises:
@@ -60,17 +57,17 @@ class Phase:
         answered[answered] = positions[found[answered]] // _SPAN == self.clicks.position[answered] // _SPAN
         if not answered.all():
             raise BenchmarkError(f"{np.count_nonzero(~answered)} of {len(self.clicks)} clicks have no answer")
-        delays: FloatVector = at[found] - self.clicks.at
+        delays: DoubleArray = at[found] - self.clicks.at
         return delays
 
     def rate(self) -> float:
         """Return the clicks answered per second, while the middle 80 % of them were, so without start and end."""
         return _middle_rate(self.clicks.at + self.delays())
 
-    def progress(self) -> tuple[FloatVector, FloatVector]:
+    def progress(self) -> tuple[DoubleArray, DoubleArray]:
         """Return (51,) seconds since the first click was answered, and (51,) clicks answered by then."""
         share = np.linspace(0, 1, 51)
-        at: FloatVector = np.quantile(self.clicks.at + self.delays(), share)
+        at: DoubleArray = np.quantile(self.clicks.at + self.delays(), share)
         return at - at[0], share * len(self.clicks)
 
     def answer_rate(self) -> float:
@@ -81,7 +78,7 @@ class Phase:
         """Return the share of the clicks that were answered by the answer to a newer click."""
         return 1 - len(np.unique(self.answers.position)) / len(self.clicks)
 
-    def lateness(self, rate: float) -> FloatVector:
+    def lateness(self, rate: float) -> DoubleArray:
         """Return (n,) seconds by which each click came after its scheduled time, at `rate` clicks/s.
 
         The schedule is the latest one that no click is ahead of.
@@ -120,23 +117,23 @@ class Recorder:
         }
 
 
-def _events(records: Iterable[tuple[Record, int, int]], users: dict[tuple[int, bytes], int]) -> Events:
+def _events(records: Iterable[tuple[ReceivedMessage, int, int]], users: dict[tuple[int, bytes], int]) -> Events:
     """Return the events of records, each with partition and offset of its click; `users` numbers the users."""
     positions, at = array("q"), array("d")
     for record, partition, offset in records:
         user = users.setdefault((partition, record.message.key or b""), len(users))
         positions.append(user * _SPAN + offset)
-        at.append(record.written)
+        at.append(record.timestamp)
     return Events(np.array(positions, dtype=np.int64), np.array(at, dtype=np.float64))
 
 
-def _source(record: Record) -> tuple[int, int]:
+def _source(record: ReceivedMessage) -> tuple[int, int]:
     assert record.message.value is not None  # the worker wrote it
     answer = decode_recommendation(record.message.value)
     return answer.source_partition, answer.source_offset
 
 
-def _middle_rate(moments: FloatVector) -> float:
+def _middle_rate(moments: DoubleArray) -> float:
     """Return the events per second between the moments at which 10 % and 90 % of them had happened."""
     begin, end = np.quantile(moments, [0.1, 0.9])
     return 0.8 * len(moments) / max(float(end - begin), 1e-3)  # the broker's times are whole milliseconds

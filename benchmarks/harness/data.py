@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from configs.loader import load_train
+from model.arrays import FloatMatrix, IntVector
 from model.artifact import Artifact, save_artifact
 from model.serving.encoder import Routing
 from producers.click_log import ClickLog
@@ -24,9 +24,6 @@ _TASTE, _TASTES_PER_USER = 400, 3
 _DEVIATION = 0.8
 #: Mean number of a user's clicks before those that are sent. Some have 5, few have hundreds (`producers.synthetic`).
 _EARLIER = 8
-
-IntVector = npt.NDArray[np.int64]
-FloatMatrix = npt.NDArray[np.float32]
 
 
 def random_artifact(folder: Path, items: int, dim: int, length: int = 20, seed: int = 0) -> Artifact:
@@ -72,7 +69,7 @@ def _save(folder: Path, vectors: FloatMatrix, length: int, rng: np.random.Genera
         weights=weights,
         interests=network.interests,
         history_length=length,
-        encoder=Routing.of(network).to_dict(),
+        encoder=Routing.from_network(network).to_dict(),
         item_ids=np.arange(1, items + 1, dtype=np.int64),
         item_vectors=vectors,
         item_counts=np.arange(items, 0, -1, dtype=np.int64),

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from benchmarks.harness.data import FloatMatrix, Shop, Traffic
+from benchmarks.harness.data import Shop, Traffic
 from benchmarks.harness.servers import BenchmarkServers
 from configs.loader import load_worker
+from model.arrays import FloatMatrix
 from model.serving.encoder import Encoder
 from model.serving.inputs import model_input
 from streams.milvus.index import MilvusIndex

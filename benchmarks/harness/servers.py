@@ -138,7 +138,7 @@ class BenchmarkServers:
         if self.milvus == "standalone":  # milvus-lite indexes as it goes
             self.report("Waiting for Milvus to index them")
             index.seal()
-            while index.searchable_by_graph() < N:
+            while index.indexed_count() < N:
                 if time.monotonic() > deadline:
                     raise BenchmarkError(f"Milvus has not indexed all items after {_INDEX_TIMEOUT_S:.0f} s")
                 time.sleep(POLL_S)

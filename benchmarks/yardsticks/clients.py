@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from benchmarks.harness.data import IntVector
 from benchmarks.harness.errors import BenchmarkError
+from model.arrays import IntVector
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ import sys
 import numpy as np
 
 from configs.schema import Milvus
+from model.arrays import FloatArray, IdArray
 from streams.__main__ import main
 from streams.recall.memory import MemoryIndex
-from streams.recall.ports import FloatArray, IdArray
 from streams.worker.parts import WorkerParts
 
 #: Answers to choose from: the interests of a batch must not all get the same one to merge.

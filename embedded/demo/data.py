@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from model.arrays import IntVector, Mask
 from producers.click_log import ClickLog, read_click_log
 from producers.synthetic import Shape, generate
 from streams.messages.clicks import user_key
@@ -91,7 +91,7 @@ def prepare_clicks(source: Path | None, folder: Path, clicks: int, seed: int = 0
     )
 
 
-def _choose_users(log: ClickLog, clicks: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def _choose_users(log: ClickLog, clicks: int, rng: np.random.Generator) -> IntVector:
     """Return (n,) random users with about `clicks` clicks in total, at most `REPLAYED_SHARE` of all users."""
     counts = np.bincount(log.user, minlength=len(log.user_ids))
     order = rng.permutation(np.flatnonzero(counts >= MIN_CLICKS))[: max(1, int(REPLAYED_SHARE * len(counts)))]
@@ -99,7 +99,7 @@ def _choose_users(log: ClickLog, clicks: int, rng: np.random.Generator) -> npt.N
     return np.sort(order[:wanted])
 
 
-def _write(log: ClickLog, mask: npt.NDArray[np.bool_], path: Path) -> None:
+def _write(log: ClickLog, mask: Mask, path: Path) -> None:
     rows = zip(log.user[mask].tolist(), log.item[mask].tolist(), log.order[mask].tolist(), strict=True)
     with path.open("w", encoding="utf-8") as file:
         file.writelines(f"{log.user_ids[user]},{item},{order:.17g}\n" for user, item, order in rows)

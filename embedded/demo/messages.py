@@ -7,7 +7,7 @@ import json
 from configs.schema import Topics, WorkerConfig
 from embedded.demo.scoreboard import Scoreboard
 from streams.kafka.producer import KafkaRecordProducer
-from streams.kafka.reading import Record
+from streams.kafka.reading import ReceivedMessage
 from streams.messages.clicks import decode_click
 from streams.messages.recommendations import decode_recommendation
 from streams.ports import Output
@@ -30,14 +30,14 @@ def send_broken_messages(config: WorkerConfig) -> None:
     producer.send([Output(config.topics.clicks, key, value) for key, value in BROKEN_MESSAGES])
 
 
-def count_message(board: Scoreboard, topics: Topics, record: Record) -> None:
+def count_message(board: Scoreboard, topics: Topics, record: ReceivedMessage) -> None:
     """Count a click, a recommendation or a dead letter; skip broken messages, which are counted as dead letters."""
     message = record.message
     if message.topic == topics.dead_letters:
         board.dead_letters += 1
     elif message.topic == topics.recommendations:
         assert message.key is not None and message.value is not None  # the worker wrote it
-        board.add_recommendation(message.key, decode_recommendation(message.value), record.written)
+        board.add_recommendation(message.key, decode_recommendation(message.value), record.timestamp)
     elif (message.key, message.value) not in BROKEN_MESSAGES:
         assert message.key is not None  # the replay wrote it
         board.add_click(message.key, message.offset, decode_click(message.key, message.value))

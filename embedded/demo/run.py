@@ -30,7 +30,7 @@ from embedded.deployment import PRODUCER_SECTIONS, Deployment
 from embedded.stack import Addresses, Flavour, Stack
 from embedded.standalone import best_flavour
 from model.artifact import Artifact
-from streams.kafka.reading import Record, follow
+from streams.kafka.reading import ReceivedMessage, follow
 from streams.milvus.index import MilvusIndex
 from streams.processing.items import SEAL_AFTER
 from streams.tools.audit import AuditReport, audit_kafka
@@ -162,7 +162,7 @@ class Demo:
             if self._flavour == "standalone" and expected >= SEAL_AFTER:
                 # The worker leaves fewer than SEAL_AFTER outside the graph, where they are compared one by one.
                 indexed = expected - SEAL_AFTER
-                self._await(deployment, "Milvus to index them", lambda: index.searchable_by_graph() > indexed)
+                self._await(deployment, "Milvus to index them", lambda: index.indexed_count() > indexed)
 
     def _replay(self, deployment: Deployment, data: DemoData) -> Scoreboard:
         config = deployment.config
@@ -199,7 +199,7 @@ class Demo:
         self._drain(arrivals, board, deployment)
         return board
 
-    def _drain(self, arrivals: Iterator[Record | None], board: Scoreboard, deployment: Deployment) -> None:
+    def _drain(self, arrivals: Iterator[ReceivedMessage | None], board: Scoreboard, deployment: Deployment) -> None:
         """Wait until the worker has answered the last clicks."""
         quiet = 0
         while quiet < _QUIET_READS:

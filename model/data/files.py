@@ -1,12 +1,12 @@
-"""Click files in the AmazonBook formats, as ComiRec and PaddleRec publish them: opened, decoded and parsed here alone.
+"""Click files in the AmazonBook formats of ComiRec and PaddleRec. Only this module opens, decodes and parses them.
 
-Train format: `uid,item_id,order` on each line, no header; `order` is a time stamp or a rank within the user. Valid
-format: one user on each line, `user_id:7 target_item:0 hist_item:3 … eval_item:9 …`, history first, then the targets;
-`target_item` is no click and may be missing. Text is UTF-8, with or without a byte order mark; names that end in .gz
-or .xz are decompressed. Item ids are any int64 except 0, which is padding; user ids are text of 1 to 256 bytes, so 07
-and 7 are two users, as in the stream.
+Train format: `uid,item_id,order` on each line, no header; `order` is a time stamp or a rank among the user's clicks.
+Valid format: one user on each line, `user_id:7 target_item:0 hist_item:3 … eval_item:9 …`, history first, then the
+targets; `target_item` is not a click and may be missing. Text is UTF-8, with or without a byte order mark; files named
+.gz or .xz are decompressed. Item ids are any int64 except 0, which is padding; user ids are text of 1 to 256 bytes, so
+07 and 7 are two users, as in the stream.
 
-Parsers raise ValueError and nothing else, whatever the line; the message says what was expected and what was found.
+Parsers raise only ValueError, whatever the line; the message says what was expected and what was found.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from typing import IO, Literal
 from configs.errors import InputError
 
 PathName = str | PathLike[str]
-#: What bytes that are no UTF-8 make unusable: "strict" the whole file, "replace" their own line.
+#: What bytes that are not UTF-8 make unusable: "strict" the whole file, "replace" only their line.
 Decoding = Literal["strict", "replace"]
-#: What stands in a line for bytes that are no UTF-8, after "replace".
+#: Replaces bytes that are not UTF-8, with "replace".
 UNDECODED = "\ufffd"
 
 INT64 = range(-(2**63), 2**63)
-#: Bytes of a user id in UTF-8: the limit of the click messages, so that whoever is trained on can also be served.
+#: Bytes of a user id in UTF-8: the limit of click messages, so that every user in the training data can be served.
 MAX_USER_BYTES = 256
-#: Characters of a line or field that a message shows: enough to find it, and the message stays on a line or two.
+#: Characters of a line or field that an error message shows: enough to find it.
 SHOWN = 60
-#: Characters read at once: some ten thousand lines. A call for each block costs nothing beside so many; and a malformed
-#: line, for whose sake its whole block is read line by line, costs a few hundredths of a second.
-BLOCK = 2**18
+#: Characters read at once, about ten thousand lines: so many that a call for each block costs nothing, and so few that
+#: a malformed line, which makes its block be read line by line, costs only a few hundredths of a second.
+BLOCK_CHARACTERS = 2**18
 _WHOLE = re.compile(r"[+-]?[0-9]+", re.ASCII)
 
 
@@ -48,11 +48,11 @@ class DataError(InputError):
 
 
 @contextmanager
-def opened(path: PathName, decoding: Decoding = "strict") -> Iterator[IO[str]]:
-    """The text of a file; the text `-` (no Path) is standard input.
+def open_text(path: PathName, decoding: Decoding = "strict") -> Iterator[IO[str]]:
+    """Open a file as text; the text `-` (but not a Path) is standard input.
 
     Raises:
-        DataError: it cannot be opened, or, while it is read here, decompressed or decoded.
+        DataError: the file cannot be opened, or, within the `with` block, decompressed or decoded.
     """
     try:
         with _open(path, decoding) as file:
@@ -64,38 +64,38 @@ def opened(path: PathName, decoding: Decoding = "strict") -> Iterator[IO[str]]:
 
 
 def lines(path: PathName, decoding: Decoding = "strict") -> Iterator[tuple[int, str]]:
-    """Stripped lines with their numbers, from 1; blank ones are left out.
+    """Yield stripped lines with their numbers, from 1; blank lines are skipped.
 
     Raises:
-        DataError: as `opened`.
+        DataError: as `open_text`.
     """
-    with opened(path, decoding) as file:
+    with open_text(path, decoding) as file:
         for number, line in enumerate(file, 1):
             if stripped := line.strip():
                 yield number, stripped
 
 
 def blocks(path: PathName, decoding: Decoding = "strict") -> Iterator[tuple[int, str]]:
-    """Whole lines, many at once, with the number of the first, from 1; lines end in \\n, but the last line may not.
+    """Yield blocks of whole lines with the number of their first line, from 1; only the last line may lack its \\n.
 
     Raises:
-        DataError: as `opened`.
+        DataError: as `open_text`.
     """
     number = 1
-    with opened(path, decoding) as file:
-        while text := file.read(BLOCK):
+    with open_text(path, decoding) as file:
+        while text := file.read(BLOCK_CHARACTERS):
             text += file.readline()
             yield number, text
             number += text.count("\n")
 
 
-def holds_user(line: str) -> bool:
-    """Whether the line is in the valid format (otherwise it should be in the train format)."""
+def is_user_line(line: str) -> bool:
+    """Return whether the line is in the valid format; otherwise it should be in the train format."""
     return line.startswith("user_id:")
 
 
 def parse_click(line: str) -> tuple[str, int, int | float]:
-    """User id, item id and order of a line in the train format; order is int where it is an int64, else finite.
+    """Parse a line in the train format into user id, item id and order: an int if it is an int64, else a finite float.
 
     Raises:
         ValueError: the line is malformed.
@@ -109,7 +109,7 @@ def parse_click(line: str) -> tuple[str, int, int | float]:
 
 
 def parse_user(line: str) -> tuple[str, list[int], list[int]]:
-    """User id, history and targets of a line in the valid format; either list may be empty.
+    """Parse a line in the valid format into user id, history and targets; either list may be empty.
 
     Raises:
         ValueError: the line is malformed.
@@ -132,10 +132,10 @@ def parse_user(line: str) -> tuple[str, list[int], list[int]]:
 
 
 def user_id(text: str) -> str:
-    """The id in a field: its text without the space around it.
+    """Return the user id in a field: its text without surrounding space.
 
     Raises:
-        ValueError: it is empty or too long.
+        ValueError: the id is empty or too long.
     """
     text = text.strip()
     if not 0 < len(text.encode()) <= MAX_USER_BYTES:
@@ -143,9 +143,9 @@ def user_id(text: str) -> str:
     return text
 
 
-def int64(text: str) -> int | None:
-    """The whole number that the text is in ASCII digits, with or without a sign; None if none or beyond int64."""
-    if len(text) < 19 and text.isdecimal() and text.isascii():  # nearly always
+def parse_int64(text: str) -> int | None:
+    """Parse an integer in ASCII digits, with or without a sign; None if it is none or beyond int64."""
+    if len(text) < 19 and text.isdecimal() and text.isascii():  # the fast path, nearly always
         return int(text)
     text = text.strip()
     if len(text) > 40 or not _WHOLE.fullmatch(text) or int(text) not in INT64:
@@ -165,14 +165,14 @@ def _open(path: PathName, decoding: Decoding) -> IO[str]:
 
 
 def _item(text: str) -> int:
-    item = int64(text)
+    item = parse_int64(text)
     if not item:
         raise ValueError(f"an item id is a 64-bit integer other than 0 (padding), found {_show(text)}")
     return item
 
 
 def _order(text: str) -> int | float:
-    whole = int64(text)
+    whole = parse_int64(text)
     if whole is not None:
         return whole
     try:

@@ -1,4 +1,4 @@
-"""Users to measure: read from files in either format."""
+"""Read users to evaluate on, from files in either format."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from model.data.files import DataError
 
 
 def read_users(paths: Sequence[Path], malformed: Malformed) -> Holdout:
-    """Users of files in the valid format, or of files in the train format, whose clicks `hold_out` parts.
+    """Read users of files in the valid format, or of files in the train format, whose clicks `hold_out` splits.
 
     Raises:
-        DataError: a file cannot be read, formats are mixed, or there is nobody to measure.
+        DataError: a file cannot be read, the formats are mixed, or there are no users to evaluate on.
     """
     formats = {is_valid_format(path) for path in paths}
     if len(formats) > 1:
-        raise DataError("test files in both formats: measure them one after the other, or turn one into the other")
+        raise DataError("test files in both formats: evaluate them separately, or convert one format into the other")
     if formats == {True}:
         users = read_holdout(paths, malformed=malformed)
         needed = "lines with an eval_item:"
@@ -25,5 +25,5 @@ def read_users(paths: Sequence[Path], malformed: Malformed) -> Holdout:
         users = hold_out(read_clicks(paths, malformed=malformed))
         needed = "users with at least two clicks"
     if not len(users.history):
-        raise DataError(f"{', '.join(map(str, paths))}: nobody to measure; expected {needed}")
+        raise DataError(f"{', '.join(map(str, paths))}: no users to evaluate on; expected {needed}")
     return users

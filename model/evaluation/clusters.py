@@ -1,23 +1,21 @@
-"""Items sorted into clusters by their vectors: a stand-in for categories, which click files do not name."""
+"""Cluster items by their vectors: a substitute for categories, which click files do not have."""
 
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
-IdVector = npt.NDArray[np.int64]
+from model.arrays import FloatMatrix, IntVector
 
-#: Clusters that `python -m model.evaluate` counts in.
+#: Clusters of the catalogue; `python -m model.evaluate` counts how many different ones a list has.
 CLUSTERS = 50
-#: Items that the centres are found with, and rounds; the others join the nearest centre. More changes little.
+#: Items that the centres are computed from, and iterations; the other items join the nearest centre.
 SAMPLE, ROUNDS = 20_000, 20
-#: Items assigned at once: their scores take 13 MB.
+#: Items assigned at once; their scores take 13 MB.
 _BLOCK = 65_536
 
 
-def k_means(units: FloatArray, clusters: int, rng: np.random.Generator) -> IdVector:
-    """(N,) the cluster of each item, by spherical k-means (Dhillon and Modha 2001): nearest by cosine.
+def k_means(units: FloatMatrix, clusters: int, rng: np.random.Generator) -> IntVector:
+    """Return the cluster of each item, (N,) int64, by spherical k-means (Dhillon and Modha 2001): nearest by cosine.
 
     Args:
         units: (N, D) float32, vectors of length 1; clusters: at most N are used.
@@ -29,11 +27,11 @@ def k_means(units: FloatArray, clusters: int, rng: np.random.Generator) -> IdVec
         sums = np.zeros_like(centres)
         np.add.at(sums, label, sample)
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        centres = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), centres)  # an empty one stays
+        centres = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), centres)  # an empty cluster keeps its centre
     return nearest(units, centres)
 
 
-def nearest(units: FloatArray, centres: FloatArray) -> IdVector:
-    """(N,) the index of the centre with the largest inner product."""
+def nearest(units: FloatMatrix, centres: FloatMatrix) -> IntVector:
+    """Return the index of the centre with the largest inner product, (N,) int64."""
     starts = range(0, len(units), _BLOCK)
     return np.concatenate([(units[begin : begin + _BLOCK] @ centres.T).argmax(axis=1) for begin in starts])

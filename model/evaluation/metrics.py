@@ -1,7 +1,7 @@
-"""Yardsticks of recommendation lists, one value for each user, and their confidence intervals; in NumPy.
+"""Metrics of recommendation lists, one value for each user, and their confidence intervals, in NumPy.
 
-The protocol is that of ComiRec (arXiv 2005.09347), with NDCG normalised by min(n, targets); NDCG "over hits", as that
-code base and others publish it, is there to compare with them. NaN stands for what a user has no value of.
+The protocol is that of ComiRec (arXiv 2005.09347), with NDCG normalised by min(n, targets). NDCG "over hits", which
+that code base and others publish, is for comparison with them. NaN = the metric is not defined for this user.
 """
 
 from __future__ import annotations
@@ -9,35 +9,32 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from model.arrays import DoubleArray, FloatArray, IdMatrix
 from model.data.clicks import Clicks
 from model.evaluation.search import NO_ROW
 
-FloatArray = npt.NDArray[np.float32]
-IdMatrix = npt.NDArray[np.int64]
-Values = npt.NDArray[np.float64]
-
-#: Resamples of a bootstrap, and the share of them that its interval holds.
+#: Resamples of a bootstrap, and the share of them that the interval contains.
 RESAMPLES, CONFIDENCE = 1000, 0.95
-#: Bytes that the resamples of one product take.
+#: Bytes of the resamples that are multiplied at once.
 _BOOTSTRAP_MEMORY = 32 * 2**20
 
 
 def quality(top: IdMatrix, targets: Clicks, n: int) -> dict[str, float]:
-    """Mean over users of recall, hit rate and NDCG at n, as fractions; see `ranking`.
+    """Return the means over users of recall, hit rate and NDCG at n, as fractions; see `ranking`.
 
     Args:
-        top: (B, n), recommended items, best first, fewer where there are no more; targets: B users with at least one
-            target each, same numbering.
+        top: (B, n or less), recommended items, best first; targets: B users with at least one target each. Both hold
+            ids, or both rows.
     """
     values = ranking(*hits(top, targets))
     return {f"{name}@{n}": float(values[name].mean()) for name in ("recall", "hit_rate", "ndcg")}
 
 
 def hits(top: IdMatrix, targets: Clicks) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
-    """(B, n), which recommended items are among the user's targets, and (B,), the user's different targets.
+    """Return which recommended items are targets, (B, n) bool, and the number of different targets of each user, (B,).
 
     Args:
-        top: (B, n), different items for each user; targets: B users, in the same numbering.
+        top: (B, n), different items for each user; targets: B users. Both hold ids, or both rows.
     """
     B, n = top.shape
     _, index = np.unique(np.concatenate([top.ravel(), targets.items]), return_inverse=True)
@@ -48,16 +45,16 @@ def hits(top: IdMatrix, targets: Clicks) -> tuple[npt.NDArray[np.bool_], npt.NDA
     return found, np.bincount(wanted // size, minlength=B)
 
 
-def ranking(found: npt.NDArray[np.bool_], count: npt.NDArray[np.int64]) -> dict[str, Values]:
-    """Recall, hit rate and NDCG at n of each user, (B,) float64 each.
+def ranking(found: npt.NDArray[np.bool_], count: npt.NDArray[np.int64]) -> dict[str, DoubleArray]:
+    """Return recall, hit rate and NDCG at n of each user, (B,) float64 each.
 
-    recall = found / targets; hit rate = 1 with anything found; NDCG (Järvelin and Kekäläinen 2002, with gain 0 or 1) =
-    Σ 1/log2(place + 1) over what was found, places from 1, divided by its largest possible value, which has min(n,
-    targets) terms. "Over hits" the divisor has as many terms as were found, so that one hit in the first place counts
-    1, however many targets were missed. Targets clicked twice count once.
+    recall = hits / targets; hit rate = 1 if there is a hit; NDCG (Järvelin and Kekäläinen 2002, with gain 0 or 1) =
+    Σ 1/log2(rank + 1) over the hits, ranks from 1, divided by its largest possible value, which has min(n, targets)
+    terms. "Over hits", the divisor has as many terms as there are hits, so that a single hit at rank 1 counts 1,
+    however many targets were missed. Targets clicked twice count once.
 
     Args:
-        found: (B, n), which recommended items are targets, best first; count: (B,), targets, at least 1.
+        found: (B, n) bool, which recommended items are targets, best first; count: (B,), targets, at least 1.
     """
     n = found.shape[1]
     number = found.sum(axis=1)
@@ -72,8 +69,8 @@ def ranking(found: npt.NDArray[np.bool_], count: npt.NDArray[np.int64]) -> dict[
     }
 
 
-def diversity(top: IdMatrix, units: FloatArray) -> Values:
-    """(B,) intra-list diversity: 1 − mean cosine of two different items of the list; NaN for less than two items.
+def diversity(top: IdMatrix, units: FloatArray) -> DoubleArray:
+    """Return the intra-list diversity, (B,): 1 − mean cosine of two different items of the list; NaN below two items.
 
     Smyth and McClave 2001, "Similarity vs. diversity"; Ziegler et al. 2005, "Improving recommendation lists through
     topic diversification".
@@ -81,31 +78,31 @@ def diversity(top: IdMatrix, units: FloatArray) -> Values:
     Args:
         top: (B, n), rows of `units` or `NO_ROW`; units: (N, D) float32, the items' vectors at length 1.
     """
-    there = (top != NO_ROW)[:, :, None]
-    vectors = np.where(there, units[top], np.float32(0))  # (B, n, D)
-    m = there.sum(axis=(1, 2))
+    given = (top != NO_ROW)[:, :, None]
+    vectors = np.where(given, units[top], np.float32(0))  # (B, n, D)
+    m = given.sum(axis=(1, 2))
     total = vectors.sum(axis=1, dtype=np.float64)  # |Σ u|² = Σ |u|² + Σ over pairs, both ways
     pairs = np.square(total).sum(axis=1) - np.square(vectors).sum(axis=(1, 2), dtype=np.float64)
     return np.where(m < 2, np.nan, 1 - pairs / np.maximum(m * (m - 1), 1))
 
 
-def distinct(labels: IdMatrix) -> Values:
-    """(B,) how many different labels each row of (B, n) holds, -1 not counted; NaN where there is none."""
+def distinct(labels: IdMatrix) -> DoubleArray:
+    """Count the different labels in each row of (B, n), without -1: (B,); NaN for rows without labels."""
     ordered = np.sort(labels, axis=1)
     first = np.concatenate([np.ones((len(labels), 1), bool), ordered[:, 1:] != ordered[:, :-1]], axis=1)
     number = (first & (ordered >= 0)).sum(axis=1)
     return np.where(number == 0, np.nan, number)
 
 
-def shares(labels: IdMatrix, size: int) -> Values:
-    """(B, size), the share of each label from 0 to size - 1 in each row of (B, n); -1 not counted, NaN for none."""
+def shares(labels: IdMatrix, size: int) -> DoubleArray:
+    """Return the share of each label, 0 to size - 1, in each row of (B, n), without -1: (B, size); NaN if no labels."""
     number = np.stack([(labels == label).sum(axis=1) for label in range(size)], axis=1)
     total = number.sum(axis=1, keepdims=True)
     return np.where(total == 0, np.nan, number / np.maximum(total, 1))
 
 
-def interest_cosines(interests: FloatArray) -> Values:
-    """(B,) mean cosine of two different interests of a user, (B, K, D); 1 = all the same, 0 for K = 1."""
+def interest_cosines(interests: FloatArray) -> DoubleArray:
+    """Return the mean cosine of two different interests of each user, (B, K, D) → (B,); 1 = all equal, 0 for K = 1."""
     B, K, _ = interests.shape
     if K == 1:
         return np.zeros(B)
@@ -117,21 +114,21 @@ def interest_cosines(interests: FloatArray) -> Values:
 
 
 def interest_cosine(interests: FloatArray) -> float:
-    """Mean of `interest_cosines`; 0 for no users."""
+    """Return the mean of `interest_cosines`; 0 without users."""
     return float(interest_cosines(interests).mean()) if len(interests) else 0.0
 
 
-def bootstrap(values: Values, rng: np.random.Generator, resamples: int = RESAMPLES) -> Values:
-    """Percentile intervals of means over users (Efron and Tibshirani 1993, chapter 13).
+def bootstrap(values: DoubleArray, rng: np.random.Generator, resamples: int = RESAMPLES) -> DoubleArray:
+    """Return percentile intervals of means over users (Efron and Tibshirani 1993, chapter 13).
 
-    Every column sees the same resamples of users. A resample is its users' numbers of draws, so that its means are one
-    product: a few at once take little memory.
+    All columns use the same resamples of users. A resample is represented by how often each user was drawn, so that the
+    means of a few resamples are one product with little memory.
 
     Args:
         values: (U, M), NaN where a user has no value.
 
     Returns:
-        (2, M), the interval's ends, from the resamples with a value; NaN where a column has none at all.
+        (2, M), the ends of the intervals, from the resamples with a value; NaN for columns without any value.
     """
     U = len(values)
     given = np.isfinite(values)
@@ -142,7 +139,7 @@ def bootstrap(values: Values, rng: np.random.Generator, resamples: int = RESAMPL
         drawn = [np.bincount(rng.integers(0, U, U), minlength=U) for _ in range(begin, min(begin + step, resamples))]
         sums.append(np.array(drawn, np.float64) @ summands)
     total, number = np.split(np.concatenate(sums), 2, axis=1)
-    with np.errstate(invalid="ignore"):  # 0 / 0 = NaN is meant
+    with np.errstate(invalid="ignore"):  # 0 / 0 = NaN is intended
         means = total / number
     tail = (1 - CONFIDENCE) / 2
     ends = np.full((2, values.shape[1]), np.nan)

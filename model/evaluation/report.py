@@ -1,4 +1,4 @@
-"""What `python -m model.evaluate` prints: a table, or a JSON document."""
+"""Output of `python -m model.evaluate`: tables, or a JSON document."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 from rich.table import Table
 
 from model.evaluation.clusters import CLUSTERS
-from model.evaluation.measure import SEEN, Estimate, Lists, Measured
+from model.evaluation.measure import SEEN, Estimate, ListMeasurement, Measurement
 from model.evaluation.metrics import CONFIDENCE, RESAMPLES
 
-#: Figures of lists → the line's title.
+#: Figure → title of its line.
 _TITLES = {
     "recall": "recall",
     "ndcg": "NDCG",
@@ -25,7 +25,7 @@ _TITLES = {
 }
 
 
-def document(measured: Sequence[Measured], files: Sequence[Path], top_n: Sequence[int], seed: int) -> dict[str, Any]:
+def document(measured: Sequence[Measurement], files: Sequence[Path], top_n: Sequence[int], seed: int) -> dict[str, Any]:
     """Everything, for JSON; `model.evaluation.measure` has the meanings. Figures are fractions."""
     return {
         "tests": [str(path) for path in files],
@@ -36,21 +36,23 @@ def document(measured: Sequence[Measured], files: Sequence[Path], top_n: Sequenc
     }
 
 
-def tables(measured: Sequence[Measured], top_n: Sequence[int]) -> list[Table | str]:
-    """A line for each epoch, if there are several, and the best model in full."""
+def tables(measured: Sequence[Measurement], top_n: Sequence[int]) -> list[Table | str]:
+    """Return a table with a line for each epoch, if there are several, and tables of all figures of the best model."""
     n = max(top_n)
     best = max(measured, key=lambda one: _lists(one, "exact", "kept", n).figures["recall"].mean or 0.0)
     parts: list[Table | str] = [] if len(measured) == 1 else [_epochs(measured, n)]
     parts += [_full(best, name) for name in best.recall_at]
     interval = f"{CONFIDENCE:.0%} interval from {RESAMPLES:,} bootstrap resamples of users"
-    parts.append(f"percent, clusters excepted; unseen = items of the history left out; ± half the {interval}")
+    parts.append(f"percent, except clusters; unseen = without items of the history; ± half the {interval}")
     parts.append(f"mean cosine of a user's interests {_cell('cosine', best.cosine)}")
     if best.without_history:
-        parts.append(f"{best.without_history:,} of {best.users:,} users clicked nothing that the model knows: no list")
+        parts.append(
+            f"{best.without_history:,} of {best.users:,} users clicked no item that the model knows, and get no list"
+        )
     return parts
 
 
-def _epochs(measured: Sequence[Measured], n: int) -> Table:
+def _epochs(measured: Sequence[Measurement], n: int) -> Table:
     table = Table(title=f"{len(measured)} epochs, exact search")
     titles = ["epoch", "seconds", f"recall@{n}", "unseen", f"NDCG@{n}", f"hit rate@{n}", "cosine"]
     for title in titles:
@@ -64,7 +66,7 @@ def _epochs(measured: Sequence[Measured], n: int) -> Table:
     return table
 
 
-def _full(one: Measured, search: str) -> Table:
+def _full(one: Measurement, search: str) -> Table:
     epoch = "" if one.epoch is None else f"epoch {one.epoch}, "
     how = "exact search" if search == "exact" else "through Milvus"
     table = Table(title=f"{epoch}model {one.model_version}: {one.users:,} users, {one.items:,} items, {how}")
@@ -80,7 +82,7 @@ def _full(one: Measured, search: str) -> Table:
     return table
 
 
-def _lists(one: Measured, search: str, seen: str, n: int) -> Lists:
+def _lists(one: Measurement, search: str, seen: str, n: int) -> ListMeasurement:
     return next(lists for lists in one.lists if (lists.search, lists.seen, lists.n) == (search, seen, n))
 
 

@@ -1,7 +1,7 @@
-"""What a training run has left, read only.
+"""Read the folder of a training run.
 
 RUN/config.yaml            the training configuration
-RUN/metrics.jsonl          one JSON object a line, with `epoch` and `seconds` since the start among its keys
+RUN/metrics.jsonl          one JSON object on each line, with `epoch` and `seconds` since the start among its keys
 RUN/epochs/0005/           the artifact after epoch 5, for each epoch that was kept
 """
 
@@ -16,10 +16,10 @@ from model.evaluation.measure import EvaluationError
 
 
 def parse_numbers(text: str) -> list[int]:
-    """`5-20`, `5,10`, `1,5-8` as ascending whole numbers from 1.
+    """Parse `5-20`, `5,10`, `1,5-8` into ascending integers, 1 or larger.
 
     Raises:
-        ValueError: it is none of these.
+        ValueError: the text is none of these.
     """
     numbers: set[int] = set()
     for part in text.split(","):
@@ -32,26 +32,28 @@ def parse_numbers(text: str) -> list[int]:
 
 
 def kept_epochs(run: Path, wanted: Sequence[int] | None) -> list[tuple[int | None, Path]]:
-    """The wanted epochs, or all kept ones, each with its artifact folder.
+    """Return the wanted epochs, or all kept ones, each with its artifact folder.
 
     Raises:
-        EvaluationError: there are none, or some of the wanted ones are missing.
+        EvaluationError: the run kept no epochs, or not all wanted ones.
     """
     folder = run / "epochs"
-    there = {int(path.name): path for path in folder.glob("*") if path.is_dir() and re.fullmatch("[0-9]+", path.name)}
-    if not there:
+    kept = {int(path.name): path for path in folder.glob("*") if path.is_dir() and re.fullmatch("[0-9]+", path.name)}
+    if not kept:
         raise EvaluationError(f"{folder}: no epochs here; give the folder of a training run, or --artifact DIR")
-    missing = [epoch for epoch in wanted or () if epoch not in there]
+    missing = [epoch for epoch in wanted or () if epoch not in kept]
     if missing:
-        raise EvaluationError(f"{folder}: no epoch {_ranges(missing)}; kept are {_ranges(sorted(there))} (--epochs)")
-    return [(epoch, there[epoch]) for epoch in sorted(wanted or there)]
+        raise EvaluationError(f"{folder}: no epoch {_ranges(missing)}; kept are {_ranges(sorted(kept))} (--epochs)")
+    return [(epoch, kept[epoch]) for epoch in sorted(wanted or kept)]
 
 
 def seconds_by_epoch(run: Path) -> dict[int, float]:
-    """Epoch → seconds since the training began, at its last line. Empty without the file.
+    """Return the seconds since the start of training at the last line of each epoch; empty without the file.
+
+    A last line without its newline is still being written, and is ignored.
 
     Raises:
-        EvaluationError: a line is no JSON object; a last line without its end is still being written, and left out.
+        EvaluationError: a line is not a JSON object with `epoch` and `seconds`.
     """
     path = run / "metrics.jsonl"
     if not path.is_file():
@@ -69,7 +71,7 @@ def seconds_by_epoch(run: Path) -> dict[int, float]:
 
 
 def _ranges(numbers: Sequence[int]) -> str:
-    """1, 3–5 for 1, 3, 4, 5."""
+    """Format 1, 3, 4, 5 as `1, 3–5`."""
     parts: list[list[int]] = []
     for number in numbers:
         if parts and parts[-1][-1] == number - 1:

@@ -1,7 +1,7 @@
-"""Exact search for the best items of many users: blocked matrix products, whatever the catalogue's size.
+"""Exact search for the best items of many users, by blocked matrix products, for catalogues of any size.
 
-Two threads of one core each outdo one product on two cores: the passes over the scores run side by side, too, and on a
-busy machine the threads of a product do not wait for each other.
+Two threads with one core each are faster than one product on two cores: the loops over the scores are parallel, too,
+and on a busy machine the threads of a product do not wait for each other.
 """
 
 from __future__ import annotations
@@ -12,50 +12,46 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from model.arrays import FloatArray, IdMatrix, IdVector
 from model.data.clicks import Clicks
 from model.serving.merge import PADDING, merge
-from model.serving.sort_keys import NONE, Keys, keys, places_of, scores_of
+from model.serving.sort_keys import NONE, Keys, pack, positions_of, scores_of
 
-FloatArray = npt.NDArray[np.float32]
-IdVector = npt.NDArray[np.int64]
-IdMatrix = npt.NDArray[np.int64]
-
-#: Users and items of a tile: with four interests its scores take 2 MB, so that they stay in the processor's cache.
+#: Users and items of a tile: with four interests its scores take 2 MB, and stay in the processor's cache.
 USERS, ITEMS = 64, 2048
-#: Row of "no item", and its interest: the places of a list beyond the items there are.
+#: Row of "no item", and its interest: fills lists that are shorter than n.
 NO_ROW = -1
 
 
-class Top(NamedTuple):
+class TopItems(NamedTuple):
     """The best items of B users, best first, filled up with `NO_ROW`.
 
     Attributes:
-        rows: (B, n) int64 of the items. interests: (B, n) int64 that brought them.
+        rows: (B, n) int64, rows of the items. interests: (B, n) int64, the interest that recalled each.
     """
 
     rows: IdMatrix
     interests: IdMatrix
 
 
-class Tops(NamedTuple):
-    """Attributes: kept: of all items. unseen: without those that the user has seen."""
+class SearchResult(NamedTuple):
+    """The best items, with seen items kept in the lists and with seen items filtered out."""
 
-    kept: Top
-    unseen: Top
+    kept: TopItems
+    filtered: TopItems
 
 
-class _Pairs(NamedTuple):
-    """Pairs of a user of the block and an item's row, in the order of the rows."""
+class _SeenPairs(NamedTuple):
+    """Pairs of a user of the block and the row of an item that it has seen, ascending by row; (P,) each."""
 
     user: IdVector
     row: IdVector
 
 
 def exact_top(interests: FloatArray, vectors: FloatArray, n: int, fusion: float) -> IdMatrix:
-    """`search` without seen items: (B, n) int64, rows of `vectors`."""
+    """Return the rows of `vectors`, (B, n) int64, that `search` finds if no items were seen."""
     return search(interests, vectors, n, fusion).kept.rows
 
 
@@ -65,47 +61,47 @@ def search(
     n: int,
     fusion: float,
     seen: Clicks | None = None,
-    report: Callable[[int], object] = lambda _users: None,
-) -> Tops:
-    """What merging (`model.serving.merge`) the n items of the largest inner product with each interest gives.
+    report_progress: Callable[[int], object] = lambda _users: None,
+) -> SearchResult:
+    """Find the n items with the largest inner product for each interest, and merge them (`model.serving.merge`).
 
-    An interest's equal scores are in the order of the rows. Memory beside the arguments and the result: 5 MB for each
-    core, whatever B and N.
+    Equal scores of an interest are in the order of the rows. Besides the arguments and the result, this takes 5 MB of
+    memory for each core, whatever B and N.
 
     Args:
         interests: (B, K, D) float32; vectors: (N, D) float32; fusion: 0 to 1.
-        seen: B users with the rows of the items that they have seen; None = nobody has seen any.
-        report: is told the number of users done since its last call.
+        seen: B users with the rows of the items that they have seen; None = no items were seen.
+        report_progress: called with the number of users done since its last call.
     """
     B = len(interests)
-    tops = Tops(*(Top(np.full((B, n), NO_ROW), np.full((B, n), NO_ROW)) for _ in Tops._fields))
+    tops = SearchResult(*(TopItems(np.full((B, n), NO_ROW), np.full((B, n), NO_ROW)) for _ in SearchResult._fields))
 
     def work(begin: int) -> int:
         users = slice(begin, min(begin + USERS, B))
-        pairs = _pairs(seen, users.start, users.stop, len(vectors))
+        pairs = _seen_pairs(seen, users.start, users.stop, len(vectors))
         for top, lists in zip(tops, _search_block(interests[users], vectors, n, pairs), strict=True):
             _fill(top, begin, lists, fusion)
         return users.stop - users.start
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as threads:
         for done in threads.map(work, range(0, B, USERS)):
-            report(done)
+            report_progress(done)
     return tops
 
 
-def _fill(top: Top, begin: int, lists: Keys, fusion: float) -> None:
-    """Merges (b, K, n) keys into the places from `begin` on."""
-    ids = np.where(lists == NONE, PADDING, places_of(lists) + 1)  # rows from 1: 0 is no item
+def _fill(top: TopItems, begin: int, lists: Keys, fusion: float) -> None:
+    """Merge the keys of b users, (b, K, n), into the rows of `top` from `begin`."""
+    ids = np.where(lists == NONE, PADDING, positions_of(lists) + 1)  # rows from 1, because 0 is padding
     for user, found in enumerate(merge(ids, scores_of(lists), lists.shape[2], fusion=fusion), begin):
         top.rows[user, : len(found.item_ids)] = found.item_ids - 1
         top.interests[user, : len(found.item_ids)] = found.interests
 
 
-def _search_block(interests: FloatArray, vectors: FloatArray, n: int, seen: _Pairs) -> tuple[Keys, Keys]:
-    """One pass over the catalogue: (b, K, n) keys of the best items of each interest, all and unseen ones.
+def _search_block(interests: FloatArray, vectors: FloatArray, n: int, seen: _SeenPairs) -> tuple[Keys, Keys]:
+    """Return keys of each interest's best items, (b, K, n), with and without seen items.
 
-    Only scores above an interest's n-th best so far are looked at again, and seen items are taken out of the running:
-    their scores are put aside, and join the others at the end.
+    The catalogue is scanned once. Only scores above an interest's n-th best so far are considered further; scores of
+    seen items are set aside until the end.
     """
     b, K, D = interests.shape
     queries = interests.reshape(b * K, D)
@@ -116,39 +112,39 @@ def _search_block(interests: FloatArray, vectors: FloatArray, n: int, seen: _Pai
         t = len(part)
         scores = np.matmul(queries, part.T, out=buffer[: b * K * t].reshape(b * K, t))
         here = slice(*np.searchsorted(seen.row, [begin, begin + t]))
-        place = seen.user[here], slice(None), seen.row[here] - begin
+        seen_here = seen.user[here], slice(None), seen.row[here] - begin
         of_users = scores.reshape(b, K, t)
-        aside[here] = of_users[place]
-        of_users[place] = -np.inf
+        aside[here] = of_users[seen_here]
+        of_users[seen_here] = -np.inf
         query, column = np.divmod(np.flatnonzero(scores > bound), t)
         if len(query):
-            best = _best(best, query, keys(scores[query, column], column + begin))
+            best = _best(best, query, pack(scores[query, column], column + begin))
             bound = scores_of(best[:, -1:])
     order = np.argsort(seen.user, kind="stable")
     query = (seen.user[order, None] * K + np.arange(K)).ravel()
     by_query = np.argsort(query, kind="stable")
-    all_of_them = _best(best, query[by_query], keys(aside[order], seen.row[order, None]).ravel()[by_query])
-    return all_of_them.reshape(b, K, n), best.reshape(b, K, n)
+    with_seen = _best(best, query[by_query], pack(aside[order], seen.row[order, None]).ravel()[by_query])
+    return with_seen.reshape(b, K, n), best.reshape(b, K, n)
 
 
-def _pairs(seen: Clicks | None, begin: int, end: int, items: int) -> _Pairs:
-    """What the users from `begin` to before `end`, counted from 0, have seen; each pair once."""
+def _seen_pairs(seen: Clicks | None, begin: int, end: int, items: int) -> _SeenPairs:
+    """Return the items that the users from `begin` to before `end` have seen, each pair once."""
     if seen is None:
-        return _Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
+        return _SeenPairs(np.empty(0, np.int64), np.empty(0, np.int64))
     rows = seen.items[seen.offsets[begin] : seen.offsets[end]]
     user = np.repeat(np.arange(end - begin), seen.lengths[begin:end])
     row, user = np.divmod(np.unique(rows * (end - begin) + user), end - begin)
     assert not len(row) or 0 <= row[0] <= row[-1] < items
-    return _Pairs(user, row)
+    return _SeenPairs(user, row)
 
 
 def _best(best: Keys, query: IdVector, found: Keys) -> Keys:
-    """(q, n), the smallest of each row of `best` and the keys `found` of that query; `query` ascends."""
+    """Return each query's n smallest keys, (q, n), of `best`, (q, n), and `found`, (f,); `query`, (f,), ascends."""
     q, n = best.shape
     count = np.bincount(query, minlength=q)
-    place = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
+    column = np.arange(len(query)) - np.repeat(np.cumsum(count) - count, count)
     pool = np.full((q, n + count.max(initial=0)), NONE)
     pool[:, :n] = best
-    pool[query, n + place] = found
+    pool[query, n + column] = found
     pool.sort(axis=1)
     return pool[:, :n]

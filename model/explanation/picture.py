@@ -1,4 +1,4 @@
-"""The picture of `python -m model.explain --plot`: clicks × interests as a heat map, the recalled items beside it."""
+"""The picture of `python -m model.explain --plot`: a heat map of clicks × interests beside the recalled items."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from model.explanation.explain import Explanation, Recalled
-from model.explanation.text import LEAST, Names, colour, cosines, name_of, summary, title_of
-from model.figures import DPI, save
+from model.explanation.text import LEAST, ItemNames, colour, cosines, name_of, summary, title_of
+from model.figures import DPI, save_figure
 
-#: All lengths are in pixels. The picture grows downwards when lists are long.
+#: All lengths are in pixels. The picture grows downwards if lists are long.
 WIDTH, HEIGHT = 1200, 800
 MARGIN, ROW, FONT = 24, 20, 12.5
-#: Where the panels begin, the width of the left ones, and the left edge of the right ones.
+#: Top edge of the panels, width of the left ones, and left edge of the right ones.
 TOP, LEFT, HALF = 76, 548, 616
-#: Largest cell of the heat map, the width from which it holds a number, and the least width of an item's name.
+#: Largest cell of the heat map, smallest width of a cell with a number, and smallest width of an item's name.
 CELL, NUMBER, NAME = (64, 26), 30, 230
-#: Widths of an item's score and of its mark.
+#: Widths of an item's score and mark.
 SCORE, MARK = 52, 40
-#: Items that were clicked next and are listed, and the interests shown that recall one.
+#: Largest number of items listed as clicked next, and of interests shown for each.
 TARGETS, BADGES = 8, 10
 INK, PALE, FOUND = "#222222", "#757575", "#FFF1B8"
 
 
-def plot_explanation(explanation: Explanation, names: Names, path: Path) -> None:
-    """Draws one user into a file.
+def plot_explanation(explanation: Explanation, names: ItemNames, path: Path) -> None:
+    """Draw the explanation of one user into a file.
 
     Raises:
-        EvaluationError: the file cannot be written.
+        InputError: the file cannot be written.
     """
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a script that the font lacks is drawn as boxes
-        save(draw(explanation, names), path)
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # characters that the font lacks are drawn as boxes
+        save_figure(draw(explanation, names), path)
 
 
-def draw(explanation: Explanation, names: Names) -> Figure:
-    """The picture, `WIDTH` wide and at least `HEIGHT` high."""
+def draw(explanation: Explanation, names: ItemNames) -> Figure:
+    """Draw the picture, `WIDTH` wide and at least `HEIGHT` high."""
     K, n = len(explanation.recalled), max(map(len, explanation.recalled))
     block = ROW * (n + 1) + ROW // 2
     targets = min(len(explanation.targets), TARGETS + 1)
@@ -60,18 +60,18 @@ def draw(explanation: Explanation, names: Names) -> Figure:
     columns = min(K, 2)
     width = (WIDTH - MARGIN - HALF - ROW * (columns - 1)) // columns
     for interest, recalled in enumerate(explanation.recalled):
-        place = HALF + (width + ROW) * (interest % 2), TOP + block * (interest // 2)
+        corner = HALF + (width + ROW) * (interest % 2), TOP + block * (interest // 2)
         note = f"strongest for {explanation.fed_by(interest)} of {len(explanation.clicks)} clicks"
-        sheet.bar(*place, width, f"interest {interest}", note, colour(interest))
-        _items(sheet, *place, width, recalled, names)
-    place = HALF, TOP + block * ((K + 1) // 2)
-    sheet.bar(*place, WIDTH - MARGIN - HALF, f"merged: the best {len(explanation.merged)} of all interests", "", INK)
-    _items(sheet, *place, WIDTH - MARGIN - HALF, explanation.merged, names, numbered=True)
+        sheet.bar(*corner, width, f"interest {interest}", note, colour(interest))
+        _items(sheet, *corner, width, recalled, names)
+    corner = HALF, TOP + block * ((K + 1) // 2)
+    sheet.bar(*corner, WIDTH - MARGIN - HALF, f"merged: the best {len(explanation.merged)} of all interests", "", INK)
+    _items(sheet, *corner, WIDTH - MARGIN - HALF, explanation.merged, names, numbered=True)
     return sheet.figure
 
 
-def _heat_map(sheet: _Sheet, explanation: Explanation, names: Names, top: int, bottom: int) -> int:
-    """Between `top` and at most `bottom`; returns where it ends."""
+def _heat_map(sheet: _Sheet, explanation: Explanation, names: ItemNames, top: int, bottom: int) -> int:
+    """Draw the heat map between `top` and at most `bottom`; return its lower edge."""
     K, clicks = len(explanation.recalled), explanation.clicks
     width = min(CELL[0], (LEFT - NAME) // K)
     height = min(CELL[1], (bottom - top - ROW) // len(clicks))
@@ -95,27 +95,34 @@ def _heat_map(sheet: _Sheet, explanation: Explanation, names: Names, top: int, b
     return top + ROW + len(clicks) * height
 
 
-def _targets(sheet: _Sheet, explanation: Explanation, names: Names, top: int) -> None:
-    """What was clicked next, and which interests recall it."""
+def _targets(sheet: _Sheet, explanation: Explanation, names: ItemNames, top: int) -> None:
+    """List the items clicked next, and the interests that recall them."""
     if not explanation.targets:
         return
     total, found = len(explanation.targets), sum(map(bool, map(explanation.recalled_by, explanation.targets)))
     sheet.bar(MARGIN, top, LEFT, "✓ clicked next", f"{found} of {total} recalled", INK)
     for row, item in enumerate(explanation.targets[:TARGETS], 1):
-        brought = explanation.recalled_by(item)[:BADGES]
+        interests = explanation.recalled_by(item)[:BADGES]
         y = top + row * ROW
-        for place, interest in enumerate(reversed(brought), 1):
-            sheet.badge(MARGIN + LEFT - place * ROW, y, interest)
-        room = LEFT - ROW * len(brought) - 8
-        sheet.text(MARGIN, y + ROW / 2, room, title_of(item, names), bold=bool(brought))
+        for column, interest in enumerate(reversed(interests), 1):
+            sheet.badge(MARGIN + LEFT - column * ROW, y, interest)
+        width = LEFT - ROW * len(interests) - 8
+        sheet.text(MARGIN, y + ROW / 2, width, title_of(item, names), bold=bool(interests))
     if total > TARGETS:
         sheet.text(MARGIN, top + ROW * (TARGETS + 1.5), LEFT, f"… and {total - TARGETS:,} more", colour=PALE)
 
 
 def _items(
-    sheet: _Sheet, x: int, top: int, width: int, recalled: Sequence[Recalled], names: Names, *, numbered: bool = False
+    sheet: _Sheet,
+    x: int,
+    top: int,
+    width: int,
+    recalled: Sequence[Recalled],
+    names: ItemNames,
+    *,
+    numbered: bool = False,
 ) -> None:
-    """Rows below a bar at `top`: name, mark, score, and if `numbered` the interest in front."""
+    """Draw the rows below a bar at `top`: name, mark, score, and, if `numbered`, the interest in front."""
     for row, one in enumerate(recalled, 1):
         y = top + row * ROW
         ink = PALE if one.seen and not one.hit else INK
@@ -127,14 +134,16 @@ def _items(
         mark = "✓" if one.hit else "seen" if one.seen else ""
         end: float = x + width - SCORE
         end -= sheet.text(end, y + ROW / 2, MARK, mark, colour=ink, bold=one.hit, align="right")
-        title = (title_of if numbered else name_of)(one.item, names)  # short lists stand in narrow columns
+        title = (title_of if numbered else name_of)(
+            one.item, names
+        )  # the lists of single interests are in narrow columns
         sheet.text(begin, y + ROW / 2, end - begin - 8, title, colour=ink, bold=one.hit)
         sheet.text(x + width - 4, y + ROW / 2, SCORE, f"{one.score:.2f}", colour=ink, align="right")
 
 
 @dataclass
 class _Sheet:
-    """A page on which one unit is one pixel, counted from the upper left corner."""
+    """A page in pixels, with the origin in the upper left corner."""
 
     height: int
     figure: Figure = field(init=False)
@@ -159,44 +168,46 @@ class _Sheet:
         bold: bool = False,
         align: str = "left",
     ) -> float:
-        """Centred at the height `y`; cut with … where it is wider than `width`. Returns the width that it takes."""
+        """Draw text centred at the height `y`, cut with … if it is wider than `width`; return its width."""
         weight, points = "bold" if bold else "normal", size * 72 / DPI
         shown = self.axes.text(x, y, text, ha=align, va="center_baseline", color=colour, weight=weight, size=points)
         shown.set_parse_math(False)
         if _width(shown) > width:
-            # As many characters as fit with … behind them; a single one that is too wide vanishes.
+            # As many characters as fit together with …; none if not even one fits.
             fits = bisect.bisect_right(range(1, len(text)), width, key=lambda end: _width(shown, text[:end] + "…"))
             shown.set_text(text[:fits].rstrip() + "…" if fits else "")
         return _width(shown)
 
     def box(self, x: float, y: float, width: float, height: float, colour: str) -> None:
+        """Draw a filled rectangle."""
         self.axes.add_patch(Rectangle((x, y), width, height, facecolor=colour, linewidth=0))
 
     def bar(self, x: float, y: float, width: float, title: str, note: str, colour: str) -> None:
-        """The head of a panel."""
+        """Draw the title bar of a panel."""
         self.box(x, y, width, ROW - 1, colour)
         used = self.text(x + 4, y + ROW / 2, width - 8, title, colour=_on(colour), bold=True)
         self.text(x + width - 4, y + ROW / 2, width - used - 16, note, colour=_on(colour), align="right")
 
     def badge(self, x: float, y: float, interest: int) -> None:
+        """Draw the number of an interest on its colour."""
         self.box(x, y + 1, ROW - 2, ROW - 3, colour(interest))
         self.text(x + ROW / 2 - 1, y + ROW / 2, ROW, str(interest), colour=_on(colour(interest)), align="center")
 
 
 def _width(shown: Text, text: str | None = None) -> float:
-    """Of a text, or of another one in its place, which it then shows."""
+    """Return the width of a text; with `text`, replace its content before."""
     if text is not None:
         shown.set_text(text)
     return shown.get_window_extent().width
 
 
 def _blend(colour: str, fraction: float) -> str:
-    """From white to the colour."""
+    """Blend from white (fraction 0) to the colour (1)."""
     parts = (round(255 * (1 - fraction * (1 - part))) for part in to_rgb(colour))
     return "#" + "".join(f"{part:02X}" for part in parts)
 
 
 def _on(background: str) -> str:
-    """Black or white, whichever is easier to read; weights of ITU-R BT.601."""
+    """Return black or white, whichever is easier to read on the background; weights of ITU-R BT.601."""
     red, green, blue = to_rgb(background)
     return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else "white"

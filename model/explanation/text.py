@@ -1,4 +1,4 @@
-"""What `python -m model.explain` prints: tables, or a JSON document."""
+"""Output of `python -m model.explain`: tables, or a JSON document."""
 
 from __future__ import annotations
 
@@ -13,46 +13,48 @@ from rich.text import Text
 
 from model.explanation.explain import Explanation, Recalled
 
-#: One colour for each interest, in text and picture; they come round again. Okabe and Ito's, which colour-blind people
-#: tell apart, without the yellow: too pale on white.
+#: Colours of interests 0, 1, …, in text and picture; repeated if there are more interests. Okabe and Ito's, which
+#: colour-blind people can distinguish, without the yellow, which is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
-#: Characters of the bar of the largest share; a block character has eight steps.
+#: Length of the largest share's bar, in characters of eight steps each.
 BAR = 3
-#: Smaller shares are not shown: they would read 0 %.
+#: Smaller shares are not shown: they would be rounded to 0 %.
 LEAST = 0.005
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
-class Name(NamedTuple):
-    """What an item is called, and what it belongs to."""
+class ItemName(NamedTuple):
+    """Name and category of an item."""
 
     name: str
     category: str = ""
 
 
-Names = Mapping[int, Name]
+ItemNames = Mapping[int, ItemName]
 
 
 def colour(interest: int) -> str:
+    """Return the colour of an interest."""
     return COLOURS[interest % len(COLOURS)]
 
 
-def title_of(item: int, names: Names) -> str:
-    """Name and category; the id where there is no name."""
+def title_of(item: int, names: ItemNames) -> str:
+    """Return name and category of an item, or its id if it has no name."""
     return str(_label(item, names)) or f"item {item}"
 
 
-def name_of(item: int, names: Names) -> str:
-    """Name alone, or the id."""
+def name_of(item: int, names: ItemNames) -> str:
+    """Return the name of an item without its category, or its id if it has no name."""
     return names[item].name if item in names else f"item {item}"
 
 
 def mark(one: Recalled) -> str:
+    """Return the words beside a recalled item: seen, clicked next."""
     return ", ".join(word for word, holds in (("seen", one.seen), ("clicked next", one.hit)) if holds)
 
 
 def summary(explanation: Explanation) -> str:
-    """How much of the history the model reads."""
+    """Describe how much of the history the model reads."""
     read, known = len(explanation.clicks), explanation.history - len(explanation.unknown)
     newest = "" if read == known else "newest "
     left_out = f"; {len(explanation.unknown):,} on items that it does not know" if explanation.unknown else ""
@@ -60,14 +62,14 @@ def summary(explanation: Explanation) -> str:
 
 
 def cosines(explanation: Explanation) -> str:
-    """Of each pair of interests, in one line."""
+    """Format the cosine of each pair of interests, in one line."""
     pairs = combinations(range(len(explanation.cosines)), 2)
     shown = "  ".join(f"{a}–{b} {explanation.cosines[a][b]:.2f}" for a, b in pairs)
     return f"interest cosines: {shown}" if shown else "one interest"
 
 
-def document(explanation: Explanation, names: Names) -> dict[str, Any]:
-    """Everything, for JSON; `model.explanation.explain` has the meanings. Names are those of the items that occur."""
+def document(explanation: Explanation, names: ItemNames) -> dict[str, Any]:
+    """Return the explanation as JSON values, with the names of the items in it (`model.explanation.explain`)."""
     lists = [*explanation.recalled, explanation.merged]
     items = {one.item for one in explanation.clicks} | {one.item for part in lists for one in part}
     occurring = sorted(items | {*explanation.targets, *explanation.unknown})
@@ -76,8 +78,8 @@ def document(explanation: Explanation, names: Names) -> dict[str, Any]:
     }
 
 
-def parts(explanation: Explanation, names: Names) -> list[Table | Text]:
-    """Clicks with routing weights, a list for each interest, the merged list, what was clicked next, the cosines."""
+def tables(explanation: Explanation, names: ItemNames) -> list[Table | Text]:
+    """Return tables of the clicks, of each interest's list, of the merged list and of the items clicked next."""
     title = "clicks, newest first, and their share of each interest's routing weights"
     shown: list[Table | Text] = [Text(f"user {explanation.user}: {summary(explanation)}")]
     shown += [_title(title), _clicks(explanation, names)]
@@ -95,7 +97,7 @@ def _title(text: str, style: str = "", rest: str = "") -> Text:
     return Text.assemble("\n", (text, f"bold {style}"), rest)
 
 
-def _clicks(explanation: Explanation, names: Names) -> Table:
+def _clicks(explanation: Explanation, names: ItemNames) -> Table:
     table = _table(names)
     table.add_column("feeds", justify="right", no_wrap=True)
     for interest in range(len(explanation.cosines)):
@@ -111,7 +113,7 @@ def _clicks(explanation: Explanation, names: Names) -> Table:
     return table
 
 
-def _items(recalled: Sequence[Recalled], names: Names, *, with_interest: bool = False) -> Table:
+def _items(recalled: Sequence[Recalled], names: ItemNames, *, with_interest: bool = False) -> Table:
     table = _table(names)
     for header in ["score", *(["interest"] if with_interest else [])]:
         table.add_column(header, justify="right", no_wrap=True)
@@ -125,32 +127,32 @@ def _items(recalled: Sequence[Recalled], names: Names, *, with_interest: bool = 
     return table
 
 
-def _targets(explanation: Explanation, names: Names) -> Table:
+def _targets(explanation: Explanation, names: ItemNames) -> Table:
     table = _table(names)
     table.add_column("recalled by", no_wrap=True)
     for item in explanation.targets:
-        brought = explanation.recalled_by(item)
-        numbers = Text(", ").join(Text(str(interest), f"bold {colour(interest)}") for interest in brought)
+        interests = explanation.recalled_by(item)
+        numbers = Text(", ").join(Text(str(interest), f"bold {colour(interest)}") for interest in interests)
         table.add_row(str(item), _label(item, names), numbers)
     return table
 
 
-def _table(names: Names) -> Table:
-    """Names take what room is left, and are cut with …"""
+def _table(names: ItemNames) -> Table:
+    """Return a table with columns for ids and names; names take the remaining width, and are cut with …"""
     table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), expand=bool(names))
     table.add_column("item", justify="right", no_wrap=True)
     table.add_column("", no_wrap=True, overflow="ellipsis", ratio=1 if names else None)
     return table
 
 
-def _label(item: int, names: Names) -> Text:
-    """Empty without a name: the id stands beside it."""
-    name, category = names.get(item, Name(""))
+def _label(item: int, names: ItemNames) -> Text:
+    """Return name and category; empty without a name, because the id is beside it."""
+    name, category = names.get(item, ItemName(""))
     return Text.assemble(name, (f" · {category}" if category else "", "dim"))
 
 
 def _cell(share: float, largest: float) -> str:
-    """Percent and a bar; nothing where it is less than half a percent."""
+    """Return percent and a bar; nothing below half a percent."""
     steps = round(share / largest * BAR * 8)
     bar = (_BLOCKS[8] * (steps // 8) + _BLOCKS[steps % 8]).rstrip()
     return f"{share:4.0%} {bar}" if share >= LEAST else ""

@@ -1,8 +1,8 @@
-"""MIND's serving half in NumPy: embeddings of a history to interest vectors, without Paddle.
+"""Encode the item vectors of a history into interest vectors: the serving half of MIND, in NumPy, without Paddle.
 
-Serving runs here because NumPy takes a fifth of the time of Paddle's fastest way on a CPU, and needs no import of
-several hundred megabytes. Training on a CPU runs here, too, with `model/training/gradient.py`; a test keeps Paddle's
-operators for accelerators, `model/training/net.py`, equal.
+NumPy takes a fifth of the time of Paddle's fastest way on a CPU, and saves importing several hundred megabytes.
+Training on a CPU uses this module, too, with `model/training/gradient.py`; on accelerators it uses Paddle's operators
+in `model/training/net.py`, and a test compares the two.
 """
 
 from __future__ import annotations
@@ -12,34 +12,31 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from configs.schema import Network
+from model.arrays import FloatArray, IntVector
 from model.artifact import Artifact, ArtifactError
 
-FloatArray = npt.NDArray[np.float32]
-IdVector = npt.NDArray[np.int64]
-
-#: Added to squared lengths before a root or a division: vectors of length 0 stay 0 instead of becoming NaN.
+#: Added to squared lengths before a root or a division, so that vectors of length 0 stay 0 instead of becoming NaN.
 EPSILON = 1e-12
-#: Logarithm of the weight of padding: its exponential is 0.
+#: Logarithm of the weight of padding; its exponential is 0.
 NEVER = np.float32(-1e9)
 
 
 @dataclass(frozen=True)
 class Routing:
-    """What the encoder computes beside its weights; stored in the artifact's manifest.
+    """Parameters of the encoder's computation other than its weights; stored in the artifact's manifest.
 
     Attributes:
-        iterations: of dynamic routing, at least 1.
+        iterations: iterations of dynamic routing, at least 1.
         temperature: divides the agreement of capsule and click; smaller = harder assignment of clicks to interests.
-        axis: what the routing softmax runs over, "interests" as published, or "clicks".
+        axis: axis of the routing softmax, "interests" as published, or "clicks".
         normalise: capsules are weighted means of clicks instead of squashed sums, and interests have length 1.
-        relu: whether the last layer is ReLU(x W + b), as published, or x W.
-        residual: weight of the history's mean in what enters the last layer, beside 1 for the capsule; 0 = none.
+        relu: the last layer is ReLU(x W + b), as published, instead of x W.
+        residual: weight of the history's mean in the input of the last layer; the capsule's weight is 1; 0 = no mean.
         by_history: a user has max(1, min(K, ⌊log2 clicks⌋)) interests (arXiv 1904.08030, equation 9); the others
             repeat the first.
-        fusion: how the items that the interests find are merged, from 0 to 1: see `model.serving.merge`.
+        fusion: how the items that the interests recall are merged, 0 to 1; see `model.serving.merge`.
     """
 
     iterations: int
@@ -51,16 +48,16 @@ class Routing:
     by_history: bool
     fusion: float = 0.0
 
-    def surplus(self, lengths: IdVector, interests: int) -> FloatArray:
-        """(B, K), 1 for interests that users with so many clicks, (B,), do not have, else 0."""
+    def surplus(self, lengths: IntVector, interests: int) -> FloatArray:
+        """Return (B, K) float32: 1 for interests that a user with that many clicks, (B,), does not have, else 0."""
         if not self.by_history:
             return np.zeros((len(lengths), interests), np.float32)
         has = np.log2(np.maximum(lengths, 2)).astype(np.int64)  # (B,)
         return (np.arange(interests) >= has[:, None]).astype(np.float32)
 
     @classmethod
-    def of(cls, network: Network) -> Routing:
-        """The part of a training configuration that the encoder's computation depends on."""
+    def from_network(cls, network: Network) -> Routing:
+        """Select the settings of a training configuration that the encoder's computation depends on."""
         return cls(
             iterations=network.iterations,
             temperature=network.routing_temperature,
@@ -74,7 +71,11 @@ class Routing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Routing:
-        """Raises TypeError for other keys than the fields; artifacts from before fusion merge without it."""
+        """Read what `to_dict` wrote; artifacts older than `fusion` are merged without it.
+
+        Raises:
+            TypeError: the keys are not the fields of this class.
+        """
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,13 +83,14 @@ class Routing:
 
 
 class Trace(NamedTuple):
-    """What an `Encoder` computes on the way to interests, all float32.
+    """Interests and the intermediate results of an `Encoder`, all float32.
 
     Attributes:
         log_weight: (B, 1, L), logarithm of each click's weight; `NEVER` = padding.
-        logits, routed: (B, K, L), of the routing's last iteration, and how much of each click feeds each interest.
-        share: (B, 1, L), how much of each click is in the history's mean.
-        capsules, mixed, projected: (B, K, D), sums of the clicks; squashed and mixed with the mean; mapped.
+        logits: (B, K, L), routing logits of the last iteration.
+        routed: (B, K, L), weight of each click in each interest.
+        share: (B, 1, L), weight of each click in the history's mean.
+        capsules, mixed, projected: (B, K, D), sums of the clicks; these squashed and mixed with the mean; these mapped.
         interests: (B, K, D).
     """
 
@@ -103,18 +105,22 @@ class Trace(NamedTuple):
 
 
 class Encoder:
-    """Dynamic routing of MIND (arXiv 1904.08030, section 4.3), with routing logits that are fixed, not redrawn.
+    """Dynamic routing of MIND (arXiv 1904.08030, section 4.3), with initial routing logits that are fixed, not redrawn.
 
-    Weights, all float32: `bilinear` (D, D) is S, `start` (K, L) holds the first routing logits and `recency` (L,) the
-    logarithm of a click's weight, both by age (column 0 = the newest click), `output` (D, D) and `bias` (D,).
+    Weights, all float32: `bilinear` (D, D) is S of the paper; `start` (K, L) holds the initial routing logits and
+    `recency` (L,) the logarithm of a click's weight, both by age (column 0 = the newest click); `output` (D, D) and
+    `bias` (D,) are the last layer.
 
     Attributes:
         weights, routing: as given. dim: D. interests: K. history_length: L.
-        fusion: of the items found, for `model.serving.merge`.
+        fusion: weight of the mean when recalled items are merged (`model.serving.merge`).
     """
 
     def __init__(self, weights: Mapping[str, FloatArray], routing: Routing) -> None:
-        """Raises ArtifactError when weights are missing or their shapes don't fit together."""
+        """
+        Raises:
+            ArtifactError: weights are missing, or their shapes do not fit together.
+        """
         missing = {"bilinear", "start", "recency", "output", "bias"} - set(weights)
         if missing:
             raise ArtifactError(f"weights {sorted(missing)} are missing; train the model again with this version")
@@ -123,14 +129,18 @@ class Encoder:
         self.interests, self.history_length = self.weights["start"].shape
         expected = [(self.dim, self.dim), (self.interests, self.history_length), (self.history_length,)]
         if [self.weights[name].shape for name in ("bilinear", "start", "recency")] != expected:
-            raise ArtifactError("the shapes of the weights don't fit together; train the model again")
+            raise ArtifactError("the shapes of the weights do not fit together; train the model again")
         self.fusion = routing.fusion
         self.routing = routing
-        self._maps_nothing = np.array_equal(self.weights["bilinear"], np.eye(self.dim))
+        self._map_is_identity = np.array_equal(self.weights["bilinear"], np.eye(self.dim))
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Encoder:
-        """Raises ArtifactError when the artifact's weights or description are not this encoder's."""
+        """Build the encoder of an artifact.
+
+        Raises:
+            ArtifactError: the artifact's weights or description do not fit this encoder.
+        """
         try:
             routing = Routing.from_dict(artifact.encoder)
         except TypeError:
@@ -143,25 +153,25 @@ class Encoder:
             raise ArtifactError(f"{artifact.path}: manifest and weights disagree on the dimensions; train again")
         return encoder
 
-    def encode(self, embeddings: FloatArray, lengths: IdVector) -> FloatArray:
-        """Interest vectors of B users; a user of length 0 has zero vectors.
+    def encode(self, embeddings: FloatArray, lengths: IntVector) -> FloatArray:
+        """Return interest vectors of B users; a user of length 0 has zero vectors.
 
         Args:
             embeddings: (B, L, D) float32, item vectors of the clicks, oldest first, left-aligned (`model_input`); rows
                 beyond a user's length are ignored, whatever finite numbers they hold.
-            lengths: (B,), clicks of each user, 0 to L.
+            lengths: (B,) int64, number of clicks of each user, 0 to L.
 
         Returns:
             (B, K, D) float32.
         """
         return self.trace(embeddings, lengths).interests
 
-    def route(self, embeddings: FloatArray, lengths: IdVector) -> FloatArray:
-        """Routing weights, (B, K, L) float32, of what `encode` is given: how much of each click feeds each interest."""
+    def route(self, embeddings: FloatArray, lengths: IntVector) -> FloatArray:
+        """Return the weight of each click in each interest, (B, K, L) float32. Arguments as `encode`."""
         return self.trace(embeddings, lengths).routed
 
-    def trace(self, embeddings: FloatArray, lengths: IdVector) -> Trace:
-        """`encode`, with what a gradient needs of the way there."""
+    def trace(self, embeddings: FloatArray, lengths: IntVector) -> Trace:
+        """Compute interests, and keep the intermediate results that gradients need. Arguments as `encode`."""
         mapped, log_weight = self._mapped(embeddings), self._log_weight(lengths)
         logits = self._logits(mapped, lengths, log_weight)
         routed = self._last_weights(logits, log_weight)
@@ -180,16 +190,17 @@ class Encoder:
         known = np.where((lengths > 0)[:, None, None], interests, np.float32(0))
         return Trace(log_weight, logits, routed, share, capsules, mixed, projected, known)
 
-    def _logits(self, mapped: FloatArray, lengths: IdVector, log_weight: FloatArray) -> FloatArray:
-        """Of the last iteration: (B, L, D), (B,), (B, 1, L) → (B, K, L). Capsules enter the agreement through products
-        of clicks alone, so these are all that the loop needs.
+    def _logits(self, mapped: FloatArray, lengths: IntVector, log_weight: FloatArray) -> FloatArray:
+        """Return the routing logits of the last iteration: (B, L, D), (B,), (B, 1, L) → (B, K, L).
+
+        Capsules enter the agreement only through inner products of clicks, so the loop needs only these products.
         """
-        # (B, K, L), in this order in memory, too: transposed, a softmax takes three times as long. What it holds for
-        # padding is unused.
+        # (B, K, L), also in memory: a softmax of a transposed array takes three times as long. Values for padding are
+        # not used.
         logits = self.weights["start"][np.arange(self.interests)[:, None], self.age(lengths)[:, None]]
         if self.routing.by_history:
             logits = logits + NEVER * self.routing.surplus(lengths, self.interests)[:, :, None]
-        # (B, L, L). With one array on both sides NumPy takes BLAS' syrk, which is slower for matrices so small.
+        # (B, L, L). With the same array on both sides NumPy calls BLAS' syrk, which is slower for such small matrices.
         products = mapped @ mapped.copy().transpose(0, 2, 1)
         for _ in range(self.routing.iterations - 1):
             weights = self._weights(logits, log_weight)
@@ -202,21 +213,21 @@ class Encoder:
     def _last_weights(self, logits: FloatArray, log_weight: FloatArray) -> FloatArray:
         if not self.routing.normalise:
             return self._weights(logits, log_weight)
-        # The mean of each interest's clicks: with hardly a click it still points somewhere, in a stable way.
+        # A mean of clicks, not a sum: an interest with hardly a click still has a stable direction.
         if self.routing.axis == "interests":
             logits = _log_softmax(logits, axis=1)
         return softmax(logits + log_weight, axis=2)
 
-    def age(self, lengths: IdVector) -> IdVector:
-        """(B, L) of each place in histories of these lengths, (B,): 0 = newest click, negative = padding."""
+    def age(self, lengths: IntVector) -> IntVector:
+        """Age of each position in histories of these lengths, (B,) → (B, L): 0 = newest click, negative = padding."""
         return lengths[:, None] - 1 - np.arange(self.history_length)
 
-    def _log_weight(self, lengths: IdVector) -> FloatArray:
+    def _log_weight(self, lengths: IntVector) -> FloatArray:
         age = self.age(lengths)
         return np.where(age >= 0, self.weights["recency"][age], NEVER)[:, None, :]  # (B, 1, L)
 
     def _mapped(self, embeddings: FloatArray) -> FloatArray:
-        if self._maps_nothing:
+        if self._map_is_identity:
             return embeddings
         return (embeddings.reshape(-1, self.dim) @ self.weights["bilinear"]).reshape(embeddings.shape)
 
@@ -227,6 +238,7 @@ class Encoder:
 
 
 def softmax(logits: FloatArray, axis: int) -> FloatArray:
+    """Return the softmax along an axis, in the shape of `logits`."""
     powers: FloatArray = np.exp(logits - logits.max(axis=axis, keepdims=True))
     powers /= powers.sum(axis=axis, keepdims=True)
     return powers
@@ -239,14 +251,14 @@ def _log_softmax(logits: FloatArray, axis: int) -> FloatArray:
 
 
 def _mixed(capsules: FloatArray, mean: FloatArray, residual: float) -> FloatArray:
-    """(B, K, D) weighted mean of 1 part capsule and `residual` parts of the history's mean, (B, 1, D)."""
+    """Return the weighted mean of 1 part capsule, (B, K, D), and `residual` parts of the history's mean, (B, 1, D)."""
     part = np.float32(1 / (1 + residual))
     mixed: FloatArray = part * capsules + (1 - part) * mean
     return mixed
 
 
 def _squash(capsules: FloatArray) -> FloatArray:
-    """c · |c|² / (1 + |c|²) / |c| along the last axis (arXiv 1710.09829, equation 1)."""
+    """Return c · |c|² / (1 + |c|²) / |c| along the last axis (arXiv 1710.09829, equation 1)."""
     square = _square(capsules)
     scaled: FloatArray = capsules * (square / (1 + square) / np.sqrt(square + np.float32(EPSILON)))
     return scaled

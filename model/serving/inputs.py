@@ -1,6 +1,6 @@
-"""From a history to the model's input: the one definition that training and the streaming worker share.
+"""Convert histories to the model's input. Training and the streaming worker share this definition.
 
-The newest `length` clicks, oldest first, left-aligned, padded with 0 on the right.
+The input is the newest `length` clicks, oldest first, left-aligned, padded with 0 on the right.
 """
 
 from __future__ import annotations
@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-IdVector = npt.NDArray[np.int64]
-IdMatrix = npt.NDArray[np.int64]
+from model.arrays import IdMatrix, IdVector, IntVector
 
 
-def model_input(histories: Sequence[IdVector], length: int) -> tuple[IdMatrix, IdVector]:
-    """Input of the encoder for B users.
+def model_input(histories: Sequence[IdVector], length: int) -> tuple[IdMatrix, IntVector]:
+    """Return the encoder's input for the histories of B users.
 
     Args:
-        histories: for each user its item ids or rows, oldest first, int64, any number of them. The caller has dropped
-            the items that the model cannot embed: what is unknown must not push a known click out of the window.
+        histories: item ids or rows of each user, (n,) int64, oldest first, n from 0. The caller has removed the items
+            that the model cannot embed: an unknown item must not push a known click out of the window.
         length: L, clicks that the model reads.
 
     Returns:
@@ -30,11 +28,11 @@ def model_input(histories: Sequence[IdVector], length: int) -> tuple[IdMatrix, I
     return windows(clicks, ends[:-1], ends[1:], length)
 
 
-def windows(clicks: IdVector, starts: IdVector, ends: IdVector, length: int) -> tuple[IdMatrix, IdVector]:
-    """`model_input` of the histories `clicks[start:end]`; `starts` and `ends` have shape (B,)."""
+def windows(clicks: IdVector, starts: IntVector, ends: IntVector, length: int) -> tuple[IdMatrix, IntVector]:
+    """Return `model_input` of the histories `clicks[start:end]`; `starts` and `ends` have shape (B,)."""
     lengths = np.minimum(ends - starts, length)
-    places = (ends - lengths)[:, None] + np.arange(length)  # (B, L)
-    inside = places < ends[:, None]
-    ids = np.zeros(places.shape, np.int64)
-    ids[inside] = clicks[places[inside]]
+    positions = (ends - lengths)[:, None] + np.arange(length)  # (B, L)
+    inside = positions < ends[:, None]
+    ids = np.zeros(positions.shape, np.int64)
+    ids[inside] = clicks[positions[inside]]
     return ids, lengths

@@ -1,6 +1,6 @@
-"""A score and a place in one integer, so that one sort ranks.
+"""Pack a score and a position into one integer, so that one sort ranks by score, then by position.
 
-NumPy sorts integers several times faster than it finds an order by two arrays.
+NumPy sorts integers several times faster than it finds the order of two arrays (`lexsort`).
 """
 
 from __future__ import annotations
@@ -8,30 +8,33 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-Keys = npt.NDArray[np.int64]
-Places = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.float32]
+from model.arrays import FloatArray, IntArray
 
-#: Key of "nothing here": sorts behind every other.
+Keys = npt.NDArray[np.int64]
+
+#: Key of "no entry": sorts behind all others.
 NONE = np.iinfo(np.int64).max
 
 
-def keys(scores: Scores, places: Places) -> Keys:
-    """Keys that rise from the best score to the worst, equal scores by place. Shapes alike; no NaN; 0 ≤ place < 2³²."""
+def pack(scores: FloatArray, positions: IntArray) -> Keys:
+    """Return keys that ascend from the best score to the worst, and by position among equal scores.
+
+    Both arrays have the same shape; scores are not NaN, and 0 ≤ position < 2³².
+    """
     bits = (scores + np.float32(0)).view(np.int32)  # + 0: no negative zero
-    rising = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))  # negative floats count down
-    packed: Keys = (~rising).astype(np.int64) << 32 | places
+    rising = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))  # the bits of negative floats descend
+    packed: Keys = (~rising).astype(np.int64) << 32 | positions
     return packed
 
 
-def places_of(packed: Keys) -> Places:
-    """The places; of `NONE` it is no place."""
+def positions_of(packed: Keys) -> IntArray:
+    """Return the positions; meaningless for `NONE`."""
     return packed & 0xFFFFFFFF
 
 
-def scores_of(packed: Keys) -> Scores:
-    """The scores; -inf for `NONE`."""
+def scores_of(packed: Keys) -> FloatArray:
+    """Return the scores; -inf for `NONE`."""
     rising = ~(packed >> 32).astype(np.int32)
-    scores: Scores = (rising ^ ((rising >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
+    scores: FloatArray = (rising ^ ((rising >> 31) & np.int32(0x7FFFFFFF))).view(np.float32)
     scores[packed == NONE] = -np.inf
     return scores

@@ -1,4 +1,4 @@
-"""Paddle, imported here alone: it would leave a folder in the user's home, and a warning and log lines on screen."""
+"""The only import of Paddle: it would leave a folder in the user's home, and a warning and log lines on the screen."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def _other_home() -> Iterator[None]:
-    """Paddle makes a folder for data sets in the user's home on import; nothing of it is used here."""
+def _temporary_home() -> Iterator[None]:
+    """Set HOME to a temporary folder: on import, Paddle creates a folder for data sets there, which is never used."""
     home = os.environ.get("HOME")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HOME"] = folder
@@ -26,8 +26,8 @@ def _other_home() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _other_log() -> Iterator[None]:
-    """Paddle has the information of all libraries logged to the screen."""
+def _restored_logging() -> Iterator[None]:
+    """Restore the root logger: on import, Paddle makes it log information of all libraries to the screen."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:
@@ -37,11 +37,11 @@ def _other_log() -> Iterator[None]:
         root.setLevel(level)
 
 
-with _other_home(), _other_log(), warnings.catch_warnings():
-    # Paddle looks for a compiler cache on import; nothing is compiled here.
+with _temporary_home(), _restored_logging(), warnings.catch_warnings():
+    # On import, Paddle looks for a compiler cache; nothing is compiled here.
     warnings.filterwarnings("ignore", message="No ccache found")
     import paddle
-    import paddle.nn.functional as F  # noqa: N812 - its name everywhere
+    import paddle.nn.functional as F  # noqa: N812 - its usual name
     from paddle import Tensor
 
 __all__ = ["F", "Tensor", "paddle"]

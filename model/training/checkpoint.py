@@ -1,4 +1,4 @@
-"""All that a run needs to go on exactly where it was, in one file."""
+"""Everything that a run needs to resume exactly where it stopped, in one file."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ import numpy as np
 from configs.errors import ConfigError, InputError
 from model.training.optimizer import State
 
-#: Settings that may differ when a run goes on: they change where things are, or when it ends, but no step. Whether
-#: the data are the same is seen in the data themselves.
+#: Settings that may differ when a run is resumed: they change paths, or when the run ends, but no step. Data are
+#: compared by their fingerprint, not by their paths.
 MAY_CHANGE = ("output.", "training.max_seconds", "data.paths", "data.valid_paths")
 #: Name of the description among the arrays.
-_ABOUT = "checkpoint"
+_DESCRIPTION = "checkpoint"
 
 
 class CheckpointError(InputError):
-    """A checkpoint that cannot be read, written or gone on from. The message says what mends it."""
+    """A checkpoint that cannot be read, written or resumed. The message names the remedy."""
 
 
 @dataclass
-class Tally:
-    """Of the steps of one epoch.
+class EpochTally:
+    """Sums over the steps of one epoch so far.
 
     Attributes:
-        loss: sum over the steps. seconds: spent in them; waited: the part of it that the data took.
+        loss: sum over the steps. seconds: time of the steps; waited: the part of it that was spent waiting for data.
     """
 
     steps: int = 0
@@ -43,12 +43,12 @@ class Tally:
 
 @dataclass
 class Position:
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
-        step: steps done. seconds: since the start, measuring and saving included.
-        first_loss, recent_loss: of the first step; running mean.
-        best, best_epoch: highest recall so far, and the epoch that had it; None, 0 = nothing measured yet.
+        step: number of finished steps. seconds: time since the start, including measuring and saving.
+        first_loss: loss of the first step; recent_loss: running mean.
+        best, best_epoch: highest recall so far, and its epoch; None and 0 before the first measurement.
     """
 
     step: int = 0
@@ -57,14 +57,16 @@ class Position:
     recent_loss: float = 0.0
     best: float | None = None
     best_epoch: int = 0
-    tally: Tally = field(default_factory=Tally)
+    tally: EpochTally = field(default_factory=EpochTally)
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Attributes:
-    position: where the run was. state: of the `Learner`.
-    config: resolved configuration, as JSON has it. data: fingerprint of the data.
+    """Position and state of a run, with what must be the same when it is resumed.
+
+    Attributes:
+        position: progress of the run. state: state of the `Learner`.
+        config: resolved configuration as JSON values. data: fingerprint of the data.
     """
 
     position: Position
@@ -73,17 +75,17 @@ class Checkpoint:
     data: str
 
     def write(self, path: Path, *copies: Path) -> None:
-        """Replaces `copies`, then `path`: each has either its old content or the new one, whenever the process dies.
+        """Replace `copies`, then `path`, each atomically: it has the old or the new content, whenever the process dies.
 
         Raises:
             CheckpointError: the files cannot be written.
         """
         draft = path.with_name(f".{path.name}.draft")
-        about = {"position": asdict(self.position), "config": self.config, "data": self.data}
+        description = {"position": asdict(self.position), "config": self.config, "data": self.data}
         try:
-            draft.unlink(missing_ok=True)  # it may be a second name of a checkpoint, if a process died here
+            draft.unlink(missing_ok=True)  # it may be a hard link to a checkpoint, if a process died here
             with draft.open("wb") as file:
-                np.savez(file, **{_ABOUT: np.array(json.dumps(about))}, **self.state)  # type: ignore[arg-type]
+                np.savez(file, **{_DESCRIPTION: np.array(json.dumps(description))}, **self.state)  # type: ignore[arg-type]
                 file.flush()
                 os.fsync(file.fileno())
             for copy in copies:
@@ -99,40 +101,42 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: Path) -> Checkpoint:
-        """
+        """Read a checkpoint.
+
         Raises:
-            CheckpointError: there is none, or it is damaged.
+            CheckpointError: the file is missing, damaged, or of another version.
         """
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 state = dict(stored)
-            about = json.loads(str(state.pop(_ABOUT)))
-            position = about["position"]
-            position = Position(**{**position, "tally": Tally(**position["tally"])})
-            return cls(position, state, about["config"], about["data"])
+            description = json.loads(str(state.pop(_DESCRIPTION)))
+            position = description["position"]
+            position = Position(**{**position, "tally": EpochTally(**position["tally"])})
+            return cls(position, state, description["config"], description["data"])
         except OSError as error:
             remedy = "check the folder given with --resume; a run has a checkpoint after its first epoch"
             raise CheckpointError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
         except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-            raise CheckpointError(f"{path}: no checkpoint of this version ({error!r}); train again") from None
+            raise CheckpointError(f"{path}: not a checkpoint of this version ({error!r}); train again") from None
 
     def check(self, config: Mapping[str, Any], data: str) -> None:
-        """
+        """Check that a run with this configuration and data can be resumed from here.
+
         Raises:
-            ConfigError: settings differ that decide the steps. CheckpointError: the data differ.
+            ConfigError: settings differ that affect the steps. CheckpointError: the data differ.
         """
         then, now = _leaves(self.config), _leaves(config)
         changed = [key for key in {**then, **now} if then.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)]
         if changed:
             was = ", ".join(f"{key} was {json.dumps(then.get(key))}" for key in changed)
-            raise ConfigError(f"a run goes on with the settings that it was started with: {was}; start a new run")
+            raise ConfigError(f"a run is resumed with the settings that it was started with: {was}; start a new run")
         if data != self.data:
             remedy = "give the files that it was started with (--data), or start a new run"
             raise CheckpointError(f"the click files hold other data than when this run was started; {remedy}")
 
 
 def _duplicate(source: Path, target: Path) -> None:
-    """A second name where the file system has that; a whole table takes its time to copy."""
+    """Link a file to a second name, or copy it where the file system has no links: copying a table takes long."""
     try:
         os.link(source, target)
     except OSError:
@@ -140,6 +144,7 @@ def _duplicate(source: Path, target: Path) -> None:
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings: `{"a": {"b": 1}}` → `{"a.b": 1}`."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         leaves |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}

@@ -1,4 +1,4 @@
-"""One optimizer step on one batch, on one process or on several, and all that it takes to go on from there."""
+"""One optimizer step on one batch, in one process or several, and the state that is needed to resume from there."""
 
 from __future__ import annotations
 
@@ -9,21 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from configs.schema import TrainConfig
+from model.arrays import FloatArray, FloatVector, IntVector
 from model.training.backend import F, Tensor, paddle
-from model.training.loss import Terms, routing_variance, sampled_softmax
+from model.training.loss import LossTerms, routing_variance, sampled_softmax
 from model.training.net import Mind, initial_table, initial_weights, item_vectors
 from model.training.optimizer import Adam, ItemTable, State
-from model.training.sampling import Batch, FloatVector
-
-FloatArray = npt.NDArray[np.float32]
-IdVector = npt.NDArray[np.int64]
+from model.training.sampling import TrainingBatch
 
 
 class Learner:
     """Network, item table and their optimizers.
 
-    Processes that train together read slices of the same batch and sum their gradients. Each looks up the rows of the
-    whole batch, so gradients have the same shape everywhere, and all processes keep the same weights.
+    Processes that train together use slices of the same batch and sum their gradients. Each looks up the rows of the
+    whole batch, so that gradients have the same shape in all processes, and all keep the same weights.
     """
 
     def __init__(
@@ -31,8 +29,8 @@ class Learner:
     ) -> None:
         """
         Args:
-            items: N, items of rows 1 … N; log_q: (N + 1,), of the sampler.
-            rank, processes: this process, and how many train together.
+            items: N, items of rows 1 … N; log_q: (N + 1,), `Sampler.log_q`.
+            rank: number of this process, from 0; processes: how many processes train together.
         """
         rng = np.random.default_rng(config.training.seed)
         self._config, self._log_q = config, log_q
@@ -43,30 +41,35 @@ class Learner:
         self._trained = {name: weight for name, weight in self._net.named_parameters() if not weight.stop_gradient}
         self._adam = Adam(self._trained)
 
-    def step(self, batch: Batch, rate: float) -> float:
-        """A step of Adam with learning rate `rate`; returns the loss before it."""
-        used, places = np.unique(
+    def step(self, batch: TrainingBatch, rate: float) -> float:
+        """Make a step of Adam with learning rate `rate`; return the loss before it."""
+        used, positions = np.unique(
             np.concatenate([batch.histories.ravel(), batch.targets.ravel(), batch.negatives]), return_inverse=True
         )
         vectors = item_vectors(self._table.look_up(used), self._config.network)  # (R, D)
-        loss = self._loss(batch, vectors, places.reshape(-1))
+        loss = self._loss(batch, vectors, positions.reshape(-1))
         loss.backward()
         value = self._sum_of_all(loss)
         self._table.update(rate)
         self._adam.update(rate)
         return value
 
-    def _loss(self, batch: Batch, vectors: Tensor, places: IdVector) -> Tensor:
-        """Of this process' users; `places` of histories, targets and negatives in `vectors`, one after the other."""
+    def _loss(self, batch: TrainingBatch, vectors: Tensor, positions: IntVector) -> Tensor:
+        """Return the loss of this process' users.
+
+        Args:
+            vectors: (R, D), one for each item of the batch.
+            positions: in `vectors`, of the histories, the targets and the negatives, concatenated.
+        """
         own = slice(self._rank, None, self._processes)
         (B, L), T = batch.histories.shape, batch.targets.shape[1]
-        history, target, negative = np.split(places, [B * L, B * (L + T)])
+        history, target, negative = np.split(positions, [B * L, B * (L + T)])
         histories, targets, negatives = (
             F.embedding(paddle.to_tensor(part), vectors)
             for part in (history.reshape(B, L)[own], target.reshape(B, T)[own], negative)
         )
         lengths = paddle.to_tensor(batch.lengths[own])
-        terms = Terms.of(batch.targets[own], batch.negatives, self._log_q, users=len(batch.lengths))
+        terms = LossTerms.from_rows(batch.targets[own], batch.negatives, self._log_q, users=len(batch.lengths))
         settings = self._config.loss
         if settings.readout == "mean":
             return sampled_softmax(self._net.general(histories, lengths), targets, negatives, terms, settings)
@@ -77,27 +80,27 @@ class Learner:
         return sampled_softmax(interests, targets, negatives, terms, settings) + penalty
 
     def _sum_of_all(self, loss: Tensor) -> float:
-        """Sums loss and gradients over the processes."""
+        """Sum loss and gradients over the processes; return the loss."""
         if self._processes > 1:
             for tensor in (loss, self._table.gradient, *(weight.grad for weight in self._trained.values())):
                 paddle.distributed.all_reduce(tensor)
         return float(loss)
 
     def weights(self) -> dict[str, FloatArray]:
-        """Present weights of the encoder by name."""
+        """Return the current weights of the encoder by name."""
         return self._net.weights()
 
     def vectors(self) -> FloatArray:
-        """(N, D) float32, present vectors of all items."""
+        """Return the current vectors of all items, (N, D) float32."""
         with paddle.no_grad():
             return np.array(item_vectors(self._table.values(), self._config.network)[1:].numpy())
 
     def state(self) -> State:
-        """All that `restore` needs to go on exactly from here; weights that are not trained come from the seed."""
+        """Return what `restore` needs to resume exactly here; weights that are not trained come from the seed."""
         return _prefixed("table", self._table.state()) | _prefixed("net", self._adam.state())
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Takes over a `state` of the same configuration and data."""
+        """Restore a `state` of a run with the same configuration and data."""
         self._table.restore(_within("table", state))
         self._adam.restore(_within("net", state))
 

@@ -1,7 +1,7 @@
-"""Sampled softmax over shared negatives, in two forms of the same computation.
+"""Sampled softmax over shared negatives, in two implementations of the same computation.
 
 `SampledSoftmax` computes value and gradient together in NumPy, for CPUs: half the time of Paddle's operators, which
-pass over the large matrix of scores many times. `by_operators` is for accelerators, and what a test compares it with.
+read the large matrix of scores many times. `by_operators` is for accelerators; a test compares the two.
 """
 
 from __future__ import annotations
@@ -11,30 +11,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from configs.schema import Loss
+from model.arrays import FloatArray, IdMatrix, IdVector
 from model.serving.encoder import NEVER
 from model.training.backend import F, Tensor, paddle
 
-FloatArray = npt.NDArray[np.float32]
-IdVector = npt.NDArray[np.int64]
-IdMatrix = npt.NDArray[np.int64]
-
-
-#: Users whose scores are computed together: what belongs to them stays in the processor's caches.
+#: Users whose scores are computed together: few enough for their data to stay in the processor's caches.
 BLOCK = 128
 
 
 @dataclass(frozen=True, eq=False)
-class Terms:
-    """What the loss reads beside vectors.
+class LossTerms:
+    """Inputs of the loss other than vectors.
 
     Attributes:
-        weights: (B, T) float32, share of each target in the loss; the sum over all users is 1; 0 = no target here.
+        weights: (B, T) float32, weight of each target in the loss; the sum over all users is 1; 0 = no target.
         targets: (B, T) float32, added to the targets' scores: -log q.
         negatives: (M,) float32, added to the negatives' scores: -log q.
-        own: (P,) users, ascending, and (P,) negatives that are targets of these users, and so no wrong answers.
+        own: (P,) users, ascending, and (P,) negatives that are targets of these users, and so not wrong answers.
     """
 
     weights: FloatArray
@@ -43,59 +38,60 @@ class Terms:
     own: tuple[IdVector, IdVector]
 
     @classmethod
-    def of(cls, targets: IdMatrix, negatives: IdVector, log_q: FloatArray, users: int) -> Terms:
-        """
+    def from_rows(cls, targets: IdMatrix, negatives: IdVector, log_q: FloatArray, users: int) -> LossTerms:
+        """Build the terms of the targets and negatives of B users.
+
         Args:
             targets: (B, T), rows, 0 = none; negatives: (M,), rows; log_q: (N + 1,), of the negatives' distribution.
-            users: in the whole batch, of which these B may be a part.
+            users: number of users in the whole batch, of which these B may be a part.
         """
-        there = targets > 0
-        weights = there / (np.maximum(there.sum(axis=1, keepdims=True), 1) * np.float32(users))
+        given = targets > 0
+        weights = given / (np.maximum(given.sum(axis=1, keepdims=True), 1) * np.float32(users))
         return cls(weights.astype(np.float32), -log_q[targets], -log_q[negatives], _same(targets, negatives))
 
-    def part(self, users: slice) -> Terms:
-        """Of these users alone."""
+    def part(self, users: slice) -> LossTerms:
+        """Return the terms of a part of the users."""
         inside = slice(*np.searchsorted(self.own[0], (users.start, users.stop)))
         own = self.own[0][inside] - users.start, self.own[1][inside]
-        return Terms(self.weights[users], self.targets[users], self.negatives, own)
+        return LossTerms(self.weights[users], self.targets[users], self.negatives, own)
 
-    def per_target(self) -> Terms:
-        """The same for B · T users with one target each."""
+    def per_target(self) -> LossTerms:
+        """Return the same terms for B · T users with one target each."""
         T = self.targets.shape[1]
         users = (self.own[0][:, None] * T + np.arange(T)).ravel()
         order = np.argsort(users, kind="stable")
         own = users[order], self.own[1].repeat(T)[order]
-        return Terms(self.weights.reshape(-1, 1), self.targets.reshape(-1, 1), self.negatives, own)
+        return LossTerms(self.weights.reshape(-1, 1), self.targets.reshape(-1, 1), self.negatives, own)
 
     def added(self) -> FloatArray:
-        """(B, M) float32, what the negatives' scores grow by: -log q, and `NEVER` for a user's own targets."""
+        """Terms added to the negatives' scores, (B, M) float32: -log q, or `NEVER` for the user's own targets."""
         added = np.tile(self.negatives, (len(self.weights), 1))
         added[self.own] = NEVER
         return added
 
 
 def _same(targets: IdMatrix, negatives: IdVector) -> tuple[IdVector, IdVector]:
-    """Users, ascending, and columns of all pairs of a target, (B, T), and a negative, (M,), that are the same row."""
+    """Find the pairs of a target, (B, T), and a negative, (M,), with equal rows: users, ascending, and negatives."""
     by_row = np.argsort(negatives, kind="stable")
     sorted_rows, rows = negatives[by_row], targets.ravel()
     first = np.searchsorted(sorted_rows, rows)
-    many = np.searchsorted(sorted_rows, rows, side="right") - first  # negatives that are this target
+    many = np.searchsorted(sorted_rows, rows, side="right") - first  # number of negatives equal to this target
     pair = np.repeat(np.arange(len(rows)), many)
     nth = np.arange(len(pair)) - np.repeat(np.cumsum(many) - many, many)
     return pair // targets.shape[1], by_row[first[pair] + nth]
 
 
-def sampled_softmax(interests: Tensor, targets: Tensor, negatives: Tensor, terms: Terms, loss: Loss) -> Tensor:
-    """Cross entropy of each target among the batch's negatives, a weighted sum over users and targets.
+def sampled_softmax(interests: Tensor, targets: Tensor, negatives: Tensor, terms: LossTerms, loss: Loss) -> Tensor:
+    """Return the cross entropy of each target among the batch's negatives, as a weighted sum over users and targets.
 
     Args:
         interests: (B, K, D); targets: (B, T, D), vectors of the items clicked next; negatives: (M, D).
-        loss: its readout decides what a user is scored with. "max": target and negatives alike by
-            (1 - fusion) · largest + fusion · mean of the interests' scores, as serving ranks what the interests find;
-            so with "mean", where the caller gives one vector, the history's. "hard": by the target's best interest;
-            "soft": by softmax((u · target)^power) of them (label-aware attention, arXiv 1904.08030, section 4.4).
+        loss: `readout` decides how a user is scored. "max": target and negatives by (1 - fusion) · largest + fusion ·
+            mean of the interests' scores, as serving ranks recalled items. "mean": the same, with the history's mean
+            as the only interest. "hard": by the target's best interest. "soft": by a mean of the interests, weighted
+            with softmax((u · target)^power) (label-aware attention, arXiv 1904.08030, section 4.4).
     """
-    if loss.readout in ("hard", "soft"):  # the user's vector depends on the target: every pair is an example of its own
+    if loss.readout in ("hard", "soft"):  # the user's vector depends on the target, so each pair is an example
         B, T, D = targets.shape
         interests = _label_aware(interests, targets, loss).reshape([B * T, 1, D])
         targets = targets.reshape([B * T, 1, D])
@@ -107,9 +103,10 @@ def sampled_softmax(interests: Tensor, targets: Tensor, negatives: Tensor, terms
 
 
 def routing_variance(routed: Tensor) -> Tensor:
-    """Mean over users of Σ_k (variance of interest k's weights over the places of the history)², from (B, K, L).
+    """Return the mean over users of Σ_k (variance of interest k's weights over the history's positions)², of (B, K, L).
 
-    The routing regularisation of REMI (arXiv 2302.14532, section 4.3): the squared diagonal of the weights' covariance.
+    This is the routing regularisation of REMI (arXiv 2302.14532, section 4.3): the squared diagonal of the weights'
+    covariance.
     """
     variance = ((routed - routed.mean(axis=2, keepdim=True)) ** 2).mean(axis=2)  # (B, K)
     return (variance**2).sum(axis=1).mean()
@@ -124,10 +121,10 @@ def _label_aware(interests: Tensor, targets: Tensor, loss: Loss) -> Tensor:
     return paddle.matmul(share, interests)  # (B, T, D)
 
 
-def by_operators(interests: Tensor, targets: Tensor, negatives: Tensor, terms: Terms, loss: Loss) -> Tensor:
-    """The loss of "max", from Paddle's operators."""
+def by_operators(interests: Tensor, targets: Tensor, negatives: Tensor, terms: LossTerms, loss: Loss) -> Tensor:
+    """Return the loss of readout "max", by Paddle's operators. Arguments as `sampled_softmax`."""
     users = paddle.unbind(interests, axis=1)  # K of (B, D)
-    # Paddle's gradient of a maximum over an axis takes a second; maxima of pairs take 30 ms.
+    # Paddle takes a second for the gradient of a maximum over an axis, and 30 ms for maxima of pairs.
     wrong = _largest([paddle.matmul(user, negatives, transpose_y=True) for user in users])  # (B, M)
     right = _largest([paddle.matmul(targets, user.unsqueeze(2)).squeeze(2) for user in users])  # (B, T)
     if loss.fusion and len(users) > 1:
@@ -150,10 +147,12 @@ def _largest(scores: list[Tensor]) -> Tensor:
 
 
 class SampledSoftmax(paddle.autograd.PyLayer):  # type: ignore[misc]  # untyped in Paddle 2.6
-    """`by_operators` and its gradient, in NumPy."""
+    """`by_operators` and its gradients, in NumPy."""
 
     @staticmethod
-    def forward(ctx: Any, interests: Tensor, targets: Tensor, negatives: Tensor, terms: Terms, loss: Loss) -> Tensor:
+    def forward(
+        ctx: Any, interests: Tensor, targets: Tensor, negatives: Tensor, terms: LossTerms, loss: Loss
+    ) -> Tensor:
         value, *gradients = loss_and_gradients(interests.numpy(), targets.numpy(), negatives.numpy(), terms, loss)
         ctx.gradients = [paddle.to_tensor(gradient) for gradient in gradients]
         return paddle.to_tensor(value)
@@ -164,12 +163,12 @@ class SampledSoftmax(paddle.autograd.PyLayer):  # type: ignore[misc]  # untyped 
 
 
 def loss_and_gradients(
-    interests: FloatArray, targets: FloatArray, negatives: FloatArray, terms: Terms, loss: Loss
+    interests: FloatArray, targets: FloatArray, negatives: FloatArray, terms: LossTerms, loss: Loss
 ) -> tuple[np.float32, FloatArray, FloatArray, FloatArray]:
-    """Value, and its gradients by interests (B, K, D), targets (B, T, D) and negatives (M, D)."""
+    """Return the loss, and its gradients with respect to interests (B, K, D), targets (B, T, D), negatives (M, D)."""
     B, K, _ = interests.shape
     users = interests / np.float32(loss.temperature)
-    if loss.fusion and K > 1:  # of one score, mean and largest are the same
+    if loss.fusion and K > 1:  # with one score, mean and largest are equal
         users = np.concatenate([users, users.mean(axis=1, keepdims=True)], axis=1)  # (B, K + 1, D)
     value, by_users, by_targets = np.float32(0), np.empty_like(users), np.empty_like(targets)
     by_negatives = np.zeros_like(negatives)
@@ -185,11 +184,14 @@ def loss_and_gradients(
     return value, by_interests / np.float32(loss.temperature), by_targets, by_negatives
 
 
+# Longer than 50 lines: one computation in place on one large matrix, which functions would only pass around.
 def _block(
-    users: FloatArray, targets: FloatArray, negatives: FloatArray, terms: Terms, loss: Loss, K: int
+    users: FloatArray, targets: FloatArray, negatives: FloatArray, terms: LossTerms, loss: Loss, K: int
 ) -> tuple[np.float32, FloatArray, FloatArray, FloatArray]:
-    """`loss_and_gradients` of b users, of whom (b, K, D) are interests, by temperature, and a further one their mean,
-    if the loss reads it.
+    """Return `loss_and_gradients` of b users.
+
+    Args:
+        users: (b, R, D), the K interests divided by the temperature, and their mean if the loss uses it (R = K + 1).
     """
     (b, R, D), M = users.shape, len(negatives)
     fused = R > K
@@ -199,7 +201,7 @@ def _block(
     largest = scores[:, :K].max(axis=1)  # (b, M)
     to_target = users @ targets.transpose(0, 2, 1)  # (b, R, T)
     best = to_target[:, :K].argmax(axis=1)[:, None]  # (b, 1, T)
-    of_scores = np.zeros_like(to_target)  # what a target's score consists of
+    of_scores = np.zeros_like(to_target)  # weights of the interests in a target's score
     np.put_along_axis(of_scores, best, of_best, axis=1)
     if fused:
         of_scores[:, K] = of_mean
@@ -222,25 +224,27 @@ def _block(
     odds = top + np.log(total) - right  # (b, T)
     value = (np.logaddexp(np.float32(0), odds) * terms.weights).sum(dtype=np.float32)
 
-    # weight · sigmoid(odds), (b, T): minus the gradient by `right`. Beyond ±80 float32 knows no difference to 0 and 1.
+    # weight · sigmoid(odds), (b, T): minus the gradient of `right`. Beyond ±80, a sigmoid in float32 is 0 or 1.
     missed = terms.weights / (1 + np.exp(-np.clip(odds, -80, 80)))
-    share *= missed.sum(axis=1, keepdims=True) / total  # (b, M), gradient by the negatives' scores
+    share *= missed.sum(axis=1, keepdims=True) / total  # (b, M), gradient of the negatives' scores
     if fused:
         np.multiply(share, of_mean, out=scores[:, K])
         share *= of_best
-    left = np.ones_like(largest, dtype=bool)  # where no interest before k is the best: equal ones share nothing
+    left = np.ones_like(
+        largest, dtype=bool
+    )  # where no interest before k is the best: of equal ones, the first gets it all
     for k in range(K):
         leads = (scores[:, k] == largest) & left  # (b, M)
         left ^= leads
         np.multiply(share, leads, out=scores[:, k])
     by_scores = scores.reshape(-1, M)
-    of_scores *= missed[:, None]  # (b, R, T), minus the gradient by the targets' scores
+    of_scores *= missed[:, None]  # (b, R, T), minus the gradient of the targets' scores
     by_users = (by_scores @ negatives).reshape(b, R, D) - of_scores @ targets
     return value, by_users, -(of_scores.transpose(0, 2, 1) @ users), by_scores.T @ users.reshape(-1, D)
 
 
 def _log_sum(logits: FloatArray) -> FloatArray:
-    """Logarithm of the sum of exponentials along the last axis, which stays."""
+    """Return the logarithm of the sum of exponentials along the last axis, which is kept with length 1."""
     top = logits.max(axis=-1, keepdims=True)
     total: FloatArray = top + np.log(np.exp(logits - top).sum(axis=-1, keepdims=True))
     return total

@@ -1,8 +1,10 @@
-"""MIND in Paddle, for training. On a CPU it computes interests with the serving encoder, `model/serving/encoder.py`,
-and its gradients, `gradient.py`; elsewhere with Paddle's operators, which a test keeps equal.
+"""MIND in Paddle, for training.
 
-Weights come from NumPy and go back to NumPy, so that a seed decides them and Paddle's own generator is never used.
-Only functions that Paddle 2.6 and 3.x share.
+On a CPU, interests are computed by the serving encoder, `model/serving/encoder.py`, and its gradients, `gradient.py`;
+on other devices by Paddle's operators. A test compares the two.
+
+Weights are initialised and returned as NumPy arrays, so that only the seed decides them; Paddle's own generator is
+never used. Only functions that exist in both Paddle 2.6 and 3.x are called.
 """
 
 from __future__ import annotations
@@ -10,20 +12,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from configs.schema import Network
+from model.arrays import FloatArray
 from model.serving.encoder import EPSILON, NEVER, Encoder, Routing
 from model.training.backend import F, Tensor, paddle
 from model.training.gradient import Encode
-
-FloatArray = npt.NDArray[np.float32]
 
 _ZEROS = paddle.nn.initializer.Constant(0.0)
 
 
 def initial_table(network: Network, items: int, rng: np.random.Generator) -> FloatArray:
-    """First item embeddings, (items + 1, D); row 0 is padding."""
+    """Return initial item embeddings, (items + 1, D); row 0 is padding."""
     table: FloatArray = rng.standard_normal((items + 1, network.dim), dtype=np.float32)
     table *= np.float32(network.initial_length * network.dim**-0.5)
     table[0] = 0
@@ -31,26 +31,29 @@ def initial_table(network: Network, items: int, rng: np.random.Generator) -> Flo
 
 
 def initial_weights(network: Network, rng: np.random.Generator) -> dict[str, FloatArray]:
-    """First weights by name, as `Encoder` reads them."""
+    """Return initial weights by name, as `Encoder` reads them."""
     D, K, L = network.dim, network.interests, network.history_length
-    # The maps start as the identity: a fresh network already places a user near the mean of its items.
+    # The maps start as the identity, so that an untrained network already places a user near the mean of its items.
     maps = {"bilinear": np.eye(D, dtype=np.float32), "output": np.eye(D, dtype=np.float32)}
     zeros = {"recency": np.zeros(L, np.float32), "bias": np.zeros(D, np.float32)}
     return {**maps, "start": rng.standard_normal((K, L), dtype=np.float32), **zeros}
 
 
 def item_vectors(embeddings: Tensor, network: Network) -> Tensor:
-    """What the network reads and scores, from rows of the table: (…, D) → (…, D); zeros stay zeros."""
+    """Convert rows of the table to the vectors that the network reads and scores, (…, D) → (…, D); zeros stay zeros."""
     return _unit(embeddings) if network.normalise else embeddings
 
 
 class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
-    """Multi-interest network with dynamic routing (arXiv 1904.08030); the shapes' letters are those of `Encoder`."""
+    """Multi-interest network with dynamic routing (arXiv 1904.08030); shapes and weights as in `Encoder`."""
 
     def __init__(self, weights: Mapping[str, FloatArray], network: Network, *, agreement_learns: bool = False) -> None:
-        """`agreement_learns`: let gradients pass through the last agreement, for a penalty on the routing weights."""
+        """
+        Args:
+            agreement_learns: let gradients pass through the last agreement, for a penalty on the routing weights.
+        """
         super().__init__()
-        self._routing = Routing.of(network)
+        self._routing = Routing.from_network(network)
         self._agreement_learns = agreement_learns
         trained = {"output"} if network.output_map == "learned" else set()
         trained |= {"bilinear"} if network.routing_map == "learned" else set()
@@ -64,7 +67,7 @@ class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
             self.add_parameter(name, parameter)
 
     def forward(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
-        """Interests of users from item vectors: (B, L, D) float32, (B,) int64 → (B, K, D)."""
+        """Return interests of users from item vectors: (B, L, D) float32, (B,) int64 → (B, K, D)."""
         if not embeddings.place.is_cpu_place():
             return self.by_operators(embeddings, lengths)[0]
         trained = {name: weight for name, weight in self.named_parameters() if not weight.stop_gradient}
@@ -72,9 +75,7 @@ class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
         return Encode.apply(embeddings, lengths.numpy(), encoder, list(trained), *trained.values())
 
     def by_operators(self, embeddings: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """`forward` by Paddle's operators, and the routing weights that the interests were made with, (B, K, L), 0 for
-        padding.
-        """
+        """Compute `forward` by Paddle's operators; return interests and routing weights, (B, K, L), 0 for padding."""
         age = self._age(lengths, embeddings.shape[1])
         log_weight = self._log_weight(age)  # (B, 1, L)
         logits = _by_age(self.start.t(), age).transpose([0, 2, 1])  # (B, K, L)
@@ -95,7 +96,7 @@ class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
         return interests * (lengths > 0).astype("float32").reshape([-1, 1, 1]), routed
 
     def general(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
-        """One vector for the whole history, what interests come to with an ever larger residual: → (B, 1, D)."""
+        """Return one vector for the whole history, (B, 1, D): the limit of the interests for a large residual."""
         return self._project(_mean(embeddings, self._log_weight(self._age(lengths, embeddings.shape[1]))))
 
     def _project(self, capsules: Tensor) -> Tensor:
@@ -109,15 +110,15 @@ class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
         return lengths.unsqueeze(1) - 1 - paddle.arange(L).unsqueeze(0)  # (B, L), 0 = newest, negative = padding
 
     def _log_weight(self, age: Tensor) -> Tensor:
-        """(B, 1, L), logarithm of each click's weight."""
+        """Return the logarithm of each click's weight, (B, 1, L)."""
         padding = (age < 0).astype("float32") * float(NEVER)
         return (_by_age(self.recency, age) + padding).unsqueeze(1)
 
     def _routed(self, mapped: Tensor, logits: Tensor, log_weight: Tensor) -> Tensor:
-        """Weight of each click in each interest: (B, L, D), (B, K, L), (B, 1, L) → (B, K, L).
+        """Return the weight of each click in each interest: (B, L, D), (B, K, L), (B, 1, L) → (B, K, L).
 
-        Capsules enter the agreement through products of clicks alone, so these are all that the loop needs. Gradients
-        pass through the last softmax; through the agreement only with a penalty on it, and then of the last iteration.
+        Capsules enter the agreement only through inner products of clicks, so the loop needs only these. Gradients pass
+        through the last softmax; through the agreement of the last iteration only with a penalty on it.
         """
         routing = self._routing
         similar = _products(mapped.detach())  # (B, L, L)
@@ -140,34 +141,37 @@ class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
         return _clean(paddle.exp(_log_softmax(logits) + log_weight), log_weight)
 
     def weights(self) -> dict[str, FloatArray]:
-        """Present weights by name, copied to NumPy."""
+        """Return the current weights by name, copied to NumPy."""
         return {name: np.array(value.numpy()) for name, value in self.named_parameters()}
 
 
 def _by_age(values: Tensor, age: Tensor) -> Tensor:
-    """values[age]: (L, …), (B, L) → (B, L, …); negative ages read the first."""
+    """Return values[age]: (L, …), (B, L) → (B, L, …); negative ages read the first value."""
     return paddle.gather(values, paddle.clip(age, min=0).reshape([-1])).reshape([*age.shape, *values.shape[1:]])
 
 
 def _products(clicks: Tensor) -> Tensor:
-    """Inner products of all pairs of a user's clicks, (B, L, D) → (B, L, L)."""
+    """Return inner products of all pairs of a user's clicks, (B, L, D) → (B, L, L)."""
     return paddle.matmul(clicks, clicks, transpose_y=True)
 
 
 def _mean(embeddings: Tensor, log_weight: Tensor) -> Tensor:
-    """Weighted mean of the history, (B, L, D), (B, 1, L) → (B, 1, D)."""
+    """Return the weighted mean of the history, (B, L, D), (B, 1, L) → (B, 1, D)."""
     return paddle.matmul(_clean(F.softmax(log_weight, axis=2), log_weight), embeddings)
 
 
 def _clean(weights: Tensor, log_weight: Tensor) -> Tensor:
-    """Zero for padding: Paddle's exponential of a very negative number is 3e-39, and products with such denormal
-    numbers take ten times as long.
+    """Set weights of padding to 0: Paddle's exponential of a very negative number is 3e-39, and products with such
+    denormal numbers take ten times as long.
     """
     return weights * (log_weight > float(NEVER) / 2).astype("float32")
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    """Over the interests, (B, K, L); Paddle's takes ten times as long on an axis that is not the last."""
+    """Return the logarithm of the softmax over the interests, (B, K, L).
+
+    Paddle's own function takes ten times as long on an axis that is not the last.
+    """
     shifted = logits - logits.detach().max(axis=1, keepdim=True)
     return shifted - paddle.log(paddle.exp(shifted).sum(axis=1, keepdim=True))
 

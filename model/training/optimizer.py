@@ -1,8 +1,8 @@
 """Adam (arXiv 1412.6980) for the network's weights and, row by row, for the table of item embeddings.
 
-Paddle's own sparse gradients with its lazy Adam do the same as `ItemTable` in three times the time: they look up,
-normalise and merge every occurrence of an item, where this table has each item of a batch once. With both here, a
-checkpoint is a handful of named arrays.
+Paddle's sparse gradients with its lazy Adam take three times as long as `ItemTable` for the same result: they look up,
+normalise and merge every occurrence of an item, whereas this table does it once for each item of a batch. And since
+both optimizers are here, a checkpoint is a few named arrays.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from model.arrays import FloatArray, IdVector
 from model.training.backend import Tensor, paddle
 
-FloatArray = npt.NDArray[np.float32]
-IdVector = npt.NDArray[np.int64]
 #: Arrays by name.
 State = dict[str, npt.NDArray[Any]]
 
@@ -25,7 +24,7 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 def _adam(value: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rate: float, step: int) -> tuple[Tensor, ...]:
-    """Next value and moments; `step` counts from 1."""
+    """Return the next value and moments; `step` counts from 1."""
     first = BETA1 * first + (1 - BETA1) * gradient
     second = BETA2 * second + (1 - BETA2) * gradient * gradient
     scale = rate * np.sqrt(1 - BETA2**step) / (1 - BETA1**step)
@@ -33,7 +32,7 @@ def _adam(value: Tensor, gradient: Tensor, first: Tensor, second: Tensor, rate: 
 
 
 class Adam:
-    """For dense weights, changed in place."""
+    """Adam for dense weights, which it updates in place."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self._weights = dict(weights)
@@ -42,7 +41,7 @@ class Adam:
 
     @paddle.no_grad()  # type: ignore[untyped-decorator]
     def update(self, rate: float) -> None:
-        """A step with learning rate `rate`; gradients are cleared."""
+        """Make a step with learning rate `rate`, and clear the gradients."""
         self._steps += 1
         for name, weight in self._weights.items():
             value, *moments = _adam(weight, weight.grad, *self._moments[name], rate, self._steps)
@@ -51,7 +50,7 @@ class Adam:
             self._moments[name] = (moments[0], moments[1])
 
     def state(self) -> State:
-        """All that `restore` needs to go on exactly from here, the weights included."""
+        """Return what `restore` needs to resume exactly here, including the weights."""
         state: State = {"steps": np.array(self._steps)}
         for name, weight in self._weights.items():
             for part, tensor in zip(("value", "first", "second"), (weight, *self._moments[name]), strict=True):
@@ -59,6 +58,7 @@ class Adam:
         return state
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Restore what `state` returned."""
         self._steps = int(state["steps"])
         for name, weight in self._weights.items():
             weight.set_value(state[f"{name}.value"])
@@ -66,9 +66,9 @@ class Adam:
 
 
 class ItemTable:
-    """N + 1 rows of D numbers, row 0 = padding, with the moments of a lazy Adam: an unused row keeps its moments.
+    """N + 1 rows of D numbers, row 0 = padding, with the moments of a lazy Adam: unused rows keep their moments.
 
-    It lies on Paddle's device. Look up, differentiate, `update`; then the next batch. No step passes over the table.
+    The table is on Paddle's device. For each batch: look up, differentiate, `update`. No step touches the whole table.
     """
 
     def __init__(self, values: FloatArray) -> None:
@@ -78,7 +78,7 @@ class ItemTable:
         self._steps = 0
 
     def look_up(self, rows: IdVector) -> Tensor:
-        """(R, D) float32, a leaf with the values of (R,) ascending distinct rows."""
+        """Return the values of (R,) ascending distinct rows as a leaf tensor, (R, D) float32."""
         self._used = paddle.to_tensor(rows)
         self._padded = int(rows[0] == 0)
         self._leaf = paddle.gather(self._values, self._used)
@@ -87,27 +87,28 @@ class ItemTable:
 
     @property
     def gradient(self) -> Tensor:
-        """(R, D), of the rows looked up last."""
+        """Gradient of the rows that were looked up last, (R, D)."""
         return self._leaf.grad
 
     @paddle.no_grad()  # type: ignore[untyped-decorator]
     def update(self, rate: float) -> None:
-        """A step with learning rate `rate` on the rows looked up last."""
+        """Make a step with learning rate `rate` on the rows that were looked up last."""
         self._steps += 1
         first, second = paddle.gather(self._first, self._used), paddle.gather(self._second, self._used)
         changed = _adam(self._leaf, self.gradient, first, second, rate, self._steps)
         for table, rows in zip((self._values, self._first, self._second), changed, strict=True):
-            paddle.scatter_(table, self._used[self._padded :], rows[self._padded :])  # in place; padding stays zero
+            paddle.scatter_(table, self._used[self._padded :], rows[self._padded :])  # in place; padding stays 0
 
     def values(self) -> Tensor:
-        """(N + 1, D), the table itself."""
+        """Return the table itself, (N + 1, D)."""
         return self._values
 
     def state(self) -> State:
-        """All that `restore` needs to go on exactly from here."""
+        """Return what `restore` needs to resume exactly here."""
         tables = {"values": self._values, "first": self._first, "second": self._second}
         return {name: np.array(table.numpy()) for name, table in tables.items()} | {"steps": np.array(self._steps)}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Restore what `state` returned."""
         self._steps = int(state["steps"])
         self._values, self._first, self._second = (paddle.to_tensor(state[n]) for n in ("values", "first", "second"))

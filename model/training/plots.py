@@ -1,4 +1,4 @@
-"""The curves of a training run."""
+"""The figure of a training run, training.png."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from matplotlib.ticker import MaxNLocator
 
-from model.figures import panels, save
+from model.figures import panels, save_figure
 
 
 def plot_training(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Loss and recall of a training run against its steps.
+    """Plot loss and recall of a training run against its steps.
 
     Args:
-        lines: of its metrics, one an epoch, with `step`, `loss`, and `recall@…` where it was measured.
+        lines: metrics of each epoch, with `step`, `loss`, and `recall@…` if it was measured.
 
     Raises:
-        EvaluationError: the file cannot be written.
+        InputError: the file cannot be written.
     """
     recall = next((name for name in lines[0] if name.startswith("recall@")), None)
     names = ["loss"] if recall is None else ["loss", recall]
@@ -28,4 +28,4 @@ def plot_training(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
         panel.set(xlabel="step", ylabel=name)
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.grid(alpha=0.3)
-    save(figure, path)
+    save_figure(figure, path)

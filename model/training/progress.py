@@ -1,4 +1,4 @@
-"""What a training run shows: a bar in a terminal, plain lines elsewhere."""
+"""Progress of a training run: a bar in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from model.training.checkpoint import Tally
+from model.training.checkpoint import EpochTally
 
 #: Seconds between two plain lines.
-LINE_EVERY = 10.0
-#: Keys of an epoch's metrics that its line shows otherwise, or not.
+LINE_INTERVAL_S = 10.0
+#: Keys of an epoch's metrics that its line formats by itself, or does not show.
 _OTHERS = {"epoch", "step", "seconds", "loss", "samples_per_second", "data_share", "learning_rate"}
 
 
@@ -22,7 +22,10 @@ class TrainingProgress:
     """Context manager around the training loop; `step` after each optimizer step, `epoch` after each epoch."""
 
     def __init__(self, console: Console, epochs: int, done: float = 0.0) -> None:
-        """`done`: share of the run, 0 to 1, that lies behind; what is left is reckoned from what follows."""
+        """
+        Args:
+            done: share of the run, 0 to 1, finished earlier; it does not count in the estimate of the time left.
+        """
         self._console, self._epochs = console, epochs
         self._bar = Progress(
             TextColumn("training"),
@@ -44,20 +47,24 @@ class TrainingProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._bar.stop()
 
-    def step(self, done: float, epoch: int, batch_size: int, tally: Tally) -> None:
-        """Shows `done` (0 to 1) of the run as done; `tally`: of the epoch so far."""
+    def step(self, done: float, epoch: int, batch_size: int, tally: EpochTally) -> None:
+        """Show progress after a step.
+
+        Args:
+            done: share of the run, 0 to 1, that is finished; tally: sums over the epoch so far.
+        """
         seconds = max(tally.seconds, 1e-9)
         loss, speed = tally.loss / tally.steps, tally.steps * batch_size / seconds
         status = f"epoch {epoch}/{self._epochs}  loss {loss:.3f}  {speed:,.0f} samples/s"
         self._bar.update(self._task, completed=done, status=status)
         now = time.monotonic()
-        if not self._console.is_terminal and now - self._line >= LINE_EVERY:
+        if not self._console.is_terminal and now - self._line >= LINE_INTERVAL_S:
             self._line = now
             left = (now - self._begin) * (1 - done) / max(done - self._before, 1e-9)
             self._console.print(f"training {done:4.0%}  {status}  {left:.0f} s left", soft_wrap=True)
 
     def epoch(self, line: Mapping[str, Any], *, best: bool) -> None:
-        """Prints the metrics of an epoch."""
+        """Print the metrics of an epoch."""
         measured = "".join(f"  {name} {value:.4f}" for name, value in line.items() if name not in _OTHERS)
         speed = f"{line['samples_per_second']:,.0f} samples/s  {line['data_share']:.1%} of the time waiting for data"
         mark = "  best so far" if best else ""

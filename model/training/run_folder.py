@@ -3,7 +3,7 @@
 RUN/config.yaml      the resolved configuration
 RUN/metrics.jsonl    one JSON object for each epoch
 RUN/training.png     loss and recall
-RUN/last.npz         checkpoint to go on from; RUN/best.npz: the one with the highest recall
+RUN/last.npz         checkpoint to resume from; RUN/best.npz: the one with the highest recall
 RUN/epochs/0005/     the artifact after epoch 5, with output.keep_epochs
 """
 
@@ -27,75 +27,79 @@ CONFIG, METRICS, PLOT, LAST, BEST = "config.yaml", "metrics.jsonl", "training.pn
 
 
 def new_path(config: TrainConfig) -> Path:
-    """A folder for a new run, named by UTC time and seed; later ones of the same second are numbered."""
+    """Return a folder for a new run, named by UTC time and seed; further ones of the same second are numbered."""
     path = config.output.runs / f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-seed{config.training.seed}"
     numbered = (path.with_name(f"{path.name}-{n}") for n in count(2))
     return next(candidate for candidate in chain([path], numbered) if not candidate.exists())
 
 
 class RunFolder:
-    """One run's folder, for the one process that writes it.
+    """The folder of a run, for the process that writes it.
 
     Attributes:
-        saved: step of the last checkpoint; 0 = none yet.
+        saved_step: step of the last checkpoint; 0 = none yet.
     """
 
     def __init__(self, path: Path, config: TrainConfig, data: str) -> None:
-        """`data`: fingerprint of the data, for the checkpoints."""
+        """
+        Args:
+            data: fingerprint of the data, for the checkpoints.
+        """
         self.path = path
-        self.saved = 0
+        self.saved_step = 0
         self._config, self._data = config.model_dump(mode="json"), data
 
-    def begin(self) -> None:
-        """
+    def create(self) -> None:
+        """Create the folder of a new run.
+
         Raises:
-            CheckpointError: there is a run already, or the folder cannot be made.
+            CheckpointError: the folder already holds a run, or cannot be created.
         """
         if (self.path / CONFIG).exists():
-            raise CheckpointError(f"{self.path}: holds a run; go on with it (--resume), or name another folder (--run)")
+            raise CheckpointError(f"{self.path}: holds a run; resume it (--resume), or choose another folder (--run)")
         self._write_config()
 
     def resume(self, position: Position, epochs: int) -> None:
-        """Goes on from `position`; of the metrics, the lines of its finished `epochs` stay."""
-        self.saved = position.step
+        """Resume at `position`, and remove the metrics of epochs after its finished `epochs`."""
+        self.saved_step = position.step
         self._write_config()
-        kept = "".join(json.dumps(line) + "\n" for line in self.lines() if line["epoch"] <= epochs)
+        kept = "".join(json.dumps(line) + "\n" for line in self.metrics() if line["epoch"] <= epochs)
         draft = self.path / f".{METRICS}.draft"
         draft.write_text(kept, encoding="utf-8")
         draft.replace(self.path / METRICS)
 
-    def lines(self) -> list[dict[str, Any]]:
-        """The metrics so far; a last line that was cut off is left out."""
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the metrics of each epoch so far; an incomplete last line is ignored."""
         path = self.path / METRICS
         if not path.is_file():
             return []
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def add(self, line: Mapping[str, Any]) -> None:
-        """Appends an epoch's metrics."""
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Append the metrics of an epoch."""
         with (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def save(self, position: Position, state: State, *, best: bool = False) -> None:
-        """Writes last.npz, and before it best.npz if this is the best so far.
+        """Write a checkpoint to last.npz, and before that to best.npz if this is the best so far.
 
         Raises:
-            CheckpointError: the disk is full, or the like.
+            CheckpointError: the files cannot be written; for example, the disk is full.
         """
         checkpoint = Checkpoint(position, state, self._config, self._data)
         checkpoint.write(self.path / LAST, *([self.path / BEST] if best else []))
-        self.saved = position.step
+        self.saved_step = position.step
 
-    def draw(self) -> None:
-        """Draws the metrics, if there are any."""
-        from model.training.plots import plot_training
+    def plot(self) -> None:
+        """Plot the metrics, if there are any."""
+        from model.training.plots import plot_training  # matplotlib takes a second to load
 
-        if lines := self.lines():
+        if lines := self.metrics():
             plot_training(lines, self.path / PLOT)
 
     def resume_command(self, processes: int) -> str:
-        """What goes on with this run in a shell."""
+        """Return the shell command that resumes this run."""
         program = "-m model.train"
         if processes > 1:
             program = f"-m paddle.distributed.launch --nproc_per_node {processes} model/train.py"

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, for a process that has something to save first."""
+"""Ctrl-C and SIGTERM, for a process that must save something before it exits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import FrameType
 
 
 class StopSignals:
-    """Inside `installed`, the signals raise KeyboardInterrupt; inside `deferred` they are noted for the loop to see.
+    """Within `installed`, the signals raise KeyboardInterrupt; within `deferred`, they only set `number`.
 
     Attributes:
         number: the last signal received; 0 = none.
@@ -21,12 +21,12 @@ class StopSignals:
 
     @property
     def status(self) -> int:
-        """What a shell reports for a process that the signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
+        """Exit status that a shell reports for a process that the signal ended: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + (self.number or signal.SIGINT)
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[StopSignals]:
-        """Handles both signals, also where a shell has started us with them ignored."""
+        """Handle both signals, even if a shell started this process with them ignored."""
         before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield self
@@ -36,13 +36,13 @@ class StopSignals:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """The body looks at `number`; only a second Ctrl-C breaks it off."""
+        """Defer signals: the body must check `number`; only a second Ctrl-C interrupts it."""
         self._deferred = True
         try:
             yield
         finally:
             self._deferred = False
-        if self.number:  # it came after the body's last look
+        if self.number:  # it arrived after the body's last check
             raise KeyboardInterrupt
 
     def _receive(self, number: int, _frame: FrameType | None) -> None:

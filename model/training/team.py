@@ -1,4 +1,4 @@
-"""Processes that train together, started by `python -m paddle.distributed.launch`; one process is a team of its own."""
+"""Processes that train together, started by `python -m paddle.distributed.launch`; or a single process."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from model.training.backend import paddle
 
 @dataclass(frozen=True)
 class Team:
-    """This process' place, from 0, among `size` processes. That of rank 0 measures, prints and writes."""
+    """The rank of this process, from 0, among `size` processes. The leader, rank 0, measures, prints and writes."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def join(cls) -> Team:
-        """Finds the others, whose addresses the launcher has put into the environment: Gloo between CPUs, NCCL between
-        GPUs. Without a launcher this process is alone.
+        """Connect to the other processes, whose addresses the launcher put into the environment.
+
+        They communicate by Gloo between CPUs, and by NCCL between GPUs. Without a launcher, this is a team of one.
         """
         if paddle.distributed.get_world_size() == 1:
             return cls()
@@ -27,12 +28,14 @@ class Team:
         return cls(paddle.distributed.get_rank(), paddle.distributed.get_world_size())
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
+        """Return whether this is the process that measures, prints and writes."""
         return self.rank == 0
 
-    def agree(self, *values: float) -> list[float]:
-        """The largest value of all processes at each place. Decisions are made on these alone: a process that stopped
-        by itself would leave the others waiting for it.
+    def agree_on_max(self, *values: float) -> list[float]:
+        """Return the largest of each value over all processes.
+
+        Decisions depend only on such values: a process that stopped by itself would leave the others waiting for it.
         """
         if self.size == 1:
             return list(values)

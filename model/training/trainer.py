@@ -1,4 +1,4 @@
-"""The training loop: steps, epochs, checkpoints, and when it ends."""
+"""The training loop: steps, epochs, checkpoints, and the conditions that end it."""
 
 from __future__ import annotations
 
@@ -14,58 +14,58 @@ from typing import Any, Protocol
 from configs.errors import MindstreamError
 from configs.schema import TrainConfig
 from model.training.backend import paddle
-from model.training.checkpoint import Position, Tally
+from model.training.checkpoint import EpochTally, Position
 from model.training.optimizer import State
 from model.training.progress import TrainingProgress
 from model.training.run_folder import RunFolder
-from model.training.sampling import Batch
+from model.training.sampling import TrainingBatch
 from model.training.signals import StopSignals
 from model.training.team import Team
 
-#: Recommendations that quality is measured on while training; the published figures have the same number.
+#: Length of the lists that are measured during training; the published figures have the same.
 MEASURED_AT = 50
-#: What early stopping looks at, and what "best" means.
+#: Metric that decides early stopping and the best epoch.
 RECALL = f"recall@{MEASURED_AT}"
-#: Batches drawn ahead: enough that one slow draw is not waited for.
-AHEAD = 3
-#: Weight of the newest step in the running mean of the loss: it shows about the last 50 steps.
+#: Batches drawn ahead of the step: enough that a slow draw does not delay training.
+BATCHES_AHEAD = 3
+#: Weight of the newest step in the running mean of the loss, which reflects about the last 50 steps.
 SMOOTHING = 0.02
-#: The loss of the first step is that of a network that knows nothing. One that is so many times as bad on average was
-#: driven off by its steps; sane runs stay below 1.
+#: Training has diverged if the mean loss is so many times the loss of the first step, which is that of an untrained
+#: network. Runs that work stay below 1.
 DIVERGED = 3.0
 
 Metrics = Mapping[str, float]
 
 
-class Learns(Protocol):
-    """What the loop needs of a `Learner`."""
+class LearnerLike(Protocol):
+    """Interface of a `Learner` that the loop uses."""
 
-    def step(self, batch: Batch, rate: float) -> float:
-        """One step with learning rate `rate`; the loss before it."""
+    def step(self, batch: TrainingBatch, rate: float) -> float:
+        """Make one step with learning rate `rate`; return the loss before it."""
         ...
 
     def state(self) -> State:
-        """All that the learner needs to go on from here."""
+        """Return what the learner needs to resume here."""
         ...
 
 
 class DivergenceError(MindstreamError):
-    """The loss is no number any more, or far above that of an untrained network. The message says what to change."""
+    """The loss is NaN or infinite, or far above that of an untrained network. The message says what to change."""
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked the run to end; the checkpoint is written. `status` is the process' exit status."""
+    """A signal ended the run; its checkpoint is written. `status` is the exit status of the process."""
 
     def __init__(self, status: int) -> None:
         super().__init__()
         self.status = status
 
 
-def ahead(draw: Callable[[int], Batch], first: int) -> Generator[Batch, None, None]:
-    """The batches of steps `first`, `first` + 1, …, drawn by a thread beside the one that trains."""
+def draw_ahead(draw: Callable[[int], TrainingBatch], first: int) -> Generator[TrainingBatch, None, None]:
+    """Yield the batches of steps `first`, `first` + 1, …, drawn ahead in another thread."""
     with ThreadPoolExecutor(1, "batches") as thread:
-        drawn = deque(thread.submit(draw, step) for step in range(first, first + AHEAD))
-        for step in itertools.count(first + AHEAD):
+        drawn = deque(thread.submit(draw, step) for step in range(first, first + BATCHES_AHEAD))
+        for step in itertools.count(first + BATCHES_AHEAD):
             batch = drawn.popleft().result()
             drawn.append(thread.submit(draw, step))
             yield batch
@@ -75,84 +75,91 @@ class Trainer:
     """One run of a learner.
 
     Attributes:
-        at: how far it is.
+        position: progress of the run.
     """
 
+    # Nine parameters: tests pass in the loop's collaborators, and need no network, signals or other processes.
     def __init__(
         self,
         config: TrainConfig,
-        learner: Learns,
-        draw: Callable[[int], Batch],
+        learner: LearnerLike,
+        draw: Callable[[int], TrainingBatch],
         *,
-        at: Position,
+        position: Position,
         measure: Callable[[], Metrics],
-        keep: Callable[[int, Metrics], object],
-        run: RunFolder | None,
+        keep_epoch: Callable[[int, Metrics], object],
+        folder: RunFolder | None,
         team: Team,
         stop: StopSignals,
     ) -> None:
         """
         Args:
-            draw: step → batch. at: where to begin.
-            measure: quality of the present weights, empty with nobody to measure on; called after each epoch where
-                `run` is given.
-            keep: is told each epoch and its quality, likewise.
-            run: where metrics and checkpoints go; None in processes that do not lead the team.
+            draw: step → batch. position: start of the run, updated by it.
+            measure: returns the quality of the current weights, empty without users to measure on; called after each
+                epoch if `folder` is given.
+            keep_epoch: called with each epoch and its quality, also only if `folder` is given.
+            folder: for metrics and checkpoints; None in processes that are not the leader.
         """
         self._settings, self._learner, self._draw = config.training, learner, draw
         self._temperature = config.loss.temperature
-        self.at = at
-        self._measure, self._keep, self._run, self._team, self._stop = measure, keep, run, team, stop
-        self._started = time.monotonic() - at.seconds
+        self.position = position
+        self._measure, self._keep_epoch, self._folder, self._team, self._stop = measure, keep_epoch, folder, team, stop
+        self._started = time.monotonic() - position.seconds
 
     @property
     def epoch(self) -> int:
-        """The present epoch, from 1; after its last step still this one."""
-        return math.ceil(self.at.step / self._settings.epoch_steps)
+        """The current epoch, from 1; after the last step of an epoch, still that one."""
+        return math.ceil(self.position.step / self._settings.epoch_steps)
 
     @property
     def done(self) -> float:
-        """Share of the run, 0 to 1, by steps or by the clock, whichever is further."""
+        """Share of the run, 0 to 1, by steps or by time, whichever is larger."""
         limit = self._settings.max_seconds
-        steps = self.at.step / (self._settings.epochs * self._settings.epoch_steps)
-        return min(1.0, max(steps, self.at.seconds / limit if limit else 0.0))
+        steps = self.position.step / (self._settings.epochs * self._settings.epoch_steps)
+        return min(1.0, max(steps, self.position.seconds / limit if limit else 0.0))
 
     @property
-    def waited_enough(self) -> bool:
-        """Whether recall has not risen for `training.patience` epochs."""
-        patience, measured = self._settings.patience, self.at.step // self._settings.epoch_steps
-        return patience is not None and self.at.best is not None and measured - self.at.best_epoch >= patience
+    def out_of_patience(self) -> bool:
+        """Return whether recall has not risen for `training.patience` epochs."""
+        patience, measured = self._settings.patience, self.position.step // self._settings.epoch_steps
+        return (
+            patience is not None and self.position.best is not None and measured - self.position.best_epoch >= patience
+        )
 
     def train(self, progress: TrainingProgress) -> None:
-        """Trains to the end: the last epoch, the last second, or early.
+        """Train until the last epoch, the time limit, or an early stop.
 
         Raises:
-            DivergenceError: the loss says so. Stopped: a signal came to one of the processes; everything is saved.
+            DivergenceError: training diverged. Stopped: one of the processes received a signal; everything is saved.
             CheckpointError: a checkpoint cannot be written.
         """
-        with self._stop.deferred(), contextlib.closing(ahead(self._draw, self.at.step + 1)) as batches:
+        with self._stop.deferred(), contextlib.closing(draw_ahead(self._draw, self.position.step + 1)) as batches:
             while True:
-                # The two things that a process sees alone: whoever was told, and whichever clock is first, counts.
-                signal, self.at.seconds = self._team.agree(self._stop.number, time.monotonic() - self._started)
+                # Signals and clocks differ between processes: a signal to any of them counts, and the first clock.
+                signal, self.position.seconds = self._team.agree_on_max(
+                    self._stop.number, time.monotonic() - self._started
+                )
                 if signal:
                     self._save()
                     raise Stopped(128 + int(signal))
                 if self._epoch_is_over():
                     self._end_epoch(progress)
-                elif self.done == 1 or self.waited_enough:
+                elif self.done == 1 or self.out_of_patience:
                     return
                 else:
                     self._step(batches, progress)
 
-    def draw(self) -> None:
-        """Draws the metrics into the run's folder."""
-        if self._run:
-            self._run.draw()
+    def plot(self) -> None:
+        """Plot the metrics into the run's folder."""
+        if self._folder:
+            self._folder.plot()
 
     def _epoch_is_over(self) -> bool:
-        return self.at.tally.steps > 0 and (self.at.step % self._settings.epoch_steps == 0 or self.done == 1)
+        return self.position.tally.steps > 0 and (
+            self.position.step % self._settings.epoch_steps == 0 or self.done == 1
+        )
 
-    def _step(self, batches: Iterator[Batch], progress: TrainingProgress) -> None:
+    def _step(self, batches: Iterator[TrainingBatch], progress: TrainingProgress) -> None:
         begin = time.monotonic()
         batch = next(batches)
         waited = time.monotonic() - begin
@@ -161,7 +168,7 @@ class Trainer:
             loss = self._learner.step(batch, self._rate())
         self._count(loss, waited, time.monotonic() - begin)
         self._check(loss)
-        progress.step(self.done, self.epoch, self._settings.batch_size, self.at.tally)
+        progress.step(self.done, self.epoch, self._settings.batch_size, self.position.tally)
 
     def _rate(self) -> float:
         """Learning rate of the next step."""
@@ -169,21 +176,24 @@ class Trainer:
         return self._settings.learning_rate * (1 - self.done if falling else 1.0)
 
     def _count(self, loss: float, waited: float, seconds: float) -> None:
-        at, tally = self.at, self.at.tally
-        if at.first_loss is None:
-            at.first_loss = at.recent_loss = loss
-        at.step += 1
-        at.recent_loss += SMOOTHING * (loss - at.recent_loss)
+        position, tally = self.position, self.position.tally
+        if position.first_loss is None:
+            position.first_loss = position.recent_loss = loss
+        position.step += 1
+        position.recent_loss += SMOOTHING * (loss - position.recent_loss)
         tally.steps, tally.loss = tally.steps + 1, tally.loss + loss
         tally.waited, tally.seconds = tally.waited + waited, tally.seconds + seconds
 
     def _check(self, loss: float) -> None:
-        """Raises DivergenceError."""
-        at, first = self.at, self.at.first_loss or 0.0
+        """
+        Raises:
+            DivergenceError: the loss shows that training diverged.
+        """
+        position, first = self.position, self.position.first_loss or 0.0
         if not math.isfinite(loss):
             what = f"the loss is {loss}"
-        elif at.recent_loss > DIVERGED * first:
-            what = f"the loss is {at.recent_loss:.3g}, that of the untrained network was {first:.3g}"
+        elif position.recent_loss > DIVERGED * first:
+            what = f"the loss is {position.recent_loss:.3g}, that of the untrained network was {first:.3g}"
         else:
             return
         advice = (
@@ -191,33 +201,35 @@ class Trainer:
             f"(now {self._temperature:g}), and start again"
         )
         kept = "there is no checkpoint yet"
-        if self._run and self._run.saved:
-            kept = f"{self._run.path} keeps the checkpoints from before, the last one of step {self._run.saved}"
-        raise DivergenceError(f"training diverged at step {at.step} (epoch {self.epoch}): {what}. {advice}; {kept}.")
+        if self._folder and self._folder.saved_step:
+            kept = f"{self._folder.path} keeps the earlier checkpoints, the last one of step {self._folder.saved_step}"
+        raise DivergenceError(
+            f"training diverged at step {position.step} (epoch {self.epoch}): {what}. {advice}; {kept}."
+        )
 
     def _end_epoch(self, progress: TrainingProgress) -> None:
-        """Measures, writes a line of metrics, then the checkpoint: so a checkpoint's epochs always have their lines."""
-        at = self.at
-        measured = self._measure() if self._run else {}
-        (recall,) = self._team.agree(measured.get(RECALL, -math.inf))
-        best = recall > (-math.inf if at.best is None else at.best)
+        """Measure, write a line of metrics, then the checkpoint, so that each epoch of a checkpoint has its line."""
+        position = self.position
+        measured = self._measure() if self._folder else {}
+        (recall,) = self._team.agree_on_max(measured.get(RECALL, -math.inf))
+        best = recall > (-math.inf if position.best is None else position.best)
         if best:
-            at.best, at.best_epoch = recall, self.epoch
-        at.seconds = time.monotonic() - self._started
+            position.best, position.best_epoch = recall, self.epoch
+        position.seconds = time.monotonic() - self._started
         line = {**self._line(), **measured}
-        at.tally = Tally()
-        if self._run:
-            self._run.add(line)
-            self._keep(self.epoch, measured)
+        position.tally = EpochTally()
+        if self._folder:
+            self._folder.append_metrics(line)
+            self._keep_epoch(self.epoch, measured)
             self._save(best=best)
         progress.epoch(line, best=best)
 
     def _line(self) -> dict[str, Any]:
-        tally = self.at.tally
+        tally = self.position.tally
         return {
             "epoch": self.epoch,
-            "step": self.at.step,
-            "seconds": self.at.seconds,
+            "step": self.position.step,
+            "seconds": self.position.seconds,
             "loss": tally.loss / tally.steps,
             "samples_per_second": tally.steps * self._settings.batch_size / max(tally.seconds, 1e-9),
             "data_share": tally.waited / max(tally.seconds, 1e-9),
@@ -225,5 +237,5 @@ class Trainer:
         }
 
     def _save(self, *, best: bool = False) -> None:
-        if self._run:
-            self._run.save(self.at, self._learner.state(), best=best)
+        if self._folder:
+            self._folder.save(self.position, self._learner.state(), best=best)

@@ -1,4 +1,4 @@
-"""What one run trains and measures on: click files, numbered as rows of the item table."""
+"""The data of one run, from click files: clicks to train on, as rows of the item table, and users to measure on."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import NamedTuple
 import numpy as np
 
 from configs.schema import TrainingData
+from model.arrays import IdVector
 from model.data.clicks import Clicks, Holdout, hold_out, read_clicks, split_users
 from model.data.users import read_users
-from model.serving.inputs import IdVector
 
 
 class TrainingSet(NamedTuple):
-    """Attributes:
-    clicks: of table rows, 1 … N, in the order of the item ids; row 0 is padding.
-    item_ids: (N,) int64 ascending; counts: (N,) int64, clicks of each.
-    held: users to measure on, with item ids; none, when no measurement is asked for.
+    """Data of a run.
+
+    Attributes:
+        clicks: clicks with table rows, 1 … N, in the order of the item ids; row 0 is padding.
+        item_ids: (N,) int64, ascending; counts: (N,) int64, clicks of each item.
+        held: users to measure on, with item ids; empty if nothing is to be measured.
     """
 
     clicks: Clicks
@@ -27,7 +29,7 @@ class TrainingSet(NamedTuple):
 
     @classmethod
     def read(cls, data: TrainingData, seed: int) -> TrainingSet:
-        """`seed`: of the choice of users to hold out.
+        """Read click files; `seed` decides which users are held out.
 
         Raises:
             DataError: files cannot be read.
@@ -42,8 +44,8 @@ class TrainingSet(NamedTuple):
         numbered = Clicks(clicks.users, clicks.offsets, rows.reshape(-1) + 1, clicks.malformed)
         return cls(numbered, item_ids, counts.astype(np.int64), held)
 
-    def some_held(self, most: int, seed: int) -> Holdout:
-        """At most `most` of the users to measure on, drawn."""
+    def sample_held(self, most: int, seed: int) -> Holdout:
+        """Return at most `most` of the users to measure on, drawn at random."""
         users = len(self.held.history)
         if users <= most:
             return self.held
@@ -51,7 +53,7 @@ class TrainingSet(NamedTuple):
         return Holdout(self.held.history.take(index), self.held.targets.take(index))
 
     def fingerprint(self) -> str:
-        """Of all that training and measuring see; the same for the same clicks from whatever files."""
+        """Return a hash of the data that training and measuring use, whatever files they were read from."""
         digest = hashlib.sha256(self.item_ids.tobytes())
         for clicks in (self.clicks, *self.held):
             digest.update(clicks.offsets.tobytes() + clicks.items.tobytes())

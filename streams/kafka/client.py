@@ -1,4 +1,4 @@
-"""Reading Kafka with confluent-kafka, in our own terms: faults, metadata, reading to the end, following."""
+"""confluent-kafka's clients: settings of readers, the cluster's metadata, and errors in this project's terms."""
 
 from __future__ import annotations
 
@@ -15,72 +15,77 @@ from streams.kafka.refusals import is_refusal, protocol_mismatch
 _LOG = logging.getLogger("mindstream.kafka")
 
 #: Seconds to wait for an answer to a metadata or admin request.
-ADMIN_TIMEOUT = 10.0
-#: Seconds between two looks at what a client was told.
-_TICK = 0.05
+ADMIN_TIMEOUT_S = 10.0
+#: Seconds between two checks for errors that librdkafka has reported.
+_POLL_INTERVAL_S = 0.05
 
 
 def metadata(kafka: Kafka) -> Any:
-    """The cluster's topics, as far as this user may see them.
+    """Return the cluster's metadata (confluent-kafka's `ClusterMetadata`): the topics that this user may see.
 
-    To be called at the start: a worker that runs treats a broker's refusal as a fault that passes, because brokers
-    refuse for a moment when passwords are changed or their user directory is away.
+    Call it only at the start: while a worker runs, a broker's refusal counts as transient, because brokers also refuse
+    for a moment while passwords are changed or their user directory is unavailable.
 
     Raises:
-        TransientError: Kafka is away.
-        FatalError: it is there and refuses us: user, password, certificate or protocol.
+        TransientError: Kafka is unavailable.
+        FatalError: Kafka refuses this client's user, password, certificate or protocol.
     """
-    # A refused client tries for ever, and its requests only time out: why, librdkafka tells the callback alone. Its log
-    # would say the same once for every try.
+    # librdkafka never gives up on a broker that refuses it, and its requests only time out; it reports the reason only
+    # to the callback. Its log would repeat it for each attempt.
     reasons: list[KafkaError] = []
     try:
         client = AdminClient(kafka.client(error_cb=reasons.append, log_level=0))
     except KafkaException as error:
         raise FatalError(kafka.refusal(error.args[0].str())) from None
     servers = kafka.bootstrap_servers.split(",")
-    answer = client.describe_cluster(request_timeout=ADMIN_TIMEOUT)
+    answer = client.describe_cluster(request_timeout=ADMIN_TIMEOUT_S)
     while not answer.done():
-        client.poll(_TICK)
+        client.poll(_POLL_INTERVAL_S)
         refused = [reason for reason in reasons if is_refusal(reason)]
-        if len(refused) >= len(servers):  # it goes from one to the next
+        if len(refused) >= len(servers):  # librdkafka has tried them one after the other
             raise FatalError(kafka.refusal(refused[-1].str()))
     try:
         answer.result()
-        return client.list_topics(timeout=ADMIN_TIMEOUT)
+        return client.list_topics(timeout=ADMIN_TIMEOUT_S)
     except KafkaException as error:
-        # "All brokers down" follows the error that says why.
+        # "All brokers down" follows the error that gives the reason.
         last = [error.args[0], *(r for r in reasons if r.code() != KafkaError._ALL_BROKERS_DOWN)][-1]
-    if (wrong := protocol_mismatch(kafka)) is not None:
-        raise FatalError(kafka.refusal(wrong))
+    if (mismatch := protocol_mismatch(kafka)) is not None:
+        raise FatalError(kafka.refusal(mismatch))
     raise TransientError("Kafka", f"{kafka.bootstrap_servers}: {last.str()} ({kafka.security_protocol})")
 
 
-def reader(kafka: Kafka, group: str = "mindstream-reader", **settings: Any) -> dict[str, Any]:
-    """librdkafka's settings for a consumer that joins no group and sees what the worker sees."""
+def admin_client(kafka: Kafka) -> AdminClient:
+    """Return a client for admin requests. Keep it until its futures are done: they are cancelled with it."""
+    return AdminClient(kafka.client(), logger=_LOG)
+
+
+def reader_settings(kafka: Kafka, group: str = "mindstream-reader", **settings: Any) -> dict[str, Any]:
+    """Return librdkafka's settings for a consumer that joins no group and reads the messages that the worker reads."""
     return kafka.client(
         **{
-            "group.id": group,  # librdkafka wants one; nothing is committed
+            "group.id": group,  # required by librdkafka; nothing is committed
             "enable.auto.commit": False,
             "auto.offset.reset": "error",
             "fetch.wait.max.ms": 50,
-            # Not librdkafka's default, with which a transaction that is open would hide the end.
+            # With librdkafka's default, an open transaction would hide the end of the topic.
             "isolation.level": "read_uncommitted",
         }
         | settings
     )
 
 
-def harmless(error: KafkaError) -> bool:
-    """Whether a reader that joins no group may pass it over.
+def is_harmless(error: KafkaError) -> bool:
+    """Return whether a reader that joins no group may ignore this error.
 
-    librdkafka looks for the coordinator of `group.id` all the same, and says so when the user has no rights to that
-    group; none are needed.
+    librdkafka looks for the coordinator of `group.id` even then, and reports an error if the user has no rights to
+    that group; none are needed.
     """
     return error.code() in (KafkaError._PARTITION_EOF, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
 
-def fault(error: KafkaError, topic: str | None = None) -> TransientError | FatalError:
-    """librdkafka's error, about this topic, in our terms: whether trying again can help."""
+def translate_error(error: KafkaError, topic: str | None = None) -> TransientError | FatalError:
+    """Convert librdkafka's error, about this topic, to one of this project: can a retry succeed?"""
     if error.code() in _FATAL:
         about = f"{topic}: {error.str()}" if topic else error.str()
         return FatalError(f"Kafka refuses: {about}; check kafka.* in the configuration and the access rights")
@@ -97,8 +102,3 @@ _FATAL = frozenset(
         KafkaError.MSG_SIZE_TOO_LARGE,
     }
 )
-
-
-def admin(kafka: Kafka) -> AdminClient:
-    """A client for requests about topics. Keep it until its futures are done: they end with it."""
-    return AdminClient(kafka.client(), logger=_LOG)

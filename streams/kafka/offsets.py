@@ -1,4 +1,4 @@
-"""Offsets of a topic's partitions."""
+"""Offsets of a topic's partitions, and the assignment of a consumer group."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
 
+from configs.errors import TransientError
 from configs.schema import Kafka
-from streams.kafka.client import ADMIN_TIMEOUT, fault, reader
+from streams.kafka.client import ADMIN_TIMEOUT_S, admin_client, reader_settings, translate_error
 
 _LOG = logging.getLogger("mindstream.kafka")
 
-#: Most log lines and the like that are taken from a client at a time.
-_EVENTS = 1000
+#: Most log lines and other events that are taken from a client at a time.
+_MAX_EVENTS = 1000
 
 
-class Positions:
-    """Offsets of a topic's partitions, through one consumer, which is kept: asking again is one request.
+class TopicOffsets:
+    """Offsets of a topic's partitions, read through one consumer that is kept: each further query is one request.
 
-    For one thread. It joins no group and commits nothing. librdkafka's admin client would do, but it aborts the whole
-    process when a broker goes while a request about offsets is under way (confluentinc/librdkafka#3663).
+    For one thread. It joins no group and commits nothing. librdkafka's admin client offers the same, but it aborts the
+    whole process when a broker goes down while a request about offsets is in flight (confluentinc/librdkafka#3663).
 
-    librdkafka looks up once who leads a partition, and may believe that for minutes. So when a broker refuses, the next
-    question goes through a new consumer.
+    librdkafka looks up the leader of a partition once, and may use an outdated answer for minutes. So after a broker
+    has returned an error, the next query uses a new consumer.
 
     Args:
         kafka: the cluster.
-        topic: that is asked about.
-        group: whose commits are asked for.
+        topic: name of the topic.
+        group: consumer group of `committed`.
 
-    All methods raise TransientError when Kafka is away or does not answer, FatalError when it refuses for good.
+    All methods raise TransientError when Kafka is unavailable, FatalError when it refuses the request.
     """
 
     def __init__(self, kafka: Kafka, topic: str, group: str = "mindstream-reader") -> None:
@@ -40,39 +41,62 @@ class Positions:
         self._group = group
         self._consumer: Consumer | None = None
 
-    def ends(self, partitions: Collection[int]) -> dict[int, int]:
-        """Partition → the offset after its newest message."""
-        return self._offsets(partitions, OFFSET_END)
+    def end_offsets(self, partitions: Collection[int]) -> dict[int, int]:
+        """Return partition → the offset after its newest message."""
+        return self._offsets_at(OFFSET_END, partitions)
 
-    def begins(self, partitions: Collection[int]) -> dict[int, int]:
-        """Partition → the offset of its oldest message."""
-        return self._offsets(partitions, OFFSET_BEGINNING)
+    def beginning_offsets(self, partitions: Collection[int]) -> dict[int, int]:
+        """Return partition → the offset of its oldest message."""
+        return self._offsets_at(OFFSET_BEGINNING, partitions)
 
     def committed(self, partitions: Collection[int]) -> dict[int, int | None]:
-        """Partition → the offset that the group has committed; None = none."""
-        found = self._ask(Consumer.committed, [TopicPartition(self.topic, p) for p in partitions])
-        return {place.partition: place.offset if place.offset >= 0 else None for place in found}
+        """Return partition → the offset that the group has committed; None if it has committed none."""
+        answers = self._query(Consumer.committed, [TopicPartition(self.topic, p) for p in partitions])
+        return {answer.partition: answer.offset if answer.offset >= 0 else None for answer in answers}
 
-    def _offsets(self, partitions: Collection[int], which: int) -> dict[int, int]:
-        # What stands for a time in the protocol may be one of these two: "latest" and "earliest".
-        found = self._ask(Consumer.offsets_for_times, [TopicPartition(self.topic, p, which) for p in partitions])
-        return {place.partition: place.offset for place in found}
+    def _offsets_at(self, position: int, partitions: Collection[int]) -> dict[int, int]:
+        # The protocol takes these two, "latest" and "earliest", in place of a timestamp.
+        answers = self._query(Consumer.offsets_for_times, [TopicPartition(self.topic, p, position) for p in partitions])
+        return {answer.partition: answer.offset for answer in answers}
 
-    def _ask(self, question: Callable[..., Any], places: list[TopicPartition]) -> list[TopicPartition]:
-        if not places:
+    def _query(self, method: Callable[..., Any], topic_partitions: list[TopicPartition]) -> list[TopicPartition]:
+        if not topic_partitions:
             return []
         try:
             if self._consumer is None:
-                self._consumer = Consumer(reader(self._kafka, self._group), logger=_LOG)
-            self._consumer.consume(_EVENTS, timeout=0)  # nothing is assigned: this only takes what is logged
-            answers: list[TopicPartition] = question(self._consumer, places, timeout=ADMIN_TIMEOUT)
-            for place in answers:
-                if place.error is not None:
-                    raise KafkaException(place.error)
+                self._consumer = Consumer(reader_settings(self._kafka, self._group), logger=_LOG)
+            self._consumer.consume(_MAX_EVENTS, timeout=0)  # only writes queued log lines: nothing is assigned
+            answers: list[TopicPartition] = method(self._consumer, topic_partitions, timeout=ADMIN_TIMEOUT_S)
+            for answer in answers:
+                if answer.error is not None:
+                    raise KafkaException(answer.error)
         except KafkaException as error:
             if error.args[0].code() > 0 and self._consumer is not None:
-                # Said by a broker; librdkafka's own are below 0, a broker that is away, too.
+                # A broker returned it. librdkafka's own codes, for an unavailable broker among others, are negative.
                 consumer, self._consumer = self._consumer, None
                 consumer.close()
-            raise fault(error.args[0], self.topic) from None
+            raise translate_error(error.args[0], self.topic) from None
         return answers
+
+
+def assigned_to_others(kafka: Kafka, group: str, topic: str, client_id: str) -> set[int]:
+    """Return the partitions of a topic that are assigned to members of the group with another client id.
+
+    Only an admin client can tell, and it may abort the process (see `TopicOffsets`): it lives for this one request.
+
+    Raises:
+        TransientError: Kafka is unavailable, or refuses to tell.
+    """
+    client = admin_client(kafka)
+    try:
+        future = client.describe_consumer_groups([group], request_timeout=ADMIN_TIMEOUT_S)[group]
+        members = future.result().members
+    except KafkaException as error:
+        raise TransientError("Kafka", str(error.args[0])) from None
+    return {
+        assigned.partition
+        for member in members
+        if member.client_id != client_id and member.assignment is not None
+        for assigned in member.assignment.topic_partitions
+        if assigned.topic == topic
+    }

@@ -1,4 +1,4 @@
-"""Sending to Kafka with acknowledgement, through confluent-kafka's idempotent producer."""
+"""Idempotent producers over confluent-kafka: the settings that all of them share, and the workers' own."""
 
 from __future__ import annotations
 
@@ -11,21 +11,68 @@ from confluent_kafka import Message as RawMessage
 
 from configs.errors import TransientError
 from configs.schema import Kafka
-from streams.kafka.client import fault
+from streams.kafka.client import translate_error
 from streams.ports import Output
-
-#: How librdkafka hashes keys, in every producer: else one user's clicks land in two partitions. As Kafka's Java clients
-#: do; librdkafka's own default differs.
-PARTITIONER = "murmur2_random"
 
 _LOG = logging.getLogger("mindstream.kafka")
 
-#: For librdkafka: the partitioner decides.
-_BY_KEY = -1
-#: Seconds until an unacknowledged message counts as failed. Longer than a leader election takes.
-DELIVERY_TIMEOUT = 30.0
-#: Seconds after that until messages of which nothing is heard count as failed.
-_OVERDUE = 10.0
+#: Seconds until an unacknowledged message of a worker counts as failed. Longer than a leader election takes.
+_DELIVERY_TIMEOUT_S = 30.0
+#: Seconds after the delivery timeout until messages without a delivery report count as failed.
+OVERDUE_S = 10.0
+#: Seconds to wait for room in librdkafka's queue before trying again.
+_QUEUE_FULL_WAIT_S = 0.1
+#: librdkafka's number for "the partitioner chooses the partition".
+_PARTITION_BY_KEY = -1
+
+
+def idempotent_producer(
+    kafka: Kafka,
+    *,
+    linger_s: float,
+    delivery_timeout_s: float,
+    max_message_bytes: int,
+    logger: logging.Logger = _LOG,
+    **settings: Any,
+) -> Producer:
+    """Return a confluent-kafka producer whose messages are acknowledged by all in-sync replicas, in order, once.
+
+    Args:
+        kafka: the cluster.
+        linger_s: seconds to wait for more messages before a request is sent.
+        delivery_timeout_s: seconds until an unacknowledged message fails.
+        max_message_bytes: of the largest topic that it writes to.
+        logger: receives librdkafka's log lines.
+        settings: further settings of librdkafka.
+
+    Raises:
+        KafkaException: librdkafka rejects the settings.
+    """
+    shared = {
+        "enable.idempotence": True,
+        "acks": "all",
+        # The hash of Kafka's Java clients; librdkafka's default differs. All producers need the same one, otherwise one
+        # user's clicks end up in two partitions.
+        "partitioner": "murmur2_random",
+        "linger.ms": linger_s * 1000,
+        "delivery.timeout.ms": round(delivery_timeout_s * 1000),
+        "message.max.bytes": max_message_bytes,
+    }
+    return Producer(kafka.client(**shared, **settings), logger=logger)
+
+
+def serve(call: Callable[[float], int], timeout_s: float) -> int:
+    """Call a producer's `poll` or `flush`, which run the delivery callbacks.
+
+    Raises:
+        KafkaException: the producer cannot send any more; librdkafka reports why only once, and only here.
+    """
+    try:
+        return call(timeout_s)
+    except SystemError as error:  # what confluent-kafka makes of the same exception if a callback runs meanwhile
+        if isinstance(error.__cause__, KafkaException):
+            raise error.__cause__ from None
+        raise
 
 
 class KafkaRecordProducer:
@@ -42,20 +89,12 @@ class KafkaRecordProducer:
         self._producer = self._new_producer()
 
     def _new_producer(self) -> Producer:
-        return Producer(
-            self._kafka.client(
-                **{
-                    "enable.idempotence": True,
-                    "acks": "all",
-                    # Nothing leaves while a batch is handed over, message by message; `flush` then sends all at once,
-                    # without lingering.
-                    "linger.ms": 50,
-                    "partitioner": PARTITIONER,
-                    "delivery.timeout.ms": int(DELIVERY_TIMEOUT * 1000),
-                    "message.max.bytes": self._max_message_bytes,
-                }
-            ),
-            logger=_LOG,
+        return idempotent_producer(
+            self._kafka,
+            # Long enough that nothing is sent while a batch is queued message by message; `flush` does not linger.
+            linger_s=0.05,
+            delivery_timeout_s=_DELIVERY_TIMEOUT_S,
+            max_message_bytes=self._max_message_bytes,
         )
 
     def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:
@@ -63,31 +102,31 @@ class KafkaRecordProducer:
         offsets = [-1] * len(outputs)
         errors: list[tuple[KafkaError, str]] = []
 
-        for place, output in enumerate(outputs):
+        for number, output in enumerate(outputs):
 
-            def delivered(
-                error: KafkaError | None, message: RawMessage, place: int = place, topic: str = output.topic
+            def on_delivery(
+                error: KafkaError | None, message: RawMessage, number: int = number, topic: str = output.topic
             ) -> None:
                 if error is not None:
                     errors.append((error, topic))
                 else:
                     offset = message.offset()
-                    offsets[place] = -1 if offset is None else offset
+                    offsets[number] = -1 if offset is None else offset
 
-            self._produce(output, delivered)
+            self._produce(output, on_delivery)
         produced()
-        silent = self._serve(self._producer.flush, DELIVERY_TIMEOUT + _OVERDUE)
-        if silent:
-            # librdkafka gives up on each message after the delivery timeout; seldom, when a broker goes, it never does.
+        unreported = self._serve(self._producer.flush, _DELIVERY_TIMEOUT_S + OVERDUE_S)
+        if unreported:
+            # librdkafka fails each message after the delivery timeout; rarely, when a broker goes down, it never does.
             self._replace()
         if errors:
-            raise fault(*errors[0])
-        if silent:
-            raise TransientError("Kafka", f"nothing is heard of {silent} messages")
+            raise translate_error(*errors[0])
+        if unreported:
+            raise TransientError("Kafka", f"no delivery report for {unreported} messages")
         return offsets
 
-    def _produce(self, output: Output, delivered: Any) -> None:
-        partition = _BY_KEY if output.partition is None else output.partition
+    def _produce(self, output: Output, on_delivery: Any) -> None:
+        partition = _PARTITION_BY_KEY if output.partition is None else output.partition
         while True:
             try:
                 self._producer.produce(
@@ -95,33 +134,30 @@ class KafkaRecordProducer:
                     output.value,
                     output.key,
                     partition,
-                    on_delivery=delivered,
+                    on_delivery=on_delivery,
                     headers=list(output.headers),
                 )
-            except BufferError:  # the local queue is full: let deliveries make room
-                self._serve(self._producer.poll, 0.1)
+            except BufferError:  # the local queue is full: deliveries make room
+                self._serve(self._producer.poll, _QUEUE_FULL_WAIT_S)
             except KafkaException as error:
                 if error.args[0].code() == KafkaError._FATAL:
-                    self._serve(self._producer.poll, 0)  # raises the reason, if nobody has been told of it
+                    self._serve(self._producer.poll, 0)  # raises the reason, unless it was raised before
                     self._replace()
-                raise fault(error.args[0], output.topic) from None
+                raise translate_error(error.args[0], output.topic) from None
             else:
                 return
 
-    def _serve(self, call: Callable[[float], int], seconds: float) -> int:
-        """`poll` or `flush`: they handle deliveries, and raise what ends an idempotent producer for good."""
+    def _serve(self, call: Callable[[float], int], timeout_s: float) -> int:
         try:
-            return call(seconds)
+            return serve(call, timeout_s)
         except KafkaException as error:
-            ended = error
-        except SystemError as error:  # so confluent-kafka reports what was raised while a callback of ours ran
-            if not isinstance(error.__cause__, KafkaException):
-                raise KeyboardInterrupt from error  # a signal; nothing else is raised in ours
-            ended = error.__cause__
+            reason = error
+        except SystemError as error:
+            raise KeyboardInterrupt from error  # a signal: our callbacks raise nothing
         self._replace()
-        raise fault(ended.args[0])
+        raise translate_error(reason.args[0])
 
     def _replace(self) -> None:
-        """Give the producer up, with all that it still has to send: the batch is sent again by another."""
+        """Discard the producer with its queue: the batch is sent again by a new one."""
         self._producer.purge()
         self._producer = self._new_producer()

@@ -1,4 +1,4 @@
-"""Brokers that refuse this client, told apart from brokers that are unavailable."""
+"""Distinguish brokers that refuse this client from brokers that are unavailable."""
 
 from __future__ import annotations
 
@@ -6,32 +6,33 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from configs.schema import Kafka
-from streams.tls import HANDSHAKE_TIMEOUT, speaks_tls
+from streams.tls import HANDSHAKE_TIMEOUT_S, speaks_tls
 
 
 def is_refusal(error: KafkaError) -> bool:
-    """Whether a broker refuses our user, password or certificate, or we its certificate.
+    """Return whether a broker rejects our user, password or certificate, or we reject its certificate.
 
-    A handshake that fails at its first step is a fault of transport to librdkafka; only OpenSSL's words tell.
+    librdkafka reports a handshake that fails at its first step as a transport error; only OpenSSL's text in it shows
+    the reason.
     """
     return error.code() in (KafkaError._AUTHENTICATION, KafkaError._SSL) or ":SSL routines:" in error.str()
 
 
 def protocol_mismatch(kafka: Kafka) -> str | None:
-    """What is wrong with TLS, when brokers seem to be away; None = nothing, they are away."""
+    """Return why TLS keeps brokers that look unavailable from answering; None if TLS is not the reason."""
     if kafka.uses_tls:
-        return "it does not speak TLS, and we do" if _answers_without_tls(kafka) else None
+        return "it does not speak TLS, and this client does" if _answers_without_tls(kafka) else None
     addresses = [server.rpartition(":") for server in kafka.bootstrap_servers.split(",")]
     if any(speaks_tls(host, int(port)) for host, _, port in addresses):
-        return "it speaks TLS, and we do not"
+        return "it speaks TLS, and this client does not"
     return None
 
 
 def _answers_without_tls(kafka: Kafka) -> bool:
-    """Whether brokers answer a client without TLS and user: a TLS client is only cut off, as by one that is away."""
+    """Return whether brokers answer without TLS and user. They only cut off TLS clients, as if unavailable."""
     try:
         AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0}).list_topics(
-            timeout=HANDSHAKE_TIMEOUT
+            timeout=HANDSHAKE_TIMEOUT_S
         )
     except KafkaException:
         return False

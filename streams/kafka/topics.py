@@ -1,4 +1,4 @@
-"""The project's topics: what they are called, how they must be, creating and checking them."""
+"""The project's topics: their names and settings, how to create and to check them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from confluent_kafka.cimpl import NewTopic
 
 from configs.errors import FatalError, TransientError
 from configs.schema import Kafka, Topics
-from streams.kafka.client import ADMIN_TIMEOUT, admin, fault, metadata
+from streams.kafka.client import ADMIN_TIMEOUT_S, admin_client, metadata, translate_error
 
 #: Bytes that a dead letter may have beyond the largest input message: its headers.
 HEADER_BYTES = 2**20
-#: Milliseconds until compaction may touch a changelog record. A worker that was paused may write an older record behind
-#: a newer one; the owner repairs that within seconds, or at a take-over (`streams.state.restore`), and until then the
-#: newer one has to stay.
-COMPACTION_LAG = 10 * 60_000
-#: Compaction lag and retention go by the broker's clock. A producer's may be wrong: Kafka 4 refuses what is more than
-#: an hour ahead, and deletes early what lies far enough behind.
-_BY_BROKER = {"message.timestamp.type": "LogAppendTime"}
-#: What the histories rest on: without these settings records may go that are still needed.
-_CHANGELOG = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(COMPACTION_LAG)} | _BY_BROKER
+#: Milliseconds during which compaction must keep every changelog record. A worker that was paused may write an older
+#: record after a newer one; the owner repairs that within seconds, or when it acquires the partition
+#: (`streams.state.restore`), and needs the newer one until then.
+COMPACTION_LAG_MS = 10 * 60_000
+#: Compaction lag and retention go by the broker's clock. A producer's clock may be wrong: Kafka 4 rejects messages that
+#: are more than an hour ahead, and retention deletes those early that are far behind.
+_BROKER_TIME = {"message.timestamp.type": "LogAppendTime"}
+#: Settings that the histories rely on: without them, Kafka may delete records that are still needed.
+_CHANGELOG = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(COMPACTION_LAG_MS)} | _BROKER_TIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +37,14 @@ class TopicSpec:
 
 
 def changelog_topic(group: str) -> str:
-    """Name of the histories' changelog, as Faust derives it from application and table."""
+    """Return the name of the histories' changelog, as Faust derives it from application and table."""
     return f"{group}-clicks-history-changelog"
 
 
 def topic_specs(topics: Topics, group: str) -> list[TopicSpec]:
-    """All topics of the project."""
-    kept = _BY_BROKER | {"cleanup.policy": "delete", "retention.ms": str(int(topics.retention_days * 86_400_000))}
-    compacted = _BY_BROKER | {"cleanup.policy": "compact"}
+    """Return all topics of the project."""
+    kept = _BROKER_TIME | {"cleanup.policy": "delete", "retention.ms": str(int(topics.retention_days * 86_400_000))}
+    compacted = _BROKER_TIME | {"cleanup.policy": "compact"}
     large = {"max.message.bytes": str(topics.max_message_bytes)}
     larger = {"max.message.bytes": str(topics.max_message_bytes + HEADER_BYTES)}
     safe = {"min.insync.replicas": "2"} if topics.replication >= 3 else {}
@@ -58,22 +58,22 @@ def topic_specs(topics: Topics, group: str) -> list[TopicSpec]:
 
 
 def create_topics(kafka: Kafka, specs: Sequence[TopicSpec], replication: int) -> dict[str, bool]:
-    """Create those topics that do not exist.
+    """Create the topics that do not exist.
 
     Returns:
-        Topic name → whether it was created now.
+        Topic name → whether this call has created it.
 
     Raises:
-        TransientError: Kafka is away.
-        FatalError: Kafka refuses, for example for lack of rights or of brokers for the replication.
+        TransientError: Kafka is unavailable.
+        FatalError: Kafka refuses, for example because rights or brokers for the replication are missing.
     """
     wanted = [
         NewTopic(s.name, num_partitions=s.partitions, replication_factor=replication, config=s.config) for s in specs
     ]
-    metadata(kafka)  # one clear error when Kafka is away, instead of one for each topic
+    metadata(kafka)  # one clear error when Kafka is unavailable, instead of one for each topic
     created: dict[str, bool] = {}
-    client = admin(kafka)
-    futures = client.create_topics(wanted, operation_timeout=ADMIN_TIMEOUT, request_timeout=ADMIN_TIMEOUT)
+    client = admin_client(kafka)
+    futures = client.create_topics(wanted, operation_timeout=ADMIN_TIMEOUT_S, request_timeout=ADMIN_TIMEOUT_S)
     for name, future in futures.items():
         try:
             future.result()
@@ -90,8 +90,8 @@ def check_topics(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
     """Check that the topics exist with the wanted number of partitions.
 
     Raises:
-        TransientError: Kafka is away.
-        FatalError: a topic is missing or has another number of partitions; the message says what mends it.
+        TransientError: Kafka is unavailable.
+        FatalError: a topic is missing or has another number of partitions; the message names the remedy.
     """
     found = metadata(kafka).topics
     missing = [s.name for s in specs if s.name not in found]
@@ -104,75 +104,75 @@ def check_topics(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
         count = len(found[spec.name].partitions)
         if count != spec.partitions:
             raise FatalError(
-                f"topic {spec.name} has {count} partitions, the configuration says {spec.partitions}; set "
-                "topics.partitions and topics.item_partitions to what Kafka has (histories lie in the partition of "
-                "their clicks, so partitions cannot be added later)"
+                f"topic {spec.name} has {count} partitions, but the configuration says {spec.partitions}; set "
+                "topics.partitions and topics.item_partitions to Kafka's numbers (a history is in the partition of its "
+                "clicks, so partitions cannot be added later)"
             )
 
 
 def check_changelog(kafka: Kafka, topic: str) -> None:
-    """Check the settings of the changelog that correctness rests on; somebody may have changed them, or made the topic.
+    """Check the changelog's settings that correctness relies on: anyone may have changed them, or created the topic.
 
     Raises:
-        TransientError: Kafka is away.
-        FatalError: they are others, or Kafka refuses to tell; the message says what mends it.
+        TransientError: Kafka is unavailable.
+        FatalError: a setting is wrong, or Kafka refuses to tell; the message names the remedy.
     """
     found = topic_settings(kafka, [topic])[topic]
-    # More time before compaction does no harm.
-    enough = int(found["min.compaction.lag.ms"]) >= COMPACTION_LAG
+    # A longer lag is safe, too.
+    lag_suffices = int(found["min.compaction.lag.ms"]) >= COMPACTION_LAG_MS
     wrong = {
         name: wanted
         for name, wanted in _CHANGELOG.items()
-        if found[name] != wanted and not (enough and name == "min.compaction.lag.ms")
+        if found[name] != wanted and not (lag_suffices and name == "min.compaction.lag.ms")
     }
     if wrong:
         has = ", ".join(f"{name}={found[name]}" for name in wrong)
         change = ",".join(f"{name}={wanted}" for name, wanted in wrong.items())
         raise FatalError(
-            f"topic {topic} has {has}, with which histories can be lost; set them: kafka-configs --bootstrap-server "
+            f"topic {topic} has {has}, with which histories can be lost; fix it with: kafka-configs --bootstrap-server "
             f"{kafka.bootstrap_servers} --alter --entity-type topics --entity-name {topic} --add-config {change}"
         )
 
 
 def topic_settings(kafka: Kafka, topics: Collection[str]) -> dict[str, dict[str, str]]:
-    """Topic → its settings, the broker's defaults included.
+    """Return topic → its settings, the broker's defaults included.
 
     Raises:
-        TransientError: Kafka is away.
+        TransientError: Kafka is unavailable.
         FatalError: there is no such topic, or Kafka refuses to tell.
     """
     if not topics:
         return {}
-    client = admin(kafka)
+    client = admin_client(kafka)
     resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
-    futures = client.describe_configs(resources, request_timeout=ADMIN_TIMEOUT)
+    futures = client.describe_configs(resources, request_timeout=ADMIN_TIMEOUT_S)
     try:
         entries = {resource.name: future.result() for resource, future in futures.items()}
     except KafkaException as error:
-        raise fault(error.args[0]) from None
+        raise translate_error(error.args[0]) from None
     return {topic: {name: entry.value for name, entry in found.items()} for topic, found in entries.items()}
 
 
 def topic_id(kafka: Kafka, topic: str) -> str:
-    """The identity of a topic: another one of the same name, created later, has another id.
+    """Return the id of a topic. A topic of the same name that is created later has another one.
 
     Raises:
-        TransientError: Kafka is away.
+        TransientError: Kafka is unavailable.
         FatalError: there is no such topic.
     """
-    client = admin(kafka)
-    future = client.describe_topics(TopicCollection([topic]), request_timeout=ADMIN_TIMEOUT)[topic]
+    client = admin_client(kafka)
+    future = client.describe_topics(TopicCollection([topic]), request_timeout=ADMIN_TIMEOUT_S)[topic]
     try:
         return str(future.result().topic_id)
     except KafkaException as error:
-        raise fault(error.args[0]) from None
+        raise translate_error(error.args[0]) from None
 
 
 def _await_topics(kafka: Kafka, names: Sequence[str]) -> None:
-    """A created topic takes a moment until every request sees it."""
-    deadline = time.monotonic() + ADMIN_TIMEOUT
+    """Wait until the created topics appear in the metadata, which takes a moment."""
+    deadline = time.monotonic() + ADMIN_TIMEOUT_S
     while time.monotonic() < deadline:
         if set(names) <= set(metadata(kafka).topics):
             return
         time.sleep(0.05)
-    raise TransientError("Kafka", "the topics were created but do not appear")
+    raise TransientError("Kafka", "the topics were created, but the metadata does not show them yet")

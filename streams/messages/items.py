@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import orjson
 
+from model.arrays import FloatVector
 from streams.errors import BadMessage
 from streams.messages.fields import (
     INT64_MAX,
@@ -19,8 +19,6 @@ from streams.messages.fields import (
     required_item_id,
     required_text,
 )
-
-FloatVector = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.parse import urlsplit
 
-from pymilvus import MilvusClient
+import grpc
+from pymilvus import MilvusClient, MilvusException
+from pymilvus.exceptions import ParamError
 
-from configs.errors import FatalError
+from configs.errors import FatalError, TransientError
 from configs.schema import Milvus
+from streams.tls import speaks_tls
 
-#: Seconds for requests that wait for Milvus' disk and its coordinators: create, load, flush.
-SLOW_TIMEOUT = 60.0
+#: Seconds for requests that wait for Milvus' disk and its coordinators: create, load.
+SLOW_TIMEOUT_S = 60.0
+#: Milvus' error code for a request to a collection that does not exist.
+_COLLECTION_NOT_FOUND = 100
+#: Milvus' error code for a request to a collection that is not loaded.
+_COLLECTION_NOT_LOADED = 101
+#: gRPC codes after which a retry cannot succeed.
+_REFUSED = (
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+)
+#: gRPC's texts, with the code for "unavailable", when the server is up but the TLS handshake fails for good.
+_TLS_FAILURES = ("TSI_PROTOCOL_FAILURE", "security handshaker", "peer certificate")
+
+# pymilvus logs each failed call as an error before it raises; whoever handles the exception reports it once.
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
 
 def connect(settings: Milvus) -> MilvusClient:
-    # A connection of its own, because pymilvus shares them by address, whatever the options; and without its pings of
-    # idle connections, for which servers with gRPC's usual limits, milvus-lite among them, close the connection.
+    """Return a client with a connection of its own.
+
+    Raises:
+        FatalError: milvus.ca_file cannot be read.
+        MilvusException: Milvus is unavailable or refuses this client; `translated_errors` converts it.
+    """
+    # Not shared: pymilvus shares connections by address, whatever their options. Without gRPC's pings on idle
+    # connections: servers with gRPC's usual limits, milvus-lite among them, close the connection because of them.
     options: dict[str, Any] = {"dedicated": True, "grpc_options": {"grpc.keepalive_permit_without_calls": 0}}
     if settings.token is not None:
         options["token"] = settings.token.get_secret_value()
@@ -25,3 +54,51 @@ def connect(settings: Milvus) -> MilvusClient:
         return MilvusClient(uri=settings.uri, timeout=settings.timeout, **options)
     except OSError as error:
         raise FatalError(f"milvus.ca_file {settings.ca_file} cannot be read: {error.strerror}") from None
+
+
+@contextmanager
+def translated_errors(uri: str, collection: str, load: Callable[[], object]) -> Iterator[None]:
+    """Convert the errors of pymilvus and gRPC to this project's.
+
+    Args:
+        uri: address of the server.
+        collection: name of the collection that the calls are about.
+        load: loads the collection; called if a restarted Milvus has not loaded it again, so that a retry succeeds.
+
+    Raises:
+        TransientError: Milvus is unavailable, or cannot answer now.
+        FatalError: it refuses this client, or the collection does not exist; the message names the remedy.
+    """
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise _from_grpc(error, uri) from None
+    except ParamError:
+        raise  # a defect of this project: pymilvus rejected the arguments without a request
+    except MilvusException as error:
+        if error.code == _COLLECTION_NOT_FOUND:
+            raise FatalError(
+                f"Milvus at {uri} does not have collection {collection} any more; start an item worker and publish the "
+                "items again (python -m producers.items --artifact DIR)"
+            ) from None
+        if error.code == _COLLECTION_NOT_LOADED:  # milvus-lite does not load collections again when it restarts
+            with suppress(MilvusException, grpc.RpcError):
+                load()
+        if isinstance(error.__cause__, grpc.RpcError):  # while connecting: pymilvus' own text omits the reason
+            url = urlsplit(uri)
+            if url.scheme == "http" and speaks_tls(url.hostname or "", url.port or 80):
+                raise FatalError(f"Milvus at {uri} speaks TLS; write https:// in milvus.uri") from None
+            raise _from_grpc(error.__cause__, uri) from None
+        # Everything else may be transient: servers start, elect coordinators, run out of memory.
+        raise TransientError("Milvus", f"{uri}: {error.message}") from None
+
+
+def _from_grpc(error: grpc.RpcError, uri: str) -> FatalError | TransientError:
+    if not isinstance(error, grpc.Call):
+        return TransientError("Milvus", f"{uri}: {error}")
+    code, detail = error.code(), error.details() or ""
+    if code in _REFUSED:
+        return FatalError(f"Milvus at {uri} refuses: {detail} ({code.name}); check milvus.token and its version")
+    if any(text in detail for text in _TLS_FAILURES):
+        return FatalError(f"Milvus at {uri}: {detail}; check milvus.ca_file, and that the server speaks TLS")
+    return TransientError("Milvus", f"{uri}: {detail} ({code.name})")

@@ -1,68 +1,52 @@
-"""The item index in Milvus, one collection for each model version. The only module that imports pymilvus."""
+"""The item index in Milvus: one collection for each model version."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
-from urllib.parse import urlsplit
 
-import grpc
 import numpy as np
 import numpy.typing as npt
-from pymilvus import DataType, MilvusException
+from pymilvus import DataType
 from pymilvus.client.utils import check_status
-from pymilvus.exceptions import ParamError
 
-from configs.errors import FatalError, TransientError
+from configs.errors import FatalError
 from configs.schema import Milvus
+from model.arrays import FloatArray, IdArray
 from model.serving.merge import PADDING
-from streams.milvus.client import SLOW_TIMEOUT, connect
-from streams.recall.ports import FloatArray, IdArray, IndexInfo
-from streams.tls import speaks_tls
+from streams.milvus.client import SLOW_TIMEOUT_S, connect, translated_errors
+from streams.recall.ports import IndexInfo
 
 METRIC = "IP"
 _ID, _VECTOR = "item_id", "embedding"
-#: Milvus accepts 64 MB a request: 16,384 rows of 64 dimensions take 4 MB, of 768 dimensions 50 MB.
+#: Most rows in one request. Milvus accepts 64 MB: 16,384 rows of 64 dimensions take 4 MB, of 768 dimensions 50 MB.
 _MAX_ROWS = 16_384
-#: Milvus' error code for a request to a collection that is not loaded.
-_NOT_LOADED = 101
-#: Milvus' error code for a request to a collection that does not exist.
-_NO_COLLECTION = 100
-#: Most hits in the answer of one search request: about 20 MB, below gRPC's usual limit of 64 MB.
+#: Most hits in the answer to one search request: about 20 MB, below gRPC's usual limit of 64 MB.
 _MAX_HITS = 1_000_000
-#: gRPC codes after which the same call cannot succeed later.
-_REFUSED = (
-    grpc.StatusCode.UNAUTHENTICATED,
-    grpc.StatusCode.PERMISSION_DENIED,
-    grpc.StatusCode.UNIMPLEMENTED,
-    grpc.StatusCode.INVALID_ARGUMENT,
-)
-#: What gRPC says, with the code for "unavailable", when the server is there but TLS with it fails for good.
-_NO_TLS = ("TSI_PROTOCOL_FAILURE", "security handshaker", "peer certificate")
 
 
 def collection_name(model_version: str) -> str:
-    """Milvus collection of one model version: vectors of different versions cannot be compared."""
+    """Return the name of a model version's collection: vectors of different versions cannot be compared."""
     return f"items_{model_version}"
 
 
 class MilvusIndex:
     """`ItemIndex` over a Milvus server; safe to use from several threads.
 
-    Searches and `get` use Eventually consistency: they answer at once and may miss writes of the last moments. The
-    count of `describe` uses Strong, which waits about 200 ms for Milvus' time tick: it is not for the hot path.
+    `search` and `get` use consistency level Eventually: they answer at once and may miss the latest writes. The count
+    in `describe` uses Strong, which waits about 200 ms for Milvus' time tick: too slow for every batch.
 
     Args:
         settings: server and index parameters.
         model_version: names the collection.
         dim: dimension of the vectors.
-        create: create the collection if it is missing; otherwise that is an error.
+        create: create the collection if it does not exist; without it, that is an error.
 
     Raises:
-        TransientError: Milvus is away.
-        FatalError: the collection is missing or holds something else; the message says what mends it.
+        TransientError: Milvus is unavailable.
+        FatalError: the collection is missing, or another model's, or Milvus refuses this client; the message names the
+            remedy.
     """
 
     def __init__(self, settings: Milvus, model_version: str, dim: int, *, create: bool) -> None:
@@ -80,7 +64,7 @@ class MilvusIndex:
                         "model's items (python -m producers.items --artifact DIR)"
                     )
                 self._create()
-            self._client.load_collection(self._name, timeout=SLOW_TIMEOUT)
+            self._client.load_collection(self._name, timeout=SLOW_TIMEOUT_S)
         self._check()
 
     def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
@@ -96,7 +80,7 @@ class MilvusIndex:
             with self._translated():
                 future = self._client.search(
                     self._name,
-                    # Their bytes: pymilvus packs anything else number by number, 8 ms for 1,024 queries.
+                    # As bytes: pymilvus packs anything else number by number, which takes 8 ms for 1,024 queries.
                     data=[query.tobytes() for query in queries[start:stop]],
                     anns_field=_VECTOR,
                     limit=limit,
@@ -105,7 +89,7 @@ class MilvusIndex:
                     timeout=self._settings.timeout,
                     _async=True,
                 )
-                # The answer as it came. What pymilvus makes of it, objects for each hit, takes as long as the search.
+                # The raw answer: pymilvus would make an object for each hit, which takes as long as the search.
                 answer = future._future.result()
                 check_status(answer.status)
             found = np.arange(limit) < np.array(answer.results.topks)[:, None]  # (stop - start, limit)
@@ -147,15 +131,16 @@ class MilvusIndex:
     def seal(self) -> None:
         """See `streams.recall.ports.ItemIndex.seal`.
 
-        Milvus builds the graph only over sealed segments; until then every search compares all new rows. It seals them
-        when they are full or were idle for minutes, or when it is told to flush (since 2.4 at most once in 10 s). The
-        call waits neither for the flush, 2.5 s in which no item would get in, nor for leave to flush.
+        Milvus builds the graph only over sealed segments; every search compares the rows of all others one by one. It
+        seals segments that are full or have been idle for minutes, and all of them on a flush request (since 2.4 at
+        most one in 10 s). This call does not wait for the flush, which takes 2.5 s in which no item could be written,
+        nor until Milvus accepts the request.
         """
         with self._translated():
             self._client.flush(self._name, timeout=self._settings.timeout, _async=True, retry_on_rate_limit=False)
 
-    def searchable_by_graph(self) -> int:
-        """Rows that searches find through the graph; the others are compared one by one. Standalone server only."""
+    def indexed_count(self) -> int:
+        """Return how many rows searches find through the graph. Standalone server only: milvus-lite cannot tell."""
         with self._translated():
             segments = self._client.list_loaded_segments(self._name, timeout=self._settings.timeout)
         return sum(segment.num_rows for segment in segments if segment.index_name)
@@ -190,67 +175,32 @@ class MilvusIndex:
         index = self._client.prepare_index_params()
         kind, params = self._index_params()
         index.add_index(_VECTOR, index_type=kind, metric_type=METRIC, params=params)
-        self._client.create_collection(self._name, schema=schema, index_params=index, timeout=SLOW_TIMEOUT)
+        self._client.create_collection(self._name, schema=schema, index_params=index, timeout=SLOW_TIMEOUT_S)
 
     def _index_params(self) -> tuple[str, dict[str, int]]:
-        """The type of index, and how it is built."""
+        """Return the type of the index and its build parameters."""
         return "HNSW", {"M": self._settings.hnsw_m, "efConstruction": self._settings.hnsw_ef_construction}
 
     def _search_params(self, limit: int) -> dict[str, int]:
-        """How thoroughly it is searched."""
+        """Return the search parameters: candidates examined per query (ef), at least as many as hits are asked for."""
         return {"ef": max(self._settings.hnsw_ef, limit)}
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        """Turns pymilvus' and gRPC's errors into ours."""
-        uri = self._settings.uri
-        try:
-            yield
-        except grpc.RpcError as error:
-            raise self._refusal(error) from None
-        except ParamError:
-            raise  # a defect of ours: no server was asked
-        except MilvusException as error:
-            if error.code == _NO_COLLECTION:
-                raise FatalError(
-                    f"Milvus at {uri} has no collection {self._name} any more; start an item worker and publish the "
-                    "items again (python -m producers.items --artifact DIR)"
-                ) from None
-            if error.code == _NOT_LOADED:  # a restarted milvus-lite forgets that the collection was loaded
-                with suppress(MilvusException, grpc.RpcError):
-                    self._client.load_collection(self._name, timeout=self._settings.timeout)
-            if isinstance(error.__cause__, grpc.RpcError):  # while connecting: pymilvus hides the reason
-                url = urlsplit(uri)
-                if url.scheme == "http" and speaks_tls(url.hostname or "", url.port or 80):
-                    raise FatalError(f"Milvus at {uri} speaks TLS; write https:// in milvus.uri") from None
-                raise self._refusal(error.__cause__) from None
-            # Everything else may pass, too: servers start, elect coordinators, run out of memory.
-            raise TransientError("Milvus", f"{uri}: {error.message}") from None
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated_errors(self._settings.uri, self._name, self._reload)
 
-    def _refusal(self, error: grpc.RpcError) -> FatalError | TransientError:
-        uri = self._settings.uri
-        if not isinstance(error, grpc.Call):
-            return TransientError("Milvus", f"{uri}: {error}")
-        code, detail = error.code(), error.details() or ""
-        if code in _REFUSED:
-            return FatalError(f"Milvus at {uri} refuses: {detail} ({code.name}); check milvus.token and its version")
-        if any(sign in detail for sign in _NO_TLS):
-            return FatalError(f"Milvus at {uri}: {detail}; check milvus.ca_file, and that the server speaks TLS")
-        return TransientError("Milvus", f"{uri}: {detail} ({code.name})")
+    def _reload(self) -> None:
+        self._client.load_collection(self._name, timeout=self._settings.timeout)
 
     def _check(self) -> None:
+        """Raise FatalError unless the collection is one for this model's vectors."""
         info = self.describe()
         if (info.dim, info.metric) != (self._dim, METRIC):
             raise FatalError(
                 f"Milvus collection {self._name} has {info.dim} dimensions and metric {info.metric}; model "
-                f"{self._version} has {self._dim} dimensions and metric {METRIC}. Something else made the collection: "
+                f"{self._version} has {self._dim} dimensions and metric {METRIC}. Another program created it: "
                 "drop it, start an item worker and publish the items (python -m producers.items --artifact DIR)"
             )
 
 
 def _column(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
-    return np.array(values, dtype)  # of protobuf's newer versions it copies the memory
-
-
-# pymilvus reports each failed call at level ERROR before it raises; the fault is reported once, by whoever handles it.
-logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+    return np.array(values, dtype)  # newer versions of protobuf let it copy the memory at once

@@ -1,4 +1,4 @@
-"""An item index that remembers whether Milvus answered."""
+"""An item index that records whether Milvus answers: for /readyz."""
 
 from __future__ import annotations
 
@@ -10,67 +10,68 @@ from typing import TypeVar
 import numpy as np
 
 from configs.errors import MindstreamError
-from streams.recall.ports import FloatArray, IdArray, IndexInfo, ItemIndex
+from model.arrays import FloatArray, IdArray
+from streams.recall.ports import IndexInfo, ItemIndex
 
 _T = TypeVar("_T")
 
 
 class ObservedIndex:
-    """An `ItemIndex` that remembers whether it answered the last time.
+    """An `ItemIndex` that records whether its last request succeeded.
 
     Args:
-        inner: does the work.
-        patience: seconds after which an answer proves nothing any more.
+        index: handles the requests.
+        patience_s: seconds after which an answer no longer proves that Milvus is available.
         clock: seconds, monotonic.
     """
 
-    def __init__(self, inner: ItemIndex, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._inner = inner
-        self._patience = patience
+    def __init__(self, index: ItemIndex, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._index = index
+        self._patience_s = patience_s
         self._clock = clock
-        self._answered = clock()
+        self._last_result_at = clock()
         self._fault: str | None = None
 
     @property
     def fault(self) -> str | None:
-        """What is wrong with Milvus; None = it answered lately."""
-        if self._fault is None and self.age > self._patience:
-            return f"no answer for {self.age:.0f} s"
+        """Error of the last request, or that there has been no answer for too long; None = Milvus is available."""
+        if self._fault is None and self.age_s > self._patience_s:
+            return f"no answer for {self.age_s:.0f} s"
         return self._fault
 
     @property
-    def age(self) -> float:
-        """Seconds since the last answer, or the last fault."""
-        return self._clock() - self._answered
+    def age_s(self) -> float:
+        """Seconds since the last answer or error."""
+        return self._clock() - self._last_result_at
 
     def ping(self) -> None:
-        """Ask for something small, to find out whether Milvus is there."""
-        with suppress(MindstreamError):  # remembered
+        """Send a small request to find out whether Milvus is available."""
+        with suppress(MindstreamError):  # recorded
             self.get(np.zeros(1, dtype=np.int64))  # 0 is padding: there is no such item
 
     def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
-        return self._observed(lambda: self._inner.search(queries, limit))
+        return self._observed(lambda: self._index.search(queries, limit))
 
     def upsert(self, ids: IdArray, vectors: FloatArray) -> None:
-        self._observed(lambda: self._inner.upsert(ids, vectors))
+        self._observed(lambda: self._index.upsert(ids, vectors))
 
     def delete(self, ids: IdArray) -> None:
-        self._observed(lambda: self._inner.delete(ids))
+        self._observed(lambda: self._index.delete(ids))
 
     def get(self, ids: IdArray) -> Mapping[int, FloatArray]:
-        return self._observed(lambda: self._inner.get(ids))
+        return self._observed(lambda: self._index.get(ids))
 
     def seal(self) -> None:
-        self._inner.seal()  # may be refused by a Milvus that is well: it was asked too often
+        self._index.seal()  # not recorded: a healthy Milvus rejects it when asked too often
 
     def describe(self) -> IndexInfo:
-        return self._observed(self._inner.describe)
+        return self._observed(self._index.describe)
 
     def _observed(self, call: Callable[[], _T]) -> _T:
         try:
             result = call()
         except MindstreamError as error:
-            self._fault, self._answered = str(error), self._clock()
+            self._fault, self._last_result_at = str(error), self._clock()
             raise
-        self._fault, self._answered = None, self._clock()
+        self._fault, self._last_result_at = None, self._clock()
         return result

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from configs.errors import TransientError
+from model.arrays import FloatVector
 from streams.errors import BadMessage
 from streams.messages.dead_letters import DeadLetterTopic
-from streams.messages.items import FloatVector, Item, ItemRemoval, decode_item
+from streams.messages.items import Item, ItemRemoval, decode_item
 from streams.metrics import ItemMetrics
 from streams.ports import DeadLetter, Message, RecordProducer
 from streams.recall.ports import ItemIndex

@@ -9,7 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from streams.recall.ports import FloatArray, IdArray, ItemIndex, KnownItems
+from model.arrays import FloatArray, IdArray
+from streams.recall.ports import ItemIndex, KnownItems
 
 
 class HistoryEmbeddings:

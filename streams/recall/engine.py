@@ -7,10 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
+from model.arrays import FloatArray, IdArray
 from model.serving.inputs import windows
 from model.serving.merge import PADDING, Candidates, merge
 from streams.recall.embeddings import HistoryEmbeddings
-from streams.recall.ports import FloatArray, IdArray, InterestEncoder, ItemIndex
+from streams.recall.ports import InterestEncoder, ItemIndex
 
 #: Called with the name of the stage that has just ended: embed, encode, search, merge.
 Stopwatch = Callable[[str], object]

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from model.arrays import FloatArray, IdArray
 from model.serving.merge import PADDING
-from streams.recall.ports import FloatArray, IdArray, IndexInfo
+from streams.recall.ports import IndexInfo
 
 
 class MemoryIndex:

@@ -6,11 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
-FloatArray = npt.NDArray[np.float32]
-IdArray = npt.NDArray[np.int64]
+from model.arrays import FloatArray, IdArray
 
 
 @dataclass(frozen=True, slots=True)

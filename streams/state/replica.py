@@ -5,50 +5,55 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from streams.state.changelog import ChangelogChunk
+from streams.kafka.partition_reader import PartitionChunk
 from streams.state.store import PartitionStores
 
 _LOG = logging.getLogger("mindstream.restore")
 
 
 class Replica:
-    """Applies what is read of the changelog to the store, in order.
+    """Applies chunks of the changelog to the store, in order.
 
     Attributes:
-        behind: partition → users whose last record read is older than the one that the store keeps. While there are
-            any, the partition's offset stays in front of them.
+        overwritten: partition → users whose last record read is older than the one that the store keeps. While there
+            are any, the partition's stored offset stays before their older records.
     """
 
     def __init__(self, stores: PartitionStores) -> None:
-        self.behind: dict[int, set[bytes]] = {}
+        self.overwritten: dict[int, set[bytes]] = {}
         self._stores = stores
 
-    def apply(self, partition: int, chunk: ChangelogChunk) -> None:
-        """Raises PartitionLost, CorruptHistoryError."""
-        before = self.behind.get(partition)
-        now = self._stores.restore(partition, chunk.records, None if before else chunk.reached)
+    def apply(self, partition: int, chunk: PartitionChunk) -> None:
+        """Apply the next chunk of a partition.
+
+        Raises:
+            PartitionLost: the partition belongs to another worker.
+            CorruptHistoryError: a value is not a history record.
+        """
+        before = self.overwritten.get(partition)
+        now = self._stores.restore(partition, chunk.messages, None if before else chunk.last_offset)
         if before:
-            now |= before.difference(key for key, _ in chunk.records)
-        self.behind[partition] = now
+            now |= before.difference(key for key, _ in chunk.messages)
+        self.overwritten[partition] = now
 
 
-def first_unread(stores: PartitionStores, ends: Mapping[int, int]) -> dict[int, int]:
-    """Partition → offset to read from, for those with records that the store does not reflect.
+def first_unread_offsets(stores: PartitionStores, ends: Mapping[int, int]) -> dict[int, int]:
+    """Return partition → offset to read from, for partitions with records that the store does not reflect.
+
+    A store that is ahead of the changelog is emptied, to be restored from the changelog's beginning.
 
     Args:
         stores: local histories; they own the partitions.
-        ends: as `Changelog.ends`.
+        ends: as returned by `Changelog.end_offsets`.
     """
     starts = {}
     for partition, end in ends.items():
-        reflected = stores.offset(partition)
-        if reflected >= end:
-            # Kafka lost the end of the topic (an unclean leader election): what it has is what all workers agree on.
-            _LOG.warning(
-                "partition %d: the store is ahead of the changelog, restoring it from its beginning", partition
-            )
-            stores.forget(partition)
-            reflected = -1
-        if reflected + 1 < end:
-            starts[partition] = reflected + 1
+        stored = stores.offset(partition)
+        if stored >= end:
+            # Kafka lost the end of the topic (an unclean leader election); all workers agree only on what remains.
+            _LOG.warning("partition %d: the local store is ahead of the changelog; restoring it in full", partition)
+            stores.clear(partition)
+            stored = -1
+        if stored + 1 < end:
+            starts[partition] = stored + 1
     return starts

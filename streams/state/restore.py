@@ -1,32 +1,34 @@
-"""Brings the local history store up to the changelog, and repairs the changelog where an older record stands last.
+"""Bring the local history store up to the changelog, and repair the changelog where an older record is the last one.
 
-A history record is a pure function of its user's clicks up to its fence. So whoever writes a record with the same fence
-writes the same bytes, of two records the one with the higher fence is right, and the store keeps that one, in whatever
-order they come. One thing does not know this order: Kafka's compaction keeps the record written last. A worker that was
-paused past its session (a zombie) may write an older record behind a newer one; the owner then writes the newer one
-again. No worker is fenced off and none waits for a transaction. Why this is enough:
+A history record is a pure function of its user's clicks up to its fence. So two records with the same fence have the
+same bytes, whichever worker wrote them; of two records, the one with the higher fence is right; and the store keeps
+that one, in whatever order they arrive. Only Kafka's compaction does not know this order: it keeps the record written
+last. A worker that was paused beyond its session (a zombie) may write an older record after a newer one; the owner then
+writes the newer one again. No worker is fenced off, and none waits for a transaction. Why no record is lost:
 
-1. The store's offset means: of every user, it keeps the newest of all records up to there, and either this one is also
-   the last of them, or another record follows behind the offset. The cases below keep this true; so whatever needs a
-   repair lies behind the offset of every store, and a look at the changelog's end tells whether there is anything.
-2. Reading moves the offset only while no user is known whose last record is older than the kept one. What is written
-   again is acknowledged before the offset moves over the older record. Death in between: it is read and found again.
-   Death after the sending, or a sending whose acknowledgement was lost: the newer record is read as the last one, and
-   nothing is sent.
-3. The worker's own records move the offset only where nobody's lie between. From the first foreign record on it stays,
-   until the next look reads the rest, its own records included.
-4. A zombie that writes again meanwhile, before or behind the repair, writes behind the offset: the next look finds it.
-   The zombie ends with its first heartbeat, whose answer says that its partitions are gone.
-5. Two owners for a moment: each sends the newest record that it knows of. Once they have read each other's, both keep
-   the same one, and equal fences need no repair. Neither can bring the other's store to an older history.
-6. A zombie's record that is ahead of the owner's is simply adopted. Its fence stops the clicks that it counts when the
-   owner comes to them; their recommendations are sent again.
-7. A record without value removes the user; there the order of the changelog counts, and what stands before it is gone.
-8. Until the repair, compaction must leave the newer record alone: `streams.kafka.topics.COMPACTION_LAG`. It is lost
-   only if the partition has no owner for that long and no later owner has a store that knew it.
+1. The store's offset means: for every user, the store keeps the newest of all records up to this offset, and either
+   that record is also the user's last one up to there, or another one follows after the offset. The rules below
+   preserve this. So whatever needs a repair is after the offset of every store, and comparing the offset with the
+   changelog's end shows whether there is anything to do.
+2. Reading moves the offset only while no user is known whose last record is older than the kept one. A repair is
+   acknowledged before the offset moves past the older record. If the process dies in between, the older record is read
+   and found again. If it dies after the repair was sent, or the acknowledgement is lost, the repair itself is read as
+   the last record, and nothing is sent.
+3. Writing moves the offset only if no other worker's record lies in between. After the first such record the offset
+   stays, until `maintain` reads the rest, this worker's own records included.
+4. A zombie that writes again meanwhile, before or after the repair, writes after the offset: the next `maintain` finds
+   it. The zombie ends with its next heartbeat, whose response says that its partitions are revoked.
+5. If a partition has two owners for a moment, each repairs with the newest record that it knows. Once they have read
+   each other's, both keep the same one, and records with equal fences need no repair. Neither can bring the other's
+   store back to an older history.
+6. A zombie's record that is ahead of the owner's is adopted. Its fence skips the clicks that it counts when the owner
+   reads them; their recommendations are sent again.
+7. A tombstone removes the user. For tombstones the order of the changelog counts: records before it are gone.
+8. Until the repair, compaction must keep the newer record: `streams.kafka.topics.COMPACTION_LAG_MS`. It is lost only if
+   the partition has no owner for that long and the store of no later owner has it.
 
-The end offset of a partition is one more than the offset of its last record: the producers use no transactions, whose
-markers would take offsets too.
+The end offset of a partition is one more than the offset of its last record, because these producers use no
+transactions, whose markers would take up offsets.
 """
 
 from __future__ import annotations
@@ -37,20 +39,20 @@ from collections.abc import Collection, Mapping, Sequence
 
 from configs.errors import FatalError
 from streams.history import CorruptHistoryError, History
-from streams.kafka.offsets import Positions
+from streams.kafka.offsets import TopicOffsets
 from streams.ports import Output, RecordProducer
-from streams.state.changelog import Changelog, corrupt, listed
-from streams.state.replica import Replica, first_unread
+from streams.state.changelog import Changelog, partitions_text
+from streams.state.replica import Replica, first_unread_offsets
 from streams.state.store import PartitionStores
 
 _LOG = logging.getLogger("mindstream.restore")
 
 #: Seconds between log lines of a long restore.
-_LOG_EVERY = 5.0
+_LOG_INTERVAL_S = 5.0
 
 
 class Restorer:
-    """Keeps store and changelog together for the partitions that this worker owns. For the batch thread.
+    """Keeps store and changelog consistent for the partitions that this worker owns. For the batch thread.
 
     Args:
         changelog: to read.
@@ -58,7 +60,7 @@ class Restorer:
         producer: sends repairs to the changelog.
 
     Attributes:
-        applied: records so far, by which others see that a long call goes on.
+        applied: records applied so far; shows other threads that a long call makes progress.
     """
 
     def __init__(self, changelog: Changelog, stores: PartitionStores, producer: RecordProducer) -> None:
@@ -67,17 +69,21 @@ class Restorer:
         self._stores = stores
         self._producer = producer
 
-    def take_over(self, partitions: Collection[int]) -> int:
-        """Own these partitions and no others, and `tend` them before their first click is applied."""
+    def acquire(self, partitions: Collection[int]) -> int:
+        """Own these partitions and no others, and restore them before their first click is applied.
+
+        Returns, raises:
+            As `maintain`.
+        """
         self._stores.own(partitions)
         started = time.monotonic()
-        restored = self.tend(partitions)
+        restored = self.maintain(partitions)
         seconds = time.monotonic() - started
-        _LOG.info("took over %s: %d records restored in %.1f s", listed(partitions), restored, seconds)
+        _LOG.info("acquired %s: restored %d records in %.1f s", partitions_text(partitions), restored, seconds)
         return restored
 
-    def tend(self, partitions: Collection[int]) -> int:
-        """Apply what the store does not reflect, and write newer records again that an older one follows.
+    def maintain(self, partitions: Collection[int]) -> int:
+        """Apply records that the store does not reflect, and write newer records again that an older one follows.
 
         Cheap when there is nothing to do: one request.
 
@@ -85,100 +91,100 @@ class Restorer:
             The number of records applied.
 
         Raises:
-            TransientError: Kafka is away. Calling again goes on where this call ended.
-            PartitionLost: the partitions moved on meanwhile.
-            FatalError: the changelog holds something that is no history record of this version.
+            TransientError: Kafka is unavailable. A retry continues where this call ended.
+            PartitionLost: the partitions were revoked meanwhile.
+            FatalError: the changelog holds a message that is not a history record of this version.
         """
-        ends = self._changelog.ends(partitions)
-        starts = first_unread(self._stores, ends)
+        ends = self._changelog.end_offsets(partitions)
+        starts = first_unread_offsets(self._stores, ends)
         if not starts:
             return 0
         replica = Replica(self._stores)
         reached = {p: ends[p] - 1 for p in starts}
         progress = _Progress(sum(ends[p] - start for p, start in starts.items()))
         try:
-            for partition, portion in self._changelog.read(starts, ends):
-                replica.apply(partition, portion)
-                reached[partition] = max(reached[partition], portion.reached)
-                progress.add(len(portion.records))
-                self.applied += len(portion.records)
+            for partition, chunk in self._changelog.read(starts, ends):
+                replica.apply(partition, chunk)
+                reached[partition] = max(reached[partition], chunk.last_offset)
+                progress.add(len(chunk.messages))
+                self.applied += len(chunk.messages)
         except CorruptHistoryError as error:
-            raise corrupt(self._changelog.topic, error) from None
-        self._finish(reached, replica.behind)
+            raise self._changelog.corrupt_record_error(error) from None
+        self._repair(reached, replica.overwritten)
         return progress.done
 
-    def _finish(self, reached: Mapping[int, int], behind: Mapping[int, Collection[bytes]]) -> None:
+    def _repair(self, reached: Mapping[int, int], overwritten: Mapping[int, Collection[bytes]]) -> None:
+        """Write the kept records of overwritten users again, then move the partitions' offsets."""
         repairs: dict[int, dict[bytes, bytes]] = {}
         for partition in reached:
-            users = sorted(behind.get(partition, ()))
+            users = sorted(overwritten.get(partition, ()))
             kept = self._stores.read(partition, users)
             repairs[partition] = {user: record for user, record in zip(users, kept, strict=True) if record is not None}
         outputs = [Output(self._changelog.topic, key, r, p) for p, new in repairs.items() for key, r in new.items()]
         offsets = iter(self._send(outputs) if outputs else ())
         for partition, offset in reached.items():
-            self._stores.reflect(partition, offset)
+            self._stores.set_offset(partition, offset)
             if repairs[partition]:
                 self._stores.write(partition, repairs[partition], [next(offsets) for _ in repairs[partition]])
 
     def _send(self, outputs: Sequence[Output]) -> Sequence[int]:
         self._stores.check({output.partition for output in outputs if output.partition is not None})
         offsets = self._producer.send(outputs)
-        _LOG.warning(
-            "another worker wrote %d older histories behind newer ones; wrote the newer ones again", len(outputs)
-        )
+        _LOG.warning("another worker wrote older records after newer ones; wrote %d records again", len(outputs))
         return offsets
 
 
-def check_fences(changelog: Changelog, clicks: Positions, partitions: Collection[int]) -> None:
-    """Refuse histories that reflect clicks which their topic does not have: it was made anew.
+def check_fences(changelog: Changelog, clicks: TopicOffsets, partitions: Collection[int]) -> None:
+    """Raise an error if histories reflect clicks that their topic does not have: it was deleted and created again.
 
-    It counts from 0 again, and new clicks below the old fences would be passed over as repeats. The last record of a
-    partition is enough to tell: it is about as far on as any.
+    Its offsets start again at 0, so new clicks below the old fences would be skipped as repeats. The last record of a
+    partition suffices to tell: its fence is among the highest.
 
     Args:
         changelog: of the histories.
-        clicks: the topic that they are made of.
-        partitions: to look at.
+        clicks: the topic that the histories are made of.
+        partitions: to check.
 
     Raises:
-        TransientError: Kafka is away.
-        FatalError: the topic was made anew; the message says what to do.
+        TransientError: Kafka is unavailable.
+        FatalError: the topic was created again; the message names the remedy.
     """
-    ends = changelog.ends(partitions)
+    ends = changelog.end_offsets(partitions)
     fences: dict[int, int] = {}
-    for partition, portion in changelog.read({p: end - 1 for p, end in ends.items() if end > 0}, ends):
-        for _, record in portion.records:
+    for partition, chunk in changelog.read({p: end - 1 for p, end in ends.items() if end > 0}, ends):
+        for _, record in chunk.messages:
             if record is not None and (history := History.from_bytes(record)).partition == partition:
                 fences[partition] = history.offset
-    known = clicks.ends(fences)  # asked last: what a fence names was there before
+    click_ends = clicks.end_offsets(fences)  # queried last: a click is on its topic before a fence names it
     for partition, fence in fences.items():
-        if fence >= known[partition]:
+        if fence >= click_ends[partition]:
             raise FatalError(
-                f"topic {clicks.topic} ends at offset {known[partition]} of partition {partition}, but histories "
-                f"reflect offset {fence}: it was deleted and made anew. Begin anew under another worker.group. (If it "
-                "only lost its end, start again when it has grown beyond that offset)"
+                f"topic {clicks.topic} ends at offset {click_ends[partition]} of partition {partition}, but histories "
+                f"reflect offset {fence}: the topic was deleted and created again. Start with empty histories under "
+                "another worker.group. (If the topic only lost its end, start again when it has grown beyond that "
+                "offset)"
             )
 
 
 class _Progress:
-    """Counts records, and logs how far a long restore is."""
+    """Counts records, and logs the progress of a long restore."""
 
     def __init__(self, total: int) -> None:
         self.done = 0
         self._total = total
-        self._began = self._logged = time.monotonic()
+        self._started_at = self._logged_at = time.monotonic()
 
     def add(self, records: int) -> None:
         self.done += records
         now = time.monotonic()
-        if now - self._logged >= _LOG_EVERY:
-            self._logged = now
-            rate = self.done / (now - self._began)
-            left = max(0, self._total - self.done) / rate
+        if now - self._logged_at >= _LOG_INTERVAL_S:
+            self._logged_at = now
+            rate = self.done / (now - self._started_at)
+            seconds_left = max(0, self._total - self.done) / rate
             _LOG.info(
-                "restored %d of at most %d records, %.0f a second, at most %.0f s left",
+                "restored %d of at most %d records, %.0f per second, at most %.0f s left",
                 self.done,
                 self._total,
                 rate,
-                left,
+                seconds_left,
             )

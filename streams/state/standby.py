@@ -1,16 +1,16 @@
-"""A standby: keeps the local histories of other workers' partitions up to date, so that taking one over is quick.
+"""A standby: keeps local copies of other workers' histories up to date, so that acquiring their partitions is fast.
 
 A thread follows the changelog of the partitions that this worker does not own, into stores of its own over the same
-folder. A database has one user at a time, and this is the whole protocol:
+folder. RocksDB allows one user of a database at a time, so:
 
-1. What the standby follows changes only in `follow`, under a lock. It closes what is no longer followed before it
-   returns, and the thread opens a database only under that lock, and only of a partition that is followed.
-2. The batch thread stops following what it takes over before it opens it, and follows the others once it has closed
-   them and the take-over is done.
+1. The set of followed partitions changes only in `follow`, under a lock. `follow` closes the databases of all others
+   before it returns, and the thread opens a database only under that lock, and only of a followed partition.
+2. Before the batch thread opens the partitions that it acquires, it stops following them; after it has closed those
+   that it lost and has restored the acquired ones, it follows all others.
 
-The standby never repairs (`streams.state.restore`): its offset stays in front of an older record, until the owner's
-repair comes by or the partition is taken over. Nothing that goes wrong here reaches the worker: while Kafka is away,
-the standby waits, and a take-over restores more. What cannot be read stops the standby alone.
+The standby never repairs (`streams.state.restore`): its offset stays before an older record until the owner's repair
+arrives or this worker acquires the partition. No fault of the standby affects the worker: while Kafka is unavailable,
+the standby waits, and acquiring a partition restores more. A corrupt record stops only the standby.
 """
 
 from __future__ import annotations
@@ -22,64 +22,67 @@ from contextlib import closing
 from typing import Any
 
 from streams.history import CorruptHistoryError
-from streams.state.changelog import Changelog, corrupt, listed
-from streams.state.replica import Replica, first_unread
+from streams.state.changelog import Changelog, partitions_text
+from streams.state.replica import Replica, first_unread_offsets
 from streams.state.store import PartitionStores
 
 _LOG = logging.getLogger("mindstream.standby")
 
-#: Most records applied at a time: a few milliseconds in which a take-over waits.
-_BATCH = 2000
-#: Seconds to wait for a batch to fill: how far the standby is behind.
-_WAIT = 0.5
-#: Seconds until the next try after a fault.
-_PAUSE = 5.0
+#: Most records applied at a time: a few milliseconds during which acquiring a partition waits for the lock.
+_MAX_RECORDS = 2000
+#: Seconds to wait for a chunk to fill: how far the standby is behind.
+_WAIT_S = 0.5
+#: Seconds until a retry after a fault.
+_RETRY_S = 5.0
 
 
 class Standby:
-    """Follows the changelog of partitions in a thread of its own. The thread ends with the process, or with `close`.
+    """Follows the changelog of partitions in its own thread, which ends with the process, or with `close`.
 
     Args:
         changelog: to follow.
-        stores: over the folder of the worker's own stores, for nobody else.
+        stores: over the folder of the worker's own stores; used by nothing else.
         partitions: all partitions of the changelog.
-        pause: seconds until the next try after a fault.
+        retry_s: seconds until a retry after a fault.
     """
 
     def __init__(
-        self, changelog: Changelog, stores: PartitionStores, partitions: Collection[int], pause: float = _PAUSE
+        self, changelog: Changelog, stores: PartitionStores, partitions: Collection[int], retry_s: float = _RETRY_S
     ) -> None:
         self._changelog = changelog
         self._stores = stores
         self._all = frozenset(partitions)
-        self._pause = pause
-        self._lock = threading.Lock()  # over what is followed, and over the stores
+        self._retry_s = retry_s
+        self._lock = threading.Lock()  # for what is followed, and for the stores
         self._followed: frozenset[int] = frozenset()
-        self._choices = 0  # how often it was chosen what to follow
+        self._selection = 0  # number of calls of `follow`
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="standby", daemon=True)
         self._thread.start()
 
-    def around(self, take_over: Callable[[Collection[int]], Any]) -> Callable[[Collection[int]], Any]:
-        """The same take-over, with this standby out of its way before and at the other partitions after it."""
+    def wrap_acquire(self, acquire: Callable[[Collection[int]], Any]) -> Callable[[Collection[int]], Any]:
+        """Return a function that acquires partitions with `acquire` while this standby does not follow them.
 
-        def handed_over(partitions: Collection[int]) -> Any:
+        Afterwards the standby follows all other partitions.
+        """
+
+        def acquire_from_standby(partitions: Collection[int]) -> Any:
             self.follow(self._followed - frozenset(partitions))
-            result = take_over(partitions)
+            result = acquire(partitions)
             self.follow(self._all - frozenset(partitions))
             return result
 
-        return handed_over
+        return acquire_from_standby
 
     def follow(self, partitions: Collection[int]) -> None:
-        """From now on follow these partitions; the databases of all others are closed when this returns."""
+        """Follow exactly these partitions; the databases of all others are closed when this returns."""
         with self._lock:
             self._followed = frozenset() if self._closed.is_set() else frozenset(partitions)
-            self._choices += 1
+            self._selection += 1
             self._stores.own(self._followed)
 
     def close(self) -> None:
-        """Follow nothing any more."""
+        """Stop following, for good."""
         self._closed.set()
         self.follow(())
         if threading.current_thread() is not self._thread:
@@ -90,35 +93,37 @@ class Standby:
             try:
                 self._copy()
             except CorruptHistoryError as error:
-                _LOG.error("the standby stops; the worker goes on without: %s", corrupt(self._changelog.topic, error))
+                reason = self._changelog.corrupt_record_error(error)
+                _LOG.error("the standby stops, and the worker continues without it: %s", reason)
                 self.close()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the worker needs no standby to be right
-                _LOG.warning("the standby has to wait: %s; trying again in %.0f s", error, self._pause)
-                self._closed.wait(self._pause)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the worker is correct without a standby
+                _LOG.warning("the standby waits: %s; retrying in %.0f s", error, self._retry_s)
+                self._closed.wait(self._retry_s)
 
     def _copy(self) -> None:
-        """Follow until closed. What is followed may change at any time: what was read for the old choice is dropped."""
-        choice = -1
+        """Follow until closed. The selection may change at any time: chunks read for an older one are discarded."""
+        selection = -1
         with closing(self._changelog.reader()) as reader:
             while not self._closed.is_set():
-                if choice != self._choices:
+                if selection != self._selection:
                     with self._lock:
-                        choice, followed = self._choices, self._followed
-                    ends = self._changelog.ends(followed)  # takes a while: not under the lock
+                        selection, followed = self._selection, self._followed
+                    ends = self._changelog.end_offsets(followed)  # takes too long to hold the lock
                     with self._lock:
-                        if choice != self._choices:
+                        if selection != self._selection:
                             continue
                         replica = Replica(self._stores)
-                        unread = set(first_unread(self._stores, ends))
+                        unread = set(first_unread_offsets(self._stores, ends))
                         starts = {p: self._stores.offset(p) + 1 for p in followed}
                     reader.start(starts)
                     if followed:
-                        _LOG.info("standby for %s; %d of them have to catch up", listed(followed), len(unread))
-                portions, _ = reader.read(_BATCH, _WAIT)
+                        text = partitions_text(followed)
+                        _LOG.info("standby for %s; %d of them have to catch up", text, len(unread))
+                chunks, _ = reader.read(_MAX_RECORDS, _WAIT_S)
                 with self._lock:
-                    if choice == self._choices:
-                        for partition, portion in portions.items():
-                            replica.apply(partition, portion)
-                            if partition in unread and portion.reached + 1 >= ends[partition]:
+                    if selection == self._selection:
+                        for partition, chunk in chunks.items():
+                            replica.apply(partition, chunk)
+                            if partition in unread and chunk.last_offset + 1 >= ends[partition]:
                                 unread.discard(partition)
                                 _LOG.info("standby for partition %d has caught up", partition)

@@ -65,11 +65,11 @@ def _message_ref(_context: click.Context, _option: click.Parameter, given: Any) 
         raise click.BadParameter("expected topic/partition/offset, as `list` prints it") from None
 
 
-def _moment(_context: click.Context, _option: click.Parameter, given: str | None) -> float | None:
-    from streams.tools.dead_letters import moment
+def _time(_context: click.Context, _option: click.Parameter, given: str | None) -> float | None:
+    from streams.tools.dead_letters import parse_time
 
     try:
-        return None if given is None else moment(given, time.time())
+        return None if given is None else parse_time(given, time.time())
     except ValueError:
         raise click.BadParameter(f"{given!r} is not a time; write 2026-05-01T12:00 or 30m, 2h, 1d (ago)") from None
 
@@ -79,8 +79,8 @@ def _selected(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @click.option("--reason", "reasons", multiple=True, type=click.Choice(get_args(Reason)), help="Repeatable.")
     @click.option("--topic", "topics", multiple=True, help="Topic of the original message; repeatable.")
-    @click.option("--since", callback=_moment, metavar="TIME", help="Not before: 2026-05-01T12:00, or 30m, 2h, 1d ago.")
-    @click.option("--until", callback=_moment, metavar="TIME", help="Not after.")
+    @click.option("--since", callback=_time, metavar="TIME", help="Not before: 2026-05-01T12:00, or 30m, 2h, 1d ago.")
+    @click.option("--until", callback=_time, metavar="TIME", help="Not after.")
     @click.option(
         "--limit", type=click.IntRange(min=1), help="At most this many; list: the newest, replay: the oldest."
     )

@@ -1,8 +1,13 @@
-"""Send dead letters back to the topics that they came from."""
+"""Replay dead letters: send them back to the topics that they came from.
+
+Delivery is at least once. Dead letters are sent in chunks; when all in-sync replicas have a chunk, its receipts are
+written to the dead-letter topic, and dead letters with a receipt are not sent again. If the process is killed between
+the two, the next run repeats that chunk, at most `_CHUNK_SIZE` messages; so do two runs at the same time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import click
 
@@ -10,74 +15,78 @@ from configs.schema import Kafka, WorkerConfig
 from streams.kafka.client import metadata
 from streams.kafka.producer import KafkaRecordProducer
 from streams.kafka.topics import HEADER_BYTES, topic_settings
-from streams.messages.dead_letters import (
-    StoredDeadLetter,
-    receipt_output,
-    replay_output,
-)
-from streams.tools.dead_letters import Selection, find
+from streams.messages.dead_letters import StoredDeadLetter, receipt_output, replay_output
+from streams.tools.dead_letters import Selection, find_dead_letters
 from streams.tools.dead_letters_text import count_text, print_table
 
-#: Letters that are sent before their receipts.
-_PORTION = 100
+#: Dead letters that are sent before their receipts.
+_CHUNK_SIZE = 100
 
 
 def replay_dead_letters(
     config: WorkerConfig, selection: Selection, *, limit: int | None, again: bool, send: bool
 ) -> bool:
-    """Send the selected letters back to their topics, or say what would be sent.
+    """Send the selected dead letters back to their topics, or print what would be sent.
+
+    Args:
+        config: names the cluster and the topics.
+        selection: conditions on the dead letters.
+        limit: most dead letters, the oldest ones; None = all.
+        again: include those that were sent back before.
+        send: send them; otherwise nothing is sent.
 
     Returns:
-        Whether all of them can be, or were, sent.
+        Whether all of them can be sent, or were sent.
 
     Raises:
-        TransientError: Kafka is away; what was sent until then has its receipts.
+        TransientError: Kafka is unavailable. Chunks that were acknowledged before have their receipts.
+        FatalError: there is no dead-letter topic, or Kafka refuses to describe or to accept the messages.
     """
-    found = find(config, selection)
-    wanted = [letter for letter in found.letters if again or letter.kept_at not in found.replayed]
-    if before := len(found.letters) - len(wanted):
-        click.echo(f"{before} were sent back before and are left out; --again sends them, too")
+    found = find_dead_letters(config, selection)
+    wanted = [d for d in found.dead_letters if again or d.kept_at not in found.replayed]
+    if skipped := len(found.dead_letters) - len(wanted):
+        click.echo(f"skipped {skipped} that were sent back before; --again includes them")
     wanted = wanted[:limit]
-    limits = _limits(config.kafka, {letter.message.topic for letter in wanted})
-    faults = {letter.kept_at: _fault(letter, limits) for letter in wanted}
-    for letter in wanted:
-        if reason := faults[letter.kept_at]:
-            click.echo(f"{letter.source} cannot be sent: {reason}", err=True)
-    due = [letter for letter in wanted if faults[letter.kept_at] is None]
+    limits = _max_message_bytes(config.kafka, {d.message.topic for d in wanted})
+    obstacles = {d.kept_at: _obstacle(d, limits) for d in wanted}
+    for dead_letter in wanted:
+        if obstacle := obstacles[dead_letter.kept_at]:
+            click.echo(f"{dead_letter.source} cannot be sent: {obstacle}", err=True)
+    sendable = [d for d in wanted if obstacles[d.kept_at] is None]
     if not send:
-        if due:
-            print_table(due, found.replayed)
-        click.echo(f"{count_text(due)} would be sent back" + ("; add --yes to send" if due else ""))
+        if sendable:
+            print_table(sendable, found.replayed)
+        click.echo(f"{count_text(sendable)} would be sent back" + ("; add --yes to send" if sendable else ""))
     else:
         sent = 0
         try:
-            for portion in _send(config, due, limits):
-                sent += portion
+            for chunk_size in _send(config, sendable, limits):
+                sent += chunk_size
         finally:
-            click.echo(f"{sent} of {count_text(due)} sent back")
-    return len(due) == len(wanted)
+            click.echo(f"{sent} of {count_text(sendable)} sent back")
+    return len(sendable) == len(wanted)
 
 
-def _send(config: WorkerConfig, letters: Sequence[StoredDeadLetter], limits: dict[str, int]) -> Iterator[int]:
-    """Send in the order of the source, so that what belongs to one key keeps its order; yields each portion's size."""
+def _send(config: WorkerConfig, dead_letters: Sequence[StoredDeadLetter], limits: Mapping[str, int]) -> Iterator[int]:
+    """Send in the order of the original messages, which keeps the order within a key; yield each chunk's size."""
     receipts = KafkaRecordProducer(config.kafka, config.topics.max_message_bytes + HEADER_BYTES)
-    # One for each topic: batches must not be larger than the topic takes either.
+    # One for each topic: a request must not be larger than its topic accepts either.
     producers = {topic: KafkaRecordProducer(config.kafka, limit) for topic, limit in limits.items()}
-    ordered = sorted(letters, key=lambda letter: letter.source)
+    ordered = sorted(dead_letters, key=lambda dead_letter: dead_letter.source)
     for topic, producer in producers.items():
-        of_topic = [letter for letter in ordered if letter.message.topic == topic]
-        for start in range(0, len(of_topic), _PORTION):
-            portion = of_topic[start : start + _PORTION]
-            producer.send([replay_output(letter) for letter in portion])
-            receipts.send([receipt_output(config.topics.dead_letters, letter) for letter in portion])
-            yield len(portion)
+        of_topic = [d for d in ordered if d.message.topic == topic]
+        for start in range(0, len(of_topic), _CHUNK_SIZE):
+            chunk = of_topic[start : start + _CHUNK_SIZE]
+            producer.send([replay_output(d) for d in chunk])
+            receipts.send([receipt_output(config.topics.dead_letters, d) for d in chunk])
+            yield len(chunk)
 
 
-def _limits(kafka: Kafka, topics: Collection[str]) -> dict[str, int]:
-    """Topic → bytes of its largest message, of those topics that exist.
+def _max_message_bytes(kafka: Kafka, topics: Collection[str]) -> dict[str, int]:
+    """Return topic → its max.message.bytes, for those topics that exist.
 
     Raises:
-        TransientError: Kafka is away.
+        TransientError: Kafka is unavailable.
         FatalError: Kafka refuses to tell.
     """
     existing = metadata(kafka).topics
@@ -85,17 +94,20 @@ def _limits(kafka: Kafka, topics: Collection[str]) -> dict[str, int]:
     return {topic: int(settings["max.message.bytes"]) for topic, settings in found.items()}
 
 
-def _fault(letter: StoredDeadLetter, limits: dict[str, int]) -> str | None:
-    """Why the letter cannot be sent back; None if it can."""
-    topic = letter.message.topic
-    if omitted := letter.omitted_bytes:
-        return f"its {omitted:,} bytes were too large to keep; they are at that place while Kafka keeps them"
+def _obstacle(dead_letter: StoredDeadLetter, limits: Mapping[str, int]) -> str | None:
+    """Return why a dead letter cannot be sent back; None if it can."""
+    topic = dead_letter.message.topic
+    if dead_letter.omitted_bytes:
+        return (
+            f"its {dead_letter.omitted_bytes:,} bytes were too large to keep; the original message has them for as "
+            "long as Kafka retains it"
+        )
     if topic not in limits:
         return f"Kafka has no topic {topic} any more; create it, or send the bytes of `list --json` elsewhere"
-    output = replay_output(letter)
+    output = replay_output(dead_letter)
     parts = [output.key, output.value, *(part for name, value in output.headers for part in (name.encode(), value))]
-    # At most 10 bytes go with each part, and 100 with the message.
-    size = sum(len(part or b"") + 10 for part in parts) + 100
-    if size > limits[topic]:
-        return f"about {size:,} bytes, {topic} takes {limits[topic]:,}; raise max.message.bytes of the topic"
+    # The encoding adds at most 10 bytes to each part, and 100 to the message.
+    size_bytes = sum(len(part or b"") + 10 for part in parts) + 100
+    if size_bytes > limits[topic]:
+        return f"about {size_bytes:,} bytes, but {topic} accepts {limits[topic]:,}; raise the topic's max.message.bytes"
     return None

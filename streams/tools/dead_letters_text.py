@@ -1,4 +1,4 @@
-"""Dead letters as text for people and as JSON."""
+"""Print dead letters: as a table, in full, or as JSON."""
 
 from __future__ import annotations
 
@@ -14,52 +14,56 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.schema import WorkerConfig
-from streams.messages.dead_letters import (
-    MessageRef,
-    StoredDeadLetter,
-    json_value,
-)
-from streams.tools.dead_letters import Found, Selection, find
+from streams.messages.dead_letters import MessageRef, StoredDeadLetter, json_value
+from streams.tools.dead_letters import FoundDeadLetters, Selection, find_dead_letters
 
-#: Characters of keys and errors in the table; `show` has all of them.
-_KEY_SHOWN, _ERROR_SHOWN = 24, 60
-#: Columns of the table where no terminal gives its width: none is shortened.
-_WIDE = 320
+#: Most characters of keys and errors in the table; `show` prints all of them.
+_MAX_KEY, _MAX_ERROR = 24, 60
+#: Characters per line when the output is no terminal: enough that nothing is cut.
+_LINE_WIDTH = 320
 
 
 def list_dead_letters(config: WorkerConfig, selection: Selection, *, limit: int | None, as_json: bool) -> None:
-    """Print the selected letters, newest last: a table, or one JSON object a line."""
-    found = find(config, selection)
-    letters = found.letters[-limit:] if limit else found.letters
+    """Print the selected dead letters, newest last: a table, or one JSON object per line.
+
+    `limit` keeps the newest ones. Raises as `find_dead_letters`.
+    """
+    found = find_dead_letters(config, selection)
+    dead_letters = found.dead_letters[-limit:] if limit else found.dead_letters
     if as_json:
-        for letter in letters:
-            click.echo(orjson.dumps(_as_json(letter, letter.kept_at in found.replayed)))
+        for dead_letter in dead_letters:
+            click.echo(orjson.dumps(_as_json(dead_letter, dead_letter.kept_at in found.replayed)))
         return
-    if letters:
-        print_table(letters, found.replayed)
-    click.echo(_summary(letters, found))
+    if dead_letters:
+        print_table(dead_letters, found.replayed)
+    click.echo(_summary(dead_letters, found))
 
 
-def show_dead_letter(config: WorkerConfig, place: MessageRef) -> None:
-    """Print one letter in full."""
-    found = find(config, Selection(places=[place]))
-    if not found.letters:
+def show_dead_letter(config: WorkerConfig, ref: MessageRef) -> None:
+    """Print one dead letter in full.
+
+    Raises:
+        ClickException: there is none of this reference.
+        TransientError, FatalError: as `find_dead_letters`.
+    """
+    found = find_dead_letters(config, Selection(refs=[ref]))
+    if not found.dead_letters:
         raise click.ClickException(
-            f"no dead letter has the place {place}; list them: python -m streams deadletters list"
+            f"there is no dead letter of or at {ref}; list them with: python -m streams deadletters list"
         )
-    letter = found.letters[-1]
-    message = letter.message
+    dead_letter = found.dead_letters[-1]
+    message = dead_letter.message
     kind, body = _readable(message.value)
-    if letter.omitted_bytes:
-        kind = f"left out: key and value have {letter.omitted_bytes:,} bytes"
+    if dead_letter.omitted_bytes:
+        kind = f"not kept: key and value have {dead_letter.omitted_bytes:,} bytes"
     lines = [
-        ("place", str(letter.source)),
-        ("kept at", str(letter.kept_at)),
-        ("time", _time(letter)),
-        ("reason", letter.reason),
-        ("error", letter.error),
-        ("attempt", str(letter.attempt)),
-        ("replayed", "yes" if letter.kept_at in found.replayed else "no"),
+        ("place", str(dead_letter.source)),
+        ("kept at", str(dead_letter.kept_at)),
+        ("time", _time(dead_letter)),
+        ("reason", dead_letter.reason),
+        ("error", dead_letter.error),
+        ("attempt", str(dead_letter.attempt)),
+        ("replayed", "yes" if dead_letter.kept_at in found.replayed else "no"),
         ("key", _short(message.key)),
         *(("header", f"{name}: {_short(value)}") for name, value in message.headers),
         ("value", kind),
@@ -70,10 +74,11 @@ def show_dead_letter(config: WorkerConfig, place: MessageRef) -> None:
         click.echo(f"\n{body}")
 
 
-def print_table(letters: Sequence[StoredDeadLetter], replayed: Collection[MessageRef]) -> None:
+def print_table(dead_letters: Sequence[StoredDeadLetter], replayed: Collection[MessageRef]) -> None:
+    """Print a table of dead letters, a line each."""
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=_WIDE)
+        console = Console(highlight=False, width=_LINE_WIDTH)
     table = Table(box=None, pad_edge=False)
     for title in ("time", "reason", "place", "key"):
         table.add_column(title, no_wrap=True)
@@ -81,46 +86,48 @@ def print_table(letters: Sequence[StoredDeadLetter], replayed: Collection[Messag
     table.add_column("attempt", no_wrap=True, justify="right")
     table.add_column("replayed", no_wrap=True)
     table.add_column("error", no_wrap=True, overflow="ellipsis")
-    for letter in letters:
-        message, omitted = letter.message, letter.omitted_bytes
+    for dead_letter in dead_letters:
+        message, omitted = dead_letter.message, dead_letter.omitted_bytes
         row = (
-            _time(letter),
-            letter.reason,
-            str(letter.source),
-            _cut(_short(message.key), _KEY_SHOWN),
+            _time(dead_letter),
+            dead_letter.reason,
+            str(dead_letter.source),
+            _cut(_short(message.key), _MAX_KEY),
             f"{omitted:,}" if omitted else "null" if message.value is None else f"{len(message.value):,}",
-            str(letter.attempt),
-            "yes" if letter.kept_at in replayed else "",
-            _cut(letter.error, _ERROR_SHOWN),
+            str(dead_letter.attempt),
+            "yes" if dead_letter.kept_at in replayed else "",
+            _cut(dead_letter.error, _MAX_ERROR),
         )
-        table.add_row(*(Text(_plain(cell)) for cell in row))  # Text: what strangers wrote is no markup
+        table.add_row(*(Text(_plain(cell)) for cell in row))  # as Text: untrusted text must not be read as markup
     console.print(table)
 
 
-def _summary(letters: Sequence[StoredDeadLetter], found: Found) -> str:
-    by_reason = Counter(letter.reason for letter in letters).most_common()
-    parts = [", ".join(f"{count:,} {reason}" for reason, count in by_reason)] if letters else []
-    if replayed := sum(letter.kept_at in found.replayed for letter in letters):
+def _summary(dead_letters: Sequence[StoredDeadLetter], found: FoundDeadLetters) -> str:
+    parts = [count_text(dead_letters)]
+    if dead_letters:
+        by_reason = Counter(d.reason for d in dead_letters).most_common()
+        parts[0] += ": " + ", ".join(f"{count:,} {reason}" for reason, count in by_reason)
+    if replayed := sum(d.kept_at in found.replayed for d in dead_letters):
         parts.append(f"{replayed:,} replayed")
     if found.foreign:
-        parts.append(f"{found.foreign:,} messages on the topic are no dead letters")
-    return "; ".join([f"{count_text(letters)}" + (f": {parts[0]}" if letters else ""), *parts[bool(letters) :]])
+        parts.append(f"{found.foreign:,} messages on the topic are not dead letters")
+    return "; ".join(parts)
 
 
-def count_text(letters: Sequence[StoredDeadLetter]) -> str:
-    return f"{len(letters):,} dead letter{'' if len(letters) == 1 else 's'}"
+def count_text(dead_letters: Sequence[StoredDeadLetter]) -> str:
+    return f"{len(dead_letters):,} dead letter{'' if len(dead_letters) == 1 else 's'}"
 
 
-def _as_json(letter: StoredDeadLetter, replayed: bool) -> dict[str, object]:
-    message = letter.message
+def _as_json(dead_letter: StoredDeadLetter, replayed: bool) -> dict[str, object]:
+    message = dead_letter.message
     return {
-        "place": str(letter.source),
-        "kept_at": str(letter.kept_at),
-        "time": letter.time,
-        "reason": letter.reason,
-        "error": letter.error,
-        "attempt": letter.attempt,
-        "omitted": letter.omitted_bytes,
+        "place": str(dead_letter.source),
+        "kept_at": str(dead_letter.kept_at),
+        "time": dead_letter.time,
+        "reason": dead_letter.reason,
+        "error": dead_letter.error,
+        "attempt": dead_letter.attempt,
+        "omitted": dead_letter.omitted_bytes,
         "replayed": replayed,
         "key": json_value(message.key),
         "value": json_value(message.value),
@@ -128,12 +135,12 @@ def _as_json(letter: StoredDeadLetter, replayed: bool) -> dict[str, object]:
     }
 
 
-def _time(letter: StoredDeadLetter) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(letter.time))
+def _time(dead_letter: StoredDeadLetter) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(dead_letter.time))
 
 
 def _short(value: bytes | None) -> str:
-    """A key or a header for people: text, or hexadecimal digits."""
+    """Return a key or a header for people: text, or hexadecimal digits."""
     if value is None:
         return "null"
     text = json_value(value)
@@ -145,12 +152,12 @@ def _cut(text: str, length: int) -> str:
 
 
 def _plain(text: str, keep: str = "") -> str:
-    """Without control characters: what strangers wrote must not steer the terminal."""
+    """Escape control characters: untrusted text must not be able to send terminal control sequences."""
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
 def _readable(value: bytes | None) -> tuple[str, str]:
-    """What the bytes are, and the bytes for people: indented JSON, text, or a hex dump."""
+    """Return the size and the kind of a value, and the value for people: indented JSON, text, or a hex dump."""
     if value is None:
         return "null", ""
     size = f"{len(value):,} bytes"
@@ -159,7 +166,7 @@ def _readable(value: bytes | None) -> tuple[str, str]:
     except UnicodeDecodeError:
         return f"{size}, not UTF-8", "\n".join(_hex_lines(value))
     try:
-        orjson.loads(value)  # the stricter of the two: no NaN, no Infinity
+        orjson.loads(value)  # stricter than json: no NaN, no Infinity
         text = json.dumps(json.loads(value), indent=2, ensure_ascii=False)  # keeps the digits of large integers
         kind = "JSON"
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
-"""A model measured as it is served: its items in Milvus, searched and merged by the worker's own engine.
+"""Recommend with a model as the worker does: its items in Milvus, searched and merged by the worker's own engine.
 
-The one module of this room that imports from `streams`, loaded by `python -m model.evaluate --milvus` alone.
+`python -m model.evaluate --milvus` measures a model through it.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from configs.errors import MindstreamError
 from configs.schema import WorkerConfig
+from model.arrays import IdMatrix
 from model.artifact import Artifact
 from model.data.clicks import Clicks
 from model.evaluation.measure import EvaluationError
@@ -24,38 +24,41 @@ from streams.processing.items import SEAL_AFTER
 from streams.recall.engine import RecallEngine
 from streams.recall.factory import build_engine
 
-IdMatrix = npt.NDArray[np.int64]
-
-#: Seconds until Milvus must show and have indexed the whole catalogue.
-PATIENCE = 600.0
-#: Seconds between two looks whether it has.
-_POLL = 0.1
-#: Most hits that Milvus gives for one query.
-_MAX_LIMIT = 16_384
+#: Seconds within which Milvus must show and index the whole catalogue.
+TIMEOUT_S = 600.0
+#: Seconds between two queries of its progress.
+_POLL_INTERVAL_S = 0.1
+#: Most hits that Milvus returns for one query.
+_MAX_HITS = 16_384
 
 
 @dataclass(frozen=True, eq=False)
 class ServedIndex:
-    """`model.evaluation.measure.Index` over a Milvus collection; the artifact's items are in it."""
+    """`model.evaluation.measure.Index` over a Milvus collection that holds the artifact's items."""
 
     artifact: Artifact
     index: MilvusIndex
     config: WorkerConfig
 
     def recommend(self, history: Clicks, n: int, *, filter_seen: bool) -> tuple[IdMatrix, IdMatrix]:
-        """See `model.evaluation.measure.Index`. Filtering sees the whole history, not only the worker's window."""
-        B, size = len(history), self.config.batch.size
-        ids, brought = np.zeros((B, n), np.int64), np.full((B, n), -1)
+        """See `model.evaluation.measure.Index`. Items of the whole history are filtered, not only of the last clicks.
+
+        Raises:
+            TransientError, FatalError: see `MilvusIndex`.
+        """
+        B, batch_size = len(history), self.config.batch.size
+        ids, interests = np.zeros((B, n), np.int64), np.full((B, n), -1)
         engine = self._engine(n, filter_seen)
-        by_length = np.argsort(history.lengths, kind="stable")  # a batch asks for as many more as its longest has seen
-        for begin in range(0, B, size):
-            batch = by_length[begin : begin + size]
-            answers = engine.recall([history.of(user)[-(_MAX_LIMIT - n) :] for user in batch])
-            for user, found in zip(batch, answers, strict=True):
-                if found is not None:
-                    ids[user, : len(found.item_ids)] = found.item_ids
-                    brought[user, : len(found.item_ids)] = found.interests
-        return ids, brought
+        # A batch asks for as many extra hits as its longest history has items: keep similar lengths together.
+        by_length = np.argsort(history.lengths, kind="stable")
+        for begin in range(0, B, batch_size):
+            batch = by_length[begin : begin + batch_size]
+            results = engine.recall([history.items_of(user)[-(_MAX_HITS - n) :] for user in batch])
+            for user, result in zip(batch, results, strict=True):
+                if result is not None:
+                    ids[user, : len(result.item_ids)] = result.item_ids
+                    interests[user, : len(result.item_ids)] = result.interests
+        return ids, interests
 
     def _engine(self, n: int, filter_seen: bool) -> RecallEngine:
         settings = self.config.recall.model_copy(update={"top_k": n, "filter_seen": filter_seen})
@@ -64,12 +67,11 @@ class ServedIndex:
 
 @contextmanager
 def temporary_index(artifact: Artifact, config: WorkerConfig) -> Iterator[ServedIndex]:
-    """The artifact's items in a collection of a new name, dropped at the end however that comes.
+    """Put the artifact's items into a new collection with a random name, and drop it at the end in any case.
 
     Raises:
-        TransientError: Milvus is unavailable.
-        FatalError: Milvus refuses.
-        EvaluationError: Milvus does not show or index all items.
+        TransientError, FatalError: see `MilvusIndex`.
+        EvaluationError: Milvus does not make all items visible in time.
     """
     version = f"evaluation_{uuid.uuid4().hex[:12]}"
     index = MilvusIndex(config.milvus, version, artifact.dim, create=True)
@@ -84,30 +86,30 @@ def temporary_index(artifact: Artifact, config: WorkerConfig) -> Iterator[Served
 
 
 def _fill(index: MilvusIndex, artifact: Artifact, config: WorkerConfig) -> None:
-    """Writes all items and waits until searches find them as they do in service: through the graph."""
-    N, size = len(artifact.item_ids), config.items.batch_size
-    for begin in range(0, N, size):
-        part = slice(begin, begin + size)
-        index.upsert(artifact.item_ids[part], np.asarray(artifact.item_vectors[part]))
-    deadline = time.monotonic() + PATIENCE
+    """Write all items and wait until searches find them as in service: through the graph."""
+    N, batch_size = len(artifact.item_ids), config.items.batch_size
+    for begin in range(0, N, batch_size):
+        batch = slice(begin, begin + batch_size)
+        index.upsert(artifact.item_ids[batch], np.asarray(artifact.item_vectors[batch]))
+    deadline = time.monotonic() + TIMEOUT_S
     _wait("show", lambda: index.describe().count, N, deadline)
-    if N >= SEAL_AFTER:  # fewer are compared one by one in service, too
+    if N >= SEAL_AFTER:  # searches compare fewer items one by one in service, too
         index.seal()
-        if _has_graph(index):
-            _wait("index", index.searchable_by_graph, N, deadline)
+        if _can_count_indexed(index):
+            _wait("index", index.indexed_count, N, deadline)
 
 
-def _has_graph(index: MilvusIndex) -> bool:
-    """milvus-lite indexes as it goes, and cannot be asked."""
+def _can_count_indexed(index: MilvusIndex) -> bool:
+    """Return whether this server tells how many items are indexed; milvus-lite, which indexes at once, does not."""
     try:
-        index.searchable_by_graph()
+        index.indexed_count()
     except MindstreamError:
         return False
     return True
 
 
-def _wait(what: str, count: Callable[[], int], items: int, deadline: float) -> None:
+def _wait(verb: str, count: Callable[[], int], items: int, deadline: float) -> None:
     while (number := count()) < items:
         if time.monotonic() > deadline:
-            raise EvaluationError(f"Milvus does not {what} more than {number:,} of {items:,} items")
-        time.sleep(_POLL)
+            raise EvaluationError(f"Milvus does not {verb} more than {number:,} of {items:,} items")
+        time.sleep(_POLL_INTERVAL_S)

@@ -1,4 +1,4 @@
-"""Shows recommendations as they are written."""
+"""Show recommendations as they are written."""
 
 from __future__ import annotations
 
@@ -12,27 +12,39 @@ from streams.errors import BadMessage
 from streams.kafka.reading import follow
 from streams.messages.recommendations import Recommendation, decode_recommendation
 
-#: Items shown of each recommendation; the whole list is in --json.
-_SHOWN = 8
+#: Most items shown of each recommendation; --json has all of them.
+_MAX_ITEMS = 8
 
 
 def tail(
     config: WorkerConfig, *, as_json: bool, users: Collection[str], from_beginning: bool, limit: int | None
 ) -> None:
-    """Print recommendations until interrupted, or `limit` of them."""
+    """Print recommendations until interrupted, or `limit` of them.
+
+    Args:
+        config: names the cluster and the topic.
+        as_json: print the message as it is on the topic, one per line.
+        users: user ids as text; empty = all users.
+        from_beginning: start with the oldest message; otherwise only new ones are printed.
+        limit: None = until interrupted.
+
+    Raises:
+        TransientError: Kafka is unavailable at the start.
+        FatalError: there is no such topic, or Kafka refuses this client.
+    """
     shown = 0
     wanted = {user.encode() for user in users}
-    for arrived in follow(config.kafka, [config.topics.recommendations], from_beginning):
-        if arrived is None:
+    for received in follow(config.kafka, [config.topics.recommendations], from_beginning):
+        if received is None:
             continue
-        message = arrived.message
+        message = received.message
         if wanted and message.key not in wanted:
             continue
         try:
             recommendation = decode_recommendation(message.value or b"")
         except BadMessage as error:
-            at = f"{message.topic} [{message.partition}] at offset {message.offset}"
-            click.echo(f"{at} is no recommendation; something else writes there: {error}", err=True)
+            text = f"{message.topic} [{message.partition}] at offset {message.offset} is not a recommendation"
+            click.echo(f"{text}; another program writes to this topic: {error}", err=True)
             continue
         click.echo(message.value or b"" if as_json else _line(recommendation))
         shown += 1
@@ -42,9 +54,11 @@ def tail(
 
 def _line(r: Recommendation) -> str:
     items = " ".join(
-        f"{item}({interest})" for item, interest in zip(r.item_ids[:_SHOWN], r.interests[:_SHOWN], strict=True)
+        f"{item}({interest})" for item, interest in zip(r.item_ids[:_MAX_ITEMS], r.interests[:_MAX_ITEMS], strict=True)
     )
-    more = f" +{len(r.item_ids) - _SHOWN}" if len(r.item_ids) > _SHOWN else ""
-    at = time.strftime("%H:%M:%S", time.localtime(r.ts))
-    delay = (r.ts - r.click_ts) * 1000
-    return f"{at}  user {r.user_id}  {r.history_length} clicks  {delay:.0f} ms after the click  {items}{more}"
+    more = f" +{len(r.item_ids) - _MAX_ITEMS}" if len(r.item_ids) > _MAX_ITEMS else ""
+    written_at = time.strftime("%H:%M:%S", time.localtime(r.ts))
+    delay_ms = (r.ts - r.click_ts) * 1000
+    return (
+        f"{written_at}  user {r.user_id}  {r.history_length} clicks  {delay_ms:.0f} ms after the click  {items}{more}"
+    )

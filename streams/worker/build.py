@@ -58,7 +58,7 @@ def build(config: WorkerConfig, agents: Collection[str], parts: WorkerParts = Wo
     artifact = _check(config, agents)
     # The item agent owns the collection; a click worker without it must find the collection.
     milvus = parts.index(config.milvus, artifact.model_version, artifact.dim, create="items" in agents)
-    index = ObservedIndex(milvus, patience=2 * config.milvus.timeout + 10)
+    index = ObservedIndex(milvus, patience_s=2 * config.milvus.timeout + 10)
     registry = worker_registry(artifact.model_version)
     blueprint = Blueprint(config, artifact, index, registry, parts)
     built = {name: _BUILDERS[name](blueprint) for name in agents}

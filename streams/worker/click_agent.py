@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from streams.agents.assignment import Assignment
 from streams.agents.faust_app import worker_app
-from streams.kafka.offsets import Positions
+from streams.kafka.offsets import TopicOffsets
 from streams.kafka.topics import changelog_topic, topic_id
 from streams.messages.dead_letters import DeadLetterTopic
 from streams.metrics import ClickMetrics
@@ -36,7 +36,7 @@ class HistoryHooks:
         restorer: Restorer,
         changelog: Changelog,
         stores: PartitionStores,
-        clicks: Positions,
+        clicks: TopicOffsets,
         metrics: ClickMetrics,
         standby: Standby | None,
     ) -> None:
@@ -45,7 +45,7 @@ class HistoryHooks:
         self._stores = stores
         self._clicks = clicks
         self._metrics = metrics
-        self._acquire = self._restore if standby is None else standby.around(self._restore)
+        self._acquire = self._restore if standby is None else standby.wrap_acquire(self._restore)
 
     def acquire(self, partitions: Collection[int]) -> None:
         """Restore the histories of the partitions. See `streams.ports.PartitionHooks.acquire`."""
@@ -53,14 +53,14 @@ class HistoryHooks:
 
     def maintain(self, partitions: Collection[int]) -> None:
         """Restore what other workers have written since, and repair what they overwrote."""
-        self._restorer.tend(partitions)
+        self._restorer.maintain(partitions)
 
     def release(self) -> None:
-        """Close the stores; a call that uses them fails with PartitionLost."""
+        """Give up all partitions; a call that still uses the stores raises PartitionLost."""
         self._stores.disown()
 
     def _restore(self, partitions: Collection[int]) -> None:
-        self._metrics.restored.inc(self._restorer.take_over(partitions))
+        self._metrics.restored.inc(self._restorer.acquire(partitions))
         check_fences(self._changelog, self._clicks, partitions)
 
 
@@ -94,7 +94,7 @@ def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
     if config.worker.standby:
         others = parts.stores(config.worker.data_dir / "history")
         standby = Standby(Changelog(config.kafka, changelog.topic), others, range(topics.partitions))
-    hooks = HistoryHooks(restorer, changelog, stores, Positions(config.kafka, topics.clicks), metrics, standby)
+    hooks = HistoryHooks(restorer, changelog, stores, TopicOffsets(config.kafka, topics.clicks), metrics, standby)
     options = blueprint.options(batch_size=config.batch.size, batch_wait_s=config.batch.wait, look_ahead=True)
     app = worker_app(
         config,

@@ -83,5 +83,5 @@ class Health:
 
     def ping(self) -> None:
         """Ping Milvus, if there was no traffic lately."""
-        if self._index.age > PING_INTERVAL_S:
+        if self._index.age_s > PING_INTERVAL_S:
             self._index.ping()

@@ -6,16 +6,10 @@ from collections.abc import Collection, Mapping
 from contextlib import closing
 from typing import NamedTuple, Protocol
 
-from confluent_kafka import KafkaException
-
 from configs.errors import FatalError, TransientError
 from configs.schema import Kafka
-from streams.kafka.client import admin
-from streams.kafka.offsets import Positions
+from streams.kafka.offsets import TopicOffsets, assigned_to_others
 from streams.kafka.reading import read_to_end
-
-#: Seconds until a request to Kafka counts as unanswered.
-_TIMEOUT_S = 10.0
 
 
 class PartitionLag(NamedTuple):
@@ -66,13 +60,13 @@ class KafkaLag:
         self._topic = topic
         self._partitions = range(partitions)
         self._client_id = client_id
-        self._positions = Positions(kafka, topic, group)
+        self._offsets = TopicOffsets(kafka, topic, group)
 
     def partition_lags(self) -> Mapping[int, PartitionLag]:
         """See `LagReader.partition_lags`."""
         try:
-            committed, ends = self._positions.committed(self._partitions), self._positions.ends(self._partitions)
-            begins = self._positions.begins([p for p, offset in committed.items() if offset is None])
+            committed, ends = self._offsets.committed(self._partitions), self._offsets.end_offsets(self._partitions)
+            begins = self._offsets.beginning_offsets([p for p, offset in committed.items() if offset is None])
         except FatalError as error:
             raise TransientError("Kafka", str(error)) from None  # whether the worker can go on is not decided here
         return {p: PartitionLag(begins.get(p, committed[p] or 0), end) for p, end in ends.items()}
@@ -87,18 +81,4 @@ class KafkaLag:
 
     def owned_by_others(self) -> Collection[int]:
         """See `LagReader.owned_by_others`."""
-        # Only an admin client can answer this. It may abort the process (see `Positions`): it is made for this
-        # request only, which only a process sends that owns nothing.
-        client = admin(self._kafka)
-        try:
-            future = client.describe_consumer_groups([self._group], request_timeout=_TIMEOUT_S)[self._group]
-            group = future.result()
-        except KafkaException as error:
-            raise TransientError("Kafka", str(error.args[0])) from None
-        return {
-            tp.partition
-            for member in group.members
-            if member.client_id != self._client_id and member.assignment is not None
-            for tp in member.assignment.topic_partitions
-            if tp.topic == self._topic
-        }
+        return assigned_to_others(self._kafka, self._group, self._topic, self._client_id)

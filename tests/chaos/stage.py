@@ -237,7 +237,7 @@ class Stage:
         written: dict[int, list[float]] = {}  # partition of the click → times of the recommendations
         for record in read_to_end(self.site.config.kafka, self.site.config.topics.recommendations, self._first_offsets):
             source = decode_recommendation(record.message.value or b"").source_partition
-            written.setdefault(source, []).append(record.written)
+            written.setdefault(source, []).append(record.timestamp)
         return max((float(np.diff(sorted(times)).max()) for times in written.values() if len(times) > 1), default=0.0)
 
     def _items_different(self) -> int:

@@ -12,7 +12,7 @@ from confluent_kafka import KafkaException
 
 from configs.errors import TransientError
 from configs.schema import Kafka
-from streams.kafka.client import fault
+from streams.kafka.client import translate_error
 from streams.kafka.producer import KafkaRecordProducer
 from streams.messages.clicks import Click, encode_click, user_key
 from streams.ports import Output
@@ -46,7 +46,7 @@ class _WrongClockProducer(KafkaRecordProducer):
                 output.topic, output.value, output.key, on_delivery=delivered, timestamp=round(when * 1000)
             )
         except KafkaException as error:
-            raise fault(error.args[0], output.topic) from None
+            raise translate_error(error.args[0], output.topic) from None
 
 
 def _wrong_time(rng: random.Random) -> float:

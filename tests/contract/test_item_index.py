@@ -1,4 +1,4 @@
-"""One suite for every `ItemIndex`: in memory, milvus-lite, Milvus standalone."""
+"""One suite for every `ItemIndex`: in memory, milvus-lite, and Milvus standalone."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pytest
 
 from configs.errors import FatalError, TransientError
 from configs.loader import load_worker
+from model.arrays import FloatArray
 from streams.milvus.index import MilvusIndex
 from streams.recall.memory import MemoryIndex
-from streams.recall.ports import FloatArray, ItemIndex
+from streams.recall.ports import ItemIndex
 from tests.site import wait_for
 
 DIM = 8
@@ -80,7 +81,7 @@ def test_search_is_by_inner_product_best_first(index: ItemIndex) -> None:
     np.testing.assert_allclose(np.take_along_axis(exact, ids - 1, axis=1), scores, atol=1e-4)
 
 
-def test_fewer_items_than_asked_for_are_padded(index: ItemIndex) -> None:
+def test_fewer_items_than_the_limit_are_padded(index: ItemIndex) -> None:
     _fill(index, 3)
     ids, scores = index.search(_vectors(2, seed=1), 5)
     assert sorted(ids[0, :3].tolist()) == [1, 2, 3]
@@ -102,7 +103,7 @@ def test_upsert_replaces_and_counts_once(index: ItemIndex) -> None:
     assert index.describe().count == 10
 
 
-def test_delete_removes_and_ignores_the_unknown(index: ItemIndex) -> None:
+def test_delete_removes_items_and_ignores_unknown_ids(index: ItemIndex) -> None:
     vectors = _fill(index, 10)
     index.delete(np.array([2, 777]))
     _eventually(lambda: 2 not in index.search(vectors[1:2], 10)[0])
@@ -110,7 +111,7 @@ def test_delete_removes_and_ignores_the_unknown(index: ItemIndex) -> None:
     assert index.get(np.array([2])) == {}
 
 
-def test_get_returns_the_vectors_that_it_has(index: ItemIndex) -> None:
+def test_get_returns_the_vectors_of_known_ids(index: ItemIndex) -> None:
     vectors = _fill(index, 5)
     _eventually(lambda: set(index.get(np.array([5, 1, 99]))) == {1, 5})
     found = index.get(np.array([5, 1, 99]))
@@ -127,7 +128,7 @@ def test_ids_use_all_64_bits(index: ItemIndex) -> None:
         _eventually(lambda v=vector, i=item_id: bool(index.search(v[None], 1)[0][0, 0] == i))  # type: ignore[misc]
 
 
-def test_describe_tells_version_dimension_metric(index: ItemIndex) -> None:
+def test_describe_returns_version_dimension_and_metric(index: ItemIndex) -> None:
     info = index.describe()
     assert (info.dim, info.metric, info.count) == (DIM, "IP", 0)
     assert info.model_version.startswith("v")
@@ -158,14 +159,14 @@ class TestMilvusOnly:
         first.drop()
 
 
-def test_a_server_that_is_away_is_a_transient_fault() -> None:
+def test_an_unavailable_server_is_a_transient_error() -> None:
     settings = load_worker(None, ["milvus.uri=http://127.0.0.1:9", "milvus.timeout=0.5"], {}).milvus
     with pytest.raises(TransientError, match=r"127\.0\.0\.1:9"):
         MilvusIndex(settings, "v1", DIM, create=False)
 
 
-def test_settling_does_not_keep_a_new_item_waiting(index: ItemIndex) -> None:
-    """Milvus takes seconds for it, and refuses to be asked too often; neither is the worker's to wait for."""
+def test_sealing_does_not_delay_a_new_item(index: ItemIndex) -> None:
+    """Milvus takes seconds to seal, and rejects requests that come too often; the worker waits for neither."""
     index.upsert(np.arange(1, 2001), _vectors(2000))
     begin = time.monotonic()
     index.seal()
@@ -179,11 +180,11 @@ def test_settling_does_not_keep_a_new_item_waiting(index: ItemIndex) -> None:
 
 @pytest.mark.integration
 @pytest.mark.standalone
-def test_what_was_settled_is_found_through_the_graph(milvus_standalone: str) -> None:
+def test_sealed_items_are_found_through_the_graph(milvus_standalone: str) -> None:
     index = _milvus(milvus_standalone, f"v{uuid.uuid4().hex[:8]}")
     index.upsert(np.arange(1, 2001), _vectors(2000))
-    assert index.searchable_by_graph() == 0
+    assert index.indexed_count() == 0
     index.seal()
-    wait_for(lambda: index.searchable_by_graph() == 2000, "the graph")
+    wait_for(lambda: index.indexed_count() == 2000, "the graph")
     index.drop()
     index.close()

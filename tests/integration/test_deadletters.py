@@ -1,4 +1,4 @@
-"""Dead letters on a real Kafka: listed, shown, and sent back once each."""
+"""Dead letters on a real Kafka: listed, shown, and replayed once each."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pathlib import Path
 import orjson
 import pytest
 
-import streams.tools.dead_letters
+import streams.tools.dead_letters_replay
 from configs.errors import TransientError
 from streams.errors import Reason
 from streams.kafka.producer import KafkaRecordProducer
-from streams.kafka.reading import Record, read_to_end
+from streams.kafka.reading import ReceivedMessage, read_to_end
 from streams.messages.clicks import Click, encode_click
 from streams.messages.dead_letters import MessageRef, dead_letter_output
 from streams.ports import DeadLetter, Message, Output
 from streams.tools.audit import audit_kafka
-from streams.tools.dead_letters import Selection, find
+from streams.tools.dead_letters import Selection, find_dead_letters
 from streams.tools.dead_letters_replay import replay_dead_letters
 from tests.site import Site, wait_for
 
@@ -42,7 +42,7 @@ def served(tmp_path: Path, kafka: str, milvus_lite: str) -> Iterator[Site]:
     made.create_topics()
     made.fill_index()
     yield made
-    with suppress(TransientError):  # the server ends with the session: a busy one need not tidy up
+    with suppress(TransientError):  # the server ends with the session, so a busy one need not clean up
         index = made.index()
         index.drop()
         index.close()
@@ -58,7 +58,7 @@ def _message(site: Site, offset: int, key: bytes | None = b"42", value: bytes | 
     return Message(site.config.topics.clicks, 1, offset, key, value)
 
 
-def _records(site: Site, topic: str) -> list[Record]:
+def _records(site: Site, topic: str) -> list[ReceivedMessage]:
     return list(read_to_end(site.config.kafka, topic, headers=True))
 
 
@@ -68,8 +68,8 @@ def _list(site: Site, *options: str) -> list[dict[str, object]]:
     return [orjson.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_from_a_bad_message_through_the_worker_and_back_again(served: Site) -> None:
-    """What fails again is a new letter of the next attempt; what is good by now is answered."""
+def test_a_dead_letter_is_replayed_through_the_worker(served: Site) -> None:
+    """A message that fails again becomes a new dead letter of the next attempt; a valid one is answered."""
     topics = served.config.topics
     good = encode_click(Click(7, 5, 1.0))
     with served.worker():
@@ -94,7 +94,7 @@ def test_from_a_bad_message_through_the_worker_and_back_again(served: Site) -> N
         done = served.run("streams", "deadletters", "replay", "--yes")
         assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "2 of 2 dead letters sent back"), done.stderr
 
-        wait_for(lambda: len(_list(served)) == 3, "the letter of what failed again")
+        wait_for(lambda: len(_list(served)) == 3, "the dead letter of the message that failed again")
         second = _list(served, "--since", "1d")[-1]
         assert (second["key"], second["value"], second["attempt"]) == ("42", "{broken", 1)
         assert second["headers"] == [
@@ -106,21 +106,21 @@ def test_from_a_bad_message_through_the_worker_and_back_again(served: Site) -> N
         assert [letter["replayed"] for letter in _list(served)] == [True, True, False]
 
         done = served.run("streams", "deadletters", "replay", str(first["place"]), str(second["place"]), "--yes")
-        assert "1 were sent back before" in done.stdout
+        assert "skipped 1 that were sent back before" in done.stdout
         assert done.stdout.splitlines()[-1] == "1 of 1 dead letter sent back"
-        wait_for(lambda: len(_list(served)) == 4, "the third letter")
+        wait_for(lambda: len(_list(served)) == 4, "the third dead letter")
         assert [letter["attempt"] for letter in _list(served, "--topic", topics.clicks)][-1] == 2
     by_key = [record.message.partition for record in _records(served, topics.clicks) if record.message.key == b"42"]
     assert len(by_key) == 3 and len(set(by_key)) == 1, "the key decides the partition, as for any producer"
     report = audit_kafka(served.config)
-    assert report.letters_unfounded == 1, "the letter that this test has written for a message that never was"
+    assert report.letters_unfounded == 1, "the dead letter that this test has written for a message that does not exist"
     assert replace(report, letters_unfounded=0).ok, report.to_text()
 
 
 def test_the_list_and_its_filters(site: Site) -> None:
     _put(site, [_message(site, 1), _message(site, 1), _message(site, 2, key=None)], now=1000.0)
     _put(site, [_message(site, 3, b"\xff\x1b", None)], "null_value", now=2000.0)
-    site.producer.send([Output(site.config.topics.dead_letters, b"x", b"written by somebody else")])
+    site.producer.send([Output(site.config.topics.dead_letters, b"x", b"written by another program")])
     topic = site.config.topics.clicks
 
     done = site.run("streams", "deadletters", "list")
@@ -128,7 +128,7 @@ def test_the_list_and_its_filters(site: Site) -> None:
     lines = done.stdout.splitlines()
     assert [f"{topic}/1/{offset}" in line for offset, line in zip((1, 2, 3), lines[1:4], strict=True)] == [True] * 3
     assert "0xff1b" in lines[3] and "null" in lines[3]
-    assert lines[4] == "3 dead letters: 2 not_json, 1 null_value; 1 messages on the topic are no dead letters"
+    assert lines[4] == "3 dead letters: 2 not_json, 1 null_value; 1 messages on the topic are not dead letters"
     assert [letter["place"] for letter in _list(site, "--limit", "2")] == [f"{topic}/1/2", f"{topic}/1/3"]
     assert [letter["key"] for letter in _list(site, "--reason", "null_value")] == [{"base64": "/xs="}]
     assert [letter["key"] for letter in _list(site, "--reason", "bad_key", "--reason", "not_json")] == ["42", None]
@@ -137,7 +137,7 @@ def test_the_list_and_its_filters(site: Site) -> None:
     assert site.run("streams", "deadletters", "list", "--reason", "bad_luck").returncode == 2
 
 
-def test_a_letter_is_shown_by_either_of_its_places(site: Site) -> None:
+def test_show_finds_a_dead_letter_by_its_message_and_by_itself(site: Site) -> None:
     message = Message(site.config.topics.clicks, 1, 7, b"42", b'{"user_id":42}', [("trace", b"\x1b[2J"), ("id", None)])
     _put(site, [message, _message(site, 8, b"42", b"\xff\xfe")], "missing_field")
     done = site.run("streams", "deadletters", "show", f"{site.config.topics.clicks}/1/7")
@@ -152,7 +152,7 @@ def test_a_letter_is_shown_by_either_of_its_places(site: Site) -> None:
     assert missing.returncode == 1 and "deadletters list" in missing.stderr
 
 
-def test_what_cannot_be_sent_says_why_and_stays(site: Site) -> None:
+def test_a_dead_letter_that_cannot_be_sent_is_kept(site: Site) -> None:
     topics = site.config.topics
     _put(
         site,
@@ -164,7 +164,7 @@ def test_what_cannot_be_sent_says_why_and_stays(site: Site) -> None:
     )
     done = site.run("streams", "deadletters", "replay", "--yes")
     assert done.returncode == 1
-    assert "raise max.message.bytes" in done.stderr and "no topic no-such-topic" in done.stderr
+    assert "max.message.bytes" in done.stderr and "no topic no-such-topic" in done.stderr
     assert done.stdout.splitlines()[-1] == "1 of 1 dead letter sent back"
     (sent,) = _records(site, topics.clicks)
     assert (sent.message.key, sent.message.value) == (b"42", b"{broken")
@@ -174,7 +174,7 @@ def test_what_cannot_be_sent_says_why_and_stays(site: Site) -> None:
 
 
 class CutRecordProducer(KafkaRecordProducer):
-    """Kafka goes away right before some receipts: where a kill hurts most."""
+    """Fails right before some receipts: where a kill has the most effect."""
 
     cut_after = 1
 
@@ -186,19 +186,19 @@ class CutRecordProducer(KafkaRecordProducer):
         return super().send(outputs, produced)
 
 
-def test_an_interrupted_run_is_continued(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is left out, only the last portion comes twice, and per key the order stays."""
+def test_an_interrupted_replay_is_continued(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left out, only the last chunk is repeated, and the order within a key is kept."""
     _put(site, [_message(site, offset, value=b"%d" % offset) for offset in (4, 3, 2, 1, 0)])
-    monkeypatch.setattr(streams.tools.dead_letters, "_PORTION", 2)
+    monkeypatch.setattr(streams.tools.dead_letters_replay, "_CHUNK_SIZE", 2)
     with monkeypatch.context() as patch:
-        patch.setattr(streams.tools.dead_letters, "KafkaRecordProducer", CutRecordProducer)
+        patch.setattr(streams.tools.dead_letters_replay, "KafkaRecordProducer", CutRecordProducer)
         with pytest.raises(TransientError):
             replay_dead_letters(site.config, Selection(), limit=None, again=False, send=True)
-    assert len(find(site.config, Selection()).replayed) == 2
+    assert len(find_dead_letters(site.config, Selection()).replayed) == 2
     for _ in range(2):
         assert replay_dead_letters(site.config, Selection(), limit=None, again=False, send=True)
     sent = [record.message.value for record in _records(site, site.config.topics.clicks)]
     assert sent == [b"0", b"1", b"2", b"3", b"2", b"3", b"4"]
-    place = MessageRef(site.config.topics.clicks, 1, 3)
-    assert replay_dead_letters(site.config, Selection(places=[place]), limit=None, again=True, send=True)
+    ref = MessageRef(site.config.topics.clicks, 1, 3)
+    assert replay_dead_letters(site.config, Selection(refs=[ref]), limit=None, again=True, send=True)
     assert len(_records(site, site.config.topics.clicks)) == 8

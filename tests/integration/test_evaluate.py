@@ -16,7 +16,7 @@ from configs.loader import load_worker
 from model.artifact import Artifact
 from model.evaluate import main
 from model.evaluation.measure import EvaluationError
-from streams.tools import served_index as through_milvus
+from streams.tools import served_index
 
 pytestmark = pytest.mark.integration
 
@@ -75,15 +75,15 @@ def test_the_collection_is_dropped_after_a_failure(
 ) -> None:
     before = collections(uri)
     config = load_worker(None, [f"milvus.uri={uri}", "milvus.timeout=60"], {})
-    with suppress(KeyboardInterrupt), through_milvus.temporary_index(artifact, config):
+    with suppress(KeyboardInterrupt), served_index.temporary_index(artifact, config):
         assert len(collections(uri)) == len(before) + 1
         raise KeyboardInterrupt
     assert collections(uri) == before
-    monkeypatch.setattr(through_milvus, "PATIENCE", 0.0)
+    monkeypatch.setattr(served_index, "TIMEOUT_S", 0.0)
     monkeypatch.setattr("streams.milvus.index.MilvusIndex.upsert", lambda *_: None)
     with (
         pytest.raises(EvaluationError, match="does not show more than 0 of 500 items"),
-        through_milvus.temporary_index(artifact, config),
+        served_index.temporary_index(artifact, config),
     ):
         pass
     assert collections(uri) == before

@@ -19,6 +19,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from configs.errors import TransientError
+from model.arrays import FloatArray
 from streams.errors import BadMessage
 from streams.kafka.reading import read_to_end, watermarks
 from streams.messages.clicks import MAX_CLICK_BYTES, decode_click
@@ -26,7 +27,6 @@ from streams.messages.dead_letters import MessageRef, StoredDeadLetter, read_dea
 from streams.messages.items import Item, ItemRemoval, decode_item
 from streams.messages.recommendations import decode_recommendation
 from streams.ports import Message, Output
-from streams.recall.ports import FloatArray
 from streams.tools.audit import audit_kafka
 from tests.site import Site, wait_for
 from tests.unit.streams.messages.test_fuzz import TOKENS

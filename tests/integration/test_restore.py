@@ -1,4 +1,4 @@
-"""Histories on a real Kafka: what a zombie overwrites is repaired before compaction, and a standby is up to date."""
+"""Histories on a real Kafka: records that a zombie overwrites are repaired before compaction; a standby catches up."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tests.unit.changelog import record
 
 pytestmark = pytest.mark.integration
 
-#: Compaction at once, where production waits for the repair.
-AT_ONCE = {"min.compaction.lag.ms": "0", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.001"}
+#: Compaction without the delay that production uses.
+IMMEDIATE_COMPACTION = {"min.compaction.lag.ms": "0", "segment.ms": "100", "min.cleanable.dirty.ratio": "0.001"}
 
 
 class Owner:
@@ -44,7 +44,7 @@ class Owner:
         self.stores = PartitionStores(folder)
         self.changelog = Changelog(config.kafka, self.topic)
         self.restorer = Restorer(self.changelog, self.stores, self.producer)
-        self.restorer.take_over([1])
+        self.restorer.acquire([1])
         self._zombie = KafkaRecordProducer(config.kafka, 2**20)
 
     def write(self, user: bytes, fence: int) -> None:
@@ -54,8 +54,8 @@ class Owner:
     def zombie_writes(self, user: bytes, fence: int) -> None:
         self._zombie.send([Output(self.topic, user, record(fence, 1), 1)])
 
-    def repair(self) -> int:
-        return self.restorer.tend([1])
+    def maintain(self) -> int:
+        return self.restorer.maintain([1])
 
     def log(self) -> list[tuple[bytes | None, bytes | None]]:
         return [(m.key, m.value) for m, _, _ in read_to_end(self.kafka, self.topic)]
@@ -68,22 +68,22 @@ def owner(tmp_path: Path, kafka: str) -> Iterator[Owner]:
     made.stores.close()
 
 
-def test_the_end_is_one_behind_the_last_own_record(owner: Owner) -> None:
+def test_the_end_is_the_offset_after_the_last_own_record(owner: Owner) -> None:
     """One request then shows that no other worker has written."""
     for fence in range(3):
         owner.write(b"a", fence)
-        assert owner.changelog.ends([0, 1]) == {0: 0, 1: fence + 1}
+        assert owner.changelog.end_offsets([0, 1]) == {0: 0, 1: fence + 1}
         assert owner.stores.offset(1) == fence
-        assert owner.repair() == 0
+        assert owner.maintain() == 0
 
 
-def test_an_open_transaction_hides_no_end(owner: Owner) -> None:
+def test_an_open_transaction_does_not_hide_the_end(owner: Owner) -> None:
     producer = Producer(owner.kafka.client(**{"transactional.id": owner.topic}))
     producer.init_transactions()
     producer.begin_transaction()
     producer.produce(owner.topic, b"of another producer", key=b"ada", partition=1)
     producer.flush()
-    assert owner.changelog.ends([0, 1]) == {0: 0, 1: 1}
+    assert owner.changelog.end_offsets([0, 1]) == {0: 0, 1: 1}
     producer.abort_transaction()
 
 
@@ -93,35 +93,35 @@ def test_the_owner_repairs_what_a_zombie_overwrites(owner: Owner, tmp_path: Path
     owner.zombie_writes(b"a", 5)
     owner.zombie_writes(b"b", 12)
     owner.write(b"c", 9)
-    assert owner.repair() == 3
+    assert owner.maintain() == 3
     assert owner.log()[-1] == (b"a", record(9, 1))
-    assert owner.stores.read(1, [b"a", b"b"]) == [record(9, 1), record(12, 1)], "newer records are adopted"
-    assert owner.repair() == 0
-    assert len(owner.log()) == 6, "the second repair writes nothing"
+    assert owner.stores.read(1, [b"a", b"b"]) == [record(9, 1), record(12, 1)], "the record that is ahead is adopted"
+    assert owner.maintain() == 0
+    assert len(owner.log()) == 6, "the second call writes nothing"
 
-    other = PartitionStores(tmp_path / "other")  # of a worker that lost its disk
+    other = PartitionStores(tmp_path / "other")  # after a disk loss
     restorer = Restorer(owner.changelog, other, owner.producer)
-    assert restorer.take_over([0, 1]) == 6
+    assert restorer.acquire([0, 1]) == 6
     assert other.read(1, [b"a", b"b", b"c"]) == owner.stores.read(1, [b"a", b"b", b"c"])
     assert (other.offset(0), other.offset(1)) == (-1, 5)
-    assert len(owner.log()) == 6, "it reads the repaired record, and repairs nothing"
+    assert len(owner.log()) == 6, "it reads the repair, and repairs nothing"
     other.close()
 
 
 def test_compaction_keeps_the_newer_record(tmp_path: Path, kafka: str) -> None:
-    owner = Owner(tmp_path, kafka, AT_ONCE)
+    owner = Owner(tmp_path, kafka, IMMEDIATE_COMPACTION)
     owner.write(b"a", 9)
     owner.zombie_writes(b"a", 5)
-    owner.repair()
+    owner.maintain()
 
     def compacted() -> bool:
-        owner.write(b"filler", owner.stores.offset(1))  # a segment is closed when the next message is written
+        owner.write(b"filler", owner.stores.offset(1))  # a segment is closed when a message is written after it
         return sum(key == b"a" for key, _ in owner.log()) == 1
 
     wait_for(compacted, "compaction")
     assert (b"a", record(9, 1)) in owner.log()
     other = PartitionStores(tmp_path / "other")
-    restored = Restorer(owner.changelog, other, owner.producer).take_over([1])
+    restored = Restorer(owner.changelog, other, owner.producer).acquire([1])
     assert 2 <= restored <= owner.stores.offset(1), "offsets are missing, but the end is found"
     assert other.read(1, [b"a"]) == [record(9, 1)]
     assert other.offset(1) == owner.stores.offset(1)
@@ -136,7 +136,7 @@ def _caught_up(log: str, partitions: int) -> bool:
     return found is not None and len(found[1].split(",")) == partitions and last.count("caught up") == int(found[2])
 
 
-def test_a_standby_takes_over_without_restoring_everything(tmp_path: Path, kafka: str, milvus_lite: str) -> None:
+def test_a_standby_acquires_partitions_without_a_full_restore(tmp_path: Path, kafka: str, milvus_lite: str) -> None:
     site = Site(tmp_path, kafka, milvus_lite)
     site.create_topics()
     site.fill_index()
@@ -153,8 +153,8 @@ def test_a_standby_takes_over_without_restoring_everything(tmp_path: Path, kafka
         with site.worker(*clicks, *timeout, "--set", "worker.standby=true", name="b"):
             wait_for(lambda: _caught_up(log("b"), partitions=2), "the standby")
             first.kill()
-            wait_for(lambda: "took over partitions 0, 1, 2, 3: " in log("b"), "the take-over")
-            assert "took over partitions 0, 1, 2, 3: 0 records restored" in log("b")
+            wait_for(lambda: "acquired partitions 0, 1, 2, 3: " in log("b"), "the take-over")
+            assert "acquired partitions 0, 1, 2, 3: restored 0 records" in log("b")
             site.producer.send([site.click(u, 1 + u % 300) for u in range(100)])
             wait_for(lambda: audit_kafka(site.config).ok and audit_kafka(site.config).clicks == 200, "more clicks")
     index = site.index()

@@ -1,4 +1,4 @@
-"""A changelog in memory, as `streams.state.restore` reads it, and an producer that writes to it and fails on demand."""
+"""A changelog in memory, as `streams.state.restore` reads it, and a producer that writes to it and fails on demand."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 
 from configs.errors import TransientError
 from streams.history import History
+from streams.kafka.partition_reader import PartitionChunk, PartitionReader
 from streams.ports import Output
-from streams.state.changelog import Changelog, ChangelogChunk, StoreChangelogReader
+from streams.state.changelog import Changelog
 
 
 def record(fence: int, partition: int = 0) -> bytes:
-    """A history record as the clicks up to this fence make it."""
+    """Return the history record of a user whose clicks go up to this fence."""
     return History(partition, fence, np.array([fence])).to_bytes()
 
 
@@ -23,35 +24,35 @@ class MemoryChangelog(Changelog):
 
     Attributes:
         log: partition → (user key, record), at their offsets.
-        away: Kafka does not answer.
-        before_chunk: is called before each chunk that is read.
-        chunk: most records in one.
-        reads: how many readers there were.
+        unavailable: Kafka does not answer.
+        before_chunk: called before each chunk that is read.
+        chunk_size: most records in one.
+        readers: number of readers created.
     """
 
-    def __init__(self, partitions: int = 1, chunk: int = 10_000) -> None:
+    def __init__(self, partitions: int = 1, chunk_size: int = 10_000) -> None:
         self.topic = "changelog"
         self.log: dict[int, list[tuple[bytes, bytes | None]]] = {p: [] for p in range(partitions)}
-        self.away = False
+        self.unavailable = False
         self.before_chunk: Callable[[], object] = lambda: None
-        self.chunk = chunk
-        self.reads = 0
+        self.chunk_size = chunk_size
+        self.readers = 0
 
-    def ends(self, partitions: Collection[int]) -> dict[int, int]:
-        if self.away:
-            raise TransientError("Kafka", "away, for the test")
+    def end_offsets(self, partitions: Collection[int]) -> dict[int, int]:
+        if self.unavailable:
+            raise TransientError("Kafka", "unavailable, for the test")
         return {p: len(self.log[p]) for p in partitions}
 
-    def reader(self) -> StoreChangelogReader:
-        self.reads += 1
+    def reader(self) -> PartitionReader:
+        self.readers += 1
         return _Reader(self)
 
-    def last(self, partition: int = 0) -> dict[bytes, bytes | None]:
-        """What compaction would keep."""
+    def compacted(self, partition: int = 0) -> dict[bytes, bytes | None]:
+        """Return each user's last record."""
         return dict(self.log[partition])
 
 
-class _Reader(StoreChangelogReader):
+class _Reader(PartitionReader):
     def __init__(self, changelog: MemoryChangelog) -> None:
         self._changelog = changelog
         self._next: dict[int, int] = {}
@@ -59,22 +60,22 @@ class _Reader(StoreChangelogReader):
     def start(self, starts: Mapping[int, int]) -> None:
         self._next = dict(starts)
 
-    def read(self, most: int, wait: float) -> tuple[dict[int, ChangelogChunk], dict[int, int]]:
+    def read(self, max_messages: int, timeout_s: float) -> tuple[dict[int, PartitionChunk], dict[int, int]]:
         self._changelog.before_chunk()
-        if self._changelog.away:
-            raise TransientError("Kafka", "away, for the test")
-        found, ended = {}, {}
+        if self._changelog.unavailable:
+            raise TransientError("Kafka", "unavailable, for the test")
+        chunks, ended = {}, {}
         for partition, begin in self._next.items():
             log = self._changelog.log[partition]
-            records = log[begin : begin + min(most, self._changelog.chunk)]
+            records = log[begin : begin + min(max_messages, self._changelog.chunk_size)]
             if records:
                 self._next[partition] = begin + len(records)
-                found[partition] = ChangelogChunk(records, begin + len(records) - 1)
+                chunks[partition] = PartitionChunk(records, begin + len(records) - 1)
             if begin + len(records) == len(log):
                 ended[partition] = len(log)
-        if not found:
-            time.sleep(min(wait, 0.01))
-        return found, ended
+        if not chunks:
+            time.sleep(min(timeout_s, 0.01))
+        return chunks, ended
 
     def close(self) -> None:
         pass
@@ -84,8 +85,8 @@ class ChangelogRecordProducer:
     """Writes to a memory changelog.
 
     Attributes:
-        survivors: the next call writes only this many messages, and fails; None = all, and it does not.
-        sent: all that was written.
+        survivors: the next call writes only this many messages, and fails; None = it writes all, and succeeds.
+        sent: all messages that were written.
     """
 
     def __init__(self, changelog: MemoryChangelog) -> None:

@@ -9,6 +9,7 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from configs.errors import TransientError
+from model.arrays import FloatArray, IdArray
 from streams.messages.dead_letters import DeadLetterTopic, StoredDeadLetter, dead_letter_output, read_dead_letter
 from streams.metrics import ClickMetrics
 from streams.ports import DeadLetter, Message, Output
@@ -17,7 +18,7 @@ from streams.processing.memory import MemoryHistoryStore, MemoryRecordProducer
 from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.engine import RecallEngine
 from streams.recall.memory import MemoryIndex
-from streams.recall.ports import FloatArray, IdArray, IndexInfo
+from streams.recall.ports import IndexInfo
 
 VERSION = "m1"
 

@@ -176,7 +176,7 @@ class SecureKafka(Kafka):
 
     @staticmethod
     def _binding(user: str, right: Right) -> AclBinding:
-        kind = ResourceType[right.kind.upper()]
+        kind = ResourceType[right.resource_type.upper()]
         literal, allow = ResourcePatternType.LITERAL, AclPermissionType.ALLOW
         return AclBinding(kind, right.name, literal, f"User:{user}", "*", right.operation, allow)
 

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.freshness import publish_all
 from embedded.new_items import NewItems
 from embedded.program import WorkerProgram
-from streams.messages.items import FloatVector
+from model.arrays import FloatVector
 
 
 class LateFirstItem(NewItems):

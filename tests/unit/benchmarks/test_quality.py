@@ -1,4 +1,4 @@
-"""The judgement of `make quality`; what it judges is trained on real data, elsewhere."""
+"""The pass criterion, variants and generated data of `make quality`, without training."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_every_variant_is_a_configuration(name: str) -> None:
     assert name not in ABLATIONS or config != load_train(None, (), {})
 
 
-def test_the_generated_split_parts_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_generated_split_separates_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quality, "FOLDER", tmp_path)
     monkeypatch.setattr(quality, "SHAPE", Shape(50, 40, 500, tastes=8, tastes_per_user=4, drift=0.0))
     quality.generate_split()
@@ -52,7 +52,7 @@ def test_the_generated_split_parts_users(tmp_path: Path, monkeypatch: pytest.Mon
     assert not users["train"] & (users["valid"] | users["test"])
 
 
-def test_absent_data_are_said_clearly(tmp_path: Path) -> None:
+def test_missing_data_are_reported(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.quality"]
     missing = environment(MINDSTREAM_DATA=str(tmp_path / "none"))
     done = subprocess.run(command, cwd=ROOT, env=missing, capture_output=True, text=True, check=False)

@@ -1,3 +1,5 @@
+"""Artifacts: written, read, refused."""
+
 from __future__ import annotations
 
 import json
@@ -49,7 +51,7 @@ def saved(tmp_path: Path) -> Artifact:
     return save_artifact(tmp_path / "a", **content())
 
 
-def test_what_is_loaded_is_what_was_saved(saved: Artifact) -> None:
+def test_a_loaded_artifact_equals_the_saved_one(saved: Artifact) -> None:
     given_, loaded = content(), Artifact.load(saved.path)
     for name in ("item_ids", "item_vectors", "item_counts"):
         assert (getattr(loaded, name) == given_[name]).all()
@@ -72,7 +74,7 @@ def test_the_item_vectors_are_mapped_read_only(saved: Artifact) -> None:
         saved.item_vectors[0, 0] = 1
 
 
-def test_the_version_names_the_content_and_nothing_else(saved: Artifact, tmp_path: Path) -> None:
+def test_the_version_depends_only_on_the_content(saved: Artifact, tmp_path: Path) -> None:
     assert re.fullmatch(r"m[0-9a-f]{12}", saved.model_version)
     same = save_artifact(tmp_path / "b", **content() | {"config": {}, "metrics": {}})
     assert same.model_version == saved.model_version
@@ -94,7 +96,7 @@ def test_rows_finds_known_ids_and_marks_unknown_ones(ids: list[int], known: list
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_damage_is_found_and_the_remedy_named(saved: Artifact, name: str) -> None:
+def test_damage_is_detected_and_the_error_names_the_remedy(saved: Artifact, name: str) -> None:
     path = saved.path / name
     intact = path.read_bytes()
     path.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
@@ -130,11 +132,11 @@ def test_files_of_two_artifacts_do_not_mix(saved: Artifact, tmp_path: Path) -> N
     smaller = content() | {key: content()[key][1:] for key in ("item_ids", "item_vectors", "item_counts")}
     other = save_artifact(tmp_path / "other", **smaller)
     shutil.copy(other.path / "item_vectors.npy", saved.path)
-    with pytest.raises(ArtifactError, match="don't fit together"):
+    with pytest.raises(ArtifactError, match="do not fit together"):
         Artifact.load(saved.path, verify=False)
 
 
-def test_a_missing_artifact_names_the_command_that_makes_one(tmp_path: Path) -> None:
+def test_the_error_for_a_missing_artifact_names_the_command_that_writes_one(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"no artifact here.*python -m model\.train"):
         Artifact.load(tmp_path / "none")
 
@@ -142,16 +144,16 @@ def test_a_missing_artifact_names_the_command_that_makes_one(tmp_path: Path) -> 
 def test_saving_replaces_an_artifact_and_leaves_nothing_else(saved: Artifact, tmp_path: Path) -> None:
     newer = save_artifact(saved.path, **content(1))
     assert Artifact.load(saved.path).model_version == newer.model_version != saved.model_version
-    assert (saved.item_vectors == content()["item_vectors"]).all()  # a reader of the old one keeps its map
+    assert (saved.item_vectors == content()["item_vectors"]).all()  # a reader of the old artifact keeps its memory map
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_anything_but_an_artifact_is_not_replaced(tmp_path: Path) -> None:
+def test_only_artifacts_and_empty_folders_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("important", encoding="utf-8")
     for path in (tmp_path, tmp_path / "thesis.txt"):
-        with pytest.raises(ArtifactError, match="is no artifact"):
+        with pytest.raises(ArtifactError, match="is not an artifact"):
             check_target(path)
-        with pytest.raises(ArtifactError, match="is no artifact"):
+        with pytest.raises(ArtifactError, match="is not an artifact"):
             save_artifact(path, **content())
     (tmp_path / "empty").mkdir()
     save_artifact(tmp_path / "empty", **content())
@@ -162,11 +164,11 @@ def test_anything_but_an_artifact_is_not_replaced(tmp_path: Path) -> None:
     ("change", "complaint"),
     [
         ({"item_vectors": np.full((N, D), np.nan, np.float32)}, "diverged"),
-        ({"item_vectors": np.zeros((N, D))}, "don't fit together"),
-        ({"item_vectors": np.zeros((N - 1, D), np.float32)}, "don't fit together"),
-        ({"item_ids": np.array([1, 3, 2, 4, 5])}, "don't fit together"),
-        ({"item_ids": np.array([-1, 0, 2, 4, 5])}, "don't fit together"),
-        ({"item_ids": np.array([1, 1, 2, 4, 5])}, "don't fit together"),
+        ({"item_vectors": np.zeros((N, D))}, "do not fit together"),
+        ({"item_vectors": np.zeros((N - 1, D), np.float32)}, "do not fit together"),
+        ({"item_ids": np.array([1, 3, 2, 4, 5])}, "do not fit together"),
+        ({"item_ids": np.array([-1, 0, 2, 4, 5])}, "do not fit together"),
+        ({"item_ids": np.array([1, 1, 2, 4, 5])}, "do not fit together"),
     ],
 )
 def test_nothing_unusable_is_written(tmp_path: Path, change: dict[str, Any], complaint: str) -> None:
@@ -208,17 +210,17 @@ def test_ctrl_c_while_replacing_keeps_the_old_artifact(
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_an_encoder_of_another_kind_is_refused(tmp_path: Path) -> None:
-    foreign = save_artifact(tmp_path / "a", **content() | {"encoder": {"layers": 2}})
+def test_weights_and_descriptions_of_another_encoder_are_refused(tmp_path: Path) -> None:
+    other_kind = save_artifact(tmp_path / "a", **content() | {"encoder": {"layers": 2}})
     with pytest.raises(ArtifactError, match=r"this version knows iterations, .*train the model again"):
-        Encoder.from_artifact(foreign)
+        Encoder.from_artifact(other_kind)
     weights = content()["weights"]
     partial = save_artifact(tmp_path / "b", **content() | {"weights": {"bias": weights["bias"]}})
     with pytest.raises(ArtifactError, match=r"'bilinear'.* are missing"):
         Encoder.from_artifact(partial)
-    bent = save_artifact(tmp_path / "c", **content() | {"weights": weights | {"recency": np.zeros(9, np.float32)}})
-    with pytest.raises(ArtifactError, match="don't fit together"):
-        Encoder.from_artifact(bent)
+    misshapen = save_artifact(tmp_path / "c", **content() | {"weights": weights | {"recency": np.zeros(9, np.float32)}})
+    with pytest.raises(ArtifactError, match="do not fit together"):
+        Encoder.from_artifact(misshapen)
     wrong = save_artifact(tmp_path / "d", **content() | {"interests": 3})
     with pytest.raises(ArtifactError, match="disagree on the dimensions"):
         Encoder.from_artifact(wrong)

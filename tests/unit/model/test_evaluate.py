@@ -8,33 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from click.testing import CliRunner, Result
 
 from configs.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_TRANSIENT
+from model.arrays import FloatArray, IdVector
 from model.artifact import save_artifact
 from model.data.clicks import read_clicks
 from model.evaluate import main
 from model.evaluation.measure import EvaluationError
 from model.evaluation.runs import kept_epochs, parse_numbers, seconds_by_epoch
 from model.serving.encoder import Routing
-from model.serving.inputs import IdVector
-
-FloatArray = npt.NDArray[np.float32]
 
 SAMPLE = Path(os.environ.get("MINDSTREAM_DATA", "../shared/data")) / "amazonbook-sample"
 needs_sample = pytest.mark.skipif(
     not SAMPLE.is_dir(), reason=f"no AmazonBook sample in {SAMPLE}; set MINDSTREAM_DATA to the folder that holds it"
 )
 
-#: Items 10, 20, … 60 stand on two axes: who clicked the first three is recommended these, then nothing else is near.
+#: Items 10, 20, … 60 are on two axes: users who clicked some of the first three are recommended these, and so on.
 IDS = np.arange(10, 70, 10)
 D = 4
 
 
 def axes(*, shuffled: bool = False) -> FloatArray:
-    """Items 10, 20, 30 in one direction, ever nearer, and 40, 50, 60 in another; shuffled: 10 and 40 change places."""
+    """Return vectors of items 10, 20, 30 near one axis, and 40, 50, 60 near another; shuffled: 10 and 40 swapped."""
     vectors = np.zeros((6, D), np.float32)
     vectors[:3, 0], vectors[3:, 1] = [1.0, 0.9, 0.8], [1.0, 0.9, 0.8]
     vectors[:3, 2], vectors[3:, 3] = [0.0, 0.3, 0.5], [0.0, 0.3, 0.5]
@@ -44,7 +41,7 @@ def axes(*, shuffled: bool = False) -> FloatArray:
 
 
 def artifact(folder: Path, ids: IdVector = IDS, vectors: FloatArray | None = None) -> Path:
-    """A model of these items, by default those of `axes`."""
+    """Write a model of these items, by default those of `axes`."""
     weights = {"bilinear": np.eye(D), "output": np.eye(D), "bias": np.zeros(D)}
     weights |= {"start": np.zeros((2, 5)), "recency": np.zeros(5)}
     save_artifact(
@@ -66,7 +63,7 @@ def artifact(folder: Path, ids: IdVector = IDS, vectors: FloatArray | None = Non
 @needs_sample
 @pytest.mark.parametrize("file", ["train/demo.txt", "valid/part-0"])
 def test_genuine_amazonbook_files_are_measured(tmp_path: Path, file: str) -> None:
-    """By a model of the train file's popular items: it knows few of the test users' items, but some."""
+    """The model knows the train file's popular items, and so only some of the test users' items."""
     clicks = read_clicks([SAMPLE / "train" / "demo.txt"])
     ids, counts = np.unique(clicks.items, return_counts=True)
     popular = np.sort(ids[np.argsort(-counts, kind="stable")[:500]])
@@ -103,7 +100,7 @@ def mean(model: dict[str, Any], seen: str, n: int, figure: str) -> float:
 
 @pytest.fixture
 def valid_format(tmp_path: Path) -> Path:
-    """One user clicked 10, the other 40 and 99, which nobody knows; a third one only 99."""
+    """User 1 clicked 10, user 2 clicked 40 and 99, which is unknown, and user 3 only 99."""
     path = tmp_path / "test.txt"
     path.write_text(
         "user_id:1 target_item:0 hist_item:10 eval_item:20 eval_item:60\n"
@@ -129,18 +126,20 @@ def test_figures_of_the_valid_format_by_hand(tmp_path: Path, valid_format: Path)
     assert mean(model, "kept", 2, "ndcg_over_hits") == pytest.approx(2 * second / 3)
     assert lists(model, "kept", 1)["coverage"] == pytest.approx(2 / 6)
     assert lists(model, "kept", 2)["coverage"] == pytest.approx(4 / 6)
-    cosine = 0.9 / np.hypot(0.9, 0.3)  # of 10 and 20, and of 40 and 50
+    cosine = 0.9 / np.hypot(0.9, 0.3)  # between 10 and 20, and between 40 and 50
     assert mean(model, "kept", 2, "diversity") == pytest.approx(1 - cosine, abs=1e-6)
     assert lists(model, "kept", 2)["figures"]["diversity"]["low"] == pytest.approx(1 - cosine, abs=1e-6)
-    assert lists(model, "kept", 1)["figures"]["diversity"]["mean"] is None  # one item has no other
+    assert lists(model, "kept", 1)["figures"]["diversity"]["mean"] is None  # needs two items
     assert sum(lists(model, "kept", 2)["interest_shares"]) == pytest.approx(1)
-    assert model["cosine"]["mean"] == pytest.approx(1)  # one click: both interests are it
+    assert model["cosine"]["mean"] == pytest.approx(1)  # both interests equal the single click
     assert model["recall_at"]["exact"]["kept"] == pytest.approx([0, 0.5])
     recall = lists(model, "kept", 2)["figures"]["recall"]
     assert 0 <= recall["low"] < recall["mean"] < recall["high"] <= 1
 
 
-def test_blocks_of_users_change_no_figure(tmp_path: Path, valid_format: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_do_not_depend_on_blocks_of_users(
+    tmp_path: Path, valid_format: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     options = ("--artifact", artifact(tmp_path / "model"), "--test", valid_format, "--top-n", "1,3")
     whole = measured(*options)
     for size in (1, 2):
@@ -150,7 +149,7 @@ def test_blocks_of_users_change_no_figure(tmp_path: Path, valid_format: Path, mo
 
 def test_the_train_format_is_split_by_the_protocol(tmp_path: Path) -> None:
     path = tmp_path / "test.csv"
-    # 80 % of five clicks are history, in the order of the third column: 30 is the target, 10 … 60 were seen.
+    # 80 % of five clicks are history, in the order of the third column: 30 is the target, 10, 40, 20 and 60 are seen.
     path.write_text("7,30,5\n7,10,1\n7,40,2\n7,20,3\n7,60,4\n8,10,1\n")
     (model,) = measured("--artifact", artifact(tmp_path / "model"), "--test", path, "--top-n", "2")["models"]
     assert model["users"] == 1
@@ -191,7 +190,7 @@ def test_epochs_of_a_run_and_their_plot(tmp_path: Path, training_run: Path) -> N
     assert "3 epochs" in table.stdout and "epoch 4, model" in table.stdout  # the first of the best two in full
 
 
-def test_errors_say_what_to_do(tmp_path: Path, training_run: Path, valid_format: Path) -> None:
+def test_errors_name_the_remedy(tmp_path: Path, training_run: Path, valid_format: Path) -> None:
     model = artifact(tmp_path / "model")
     both, empty, single = (tmp_path / name for name in ("both.csv", "empty.csv", "single.csv"))
     both.write_text("1,10,1\n1,20,2\n")
@@ -202,7 +201,7 @@ def test_errors_say_what_to_do(tmp_path: Path, training_run: Path, valid_format:
         (["--artifact", tmp_path / "none", "--test", both], "no artifact here"),
         (["--artifact", model, "--test", tmp_path / "none"], "cannot be read"),
         (["--artifact", model, "--test", both, "--test", valid_format], "both formats"),
-        (["--artifact", model, "--test", empty], "nobody to measure"),
+        (["--artifact", model, "--test", empty], "no users to evaluate on"),
         (["--artifact", model, "--test", single], "at least two clicks"),
         (["--artifact", model, "--test", both, "--top-n", "0"], "whole numbers from 1"),
         (["--artifact", model, "--epochs", "1"], "--run DIR"),
@@ -226,7 +225,7 @@ def test_numbers_and_ranges() -> None:
             parse_numbers(text)
 
 
-def test_what_a_run_has_left(tmp_path: Path, training_run: Path) -> None:
+def test_the_folder_of_a_run_is_read(tmp_path: Path, training_run: Path) -> None:
     assert seconds_by_epoch(training_run) == {4: 4.2, 5: 5.2, 6: 6.2}
     assert [epoch for epoch, _ in kept_epochs(training_run, [6, 4])] == [4, 6]
     assert seconds_by_epoch(tmp_path) == {}

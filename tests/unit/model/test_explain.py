@@ -1,4 +1,4 @@
-"""One user explained: routing weights, lists and marks by hand; the text, the JSON document and the picture of them."""
+"""The explanation of one user: routing weights, lists and marks by hand; text, JSON document and picture."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from click.testing import CliRunner, Result
 from model.artifact import Artifact, save_artifact
 from model.data.files import DataError
 from model.explain import main, read_names
-from model.explanation.explain import Click, Explanation, ExplanationError, Recalled, explain
+from model.explanation.explain import Explanation, ExplanationError, ReadClick, Recalled, explain
 from model.explanation.picture import HEIGHT, WIDTH, draw
-from model.explanation.text import Name
+from model.explanation.text import ItemName
 from model.serving.encoder import Routing
 
-#: How much of a click each interest takes, newest click first. The first routing logits are their logarithms, and with
-#: one iteration they stay: interest k is Σ taken · vector / length.
-TAKEN = np.array([[0.9, 0.2, 0.5], [0.1, 0.8, 0.5]])
-#: Items on axes of their own; 40 is like 30 and 50 like 20, but shorter, and nothing is like 60.
+#: Weight of each click in each interest, newest click first. The initial routing logits are their logarithms, and do
+#: not change with one iteration: interest k is Σ weight · vector / length.
+WEIGHTS = np.array([[0.9, 0.2, 0.5], [0.1, 0.8, 0.5]])
+#: Item → axis and length: 40 is like 30 and 50 like 20, but shorter, and no item is like 60.
 VECTORS = {10: (2, 1.0), 20: (1, 1.0), 30: (0, 1.0), 40: (0, 0.9), 50: (1, 0.9), 60: (3, 1.0)}
-#: Lengths of the interests of clicks on 10, 20, 30.
+#: Lengths of the two interests after clicks on 10, 20 and 30.
 LENGTHS = np.sqrt([0.9**2 + 0.2**2 + 0.5**2, 0.1**2 + 0.8**2 + 0.5**2])
 ROUTING = Routing(1, 1.0, "interests", normalise=True, relu=False, residual=0.0, by_history=False)
 
@@ -38,7 +38,7 @@ def artifact(folder: Path, routing: Routing = ROUTING) -> Artifact:
     for row, (axis, length) in enumerate(VECTORS.values()):
         vectors[row, axis] = length
     weights = {"bilinear": np.eye(4), "output": np.eye(4), "bias": np.zeros(4)}
-    weights |= {"start": np.log(TAKEN), "recency": np.zeros(3)}
+    weights |= {"start": np.log(WEIGHTS), "recency": np.zeros(3)}
     return save_artifact(
         folder,
         weights={name: value.astype(np.float32) for name, value in weights.items()},
@@ -55,7 +55,7 @@ def artifact(folder: Path, routing: Routing = ROUTING) -> Artifact:
 
 
 def explained(folder: Path, *, n: int = 3, unseen: bool = False, **routing: Any) -> Explanation:
-    """Of a user who clicked 60, 10, an unknown item, 20 and 30, and then 40 and another unknown one."""
+    """Explain a user who clicked 60, 10, an unknown item, 20 and 30, and then 40 and another unknown item."""
     history, targets = np.array([60, 10, 99, 20, 30]), np.array([40, 77])
     return explain(artifact(folder, replace(ROUTING, **routing)), "anna", history, targets, n, unseen=unseen)
 
@@ -69,9 +69,9 @@ def scored(recalled: Sequence[Recalled]) -> list[tuple[int, Any]]:
 )
 def test_each_click_has_its_share_of_each_interest(tmp_path: Path, routing: dict[str, Any]) -> None:
     explanation = explained(tmp_path / "a", **routing)
-    assert [click.item for click in explanation.clicks] == [30, 20, 10]  # newest first; 60 is beyond what is read
+    assert [click.item for click in explanation.clicks] == [30, 20, 10]  # newest first; 60 is too old to be read
     shares = np.transpose([click.shares for click in explanation.clicks])  # (K, 3)
-    assert shares == pytest.approx(TAKEN / TAKEN.sum(axis=1, keepdims=True), abs=1e-6)
+    assert shares == pytest.approx(WEIGHTS / WEIGHTS.sum(axis=1, keepdims=True), abs=1e-6)
     assert [click.feeds for click in explanation.clicks] == [0, 1, 1]
     assert [explanation.fed_by(interest) for interest in (0, 1)] == [1, 2]
     assert (explanation.history, explanation.unknown, explanation.targets) == (5, [99], [40, 77])
@@ -93,12 +93,12 @@ def test_lists_and_marks_by_hand(tmp_path: Path) -> None:
 def test_items_of_the_history_can_be_left_out(tmp_path: Path) -> None:
     explanation = explained(tmp_path / "a", unseen=True)
     first, second = LENGTHS
-    assert scored(explanation.recalled[0]) == [(40, 0.81 / first), (50, 0.18 / first)]  # 60 was clicked, too
+    assert scored(explanation.recalled[0]) == [(40, 0.81 / first), (50, 0.18 / first)]  # 60 was also clicked
     assert scored(explanation.recalled[1]) == [(50, 0.72 / second), (40, 0.09 / second)]
     assert [(one.item, one.interest) for one in explanation.merged] == [(40, 0), (50, 1)]
 
 
-def test_interests_that_a_user_is_too_new_for_are_left_out(tmp_path: Path) -> None:
+def test_interests_that_a_user_with_few_clicks_does_not_have_are_left_out(tmp_path: Path) -> None:
     explanation = explained(tmp_path / "a", by_history=True)  # ⌊log2 3⌋ = 1
     assert len(explanation.recalled) == len(explanation.cosines) == 1
     assert all(len(click.shares) == 1 and click.feeds == 0 for click in explanation.clicks)
@@ -163,7 +163,7 @@ def test_the_configuration_names_artifact_and_click_files(
     assert document("-c", config, "--set", f"data.valid_paths=[{valid_format}]", "--user", "bob")["history"] == 1
 
 
-def test_the_text_says_what_the_document_says(tmp_path: Path, model: Path, valid_format: Path) -> None:
+def test_the_text_has_the_content_of_the_document(tmp_path: Path, model: Path, valid_format: Path) -> None:
     names = tmp_path / "names.csv"
     names.write_text("10,Ten [bold],Tens\n40,Forty\n20,Twenty\n")
     given = ("--user", "anna", "--artifact", model, "--clicks", valid_format, "--top-n", 3, "--names", names)
@@ -192,11 +192,11 @@ def test_the_text_says_what_the_document_says(tmp_path: Path, model: Path, valid
     assert "Ten [bold] · Tens" in clicks and "reads the 3 of 3 clicks" in clicks
 
 
-def test_names_in_every_shape_of_csv(tmp_path: Path) -> None:
+def test_names_are_read_from_any_valid_csv(tmp_path: Path) -> None:
     path = tmp_path / "names.csv.gz"
     with gzip.open(path, "wt", encoding="utf-8") as file:
         file.write('item_id,name,category\n7,"Ægir, the ""sea""\n\x1b[31mgod",Myths\n\n-8,Plain\n')
-    assert read_names(path) == {7: Name('Ægir, the "sea" [31mgod', "Myths"), -8: Name("Plain")}
+    assert read_names(path) == {7: ItemName('Ægir, the "sea" [31mgod', "Myths"), -8: ItemName("Plain")}
 
 
 @pytest.mark.parametrize(
@@ -214,14 +214,14 @@ def test_names_that_cannot_be_read(tmp_path: Path, text: str, expected: str) -> 
         read_names(tmp_path / "names.csv")
 
 
-def test_errors_say_what_to_do(tmp_path: Path, model: Path, train_format: Path, valid_format: Path) -> None:
+def test_errors_name_the_remedy(tmp_path: Path, model: Path, train_format: Path, valid_format: Path) -> None:
     (tmp_path / "empty.csv").write_text("")
     bob = ["--user", "bob", "--artifact", model]
     for arguments, expected in (
         (bob, "give --clicks FILE"),
         ([*bob, "--clicks", tmp_path / "none"], "cannot be read"),
         ([*bob, "--clicks", train_format, "--clicks", valid_format], "both formats"),
-        ([*bob, "--clicks", tmp_path / "empty.csv"], "no users here"),
+        ([*bob, "--clicks", tmp_path / "empty.csv"], "no users in the files"),
         ([*bob, "--clicks", valid_format, "--hold-out"], "--hold-out is for the train format"),
         ([*bob, "--clicks", train_format, "--names", tmp_path / "none"], "cannot be read"),
         ([*bob, "--clicks", train_format, "--plot", tmp_path / "a.none"], "choose a file.png"),
@@ -246,7 +246,7 @@ def test_the_picture_has_its_size(tmp_path: Path, model: Path, valid_format: Pat
 
 
 def made_up(K: int, clicks: int, n: int, targets: int) -> Explanation:
-    """Lists of the given lengths, of items 1, 2, …"""
+    """Return an explanation with lists of the given lengths, of items 1, 2, …"""
     rng = np.random.default_rng(0)
     shares = rng.dirichlet(np.ones(clicks), K).T
     recalled = [
@@ -257,7 +257,7 @@ def made_up(K: int, clicks: int, n: int, targets: int) -> Explanation:
         model_version="m123456789abc",
         history=10_000,
         unknown=[7] * 100,
-        clicks=[Click(item, row.tolist(), int(row.argmax())) for item, row in enumerate(shares, 1)],
+        clicks=[ReadClick(item, row.tolist(), int(row.argmax())) for item, row in enumerate(shares, 1)],
         targets=list(range(1, targets + 1)),
         recalled=recalled,
         merged=recalled[-1],
@@ -270,7 +270,7 @@ def made_up(K: int, clicks: int, n: int, targets: int) -> Explanation:
     [(1, 1, 1, 0, 800), (4, 20, 10, 3, 800), (4, 20, 10, 400, 800), (3, 50, 10, 12, 1330), (20, 20, 5, 5, 1530)],
 )
 def test_no_text_of_the_picture_overlaps_another(K: int, clicks: int, n: int, targets: int, height: int) -> None:
-    names = {item: Name("$x^$ " + "WIDE " * 20, "wide") for item in range(1, 51)}
+    names = {item: ItemName("$x^$ " + "WIDE " * 20, "wide") for item in range(1, 51)}
     figure = draw(made_up(K, clicks, n, targets), names)
     assert figure.bbox.size == pytest.approx([WIDTH, height])
     shown = [text for text in figure.axes[0].texts if text.get_text()]

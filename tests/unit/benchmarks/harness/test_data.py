@@ -29,5 +29,5 @@ def test_the_traffic_of_a_shop(tmp_path: Path) -> None:
 
 def test_a_generated_model_computes_what_the_shipped_configuration_says(tmp_path: Path) -> None:
     artifact, network = random_artifact(tmp_path, items=10, dim=8), load_train().network
-    assert Routing.from_dict(artifact.encoder) == Routing.of(network)
+    assert Routing.from_dict(artifact.encoder) == Routing.from_network(network)
     assert artifact.interests == network.interests

@@ -1,3 +1,5 @@
+"""Click files read into arrays, and users split for evaluation."""
+
 from __future__ import annotations
 
 import gzip
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from model.data import files as clickfile
 from model.data.clicks import Clicks, hold_out, is_valid_format, read_clicks, read_holdout, split_users
-from model.data.files import DataError, int64, parse_click
+from model.data.files import DataError, parse_click, parse_int64
 
 SAMPLE = Path(os.environ.get("MINDSTREAM_DATA", "../shared/data")) / "amazonbook-sample"
 needs_sample = pytest.mark.skipif(
@@ -40,16 +42,16 @@ def write(folder: Path, text: str, name: str = "clicks.txt") -> Path:
 @contextmanager
 def blocks_of(characters: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clickfile, "BLOCK", characters)
+        patch.setattr(clickfile, "BLOCK_CHARACTERS", characters)
         yield
 
 
 def as_lists(clicks: Clicks) -> dict[object, list[int]]:
-    return {user: clicks.of(u).tolist() for u, user in enumerate(clicks.users.tolist())}
+    return {user: clicks.items_of(u).tolist() for u, user in enumerate(clicks.users.tolist())}
 
 
 def clicks_of(lengths: list[int]) -> Clicks:
-    """Users 0, 1, … with that many clicks each, on items 1, 2, … in order."""
+    """Return users 0, 1, … with that many clicks each, on items 1, 2, … in order."""
     offsets = np.cumsum([0, *lengths], dtype=np.int64)
     return Clicks(np.arange(len(lengths)), offsets, np.arange(1, offsets[-1] + 1))
 
@@ -69,7 +71,7 @@ def test_users_of_several_files_are_joined(tmp_path: Path) -> None:
     assert as_lists(read_clicks([first, second])) == {1: [11, 10], 2: [20], 3: [30]}
 
 
-def test_a_user_id_that_is_no_number_turns_all_of_them_into_text(tmp_path: Path) -> None:
+def test_a_user_id_that_is_not_a_number_makes_all_of_them_text(tmp_path: Path) -> None:
     first = write(tmp_path, "1,10,1\n", "a")
     second = write(tmp_path, "ann,20,1\n1,11,2.5\n", "b")
     assert as_lists(read_clicks([first, second])) == {"1": [10, 11], "ann": [20]}
@@ -94,7 +96,7 @@ def test_a_user_id_that_is_no_number_turns_all_of_them_into_text(tmp_path: Path)
     ],
 )
 @pytest.mark.parametrize("around", ["1,10,1", "ann,10,1.5"])
-def test_a_malformed_line_is_named_or_counted(tmp_path: Path, line: str, around: str) -> None:
+def test_a_malformed_line_is_an_error_or_counted(tmp_path: Path, line: str, around: str) -> None:
     path = write(tmp_path, f"{around}\n\n{line}\n{around}\n")
     with pytest.raises(DataError, match=r"clicks\.txt, line 3: .*found '.*skip"):
         read_clicks([path])
@@ -120,16 +122,16 @@ def test_an_empty_file_has_no_users(tmp_path: Path) -> None:
     assert clicks.offsets.tolist() == [0]
 
 
-def obvious(text: str) -> tuple[dict[object, list[int]], list[int]]:
-    """User → items in their order, and the numbers of the malformed lines: line by line, with lists and a dict."""
+def read_simply(text: str) -> tuple[dict[object, list[int]], list[int]]:
+    """Read line by line, with lists and a dict: user → items in their order, and the numbers of the malformed lines."""
     rows, malformed = [], []
     for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
         try:
             rows += [parse_click(line.strip())] if line.strip() else []
         except ValueError:
             malformed.append(number)
-    whole_users = all(str(int64(user)) == user for user, _, _ in rows)
-    whole_order = all(isinstance(place, int) for _, _, place in rows)
+    whole_users = all(str(parse_int64(user)) == user for user, _, _ in rows)
+    whole_order = all(isinstance(order, int) for _, _, order in rows)
     found: dict[object, list[int]] = {}
     for user, item, _ in sorted(rows, key=lambda row: row[2] if whole_order else float(row[2])):
         found.setdefault(int(user) if whole_users else user, []).append(item)
@@ -146,13 +148,13 @@ def obvious(text: str) -> tuple[dict[object, list[int]], list[int]]:
     st.booleans(),
     st.integers(1, 60),
 )
-def test_equals_the_obvious_reader(
+def test_equals_a_simple_reader(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], newline: str, mark: bool, ended: bool, block: int
 ) -> None:
     text = newline.join([*lines, ""] if ended else lines)
     path = tmp_path_factory.mktemp("clicks") / "clicks.txt"
     path.write_bytes(text.encode("utf-8-sig" if mark else "utf-8"))
-    expected, malformed = obvious(text)
+    expected, malformed = read_simply(text)
     with blocks_of(block):
         clicks = read_clicks([path], malformed="skip")
         assert as_lists(clicks) == expected
@@ -170,7 +172,7 @@ def test_a_malformed_line_of_a_later_block_has_its_number(
     lines = [f"{number},7,{number}" for number in range(1, 50_001)]
     lines[40_000] = "40001;7;40001"
     (tmp_path / name).write_bytes(pack("\r\n".join(lines).encode()))
-    assert sum(map(len, lines)) > 2 * clickfile.BLOCK
+    assert sum(map(len, lines)) > 2 * clickfile.BLOCK_CHARACTERS
     with pytest.raises(DataError, match=f"{name}, line 40001: expected uid"):
         read_clicks([tmp_path / name])
     clicks = read_clicks([tmp_path / name], malformed="skip")
@@ -178,7 +180,7 @@ def test_a_malformed_line_of_a_later_block_has_its_number(
     assert clicks.users.dtype == np.int64
 
 
-def test_bytes_that_are_no_utf8_are_a_malformed_line(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_make_a_line_malformed(tmp_path: Path) -> None:
     path = tmp_path / "clicks.txt"
     path.write_bytes(b"1,10,0\n\xff\xfe,11,1\n1,12,2\n")
     with pytest.raises(DataError, match=r"clicks\.txt, line 2: not UTF-8"):
@@ -190,7 +192,7 @@ def test_bytes_that_are_no_utf8_are_a_malformed_line(tmp_path: Path) -> None:
         read_holdout([path])
 
 
-def test_fractions_of_a_later_block_sort_with_the_whole_numbers_before(tmp_path: Path) -> None:
+def test_fractions_in_a_later_block_are_sorted_among_integers_of_earlier_blocks(tmp_path: Path) -> None:
     path = write(tmp_path, "1,10,2\n1,11,1\n1,12,1.5\n1,13,0\n")
     with blocks_of(1):
         assert as_lists(read_clicks([path])) == {1: [13, 11, 12, 10]}
@@ -222,7 +224,7 @@ def test_reads_the_valid_format_with_and_without_target_item(tmp_path: Path) -> 
     "line",
     ["1,2,3", "user_id:7 hist_item:3", "hist_item:3 eval_item:4", "user_id:7 eval_item:0", "user_id: eval_item:1"],
 )
-def test_a_malformed_line_of_the_valid_format_is_named_or_counted(tmp_path: Path, line: str) -> None:
+def test_a_malformed_line_of_the_valid_format_is_an_error_or_counted(tmp_path: Path, line: str) -> None:
     path = write(tmp_path, f"user_id:7 hist_item:3 eval_item:5\n{line}\n")
     with pytest.raises(DataError, match="line 2"):
         read_holdout([path])
@@ -236,15 +238,17 @@ def test_hold_out_cuts_each_user_after_four_fifths(lengths: list[int]) -> None:
     history, targets = hold_out(clicks)
     assert history.users.tolist() == targets.users.tolist() == [u for u, n in enumerate(lengths) if n > 1]
     for u, user in enumerate(history.users):
-        whole = clicks.of(user).tolist()
+        whole = clicks.items_of(user).tolist()
         cut = int(len(whole) * 0.8)
-        assert history.of(u).tolist() == whole[:cut]
-        assert targets.of(u).tolist() == whole[cut:]
+        assert history.items_of(u).tolist() == whole[:cut]
+        assert targets.items_of(u).tolist() == whole[cut:]
         assert 0 < cut < len(whole)
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30), st.floats(0, 0.99), st.integers(0, 9))
-def test_split_users_keeps_every_user_whole_and_repeats_by_seed(lengths: list[int], share: float, seed: int) -> None:
+def test_split_users_keeps_every_user_whole_and_depends_only_on_the_seed(
+    lengths: list[int], share: float, seed: int
+) -> None:
     clicks = clicks_of(lengths)
     parts = split_users(clicks, share, np.random.default_rng(seed))
     assert as_lists(parts[0]) | as_lists(parts[1]) == as_lists(clicks)
@@ -259,7 +263,7 @@ def test_reads_genuine_amazonbook_clicks() -> None:
     clicks = read_clicks([SAMPLE / "train" / "demo.txt"])
     assert (len(clicks), len(clicks.items)) == (1467, 20_000)
     assert clicks.items.max() == 367_891
-    assert clicks.of(0)[:4].tolist() == [17978, 901, 97224, 774]
+    assert clicks.items_of(0)[:4].tolist() == [17978, 901, 97224, 774]
     assert not is_valid_format(SAMPLE / "train" / "demo.txt")
 
 
@@ -268,5 +272,5 @@ def test_reads_genuine_amazonbook_users() -> None:
     history, targets = read_holdout([SAMPLE / "valid" / "part-0"])
     assert len(history) == len(targets) == 499
     assert history.users[0] == 482936
-    assert history.of(0)[:2].tolist() == [5175, 14966]
-    assert targets.of(0).tolist() == [57177, 22266, 61335, 126551]
+    assert history.items_of(0)[:2].tolist() == [5175, 14966]
+    assert targets.items_of(0).tolist() == [57177, 22266, 61335, 126551]

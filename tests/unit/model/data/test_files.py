@@ -19,10 +19,10 @@ from model.data.files import (
     MAX_USER_BYTES,
     DataError,
     blocks,
-    holds_user,
-    int64,
+    is_user_line,
     lines,
     parse_click,
+    parse_int64,
     parse_user,
 )
 from streams.messages.fields import MAX_USER_ID_BYTES
@@ -31,12 +31,12 @@ TEXT = "\ufeff1,2,0\r\n\r\n  1,3,1\r\n".encode()
 NUMBERED = [(1, "1,2,0"), (3, "1,3,1")]
 
 
-def test_whoever_is_trained_on_can_be_served() -> None:
+def test_every_user_in_training_data_can_be_served() -> None:
     assert MAX_USER_BYTES == MAX_USER_ID_BYTES
 
 
 @pytest.mark.parametrize(("name", "pack"), [("c.gz", gzip.compress), ("c.xz", lzma.compress), ("c", bytes)])
-def test_lines_are_numbered_and_blank_ones_left_out(tmp_path: Path, name: str, pack: Callable[[bytes], bytes]) -> None:
+def test_lines_are_numbered_and_blank_lines_skipped(tmp_path: Path, name: str, pack: Callable[[bytes], bytes]) -> None:
     (tmp_path / name).write_bytes(pack(TEXT))
     assert list(lines(tmp_path / name)) == NUMBERED
     assert list(lines(str(tmp_path / name), "replace")) == NUMBERED
@@ -48,12 +48,12 @@ def test_blocks_are_whole_lines_with_the_number_of_the_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, pack: Callable[[bytes], bytes], size: int
 ) -> None:
     (tmp_path / name).write_bytes(pack(TEXT))
-    monkeypatch.setattr(clickfile, "BLOCK", size)
+    monkeypatch.setattr(clickfile, "BLOCK_CHARACTERS", size)
     found = list(blocks(tmp_path / name))
     assert "".join(text for _, text in found) == "1,2,0\n\n  1,3,1\n"
     for number, text in found:
         assert text.endswith("\n")
-        assert number == 1 + "".join(before for place, before in found if place < number).count("\n")
+        assert number == 1 + "".join(before for first, before in found if first < number).count("\n")
 
 
 def test_a_dash_is_standard_input_and_a_path_is_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_a_dash_is_standard_input_and_a_path_is_not(monkeypatch: pytest.MonkeyPa
         ("torn.xz", lzma.compress(b"1,2,0\n" * 999)[:-20]),
         ("no.gz", b"1,2,0\n"),
         ("no.xz", b"1,2,0\n"),
-        ("spoilt.gz", gzip.compress(b"1,2,0\n", mtime=0)[:10] + b"\xff" * 20),
+        ("corrupt.gz", gzip.compress(b"1,2,0\n", mtime=0)[:10] + b"\xff" * 20),
         ("binary", b"1,2,0\n\xff\xfe\x00"),
     ],
 )
@@ -83,7 +83,7 @@ def test_files_that_cannot_be_read_are_named_with_the_remedy(tmp_path: Path, nam
         list(lines(tmp_path / name))
 
 
-def test_bytes_that_are_no_utf8_can_make_their_line_malformed_instead(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_can_make_only_their_line_malformed(tmp_path: Path) -> None:
     (tmp_path / "c").write_bytes(b"1,2,0\n\xff\xfe,3,1\n1,4,2\n")
     found = [line for _, line in lines(tmp_path / "c", "replace")]
     assert (found[0], found[2]) == ("1,2,0", "1,4,2")
@@ -96,12 +96,12 @@ def test_parses_the_train_format() -> None:
     user, item, order = parse_click(f"ann,{2**63 - 1},{2**63 - 1}")
     assert (user, item, order) == ("ann", 2**63 - 1, 2**63 - 1)
     assert isinstance(order, int)  # a float would round it
-    assert not holds_user("ann,1,2")
+    assert not is_user_line("ann,1,2")
 
 
 def test_parses_the_valid_format() -> None:
     line = "user_id:7 target_item:0 hist_item:3 eval_item:5 hist_item:4"
-    assert holds_user(line)
+    assert is_user_line(line)
     assert parse_user(line) == ("7", [3, 4], [5])
     assert parse_user("user_id:ann") == ("ann", [], [])
 
@@ -129,9 +129,9 @@ def test_parses_the_valid_format() -> None:
         ("1,\ufffd,3", "not UTF-8"),
     ],
 )
-def test_malformed_lines_name_the_fault(line: str, fault: str) -> None:
+def test_errors_of_malformed_lines_name_the_fault(line: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
-        (parse_user if holds_user(line) else parse_click)(line)
+        (parse_user if is_user_line(line) else parse_click)(line)
 
 
 def test_a_line_of_the_valid_format_needs_a_user() -> None:
@@ -140,9 +140,9 @@ def test_a_line_of_the_valid_format_needs_a_user() -> None:
 
 
 @given(st.text("0123456789+-_ ", max_size=45) | st.integers(-(2**65), 2**65).map(str))
-def test_int64_is_the_number_or_none(text: str) -> None:
+def test_parse_int64_returns_the_number_or_none(text: str) -> None:
     try:
         number = int(text) if "_" not in text and len(text.strip()) <= 40 else None
     except ValueError:
         number = None
-    assert int64(text) == (number if number is not None and number in INT64 else None)
+    assert parse_int64(text) == (number if number is not None and number in INT64 else None)

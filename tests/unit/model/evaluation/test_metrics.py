@@ -1,3 +1,5 @@
+"""Metrics of recommendation lists, compared with their definitions."""
+
 from __future__ import annotations
 
 import math
@@ -8,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.data.clicks import Clicks, Holdout
-from model.evaluation.clusters import k_means
-from model.evaluation.measure import evaluate
+from model.evaluation.measure import measure_encoder
 from model.evaluation.metrics import bootstrap, distinct, diversity, hits, interest_cosine, quality, ranking, shares
 from model.serving.encoder import Encoder, Routing
 
@@ -34,22 +35,22 @@ def test_quality_equals_its_definition(users: list[tuple[list[int], list[int]]])
     recall = hit = ndcg = 0.0
     for top, targets in users:
         wanted = set(targets)
-        gains = [1 / math.log2(place + 2) for place, item in enumerate(top) if item in wanted]
+        gains = [1 / math.log2(rank + 2) for rank, item in enumerate(top) if item in wanted]
         recall += len(gains) / len(wanted)
         hit += bool(gains)
-        ndcg += sum(gains) / sum(1 / math.log2(place + 2) for place in range(min(4, len(wanted))))
+        ndcg += sum(gains) / sum(1 / math.log2(rank + 2) for rank in range(min(4, len(wanted))))
     expected = {"recall@4": recall, "hit_rate@4": hit, "ndcg@4": ndcg}
     assert found == pytest.approx({name: value / len(users) for name, value in expected.items()})
 
 
-def test_one_hit_of_ten_targets_is_no_perfect_ranking() -> None:
+def test_one_hit_of_ten_targets_is_not_a_perfect_ranking() -> None:
     found = quality(np.array([[1, 90, 91, 92]]), clicks_of([list(range(1, 11))]), 4)
     assert found["ndcg@4"] == pytest.approx(1 / (1 + 1 / math.log2(3) + 1 / 2 + 1 / math.log2(5)))
     assert found["recall@4"] == pytest.approx(0.1)
     assert found["hit_rate@4"] == 1
 
 
-def test_ndcg_over_hits_forgives_what_was_missed() -> None:
+def test_ndcg_over_hits_ignores_missed_targets() -> None:
     found, count = hits(np.array([[1, 90, 2, 91], [90, 91, 92, 93], [90, 1, 91, 92]]), clicks_of([[1, 2, 3], [1], [1]]))
     assert found.tolist() == [[True, False, True, False], [False] * 4, [False, True, False, False]]
     assert count.tolist() == [3, 1, 1]
@@ -68,25 +69,14 @@ def test_diversity_is_one_minus_the_mean_cosine_of_two_items() -> None:
     assert diversity(top, units) == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
-def test_labels_are_counted_without_the_empty_places() -> None:
+def test_labels_are_counted_without_padding() -> None:
     labels = np.array([[2, 0, 2, -1], [1, 1, 1, 1], [-1, -1, -1, -1]])
     assert distinct(labels) == pytest.approx([2, 1, np.nan], nan_ok=True)
     expected = [[1 / 3, 0, 2 / 3], [0, 1, 0], [np.nan] * 3]
     assert shares(labels, 3) == pytest.approx(np.array(expected), nan_ok=True)
 
 
-def test_clusters_mix_no_groups() -> None:
-    rng = np.random.default_rng(0)
-    group = np.repeat(np.arange(4), 50)
-    vectors = np.eye(8, dtype=np.float32)[group] + rng.normal(0, 0.1, (200, 8)).astype(np.float32)
-    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    label = k_means(units, 12, rng)
-    assert 4 <= len(np.unique(label)) <= 12
-    assert all(len(np.unique(group[label == one])) == 1 for one in np.unique(label))
-    assert len(k_means(units[:3], 50, rng)) == 3  # more clusters than items
-
-
-def test_the_bootstrap_interval_is_that_of_the_normal_distribution_for_many_users() -> None:
+def test_the_bootstrap_interval_of_many_users_is_that_of_the_normal_distribution() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal([3, -1], [2, 0.5], (2000, 2))
     low, high = bootstrap(values, rng)
@@ -95,7 +85,7 @@ def test_the_bootstrap_interval_is_that_of_the_normal_distribution_for_many_user
     assert high == pytest.approx(values.mean(axis=0) + half, abs=0.1 * half.max())
 
 
-def test_the_bootstrap_repeats_with_its_seed_leaves_out_missing_values_and_takes_blocks(
+def test_the_bootstrap_depends_on_its_seed_ignores_missing_values_and_works_in_blocks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     values = np.random.default_rng(0).normal(size=(50, 1))
@@ -109,7 +99,7 @@ def test_the_bootstrap_repeats_with_its_seed_leaves_out_missing_values_and_takes
     assert (bootstrap(both, np.random.default_rng(4), 200)[:, 0] != ends[:, 0]).all()
 
 
-def test_interest_cosine_tells_equal_interests_from_different_ones() -> None:
+def test_interest_cosine_is_one_for_equal_interests_and_zero_for_orthogonal_ones() -> None:
     equal = np.ones((3, 4, 4), np.float32)
     different = np.tile(np.eye(4, dtype=np.float32), (3, 1, 1))
     assert interest_cosine(equal) == pytest.approx(1)
@@ -117,7 +107,7 @@ def test_interest_cosine_tells_equal_interests_from_different_ones() -> None:
     assert interest_cosine(equal[:, :1]) == interest_cosine(equal[:0]) == 0
 
 
-def test_evaluate_drops_unknown_items_from_histories_and_misses_them_as_targets() -> None:
+def test_unknown_items_are_left_out_of_histories_and_count_as_missed_targets() -> None:
     D = 4
     weights = {"bilinear": np.eye(D), "output": np.eye(D), "bias": np.zeros(D)}
     weights |= {"start": np.zeros((1, 2)), "recency": np.zeros(2)}
@@ -125,6 +115,7 @@ def test_evaluate_drops_unknown_items_from_histories_and_misses_them_as_targets(
     encoder = Encoder({name: value.astype(np.float32) for name, value in weights.items()}, routing)
     ids, vectors = np.array([10, 20, 30, 40]), np.eye(D, dtype=np.float32)
     users = Holdout(clicks_of([[20, 99, 98], [99], [30]]), clicks_of([[20], [20], [30, 99]]))
-    found = evaluate(encoder, ids, vectors, users, 1)
+    found = measure_encoder(encoder, ids, vectors, users, 1)
     assert found["recall@1"] == pytest.approx((1 + 0 + 0.5) / 3)
-    assert evaluate(encoder, ids, vectors, users, 9)["recall@9"] == pytest.approx((1 + 0 + 0.5) / 3)  # no list, no hit
+    longest = measure_encoder(encoder, ids, vectors, users, 9)  # without a list, there is no hit
+    assert longest["recall@9"] == pytest.approx((1 + 0 + 0.5) / 3)

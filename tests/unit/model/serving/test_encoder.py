@@ -1,3 +1,5 @@
+"""The serving encoder, compared with the published algorithm."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -34,8 +36,8 @@ def histories(rng: np.random.Generator, users: int) -> tuple[npt.NDArray[np.floa
     return embeddings * (np.arange(L) < lengths[:, None])[:, :, None], lengths
 
 
-def by_the_book(encoder: Encoder, clicks: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
-    """One user, click by click, as the paper's algorithm reads: (n, D) → (K, D)."""
+def published_algorithm(encoder: Encoder, clicks: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    """Encode one user click by click, as the paper describes the algorithm: (n, D) → (K, D)."""
     routing, n = encoder.routing, len(clicks)
     K = max(1, min(encoder.interests, int(np.log2(n)))) if routing.by_history else encoder.interests
     mapped = [encoder.weights["bilinear"].T @ click for click in clicks]
@@ -68,31 +70,31 @@ def by_the_book(encoder: Encoder, clicks: npt.NDArray[np.float32]) -> npt.NDArra
 
 @pytest.mark.parametrize("routing", ALL)
 @given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, L))
-def test_equals_the_algorithm_written_out(routing: Routing, seed: int, n: int) -> None:
+def test_encoder_equals_the_published_algorithm(routing: Routing, seed: int, n: int) -> None:
     encoder = encoder_of(routing)
     embeddings = np.zeros((1, L, D), np.float32)
     embeddings[0, :n] = np.random.default_rng(seed).standard_normal((n, D)) * D**-0.5
     found = encoder.encode(embeddings, np.array([n]))[0]
-    assert found == pytest.approx(by_the_book(encoder, embeddings[0, :n]), abs=2e-4)
+    assert found == pytest.approx(published_algorithm(encoder, embeddings[0, :n]), abs=2e-4)
 
 
 @pytest.mark.parametrize("routing", ALL)
 @given(seed=st.integers(0, 2**32 - 1), users=st.integers(0, 9))
-def test_a_batch_equals_its_users_one_by_one(routing: Routing, seed: int, users: int) -> None:
+def test_a_batch_gives_the_same_as_its_users_one_by_one(routing: Routing, seed: int, users: int) -> None:
     encoder = encoder_of(routing)
     embeddings, lengths = histories(np.random.default_rng(seed), users)
     together = encoder.encode(embeddings, lengths)
     assert together.shape == (users, K, D)
     assert together.dtype == np.float32
     for u in range(users):
-        alone = encoder.encode(embeddings[u : u + 1], lengths[u : u + 1])
-        # Routing magnifies differences of rounding: 4e-5 in 13,500 users.
-        assert together[u] == pytest.approx(alone[0], abs=2e-4)
+        single = encoder.encode(embeddings[u : u + 1], lengths[u : u + 1])
+        # Routing amplifies rounding errors: up to 4e-5 in 13,500 users.
+        assert together[u] == pytest.approx(single[0], abs=2e-4)
 
 
 @pytest.mark.parametrize("routing", ALL)
 @given(seed=st.integers(0, 2**32 - 1))
-def test_padding_is_ignored_whatever_it_holds(routing: Routing, seed: int) -> None:
+def test_the_content_of_padding_is_ignored(routing: Routing, seed: int) -> None:
     rng = np.random.default_rng(seed)
     encoder = encoder_of(routing)
     embeddings, lengths = histories(rng, 5)
@@ -116,7 +118,7 @@ def test_unit_interests_have_length_one() -> None:
         assert np.linalg.norm(interests, axis=2) == pytest.approx(1, abs=1e-4)
 
 
-def test_encoding_twice_gives_the_same() -> None:
+def test_encoding_is_deterministic() -> None:
     embeddings, lengths = histories(np.random.default_rng(0), 9)
     encoder = encoder_of(UNIT)
     assert (encoder.encode(embeddings, lengths) == encoder.encode(embeddings, lengths)).all()

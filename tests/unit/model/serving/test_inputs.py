@@ -1,3 +1,5 @@
+"""The model's input, in serving and in training."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -12,7 +14,9 @@ histories_of_ids = st.lists(st.lists(st.integers(-(2**63), 2**63 - 1).filter(boo
 
 
 @given(histories_of_ids, st.integers(1, 9))
-def test_holds_the_newest_clicks_oldest_first_left_aligned_and_padded(histories: list[list[int]], length: int) -> None:
+def test_input_is_the_newest_clicks_oldest_first_left_aligned_and_padded(
+    histories: list[list[int]], length: int
+) -> None:
     ids, lengths = model_input([np.array(history, np.int64) for history in histories], length)
     assert ids.shape == (len(histories), length)
     assert ids.dtype == lengths.dtype == np.int64
@@ -23,7 +27,7 @@ def test_holds_the_newest_clicks_oldest_first_left_aligned_and_padded(histories:
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(lambda n: max(n) > 1), st.integers(1, 6))
-def test_training_sees_what_serving_sees(lengths: list[int], length: int) -> None:
+def test_training_and_serving_have_the_same_input(lengths: list[int], length: int) -> None:
     offsets = np.cumsum([0, *lengths], dtype=np.int64)
     clicks = Clicks(np.arange(len(lengths)), offsets, np.arange(1, offsets[-1] + 1))  # click i is on item i + 1
     examples = ExampleSampler(clicks, length, shortest=1, user_power=0.5).draw(40, np.random.default_rng(0))

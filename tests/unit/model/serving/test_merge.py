@@ -1,4 +1,4 @@
-"""Merging the interests' candidates."""
+"""Merging the candidates of a user's interests."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from model.serving.merge import PADDING, merge
 def _reference(
     ids: np.ndarray, scores: np.ndarray, top_k: int, seen: set[int], fusion: float
 ) -> list[tuple[int, float, int]]:
-    """The definition, one user at a time, with dicts."""
-    lists: list[dict[int, tuple[np.float32, int]]] = []  # of each interest: item → score, place
+    """Merge by the definition, one user at a time, with dicts."""
+    lists: list[dict[int, tuple[np.float32, int]]] = []  # for each interest: item → score, rank
     for found, values in zip(ids.tolist(), scores, strict=True):
         usable = [(item, (values[place], place)) for place, item in enumerate(found) if item not in {PADDING, *seen}]
         lists.append(dict(usable[:top_k]))
@@ -48,8 +48,8 @@ def test_merge_equals_its_definition(data: st.DataObject) -> None:
 
 
 @given(st.data())
-def test_longer_lists_change_nothing(data: st.DataObject) -> None:
-    """A batch asks for as many more items as its longest history has, whoever else is in it."""
+def test_longer_lists_do_not_change_the_result(data: st.DataObject) -> None:
+    """All users of a batch are searched for as many extra items as its longest history has."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     K, n, top_k = data.draw(st.integers(1, 4)), 12, 5
     ids = np.array([[rng.permutation(20)[:n] + 1 for _ in range(K)]])
@@ -62,7 +62,7 @@ def test_longer_lists_change_nothing(data: st.DataObject) -> None:
     assert short.scores.tolist() == long.scores.tolist()
 
 
-def test_an_item_that_all_interests_found_outranks_one_that_a_single_one_found() -> None:
+def test_an_item_that_all_interests_found_outranks_an_item_of_a_single_interest() -> None:
     ids = np.array([[[5, 7, 1], [7, 9, 2]]])
     scores = np.array([[[0.9, 0.8, 0.1], [0.8, 0.2, 0.1]]], dtype=np.float32)
     (by_maximum,) = merge(ids, scores, 3)
@@ -82,7 +82,7 @@ def test_an_item_of_two_interests_counts_once_with_its_best_score() -> None:
     assert candidates.interests.tolist() == [0, 1, 1]
 
 
-def test_padding_and_missing_results_never_come_out() -> None:
+def test_padding_and_missing_results_are_left_out() -> None:
     ids = np.array([[[5, 0, 0]]])
     scores = np.array([[[0.1, -np.inf, -np.inf]]], dtype=np.float32)
     (candidates,) = merge(ids, scores, 3, np.array([[0, 0]]))

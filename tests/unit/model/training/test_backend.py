@@ -1,4 +1,4 @@
-"""What importing Paddle leaves behind."""
+"""Importing Paddle has no side effects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[4]
 
 
-def test_paddle_leaves_nothing_in_the_home_and_the_log_as_it_was(tmp_path: Path) -> None:
+def test_importing_paddle_changes_neither_the_home_folder_nor_logging(tmp_path: Path) -> None:
     program = (
         "import logging; logging.basicConfig(level=logging.ERROR); root = logging.getLogger(); "
         "before = list(root.handlers), root.level; import model.training.backend; "

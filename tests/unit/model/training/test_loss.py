@@ -1,29 +1,26 @@
-"""The sampled softmax: its definition, its two forms, and its gradients."""
+"""The sampled softmax: its definition, its two implementations, and its gradients."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 pytest.importorskip("paddle", reason="Paddle is not installed: pip install -e '.[cpu]'")
 
 from configs.loader import load_train
 from configs.schema import Loss
+from model.arrays import FloatArray
 from model.serving.encoder import NEVER
 from model.training.backend import Tensor, paddle
-from model.training.loss import Terms, by_operators, loss_and_gradients, sampled_softmax
+from model.training.loss import LossTerms, by_operators, loss_and_gradients, sampled_softmax
 
 B, K, T, D, M = 6, 4, 3, 16, 9
 LOG_Q = np.log(np.random.default_rng(9).random(30)).astype(np.float32)
 #: Rows; 0 = no target. 3, 4 and 5 are targets of some users and negatives of all.
 TARGETS = np.array([[1, 0, 0], [2, 3, 0], [3, 4, 5], [12, 0, 0], [5, 1, 0], [20, 21, 22]])
 NEGATIVES = np.arange(3, 3 + M)
-
-
-FloatArray = npt.NDArray[np.float32]
 
 
 def settings(*overrides: str) -> Loss:
@@ -37,8 +34,8 @@ def vectors(interests: int = K) -> tuple[FloatArray, FloatArray, FloatArray]:
     return one, two, three
 
 
-def terms() -> Terms:
-    return Terms.of(TARGETS, NEGATIVES, LOG_Q, users=B)
+def terms() -> LossTerms:
+    return LossTerms.from_rows(TARGETS, NEGATIVES, LOG_Q, users=B)
 
 
 @pytest.mark.parametrize("hardness", [0, 4])
@@ -49,8 +46,8 @@ def test_the_loss_equals_its_definition(readout: str, fusion: float, hardness: i
     total = 0.0
     for b in range(B):
         others = ~np.isin(NEGATIVES, TARGETS[b])
-        there = np.flatnonzero(TARGETS[b])
-        for t in there:
+        given = np.flatnonzero(TARGETS[b])
+        for t in given:
             to_target = interests[b] @ targets[b, t]
             if readout == "max":
                 right, *wrongs = (
@@ -67,7 +64,7 @@ def test_the_loss_equals_its_definition(readout: str, fusion: float, hardness: i
             weights *= M / weights.sum()
             odds = np.exp(wrong / loss.temperature - LOG_Q[NEGATIVES[others]]) * (weights if hardness else 1)
             chosen = np.exp(right / loss.temperature - LOG_Q[TARGETS[b, t]])
-            total -= np.log(chosen / (chosen + odds.sum())) / len(there)
+            total -= np.log(chosen / (chosen + odds.sum())) / len(given)
     users, right, wrong = (paddle.to_tensor(array) for array in (interests, targets, negatives))
     assert float(sampled_softmax(users, right, wrong, terms(), loss)) == pytest.approx(total / B, rel=1e-4)
 
@@ -89,20 +86,20 @@ def test_numpy_and_operators_agree_in_value_and_gradients(interests: int, hardne
 
 @pytest.mark.parametrize("fusion", [0, 0.3])
 def test_a_negative_that_interests_share_counts_once(fusion: float) -> None:
-    """Interests of one click alone are equal: together they must learn what one vector would."""
+    """The interests of a single click are equal: together they must learn what one vector would learn."""
     users, targets, negatives = vectors(1)
     loss = settings(f"loss.fusion={fusion}")
-    alone = loss_and_gradients(users, targets, negatives, terms(), loss)
+    single = loss_and_gradients(users, targets, negatives, terms(), loss)
     value, by_users, by_targets, by_negatives = loss_and_gradients(
         users.repeat(K, axis=1), targets, negatives, terms(), loss
     )
-    assert value == pytest.approx(float(alone[0]), rel=1e-6)
-    assert by_users.sum(axis=1) == pytest.approx(alone[1][:, 0], abs=1e-6)
-    assert by_targets == pytest.approx(alone[2], abs=1e-6)
-    assert by_negatives == pytest.approx(alone[3], abs=1e-6)
+    assert value == pytest.approx(float(single[0]), rel=1e-6)
+    assert by_users.sum(axis=1) == pytest.approx(single[1][:, 0], abs=1e-6)
+    assert by_targets == pytest.approx(single[2], abs=1e-6)
+    assert by_negatives == pytest.approx(single[3], abs=1e-6)
 
 
-def test_padding_of_targets_has_no_gradient_and_a_users_targets_are_no_negatives() -> None:
+def test_padding_of_targets_has_no_gradient_and_a_users_targets_are_not_its_negatives() -> None:
     users, targets, negatives = vectors()
     by_targets = loss_and_gradients(users, targets, negatives, terms(), settings())[2]
     assert (by_targets[TARGETS == 0] == 0).all()
@@ -115,7 +112,7 @@ def test_parts_of_a_batch_sum_to_the_whole() -> None:
     whole = loss_and_gradients(interests, targets, negatives, terms(), loss)
     value, gradient = 0.0, np.zeros((M, D), np.float32)
     for part in (slice(0, None, 2), slice(1, None, 2)):
-        own = Terms.of(TARGETS[part], NEGATIVES, LOG_Q, users=B)
+        own = LossTerms.from_rows(TARGETS[part], NEGATIVES, LOG_Q, users=B)
         found = loss_and_gradients(interests[part], targets[part], negatives, own, loss)
         value, gradient = value + float(found[0]), gradient + found[3]
     assert value == pytest.approx(float(whole[0]), rel=1e-5)

@@ -1,5 +1,6 @@
-"""The network in training: the serving encoder and Paddle's operators are equal, in values and in gradients, which are
-where they are meant and nowhere else.
+"""The network in training: the serving encoder and Paddle's operators give equal values and gradients.
+
+Gradients reach the weights that are to be trained, and no others.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from model.serving.encoder import Encoder, Routing
 from model.training.backend import paddle
 from model.training.learner import Learner
 from model.training.net import Mind, initial_weights, item_vectors
-from model.training.sampling import Batch
+from model.training.sampling import TrainingBatch
 
 ITEMS = 50
 PAPER = FOLDER / "mind-paper.yaml"
-#: Everything that can be trained and changes what the encoder computes.
+#: All configurations that change what the encoder computes and what is trained.
 VARIANTS: dict[str, tuple[Path | None, list[str]]] = {
     "default": (None, []),
     "paper": (PAPER, []),
@@ -50,7 +51,7 @@ def config_of(variant: str, *overrides: str) -> TrainConfig:
 
 
 def random_net(config: TrainConfig, seed: int = 0) -> tuple[Mind, dict[str, npt.NDArray[np.float32]]]:
-    """A network whose weights are all random, those that training starts from the identity or from zero too."""
+    """Return a network with only random weights, also those that training initialises with the identity or zero."""
     rng = np.random.default_rng(seed)
     weights = initial_weights(config.network, rng)
     for value in weights.values():
@@ -59,7 +60,7 @@ def random_net(config: TrainConfig, seed: int = 0) -> tuple[Mind, dict[str, npt.
 
 
 def random_users(B: int, L: int, seed: int = 0) -> tuple[Any, npt.NDArray[np.int64]]:
-    """Item vectors of histories (B, L, 16) with junk where padding is, and the histories' lengths."""
+    """Return item vectors of histories, (B, L, 16), with random padding, and the lengths of the histories, (B,)."""
     rng = np.random.default_rng(seed)
     embeddings = rng.standard_normal((B, L, 16), dtype=np.float32)
     return paddle.to_tensor(embeddings / np.linalg.norm(embeddings, axis=2, keepdims=True)), rng.integers(0, L + 1, B)
@@ -72,14 +73,14 @@ def test_the_encoder_equals_the_network(variant: str, seed: int) -> None:
     net, weights = random_net(config, seed)
     embeddings, lengths = random_users(200, 7, seed)
     trained, routed = net.by_operators(embeddings, paddle.to_tensor(lengths))
-    encoder = Encoder(weights, Routing.of(config.network))
+    encoder = Encoder(weights, Routing.from_network(config.network))
     assert np.abs(encoder.encode(embeddings.numpy(), lengths) - trained.numpy()).max() <= 1e-5
     assert np.abs(encoder.route(embeddings.numpy(), lengths) - routed.numpy())[lengths > 0].max() <= 1e-5
     assert np.abs(trained.numpy()).max() > 0.1
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_gradients_of_both_forms_are_equal(variant: str) -> None:
+def test_the_gradients_of_both_implementations_are_equal(variant: str) -> None:
     net, _ = random_net(config_of(variant))
     embeddings, lengths = random_users(200, 7)
     embeddings.stop_gradient = False
@@ -101,23 +102,23 @@ def test_the_gradients_of_both_forms_are_equal(variant: str) -> None:
 
 
 @pytest.mark.parametrize("relu", [False, True])
-def test_what_readout_mean_trains_on_is_the_encoder_of_one_interest(relu: bool) -> None:
-    """And what many interests come to with an ever larger residual."""
+def test_readout_mean_trains_the_encoder_of_one_interest(relu: bool) -> None:
+    """That is also the limit of several interests for a large residual."""
     config = config_of("one interest", f"network.relu={relu}", "network.iterations=1")
-    weights = random_net(config)[1] | {"bilinear": np.eye(16, dtype=np.float32)}  # which it does not train
+    weights = random_net(config)[1] | {"bilinear": np.eye(16, dtype=np.float32)}  # not trained by this readout
     net = Mind(weights, config.network)
     embeddings, lengths = random_users(200, 7)
     lengths = np.maximum(lengths, 1)
     general = net.general(embeddings, paddle.to_tensor(lengths)).numpy()
-    one = Encoder(weights, Routing.of(config.network)).encode(embeddings.numpy(), lengths)
+    one = Encoder(weights, Routing.from_network(config.network)).encode(embeddings.numpy(), lengths)
     assert np.abs(one - general).max() <= 1e-5
     many = config_of("default", f"network.relu={relu}", "network.residual=1e6")
     weights |= {"start": initial_weights(many.network, np.random.default_rng(1))["start"]}
-    near = Encoder(weights, Routing.of(many.network)).encode(embeddings.numpy(), lengths)
+    near = Encoder(weights, Routing.from_network(many.network)).encode(embeddings.numpy(), lengths)
     assert np.abs(near - general).max() <= 1e-4
 
 
-def test_padding_changes_nothing() -> None:
+def test_padding_does_not_change_interests() -> None:
     net, _ = random_net(config_of("default"))
     embeddings, lengths = random_users(50, 7)
     other = paddle.where(paddle.arange(7).unsqueeze(0).unsqueeze(2) < paddle.to_tensor(lengths).reshape([-1, 1, 1]),
@@ -128,7 +129,7 @@ def test_padding_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_weights_come_back_as_they_went_in(variant: str) -> None:
+def test_weights_are_returned_unchanged(variant: str) -> None:
     net, weights = random_net(config_of(variant))
     back = net.weights()
     assert back.keys() == weights.keys()
@@ -144,17 +145,17 @@ def test_users_with_few_clicks_repeat_their_first_interest() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_one_step_changes_the_used_rows_and_the_trained_weights_alone(variant: str) -> None:
+def test_one_step_changes_only_the_used_rows_and_the_trained_weights(variant: str) -> None:
     config = config_of(variant, "loss.targets=2", "loss.readout=max")
     learner = Learner(config, ITEMS, np.zeros(ITEMS + 1, np.float32))
     histories = np.array([[3, 4, 0, 0, 0, 0, 0], [5, 6, 7, 8, 9, 3, 4]])
-    batch = Batch(histories, np.array([2, 7]), np.array([[10, 11], [12, 0]]), np.array([20, 21, 22, 12]))
+    batch = TrainingBatch(histories, np.array([2, 7]), np.array([[10, 11], [12, 0]]), np.array([20, 21, 22, 12]))
     before, weights = learner.state()["table.values"], learner.weights()
     learner.step(batch, 0.01)
     changed = np.flatnonzero((learner.state()["table.values"] != before).any(axis=1))
     assert 0 not in changed
     assert {10, 11, 12, 20, 21, 22} <= set(changed) <= {*range(3, 13), 20, 21, 22}
-    moved = {name for name, value in learner.weights().items() if (value != weights[name]).any()}
+    changed_weights = {name for name, value in learner.weights().items() if (value != weights[name]).any()}
     network = config.network
     trained = {
         "output": network.output_map == "learned",
@@ -162,17 +163,17 @@ def test_one_step_changes_the_used_rows_and_the_trained_weights_alone(variant: s
         "bias": network.relu,
     }
     trained |= {"start": network.start == "learned", "recency": network.recency}
-    assert moved == {name for name, learns in trained.items() if learns}
+    assert changed_weights == {name for name, learns in trained.items() if learns}
 
 
 @pytest.mark.parametrize("variant", ["default", "paper"])
-def test_a_restored_learner_goes_on_exactly(variant: str) -> None:
+def test_a_restored_learner_resumes_exactly(variant: str) -> None:
     rng = np.random.default_rng(0)
 
-    def batch() -> Batch:
+    def batch() -> TrainingBatch:
         lengths = rng.integers(1, 8, 16)
         histories = rng.integers(1, ITEMS + 1, (16, 7)) * (np.arange(7) < lengths[:, None])
-        return Batch(histories, lengths, rng.integers(1, ITEMS + 1, (16, 1)), rng.integers(1, ITEMS + 1, 20))
+        return TrainingBatch(histories, lengths, rng.integers(1, ITEMS + 1, (16, 1)), rng.integers(1, ITEMS + 1, 20))
 
     one, other = (Learner(config_of(variant), ITEMS, np.zeros(ITEMS + 1, np.float32)) for _ in range(2))
     for _ in range(3):
@@ -198,7 +199,7 @@ def test_gradients_pass_through_the_agreement_only_when_it_learns(learns: bool) 
     assert np.abs(embeddings.grad.numpy()).max() > 1e-4
 
 
-def test_item_vectors_have_length_one_unless_published() -> None:
+def test_item_vectors_have_length_one_except_in_the_published_model() -> None:
     rows = paddle.to_tensor(np.array([[0, 0], [3, 4]], np.float32))
     assert item_vectors(rows, config_of("default").network).numpy() == pytest.approx(np.array([[0, 0], [0.6, 0.8]]))
     assert (item_vectors(rows, config_of("paper").network).numpy() == rows.numpy()).all()

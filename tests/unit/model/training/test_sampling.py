@@ -1,3 +1,5 @@
+"""Training batches: the distributions of users, positions, targets and negatives."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -8,7 +10,7 @@ from configs.schema import TrainConfig
 from model.data.clicks import Clicks
 from model.training.sampling import ExampleSampler, NegativeSampler, Sampler
 
-#: Draws of the statistical tests, and how far from the expected share they may be: five standard deviations.
+#: Number of draws in the statistical tests, and the tolerance of a share: five standard deviations.
 DRAWS = 40_000
 TOLERANCE = 5 * 0.5 / DRAWS**0.5
 NO_TARGETS = np.zeros(5, np.float32)
@@ -31,7 +33,7 @@ def test_users_are_drawn_by_a_power_of_their_examples(power: float, shares: list
     assert found == pytest.approx(shares, abs=TOLERANCE)
 
 
-def test_every_place_of_a_user_is_drawn_alike_after_the_shortest_history() -> None:
+def test_positions_after_the_shortest_history_are_equally_likely() -> None:
     sampler = ExampleSampler(clicks_of([6]), 4, shortest=3, user_power=0.5)
     targets = sampler.draw(DRAWS, np.random.default_rng(0)).targets[:, 0]
     assert set(targets.tolist()) == {4, 5, 6}
@@ -64,7 +66,7 @@ def test_targets_are_the_next_clicks_within_the_window(
     assert (drawn.histories.max(axis=1) + 1 == drawn.targets[:, 0]).all()
 
 
-def test_a_batch_depends_on_seed_and_step_alone() -> None:
+def test_a_batch_depends_only_on_seed_and_step() -> None:
     clicks, counts = clicks_of([9] * 50), np.ones(450, np.int64)
     one, same, other = (
         Sampler(clicks, counts, config_of(f"training.seed={seed}", "training.batch_size=64")) for seed in (3, 3, 4)
@@ -76,7 +78,7 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
     assert (other.batch(57).targets != batches[56].targets).any()
 
 
-def test_data_with_nothing_to_learn_is_refused() -> None:
+def test_data_without_training_examples_are_refused() -> None:
     with pytest.raises(ValueError, match="no user has more than 3 clicks"):
         ExampleSampler(clicks_of([3, 2]), 4, shortest=3, user_power=0.5)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 
 from configs.loader import FOLDER, load_worker
-from streams.kafka.acls import GRANTS, rights, table, used_topics, worker_rights
+from streams.kafka.acls import GRANTS, rights, rights_table, used_topics, worker_rights
 from streams.kafka.topics import topic_specs
 
 PAGE = FOLDER / "access.md"
 
 
 def test_the_page_shows_the_table() -> None:
-    assert table() in PAGE.read_text(), "copy the output of streams.kafka.acls.table() into configs/access.md"
+    assert rights_table() in PAGE.read_text(), (
+        "copy the output of streams.kafka.acls.rights_table() into configs/access.md"
+    )
 
 
 def test_names_come_from_the_configuration() -> None:
@@ -35,14 +37,14 @@ def test_names_come_from_the_configuration() -> None:
         (["clicks"], {"clicks", "recommendations", "dead-letters", "g-clicks-history-changelog"}),
     ],
 )
-def test_an_agent_needs_its_own_topics_alone(agents: list[str], used: set[str]) -> None:
+def test_an_agent_needs_only_its_own_topics(agents: list[str], used: set[str]) -> None:
     """An item worker of a new model runs under a new group, which has no changelog yet."""
     config = load_worker(None, ["worker.group=g"], {})
     needed = worker_rights(config.topics, "g", agents)
     assert {spec.name for spec in used_topics(topic_specs(config.topics, "g"), needed)} == used
 
 
-def test_each_right_is_asked_for_once() -> None:
+def test_each_right_is_listed_once() -> None:
     config = load_worker(None, (), {})
     needed = worker_rights(config.topics, config.worker.group, ["clicks", "items"])
     assert len(needed) == len(set(needed))

@@ -1,4 +1,4 @@
-"""Questions to Kafka through a consumer that is kept."""
+"""Offsets of a topic: one consumer is kept, and replaced after a broker's error."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaExcep
 import streams.kafka.offsets
 from configs.errors import FatalError, TransientError
 from configs.loader import load_worker
-from streams.kafka.offsets import Positions
+from streams.kafka.offsets import TopicOffsets, assigned_to_others
 
 
 class _Consumer:
-    """Answers with what it believes of all partitions, or with errors."""
+    """Answers every query with this offset, or with this error: of the request, or of each partition."""
 
-    def __init__(self, end: int | KafkaError, *, about_place: bool = False) -> None:
+    def __init__(self, end: int | KafkaError, *, per_partition: bool = False) -> None:
         self.end = end
-        self.about_place = about_place
+        self.per_partition = per_partition
         self.closed = False
 
-    def offsets_for_times(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
-        return [self._answer(place, {OFFSET_END: 0, OFFSET_BEGINNING: -5}[place.offset]) for place in places]
+    def offsets_for_times(self, topic_partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        return [self._answer(asked, {OFFSET_END: 0, OFFSET_BEGINNING: -5}[asked.offset]) for asked in topic_partitions]
 
-    def committed(self, places: list[TopicPartition], timeout: float) -> list[TopicPartition]:
-        return [self._answer(place, -2 if place.partition else -1008) for place in places]
+    def committed(self, topic_partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        return [self._answer(asked, -2 if asked.partition else -1008) for asked in topic_partitions]
 
-    def _answer(self, place: TopicPartition, more: int) -> TopicPartition:
+    def _answer(self, asked: TopicPartition, difference: int) -> TopicPartition:
         if isinstance(self.end, int):
-            return TopicPartition(place.topic, place.partition, self.end + more)
-        if not self.about_place:
+            return TopicPartition(asked.topic, asked.partition, self.end + difference)
+        if not self.per_partition:
             raise KafkaException(self.end)
-        refused: Any = SimpleNamespace(partition=place.partition, offset=-1001, error=self.end)
+        refused: Any = SimpleNamespace(partition=asked.partition, offset=-1001, error=self.end)
         return cast("TopicPartition", refused)
 
     def consume(self, most: int, timeout: float) -> list[Any]:
@@ -46,60 +46,94 @@ class _Consumer:
 
 @pytest.fixture
 def consumers(monkeypatch: pytest.MonkeyPatch) -> list[_Consumer]:
-    """Those that will be made, the next one last."""
-    waiting: list[_Consumer] = []
+    """Consumers that will be created, the next one last."""
+    upcoming: list[_Consumer] = []
 
     def make(settings: dict[str, Any], **_: Any) -> _Consumer:
         assert settings["group.id"] == "shop" and settings["enable.auto.commit"] is False
         assert settings["isolation.level"] == "read_uncommitted"
-        return waiting.pop()
+        return upcoming.pop()
 
-    # Its methods are called unbound.
+    # The class's methods are called unbound.
     make.offsets_for_times, make.committed = _Consumer.offsets_for_times, _Consumer.committed  # type: ignore[attr-defined]
     monkeypatch.setattr(streams.kafka.offsets, "Consumer", make)
-    return waiting
+    return upcoming
 
 
-def _positions() -> Positions:
-    return Positions(load_worker().kafka, "clicks", "shop")
+def _offsets() -> TopicOffsets:
+    return TopicOffsets(load_worker().kafka, "clicks", "shop")
 
 
-def test_one_consumer_answers_all(consumers: list[_Consumer]) -> None:
+def test_one_consumer_answers_all_queries(consumers: list[_Consumer]) -> None:
     consumers.append(_Consumer(7))
-    positions = _positions()
-    assert positions.ends([0, 1]) == {0: 7, 1: 7}
-    assert positions.begins([1]) == {1: 2}
-    assert positions.committed([0, 1]) == {0: None, 1: 5}
-    assert positions.ends([]) == {}
+    offsets = _offsets()
+    assert offsets.end_offsets([0, 1]) == {0: 7, 1: 7}
+    assert offsets.beginning_offsets([1]) == {1: 2}
+    assert offsets.committed([0, 1]) == {0: None, 1: 5}
+    assert offsets.end_offsets([]) == {}
 
 
-@pytest.mark.parametrize("about_place", [True, False])
+@pytest.mark.parametrize("per_partition", [True, False])
 @pytest.mark.parametrize("code", [KafkaError.FENCED_LEADER_EPOCH, KafkaError.NOT_LEADER_FOR_PARTITION])
-def test_a_consumer_that_believes_in_an_old_leader_is_replaced(
-    consumers: list[_Consumer], code: int, about_place: bool
+def test_a_consumer_with_an_outdated_leader_is_replaced(
+    consumers: list[_Consumer], code: int, per_partition: bool
 ) -> None:
-    old = _Consumer(KafkaError(code), about_place=about_place)
+    old = _Consumer(KafkaError(code), per_partition=per_partition)
     consumers += [_Consumer(8), old]
-    positions = _positions()
+    offsets = _offsets()
     with pytest.raises(TransientError):
-        positions.ends([0])
+        offsets.end_offsets([0])
     assert old.closed
-    assert positions.ends([0]) == {0: 8}
+    assert offsets.end_offsets([0]) == {0: 8}
 
 
 @pytest.mark.parametrize("code", [KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN])
-def test_a_consumer_whose_broker_is_away_is_kept(consumers: list[_Consumer], code: int) -> None:
+def test_a_consumer_whose_broker_is_unavailable_is_kept(consumers: list[_Consumer], code: int) -> None:
     consumer = _Consumer(KafkaError(code))
     consumers.append(consumer)
-    positions = _positions()
+    offsets = _offsets()
     for _ in range(2):
         with pytest.raises(TransientError):
-            positions.ends([0])
+            offsets.end_offsets([0])
     consumer.end = 9
-    assert positions.ends([0]) == {0: 9}
+    assert offsets.end_offsets([0]) == {0: 9}
 
 
-def test_lost_rights_are_no_fault_that_passes(consumers: list[_Consumer]) -> None:
+def test_missing_rights_are_fatal(consumers: list[_Consumer]) -> None:
     consumers.append(_Consumer(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
     with pytest.raises(FatalError, match="clicks"):
-        _positions().ends([0])
+        _offsets().end_offsets([0])
+
+
+class _Admin:
+    """An admin client that describes one group, or fails."""
+
+    def __init__(self, members: list[Any] | KafkaError) -> None:
+        self._members = members
+
+    def describe_consumer_groups(self, groups: list[str], request_timeout: float) -> dict[str, Any]:
+        return {groups[0]: self}
+
+    def result(self) -> Any:
+        if isinstance(self._members, KafkaError):
+            raise KafkaException(self._members)
+        return SimpleNamespace(members=self._members)
+
+
+def _member(client_id: str, *assigned: tuple[str, int]) -> Any:
+    topic_partitions = [TopicPartition(topic, partition) for topic, partition in assigned]
+    return SimpleNamespace(client_id=client_id, assignment=SimpleNamespace(topic_partitions=topic_partitions))
+
+
+def test_partitions_of_other_members(monkeypatch: pytest.MonkeyPatch) -> None:
+    joining = SimpleNamespace(client_id="third", assignment=None)
+    members = [_member("me", ("clicks", 0)), _member("other", ("clicks", 1), ("items", 2)), joining]
+    monkeypatch.setattr(streams.kafka.offsets, "admin_client", lambda _: _Admin(members))
+    assert assigned_to_others(load_worker().kafka, "shop", "clicks", "me") == {1}
+
+
+def test_a_group_that_cannot_be_described_is_a_transient_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED)
+    monkeypatch.setattr(streams.kafka.offsets, "admin_client", lambda _: _Admin(refused))
+    with pytest.raises(TransientError):
+        assigned_to_others(load_worker().kafka, "shop", "clicks", "me")

@@ -1,4 +1,4 @@
-"""What the producer does when Kafka's client gives up; everything else is tested on a real broker."""
+"""The record producer when librdkafka gives up; everything else is tested on a real broker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streams.ports import Output
 
 
 class SilentProducer:
-    """Takes messages and never says what became of them: neither delivered nor timed out."""
+    """Accepts messages and never reports on them, neither delivered nor timed out."""
 
     purged = False
 
@@ -33,11 +33,11 @@ class SilentProducer:
         self.purged = True
 
 
-def test_messages_of_which_nothing_is_heard_are_sent_again_by_another_producer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_without_a_delivery_report_fail_and_the_producer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     producer = KafkaRecordProducer(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
     silent = SilentProducer()
     monkeypatch.setattr(producer, "_producer", silent)
-    with pytest.raises(TransientError, match="nothing is heard of 2 messages"):
+    with pytest.raises(TransientError, match="no delivery report for 2 messages"):
         producer.send([Output("clicks", b"k", b"v")] * 2, lambda: silent.calls.append("produced"))
     assert silent.calls == ["produce", "produce", "produced", "flush"]
     assert silent.purged
@@ -45,22 +45,20 @@ def test_messages_of_which_nothing_is_heard_are_sent_again_by_another_producer(m
 
 
 class HalfSilentProducer(SilentProducer):
-    """Refuses the first message, and never says what became of the second."""
+    """Rejects the first message, and never reports on the second."""
 
-    refused: Callable[[KafkaError, None], None] | None = None
+    rejected: Callable[[KafkaError, None], None] | None = None
 
     def produce(self, *_: object, on_delivery: Callable[[KafkaError, None], None], **__: object) -> None:
-        self.refused = self.refused or on_delivery
+        self.rejected = self.rejected or on_delivery
 
     def flush(self, seconds: float) -> int:
-        assert self.refused is not None
-        self.refused(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), None)
+        assert self.rejected is not None
+        self.rejected(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED), None)
         return 1
 
 
-def test_what_kafka_says_of_one_message_counts_more_than_its_silence_about_others(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_error_report_counts_more_than_missing_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     producer = KafkaRecordProducer(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
     monkeypatch.setattr(producer, "_producer", HalfSilentProducer())
     with pytest.raises(FatalError, match="clicks"):
@@ -69,7 +67,7 @@ def test_what_kafka_says_of_one_message_counts_more_than_its_silence_about_other
 
 
 class DeadProducer:
-    """Has lost its place in the sequence: says why once, where deliveries are handled, and takes nothing any more."""
+    """Has a fatal error: raises the reason once, from `poll` or `flush`, and accepts no more messages."""
 
     purged = False
 
@@ -101,7 +99,7 @@ class DeadProducer:
 
 @pytest.mark.parametrize("in_callback", [False, True])
 @pytest.mark.parametrize(("produces", "full"), [(True, False), (False, False), (False, True)])
-def test_a_producer_that_cannot_go_on_is_replaced(
+def test_a_producer_with_a_fatal_error_is_replaced(
     monkeypatch: pytest.MonkeyPatch, produces: bool, full: bool, in_callback: bool
 ) -> None:
     producer = KafkaRecordProducer(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
@@ -113,7 +111,7 @@ def test_a_producer_that_cannot_go_on_is_replaced(
     assert not isinstance(producer._producer, DeadProducer)
 
 
-def test_a_producer_that_has_said_why_before_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_producer_whose_fatal_error_was_raised_before_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     producer = KafkaRecordProducer(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
     dead = DeadProducer(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, produces=False)
     dead._reason = None
@@ -123,7 +121,7 @@ def test_a_producer_that_has_said_why_before_is_replaced(monkeypatch: pytest.Mon
     assert not isinstance(producer._producer, DeadProducer)
 
 
-def test_a_producer_that_lost_its_right_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_producer_without_rights_raises_a_fatal_error(monkeypatch: pytest.MonkeyPatch) -> None:
     producer = KafkaRecordProducer(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
     monkeypatch.setattr(producer, "_producer", DeadProducer(KafkaError.CLUSTER_AUTHORIZATION_FAILED, produces=False))
     with pytest.raises(FatalError, match="the reason"):

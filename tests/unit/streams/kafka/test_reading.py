@@ -15,7 +15,7 @@ from streams.worker.lag import KafkaLag
 
 
 class _Event:
-    """A message, or what librdkafka says instead of one."""
+    """A message, or librdkafka's error in its place."""
 
     def __init__(self, offset: int, error: KafkaError | None = None) -> None:
         self._offset = offset
@@ -43,29 +43,29 @@ class _Event:
 
 
 class _ReadingConsumer:
-    """Gives one event at a time; its partition ends at offset 9."""
+    """Returns one event at a time; its partition ends at offset 9."""
 
     def __init__(self, *events: _Event) -> None:
         self._events = list(events)
         self._position = 0
         self.closed = False
 
-    def get_watermark_offsets(self, place: TopicPartition, timeout: float) -> tuple[int, int]:
+    def get_watermark_offsets(self, topic_partition: TopicPartition, timeout: float) -> tuple[int, int]:
         return 0, 9
 
-    def assign(self, places: list[TopicPartition]) -> None:
-        self._position = places[0].offset if places else 9
+    def assign(self, topic_partitions: list[TopicPartition]) -> None:
+        self._position = topic_partitions[0].offset if topic_partitions else 9
 
     def consume(self, most: int, timeout: float) -> list[_Event]:
         if not self._events:
-            self._position = 9  # nothing but markers and what compaction took
+            self._position = 9  # only markers and offsets that compaction has removed remain
             return []
         event = self._events.pop(0)
         if event.error() is None:
             self._position = event.offset() + 1
         return [event]
 
-    def position(self, places: list[TopicPartition]) -> list[TopicPartition]:
+    def position(self, topic_partitions: list[TopicPartition]) -> list[TopicPartition]:
         return [TopicPartition("clicks", 0, self._position)]
 
     def close(self) -> None:
@@ -84,20 +84,20 @@ def _readable(monkeypatch: pytest.MonkeyPatch, offset: int, *events: _Event) -> 
         assert consumer.closed
 
 
-def test_the_watchdog_needs_no_right_to_a_group_to_see_that_a_message_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watchdog_needs_no_group_rights_to_see_that_a_message_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _readable(monkeypatch, 5, _Event(0, NO_GROUP), _Event(5))
-    assert not _readable(monkeypatch, 5, _Event(0, NO_GROUP)), "offsets without messages"
-    assert not _readable(monkeypatch, 9), "the end"
+    assert not _readable(monkeypatch, 5, _Event(0, NO_GROUP)), "only offsets without messages"
+    assert not _readable(monkeypatch, 9), "at the end"
 
 
-def test_the_watchdog_knows_nothing_when_kafka_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_is_transient_for_the_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TransientError):
         _readable(monkeypatch, 5, _Event(0, KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
 
 
-def test_a_broker_that_goes_between_two_questions_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_goes_down_between_two_requests_is_a_transient_error(monkeypatch: pytest.MonkeyPatch) -> None:
     class Gone(_ReadingConsumer):
-        def get_watermark_offsets(self, place: TopicPartition, timeout: float) -> tuple[int, int]:
+        def get_watermark_offsets(self, topic_partition: TopicPartition, timeout: float) -> tuple[int, int]:
             raise KafkaException(KafkaError(KafkaError._TRANSPORT))
 
     topics = {"clicks": SimpleNamespace(partitions=[0])}

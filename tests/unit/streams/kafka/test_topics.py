@@ -1,4 +1,4 @@
-"""The topics' settings: what they are made with, and which of them a worker insists on."""
+"""The topics' settings: those that they are created with, and those that a worker requires."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOPIC = changelog_topic(CONFIG.worker.group)
 SPECS = {spec.name: spec for spec in topic_specs(CONFIG.topics, CONFIG.worker.group)}
 
 
-def test_no_topic_goes_by_its_producers_clocks() -> None:
+def test_timestamps_are_the_brokers() -> None:
     assert {spec.config["message.timestamp.type"] for spec in SPECS.values()} == {"LogAppendTime"}
 
 
@@ -24,7 +24,7 @@ def _check(monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
     check_changelog(CONFIG.kafka, TOPIC)
 
 
-def test_a_changelog_as_it_is_created_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changelog_as_created_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     _check(monkeypatch)
     _check(monkeypatch, min_compaction_lag_ms="86400000")
 

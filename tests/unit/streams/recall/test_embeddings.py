@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from model.arrays import FloatArray, IdArray
 from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.memory import MemoryIndex
-from streams.recall.ports import FloatArray, IdArray
 from tests.unit.fakes import FewItems
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from configs.errors import TransientError
+from model.arrays import FloatArray, IdArray
 from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.engine import RecallEngine
 from streams.recall.memory import MemoryIndex
-from streams.recall.ports import FloatArray, IdArray
 from tests.unit.fakes import VERSION, FailingIndex, FewItems, MeanEncoder
 
 ITEMS = 6

@@ -1,4 +1,4 @@
-"""Store and changelog brought together, on the real RocksDB and a changelog in memory."""
+"""Restoring the store and repairing the changelog, on the real RocksDB and a changelog in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from configs.errors import FatalError, TransientError
 from streams.errors import PartitionLost
 from streams.history import History, newer_record
-from streams.kafka.offsets import Positions
+from streams.kafka.offsets import TopicOffsets
 from streams.ports import Output
 from streams.state.restore import Restorer, check_fences
 from streams.state.store import PartitionStores
@@ -23,7 +23,7 @@ from tests.unit.changelog import ChangelogRecordProducer, MemoryChangelog, recor
 
 
 class Worker:
-    """One worker's histories of partition 0: it writes as `streams.processing.clicks` does, and is killed on demand."""
+    """One worker's histories of partition 0. It writes as `streams.processing.clicks` does, and is killed on demand."""
 
     def __init__(self, folder: Path, changelog: MemoryChangelog) -> None:
         self.changelog = changelog
@@ -37,15 +37,15 @@ class Worker:
         return -1 if known is None else History.from_bytes(known).offset
 
     def click(self, user: bytes, clicks: int = 1) -> None:
-        """The next clicks after those that this worker knows of."""
+        """Apply the next clicks after those that this worker knows."""
         new = record(self.fence(user) + clicks)
         self.stores.write(0, {user: new}, self.producer.send([Output("changelog", user, new, 0)]))
 
-    def tend(self) -> int:
-        return self.restorer.tend([0])
+    def maintain(self) -> int:
+        return self.restorer.maintain([0])
 
     def records(self) -> Mapping[bytes, bytes | None]:
-        users = sorted(self.changelog.last())
+        users = sorted(self.changelog.compacted())
         return dict(zip(users, self.stores.read(0, users), strict=True))
 
 
@@ -61,11 +61,11 @@ def worker(tmp_path: Path, changelog: MemoryChangelog) -> Iterator[Worker]:
     made.stores.close()
 
 
-def test_nothing_is_read_while_nobody_else_writes(worker: Worker) -> None:
+def test_nothing_is_read_while_no_other_worker_writes(worker: Worker) -> None:
     for _ in range(3):
         worker.click(b"a")
-        assert worker.tend() == 0
-    assert worker.changelog.reads == 0
+        assert worker.maintain() == 0
+    assert worker.changelog.readers == 0
 
 
 def test_an_older_record_behind_a_newer_one_is_repaired_once(
@@ -74,25 +74,25 @@ def test_an_older_record_behind_a_newer_one_is_repaired_once(
     worker.click(b"a", clicks=10)
     changelog.log[0] += [(b"a", record(7)), (b"b", record(5))]  # a zombie
     worker.click(b"b", clicks=20)
-    assert worker.stores.offset(0) == 0, "foreign records lie between"
-    assert worker.tend() == worker.restorer.applied == 3
+    assert worker.stores.offset(0) == 0, "other workers' records are in between"
+    assert worker.maintain() == worker.restorer.applied == 3
     assert changelog.log[0][4:] == [(b"a", record(9))], "b's own record is the last one already"
     assert worker.stores.offset(0) == 4, "the repair is the worker's own"
-    assert "1 older histories" in caplog.text
-    assert worker.tend() == 0
+    assert "wrote 1 records again" in caplog.text
+    assert worker.maintain() == 0
     assert len(changelog.log[0]) == 5
 
 
 def test_a_record_that_is_ahead_is_adopted(worker: Worker, changelog: MemoryChangelog) -> None:
     worker.click(b"a", clicks=3)
     changelog.log[0].append((b"a", record(9)))
-    worker.tend()
+    worker.maintain()
     assert worker.fence(b"a") == 9
     worker.click(b"b")
     changelog.log[0].append((b"b", record(6)))
-    worker.click(b"b")  # not knowing of it
-    worker.tend()
-    assert changelog.last() == {b"a": record(9), b"b": record(6)}
+    worker.click(b"b")  # before it has read that record
+    worker.maintain()
+    assert changelog.compacted() == {b"a": record(9), b"b": record(6)}
 
 
 def test_a_lost_acknowledgement_does_not_send_the_repair_again(worker: Worker, changelog: MemoryChangelog) -> None:
@@ -101,30 +101,30 @@ def test_a_lost_acknowledgement_does_not_send_the_repair_again(worker: Worker, c
     changelog.log[0] += [(b"a", record(7)), (b"b", record(7))]
     worker.producer.survivors = 1
     with pytest.raises(TransientError):
-        worker.tend()
+        worker.maintain()
     assert worker.stores.offset(0) == 1, "the older records are still to be repaired"
-    worker.tend()
+    worker.maintain()
     assert changelog.log[0][4:] == [(b"a", record(9)), (b"b", record(9))]
 
 
 def test_a_repair_is_not_forgotten_when_the_process_dies_before_it(
     worker: Worker, changelog: MemoryChangelog, tmp_path: Path
 ) -> None:
-    changelog.chunk = 1
+    changelog.chunk_size = 1
     worker.click(b"a", clicks=10)
     changelog.log[0] += [(b"a", record(7)), *((b"b", record(n)) for n in range(5))]
     worker.producer.survivors = 0
     with pytest.raises(TransientError):
-        worker.tend()
+        worker.maintain()
     worker.stores.close()
     again = Worker(tmp_path / "history", changelog)
-    again.restorer.take_over([0])
+    again.restorer.acquire([0])
     assert again.producer.sent == [Output("changelog", b"a", record(9), 0)]
     again.stores.close()
 
 
-def test_a_take_over_that_is_cut_off_anywhere_goes_on_and_is_right(tmp_path: Path) -> None:
-    changelog = MemoryChangelog(chunk=2)
+def test_an_interrupted_acquisition_continues_where_it_ended(tmp_path: Path) -> None:
+    changelog = MemoryChangelog(chunk_size=2)
     changelog.log[0] = [(f"{n % 7}".encode(), record(n)) for n in range(20)]
     for cut in range(11):
         worker = Worker(tmp_path / str(cut), changelog)
@@ -138,19 +138,19 @@ def test_a_take_over_that_is_cut_off_anywhere_goes_on_and_is_right(tmp_path: Pat
         changelog.before_chunk = lose
         if 0 < cut <= 10:
             with pytest.raises(PartitionLost):
-                worker.restorer.take_over([0])
-        restored = worker.restorer.take_over([0])
-        assert worker.records() == changelog.last()
+                worker.restorer.acquire([0])
+        restored = worker.restorer.acquire([0])
+        assert worker.records() == changelog.compacted()
         assert worker.stores.offset(0) == 19
-        assert restored == 20 - 2 * max(0, cut - 1), "goes on where it ended"
+        assert restored == 20 - 2 * max(0, cut - 1), "it continues where it ended"
         worker.stores.close()
 
 
-def test_a_removed_user_stays_removed_and_begins_anew(worker: Worker, changelog: MemoryChangelog) -> None:
+def test_a_removed_user_stays_removed_until_the_next_record(worker: Worker, changelog: MemoryChangelog) -> None:
     worker.click(b"a", clicks=10)
     worker.click(b"b", clicks=10)
     changelog.log[0] += [(b"a", None), (b"b", None), (b"b", record(3))]
-    worker.tend()
+    worker.maintain()
     assert worker.records() == {b"a": None, b"b": record(3)}
     assert worker.producer.sent[2:] == []
 
@@ -161,33 +161,33 @@ def test_a_store_ahead_of_the_changelog_is_restored_from_its_beginning(
     for user in (b"a", b"b", b"c"):
         worker.click(user)
     del changelog.log[0][1:]
-    assert worker.tend() == 1
+    assert worker.maintain() == 1
     assert worker.stores.read(0, [b"a", b"b", b"c"]) == [record(0), None, None]
     assert "ahead of the changelog" in caplog.text
 
 
-def test_a_foreign_record_is_a_fatal_error_with_a_remedy(worker: Worker, changelog: MemoryChangelog) -> None:
+def test_a_message_that_is_not_a_history_is_a_fatal_error(worker: Worker, changelog: MemoryChangelog) -> None:
     changelog.log[0].append((b"a", b"something else"))
     with pytest.raises(FatalError, match=r"worker\.group"):
-        worker.tend()
+        worker.maintain()
 
 
-def test_a_take_over_says_what_it_restored(
+def test_acquiring_partitions_logs_how_much_was_restored(
     worker: Worker, changelog: MemoryChangelog, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     changelog.log[0].append((b"a", record(1)))
-    worker.restorer.take_over([0])
-    assert "took over partitions 0: 1 records restored in" in caplog.text
+    worker.restorer.acquire([0])
+    assert "acquired partitions 0: restored 1 records in" in caplog.text
 
 
 USERS = (b"a", b"b", b"c")
-#: What happens: a worker answers clicks, looks after its partitions (and is cut off), or loses process or disk.
+#: Events: a worker answers clicks, maintains its partitions (and is cut off), or loses process or disk.
 events = st.lists(
     st.one_of(
         st.tuples(st.just("click"), st.integers(0, 1), st.sampled_from(USERS), st.integers(1, 4)),
         st.tuples(st.just("late"), st.integers(0, 1), st.sampled_from(USERS), st.integers(0, 12)),
-        st.tuples(st.just("tend"), st.integers(0, 1), st.none(), st.integers(0, 3)),
+        st.tuples(st.just("maintain"), st.integers(0, 1), st.none(), st.integers(0, 3)),
         st.tuples(st.just("restart"), st.integers(0, 1), st.none(), st.integers(0, 1)),
     ),
     max_size=25,
@@ -196,11 +196,11 @@ events = st.lists(
 
 @settings(max_examples=60)
 @given(events=events, chunk=st.integers(1, 4))
-def test_whatever_zombies_write_the_newest_record_wins_and_stands_last(
+def test_whatever_zombies_write_the_newest_record_wins_and_is_the_last(
     events: list[tuple[str, int, bytes | None, int]], chunk: int
 ) -> None:
-    """Two workers own the same partition, one of them without right, and both are cut off anywhere."""
-    changelog = MemoryChangelog(chunk=chunk)
+    """Two workers believe that they own the same partition, and both are cut off anywhere."""
+    changelog = MemoryChangelog(chunk_size=chunk)
     with tempfile.TemporaryDirectory() as folder:
         workers = [Worker(Path(folder) / "0", changelog), Worker(Path(folder) / "1", changelog)]
         for number, (event, which, user, n) in enumerate(events):
@@ -209,51 +209,51 @@ def test_whatever_zombies_write_the_newest_record_wins_and_stands_last(
                 worker.click(user or b"", n)
             elif event == "late":  # sent, and paused or killed before the store was written
                 changelog.log[0].append((user or b"", record(n)))
-            elif event == "tend":
+            elif event == "maintain":
                 worker.producer.survivors = n or None
                 with suppress(TransientError):
-                    worker.tend()
+                    worker.maintain()
                 worker.producer.survivors = None
             else:
                 worker.stores.close()
-                place = Path(folder) / (str(which) if n else f"{number}-disk-lost")
-                workers[which] = Worker(place, changelog)
+                new_folder = Path(folder) / (str(which) if n else f"{number}-disk-lost")
+                workers[which] = Worker(new_folder, changelog)
         newest: dict[bytes, bytes] = {}
         for user, value in changelog.log[0]:
             assert value is not None
             newest[user] = newer_record(newest.get(user, value), value)
-        behind = {user for user, value in changelog.last().items() if value != newest[user]}
+        overwritten = {user for user, value in changelog.compacted().items() if value != newest[user]}
         owner, other = workers
         before = len(changelog.log[0])
-        owner.tend()
+        owner.maintain()
         assert owner.records() == newest
-        assert changelog.last() == newest
-        assert [user for user, _ in changelog.log[0][before:]] == sorted(behind), "no more than is needed"
+        assert changelog.compacted() == newest
+        assert [user for user, _ in changelog.log[0][before:]] == sorted(overwritten), "only what needs a repair"
         assert owner.stores.offset(0) == len(changelog.log[0]) - 1
-        assert owner.tend() == 0
-        other.tend()
+        assert owner.maintain() == 0
+        other.maintain()
         assert other.records() == newest
-        assert len(changelog.log[0]) == before + len(behind), "the other one agrees"
+        assert len(changelog.log[0]) == before + len(overwritten), "the other worker repairs nothing"
         for worker in workers:
             worker.stores.close()
 
 
-class Clicks(Positions):
-    """A click topic that ends at these offsets."""
+class Clicks(TopicOffsets):
+    """A click topic that ends at these offsets, by partition."""
 
     def __init__(self, *ends: int) -> None:
         self.topic = "clicks"
         self._ends = ends
 
-    def ends(self, partitions: Collection[int]) -> dict[int, int]:
+    def end_offsets(self, partitions: Collection[int]) -> dict[int, int]:
         return {partition: self._ends[partition] for partition in partitions}
 
 
 def test_histories_beyond_the_end_of_the_clicks_are_refused() -> None:
-    """The topic was made anew; no disk is asked, so it may be lost."""
+    """The topic was deleted and created again. The local store is not needed to tell."""
     changelog = MemoryChangelog(partitions=3)
     changelog.log[0] = [(b"a", record(4)), (b"b", record(9))]
-    changelog.log[1] = [(b"c", record(70, partition=5))]  # a fence of another partition tells nothing
+    changelog.log[1] = [(b"c", record(70, partition=5))]  # a fence of another partition proves nothing
     check_fences(changelog, Clicks(10, 1, 0), [0, 1, 2])
     with pytest.raises(FatalError, match=r"ends at offset 9 .* reflect offset 9: .* another worker\.group"):
         check_fences(changelog, Clicks(9, 1, 0), [0, 1, 2])

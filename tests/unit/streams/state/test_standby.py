@@ -1,4 +1,4 @@
-"""The standby: a second set of stores over the worker's folder, on the real RocksDB and a changelog in memory."""
+"""The standby, with the real RocksDB and a changelog in memory."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Worker:
     def __init__(self, folder: Path, changelog: MemoryChangelog) -> None:
         self.stores = PartitionStores(folder)
         self.producer = ChangelogRecordProducer(changelog)
-        self.standby = Standby(changelog, PartitionStores(folder), PARTITIONS, pause=0.01)
-        self.take_over = self.standby.around(Restorer(changelog, self.stores, self.producer).take_over)
+        self.standby = Standby(changelog, PartitionStores(folder), PARTITIONS, retry_s=0.01)
+        self.acquire = self.standby.wrap_acquire(Restorer(changelog, self.stores, self.producer).acquire)
 
     def close(self) -> None:
         self.standby.close()
@@ -52,53 +52,53 @@ def caught_up(caplog: pytest.LogCaptureFixture) -> Callable[[int], bool]:
     return lambda partition: f"standby for partition {partition} has caught up" in caplog.text
 
 
-def test_a_take_over_from_the_standby_restores_the_last_moments_only(
+def test_acquiring_a_followed_partition_restores_only_the_latest_records(
     worker: Worker, changelog: MemoryChangelog, caught_up: Callable[[int], bool]
 ) -> None:
-    assert worker.take_over([0, 1]) == 20
+    assert worker.acquire([0, 1]) == 20
     wait_for(lambda: caught_up(2) and caught_up(3), "the standby")
-    assert worker.take_over([0, 1, 2]) == 0
+    assert worker.acquire([0, 1, 2]) == 0
     assert worker.stores.read(2, [b"0", b"9"]) == [record(0, 2), record(9, 2)]
     worker.standby.follow([])
     changelog.log[3].append((b"new", record(10, 3)))
-    assert worker.take_over([3]) == 1
+    assert worker.acquire([3]) == 1
     assert worker.stores.read(3, [b"9", b"new"]) == [record(9, 3), record(10, 3)]
 
 
-def test_partitions_go_to_and_fro(worker: Worker, changelog: MemoryChangelog) -> None:
-    """RocksDB refuses to open a database twice: each hand-over has to close it first."""
+def test_partitions_move_between_worker_and_standby(worker: Worker, changelog: MemoryChangelog) -> None:
+    """RocksDB refuses to open a database twice: whoever gives up a partition has to close it first."""
     for number in range(20):
         owned = [p for p in PARTITIONS if (number >> p) % 2]
-        worker.take_over(owned)
+        worker.acquire(owned)
         for partition in owned:
             assert worker.stores.offset(partition) == len(changelog.log[partition]) - 1
         for partition in PARTITIONS:
             changelog.log[partition].append((b"x", record(10 + number, partition)))
 
 
-def test_the_standby_follows_what_is_written_later(
+def test_the_standby_follows_new_records(
     worker: Worker, changelog: MemoryChangelog, caught_up: Callable[[int], bool]
 ) -> None:
-    worker.take_over([])
+    worker.acquire([])
     wait_for(lambda: all(map(caught_up, PARTITIONS)), "the standby")
     changelog.log[1].append((b"new", record(10, 1)))
     wait_for(lambda: worker.standby._stores.offset(1) == 10, "the new record")
-    assert worker.take_over([1]) == 0
+    assert worker.acquire([1]) == 0
 
 
 def test_an_older_record_is_left_for_the_owner_to_repair(
     worker: Worker, changelog: MemoryChangelog, caught_up: Callable[[int], bool]
 ) -> None:
     changelog.log[1].append((b"9", record(3, 1)))  # a zombie
-    changelog.chunk = 5
-    worker.take_over([0])
+    changelog.chunk_size = 5
+    worker.acquire([0])
     wait_for(lambda: caught_up(1), "the standby")
     assert worker.producer.sent == []
-    assert worker.take_over([1]) > 0, "from in front of the older record"
+    assert worker.acquire([1]) > 0, "from before the older record"
     assert changelog.log[1][-1] == (b"9", record(9, 1))
 
 
-def test_the_standby_outlives_faults(
+def test_the_standby_retries_after_faults(
     worker: Worker, changelog: MemoryChangelog, caught_up: Callable[[int], bool], caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken() -> None:
@@ -107,20 +107,20 @@ def test_the_standby_outlives_faults(
     changelog.before_chunk = broken
     worker.standby.follow([0])
     wait_for(lambda: "some defect" in caplog.text, "a fault")
-    changelog.away = True
+    changelog.unavailable = True
     changelog.before_chunk = lambda: None
-    wait_for(lambda: "away, for the test" in caplog.text, "another one")
-    changelog.away = False
+    wait_for(lambda: "unavailable, for the test" in caplog.text, "another one")
+    changelog.unavailable = False
     wait_for(lambda: caught_up(0), "the standby")
 
 
-def test_a_corrupt_record_stops_the_standby_and_not_the_worker(
+def test_a_corrupt_record_stops_only_the_standby(
     worker: Worker, changelog: MemoryChangelog, caplog: pytest.LogCaptureFixture
 ) -> None:
     changelog.log[3].append((b"a", b"something else"))
-    worker.take_over([0])
+    worker.acquire([0])
     wait_for(lambda: not worker.standby._thread.is_alive(), "the standby's end")
     (error,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR]
-    assert "the standby stops; the worker goes on without" in error
-    assert worker.take_over([0, 1, 2]) <= 20, "as far as the standby came"
+    assert "the standby stops, and the worker continues without it" in error
+    assert worker.acquire([0, 1, 2]) <= 20, "less what the standby has read"
     assert worker.stores.read(2, [b"9"]) == [record(9, 2)]

@@ -1,4 +1,4 @@
-"""The local history store: RocksDB for real, in a temporary folder."""
+"""The local history store, with the real RocksDB."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def stores(tmp_path: Path) -> Iterator[PartitionStores]:
     made.close()
 
 
-def test_partitions_are_apart_and_reading_keeps_the_order(stores: PartitionStores) -> None:
+def test_partitions_are_separate_and_reads_keep_the_order(stores: PartitionStores) -> None:
     stores.write(0, {b"a": b"1", b"b": b"2"}, [0, 1])
     stores.write(1, {b"a": b"other"}, [0])
     assert stores.read(0, [b"b", b"x", b"a", b"b"]) == [b"2", None, b"1", b"2"]
@@ -47,7 +47,7 @@ def test_records_and_their_offset_survive_a_restart(stores: PartitionStores, tmp
     again.close()
 
 
-def test_a_partition_that_was_taken_away_cannot_be_touched_until_it_comes_back(stores: PartitionStores) -> None:
+def test_a_revoked_partition_can_only_be_used_when_it_is_assigned_again(stores: PartitionStores) -> None:
     stores.write(0, {b"a": b"1"}, [0])
     stores.own([1, 2])
     with pytest.raises(PartitionLost):
@@ -62,22 +62,22 @@ def test_a_partition_that_was_taken_away_cannot_be_touched_until_it_comes_back(s
         stores.check([0])
 
 
-def test_a_forgotten_partition_is_empty_and_the_others_are_not(stores: PartitionStores) -> None:
+def test_clear_empties_only_its_partition(stores: PartitionStores) -> None:
     stores.write(0, {b"a": b"1"}, [0])
     stores.write(1, {b"a": b"1"}, [0])
-    stores.forget(0)
+    stores.clear(0)
     assert stores.read(0, [b"a"]) == [None]
     assert stores.offset(0) == -1
     assert stores.read(1, [b"a"]) == [b"1"]
 
 
-def test_the_offset_moves_only_over_records_that_the_store_has(stores: PartitionStores) -> None:
-    """If another worker's records lie between, they have not been read yet."""
+def test_the_offset_only_moves_past_records_that_the_store_has(stores: PartitionStores) -> None:
+    """Another worker's records in between have not been read yet."""
     stores.write(0, {b"a": b"1", b"b": b"2"}, [1, 0])
     assert stores.offset(0) == 1
     stores.write(0, {b"a": b"3"}, [5])
     assert stores.read(0, [b"a"]) == [b"3"]
-    assert stores.offset(0) == 1, "2 to 4 are somebody else's: the next restore begins at 2"
+    assert stores.offset(0) == 1, "2 to 4 are another worker's: the next restore starts at 2"
 
 
 def test_a_store_belongs_to_one_changelog_topic(stores: PartitionStores) -> None:
@@ -87,7 +87,7 @@ def test_a_store_belongs_to_one_changelog_topic(stores: PartitionStores) -> None
         stores.bind("id-2")
 
 
-def test_a_store_that_was_killed_while_it_was_bound_can_be_bound_again(
+def test_a_process_that_was_killed_in_bind_can_bind_again(
     stores: PartitionStores, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(file: Path, _text: str) -> None:
@@ -102,12 +102,12 @@ def test_a_store_that_was_killed_while_it_was_bound_can_be_bound_again(
     stores.bind("id-1")
 
 
-def test_restoring_keeps_the_newer_of_two_records_and_tells_who_needs_a_repair(stores: PartitionStores) -> None:
+def test_restoring_keeps_the_newer_record_and_returns_users_who_need_a_repair(stores: PartitionStores) -> None:
     late = record(35)  # sent by a worker that had been paused
     records = [(b"a", record(30)), (b"a", record(40)), (b"b", record(1)), (b"b", None), (b"a", late)]
     assert stores.restore(0, records, 6) == {b"a"}
     assert stores.read(0, [b"a", b"b"]) == [record(40), None]
-    assert stores.offset(0) == -1, "until a is repaired"
+    assert stores.offset(0) == -1, "not before a is repaired"
     assert stores.restore(0, [(b"a", record(38))], 7) == {b"a"}
     assert stores.read(0, [b"a"]) == [record(40)], "the record in the store counts, too"
     assert stores.restore(0, [(b"a", record(38)), (b"a", record(40))], 9) == set()
@@ -116,19 +116,19 @@ def test_restoring_keeps_the_newer_of_two_records_and_tells_who_needs_a_repair(s
     assert stores.read(0, [b"a"]) == [None]
     stores.restore(0, [(b"a", record(50))], None)
     assert stores.offset(0) == 10
-    stores.reflect(0, 11)
+    stores.set_offset(0, 11)
     assert stores.offset(0) == 11
 
 
 @pytest.mark.parametrize("broken", [b"", b"something else"])
-def test_restoring_refuses_what_is_no_history(stores: PartitionStores, broken: bytes) -> None:
+def test_restoring_rejects_values_that_are_not_histories(stores: PartitionStores, broken: bytes) -> None:
     with pytest.raises(CorruptHistoryError):
         stores.restore(0, [(b"a", record(1)), (b"b", broken)], 1)
     assert stores.read(0, [b"a", b"b"]) == [None, None]
     assert stores.offset(0) == -1
 
 
-#: Restores 60,000 records of full length, more than one of RocksDB's memory tables, and is killed.
+#: Restores 60,000 records of full length, which take more than one of RocksDB's memory tables, and is killed.
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -146,7 +146,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 @pytest.mark.parametrize("last", ["restore", "write"])
 def test_a_killed_process_leaves_the_records_up_to_its_offset(tmp_path: Path, last: str) -> None:
-    """What is restored is not in RocksDB's log, what is written is."""
+    """RocksDB logs what is written, and not what is restored."""
     folder = tmp_path / "history"
     killed = subprocess.run([sys.executable, "-c", _KILLED, str(folder), last], cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL

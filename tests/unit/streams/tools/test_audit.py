@@ -1,4 +1,4 @@
-"""The audit finds each kind of loss. Every test breaks one thing and sees it reported."""
+"""The audit finds each kind of loss: every test breaks one thing."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import streams.tools.audit
 from configs.errors import FatalError
 from configs.loader import load_worker
 from streams.history import History
-from streams.kafka.reading import Record
+from streams.kafka.reading import ReceivedMessage
 from streams.kafka.topics import changelog_topic
 from streams.messages.dead_letters import dead_letter_output
 from streams.messages.recommendations import decode_recommendation, encode_recommendation
 from streams.ports import DeadLetter, Message, Output
-from streams.tools.audit import AuditReport, Place, audit, audit_kafka
+from streams.tools.audit import AuditReport, ClickRef, audit, audit_kafka
 from tests.unit.fakes import ClickWorld, click_message
 
 
-class Books:
+class Topics:
     """Topics after a worker answered a few clicks, one of them unreadable, one user unknown to the model."""
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Books:
         ]
         self.world.process(self.clicks[:2])
         self.world.process(self.clicks[2:])
-        self.dead: set[Place] = {(0, 2)}
+        self.dead_letters: set[ClickRef] = {(0, 2)}
         self.changelog = self._messages("changelog")
         self.recommendations = self._messages("recommendations")
 
@@ -45,166 +45,168 @@ class Books:
     def audit(self) -> AuditReport:
         return audit(
             clicks=self.clicks,
-            dead_letters=self.dead,
+            dead_letters=self.dead_letters,
             changelog=self.changelog,
             recommendations=self.recommendations,
-            length=4,
-            known=self.world.known.rows,
+            history_length=4,
+            item_rows=self.world.known.rows,
         )
 
 
 @pytest.fixture
-def books() -> Books:
-    return Books()
+def topics() -> Topics:
+    return Topics()
 
 
-def test_true_books_balance(books: Books) -> None:
-    report = books.audit()
+def test_correct_topics_pass(topics: Topics) -> None:
+    report = topics.audit()
     assert report.ok
     assert (report.clicks, report.dead_letters, report.users, report.without_candidates) == (5, 1, 3, 1)
     assert report.recommendations == report.histories_equal == 3
-    said = " ".join(report.to_text().split())
-    assert "histories equal 3" in said
-    assert "histories different 0" in said
-    assert "users without candidates are not verified" in said
-    assert "the books balance" in said
+    text = " ".join(report.to_text().split())
+    assert "histories equal 3" in text
+    assert "histories different 0" in text
+    assert "users without candidates are not verified" in text
+    assert "audit passed" in text
 
 
-def test_what_others_write_to_the_recommendations_is_counted_and_changes_nothing(books: Books) -> None:
-    for key, value in ((b"7", None), (b"7", b"{}"), (b"7", b"hello"), (None, books.recommendations[0].value)):
-        books.recommendations.append(Message("recommendations", 0, 99, key, value))
-    assert books.audit().foreign == 4
-    assert books.audit().ok
-    assert books.audit().recommendations == 3
+def test_foreign_messages_among_the_recommendations_only_count(topics: Topics) -> None:
+    for key, value in ((b"7", None), (b"7", b"{}"), (b"7", b"hello"), (None, topics.recommendations[0].value)):
+        topics.recommendations.append(Message("recommendations", 0, 99, key, value))
+    assert topics.audit().foreign == 4
+    assert topics.audit().ok
+    assert topics.audit().recommendations == 3
 
 
-def test_a_missing_dead_letter_is_an_unaccounted_click(books: Books) -> None:
-    books.dead = set()
-    assert books.audit().unaccounted == 1
-    assert not books.audit().ok
+def test_a_missing_dead_letter_is_an_unaccounted_click(topics: Topics) -> None:
+    topics.dead_letters = set()
+    assert topics.audit().unaccounted == 1
+    assert not topics.audit().ok
 
 
-@pytest.mark.parametrize("place", [(0, 0), (0, 77), (5, 2)], ids=["readable", "no message", "no partition"])
-def test_a_letter_for_a_readable_click_or_for_none_is_found(books: Books, place: Place) -> None:
-    books.dead.add(place)
-    report = books.audit()
+@pytest.mark.parametrize("click", [(0, 0), (0, 77), (5, 2)], ids=["readable", "no message", "no partition"])
+def test_a_dead_letter_of_a_readable_or_missing_click_is_found(topics: Topics, click: ClickRef) -> None:
+    topics.dead_letters.add(click)
+    report = topics.audit()
     assert (report.letters_unfounded, report.dead_letters) == (1, 1)
     assert not report.ok
 
 
-def test_a_removed_history_is_missing_unless_it_was_written_again(books: Books) -> None:
-    record = next(m for m in books.changelog if m.key == b"8")
-    books.changelog.append(record._replace(value=None))
-    report = books.audit()
+def test_a_removed_history_is_missing_unless_it_was_written_again(topics: Topics) -> None:
+    record = next(m for m in topics.changelog if m.key == b"8")
+    topics.changelog.append(record._replace(value=None))
+    report = topics.audit()
     assert (report.histories_missing, report.histories_equal) == (1, 2)
     assert not report.ok
-    books.changelog.append(record)
-    assert books.audit().ok
+    topics.changelog.append(record)
+    assert topics.audit().ok
 
 
-def test_a_lost_click_makes_a_history_different(books: Books) -> None:
-    books.clicks.insert(4, click_message(4, 8, 5)._replace(offset=4))
-    report = books.audit()
+def test_a_lost_click_makes_a_history_different(topics: Topics) -> None:
+    topics.clicks.insert(4, click_message(4, 8, 5)._replace(offset=4))
+    report = topics.audit()
     assert (report.histories_different, report.histories_equal, report.users_stale) == (1, 2, 1)
 
 
-def test_a_click_counted_twice_makes_a_history_different(books: Books) -> None:
+def test_a_click_counted_twice_makes_a_history_different(topics: Topics) -> None:
     record = History(0, 1, np.array([2, 2])).to_bytes()
-    books.changelog.append(Message("changelog", 0, 99, b"8", record))
-    assert books.audit().histories_different == 1
+    topics.changelog.append(Message("changelog", 0, 99, b"8", record))
+    assert topics.audit().histories_different == 1
 
 
-def test_a_missing_history_is_found(books: Books) -> None:
-    books.changelog = [m for m in books.changelog if m.key != b"8"]
-    assert books.audit().histories_missing == 1
+def test_a_missing_history_is_found(topics: Topics) -> None:
+    topics.changelog = [m for m in topics.changelog if m.key != b"8"]
+    assert topics.audit().histories_missing == 1
 
 
-def test_a_history_without_clicks_is_found(books: Books) -> None:
-    books.changelog.append(Message("changelog", 0, 99, b"77", History(0, 1, np.array([2])).to_bytes()))
-    assert books.audit().histories_different == 1
+def test_a_history_without_clicks_is_found(topics: Topics) -> None:
+    topics.changelog.append(Message("changelog", 0, 99, b"77", History(0, 1, np.array([2])).to_bytes()))
+    assert topics.audit().histories_different == 1
 
 
-def test_a_stale_recommendation_is_found(books: Books) -> None:
-    newest = books.recommendations[-1]
+def test_a_stale_recommendation_is_found(topics: Topics) -> None:
+    newest = topics.recommendations[-1]
     old = decode_recommendation(newest.value or b"")._replace(source_offset=0)
-    books.recommendations[-1] = newest._replace(value=encode_recommendation(old))
-    report = books.audit()
+    topics.recommendations[-1] = newest._replace(value=encode_recommendation(old))
+    report = topics.audit()
     assert report.users_stale == 1
     assert not report.ok
 
 
 def test_a_loss_that_has_left_the_window_is_found_in_the_older_records() -> None:
-    books = Books()
+    topics = Topics()
     lost = [click_message(offset, 5, item) for offset, item in enumerate([1, 2, 3, 4, 5, 6, 1], start=5)]
     for click in lost:
         if click.offset != 6:
-            books.world.process([click])
-    books.clicks.extend(lost)
-    books.changelog = books._messages("changelog")
-    books.recommendations = books._messages("recommendations")
-    newest = History.from_bytes(books.changelog[-1].value or b"")
+            topics.world.process([click])
+    topics.clicks.extend(lost)
+    topics.changelog = topics._messages("changelog")
+    topics.recommendations = topics._messages("recommendations")
+    newest = History.from_bytes(topics.changelog[-1].value or b"")
     assert newest.items.tolist() == [4, 5, 6, 1], "the newest record alone looks right"
-    assert books.audit().histories_different == 1
+    assert topics.audit().histories_different == 1
 
 
-def test_clicks_that_kafka_has_deleted_stop_the_audit(books: Books) -> None:
-    del books.clicks[0]
+def test_clicks_that_kafka_has_deleted_stop_the_audit(topics: Topics) -> None:
+    del topics.clicks[0]
     with pytest.raises(FatalError, match="retention_days"):
-        books.audit()
+        topics.audit()
 
 
 @pytest.fixture
-def topics(books: Books, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Record]]:
-    """What Kafka has under the names of the shipped configuration, with the dead letter of the books."""
-    letter = DeadLetter(books.clicks[2], "not_json", "broken")
-    output = dead_letter_output("dead-letters", letter, 1000.0, 10**6)
-    dead = Record(Message("dead-letters", 0, 0, output.key, output.value), dict(output.headers), 0.0)
+def kafka(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[ReceivedMessage]]:
+    """Topics by their names in the shipped configuration, with the dead letter of the unreadable click."""
+    output = dead_letter_output("dead-letters", DeadLetter(topics.clicks[2], "not_json", "broken"), 1000.0, 10**6)
+    dead_letter = Message("dead-letters", 0, 0, output.key, output.value)
     config = load_worker(None, (), {})
     found = {
-        config.topics.clicks: [Record(message, {}, 0.0) for message in books.clicks],
-        config.topics.dead_letters: [dead],
-        changelog_topic(config.worker.group): [Record(message, {}, 0.0) for message in books.changelog],
-        config.topics.recommendations: [Record(message, {}, 0.0) for message in books.recommendations],
+        config.topics.clicks: [ReceivedMessage(message, {}, 0.0) for message in topics.clicks],
+        config.topics.dead_letters: [ReceivedMessage(dead_letter, dict(output.headers), 0.0)],
+        changelog_topic(config.worker.group): [ReceivedMessage(message, {}, 0.0) for message in topics.changelog],
+        config.topics.recommendations: [ReceivedMessage(message, {}, 0.0) for message in topics.recommendations],
     }
     monkeypatch.setattr(streams.tools.audit, "read_to_end", lambda _, topic, **_options: iter(found[topic]))
     monkeypatch.setattr(streams.tools.audit, "watermarks", lambda _, topic: {0: (0, len(found[topic]))})
     return found
 
 
-def test_what_others_write_among_the_dead_letters_is_passed_over(books: Books, topics: dict[str, list[Record]]) -> None:
+def test_foreign_messages_among_the_dead_letters_are_skipped(
+    topics: Topics, kafka: dict[str, list[ReceivedMessage]]
+) -> None:
     config = load_worker(None, ["history.length=4"], {})
     for headers in ({"topic": b"clicks"}, {"topic": b"clicks", "partition": b"x", "offset": b"1"}, {}):
-        topics[config.topics.dead_letters].append(Record(Message("dead-letters", 0, 9, None, None), headers, 0.0))
-    report = audit_kafka(config, books.world.known.rows)
+        foreign = ReceivedMessage(Message("dead-letters", 0, 9, None, None), headers, 0.0)
+        kafka[config.topics.dead_letters].append(foreign)
+    report = audit_kafka(config, topics.world.known.rows)
     assert report.ok, report.to_text()
     assert report.dead_letters == 1
 
 
 def test_a_click_topic_that_retention_has_emptied_stops_the_audit(
-    books: Books, topics: dict[str, list[Record]], monkeypatch: pytest.MonkeyPatch
+    topics: Topics, kafka: dict[str, list[ReceivedMessage]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load_worker(None, ["history.length=4"], {})
-    topics[config.topics.clicks].clear()
+    kafka[config.topics.clicks].clear()
     monkeypatch.setattr(streams.tools.audit, "watermarks", lambda *_: {0: (5, 5)})
     with pytest.raises(FatalError, match="retention_days"):
-        audit_kafka(config, books.world.known.rows)
+        audit_kafka(config, topics.world.known.rows)
 
 
-def test_repeats_are_counted_and_allowed(books: Books) -> None:
-    books.recommendations.append(books.recommendations[0])
-    report = books.audit()
+def test_repeats_are_counted_and_allowed(topics: Topics) -> None:
+    topics.recommendations.append(topics.recommendations[0])
+    report = topics.audit()
     assert report.repeats == 1
     assert report.ok
 
 
-def test_an_older_recommendation_after_a_newer_one_is_counted_and_allowed(books: Books) -> None:
-    books.recommendations.append(next(r for r in books.recommendations if r.key == b"7"))
-    assert books.audit().out_of_order == 1
-    assert books.audit().ok
+def test_an_older_recommendation_after_a_newer_one_is_counted_and_allowed(topics: Topics) -> None:
+    topics.recommendations.append(next(r for r in topics.recommendations if r.key == b"7"))
+    assert topics.audit().out_of_order == 1
+    assert topics.audit().ok
 
 
-def test_an_older_record_after_the_newest_is_found_because_compaction_would_keep_it(books: Books) -> None:
-    books.changelog.append(next(m for m in books.changelog if m.key == b"7"))
-    report = books.audit()
+def test_an_older_record_after_the_newest_is_found_because_compaction_would_keep_it(topics: Topics) -> None:
+    topics.changelog.append(next(m for m in topics.changelog if m.key == b"7"))
+    report = topics.audit()
     assert (report.histories_overwritten, report.histories_different) == (1, 0)
     assert not report.ok

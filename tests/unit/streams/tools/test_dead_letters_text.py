@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from streams.ports import Message
-from streams.tools.dead_letters import Found
+from streams.tools.dead_letters import FoundDeadLetters
 from streams.tools.dead_letters_text import _plain, _readable, _summary
 from tests.unit.fakes import stored_dead_letter
 
@@ -31,5 +31,10 @@ def test_untrusted_text_cannot_control_the_terminal() -> None:
 
 def test_the_summary_counts_by_reason() -> None:
     letters = [stored_dead_letter(Message("clicks", 0, i, b"42", b"{")) for i in range(2)]
-    assert _summary(letters, Found(letters, {letters[0].kept_at}, 0)) == "2 dead letters: 2 not_json; 2 replayed"
-    assert _summary([], Found([], set(), 3)) == "0 dead letters; 3 messages on the topic are no dead letters"
+    assert (
+        _summary(letters, FoundDeadLetters(letters, {letters[0].kept_at}, 0))
+        == "2 dead letters: 2 not_json; 2 replayed"
+    )
+    assert (
+        _summary([], FoundDeadLetters([], set(), 3)) == "0 dead letters; 3 messages on the topic are not dead letters"
+    )

@@ -61,7 +61,7 @@ class World:
         self.time = 0.0
         self.registry = CollectorRegistry()
         self.milvus = FailingIndex(MemoryIndex("m1", 4), failures=0)
-        self.index = ObservedIndex(self.milvus, patience=20.0, clock=self.clock)
+        self.index = ObservedIndex(self.milvus, patience_s=20.0, clock=self.clock)
         self.loop_monitor = LoopMonitor(self.clock)
         self.agent, self.reader = Agent(), Reader()
         self.dog = Watchdog(100.0, 300.0, self.loop_monitor, exit_process=lambda _: None, clock=self.clock)
@@ -119,14 +119,6 @@ def test_a_worker_too_many_is_ready() -> None:
     assert world.missing() == []
 
 
-def test_a_milvus_that_refuses_to_seal_too_often_is_healthy() -> None:
-    world = World()
-    world.milvus.failures = 1
-    with pytest.raises(TransientError):
-        world.index.seal()
-    assert world.missing() == []
-
-
 def test_kafka_is_part_of_it() -> None:
     world = World()
     world.reader.away = True
@@ -140,7 +132,7 @@ def test_milvus_is_judged_by_traffic_and_asked_only_without() -> None:
     world.milvus.failures = 1
     with pytest.raises(TransientError):
         world.index.search(query, 1)
-    assert world.missing() == ["milvus: Milvus: away, for the test"]
+    assert world.missing() == ["milvus: Milvus: unavailable, for the test"]
     world.index.search(query, 1)
     assert world.missing() == []
 
@@ -149,7 +141,7 @@ def test_milvus_is_judged_by_traffic_and_asked_only_without() -> None:
     assert world.milvus.failures == 1, "the search has just told"
     world.time += 10.0
     world.health.ping()
-    assert world.missing() == ["milvus: Milvus: away, for the test"]
+    assert world.missing() == ["milvus: Milvus: unavailable, for the test"]
     world.time += 10.0
     world.health.ping()
     assert world.missing() == []

@@ -1,0 +1,88 @@
+"""Read partitions of a topic from given offsets on, key and value only: how histories are restored."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as RawMessage
+
+from configs.schema import Kafka
+from streams.kafka.client import is_harmless, reader_settings, translate_error
+
+#: Kilobytes that the client reads ahead.
+_READ_AHEAD_KB = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionChunk:
+    """Successive messages of one partition.
+
+    Attributes:
+        messages: keys and values; None as value is a tombstone.
+        last_offset: offset of the last one.
+    """
+
+    messages: Sequence[tuple[bytes, bytes | None]]
+    last_offset: int
+
+
+class PartitionReader:
+    """Reads partitions of one topic. Joins no consumer group. For one thread."""
+
+    def __init__(self, kafka: Kafka, topic: str) -> None:
+        self._topic = topic
+        settings = {
+            # For offsets that Kafka does not have any more; reading a history record again changes nothing.
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+            "queued.max.messages.kbytes": _READ_AHEAD_KB,
+        }
+        self._consumer = Consumer(
+            reader_settings(kafka, "mindstream-restore", **settings), logger=logging.getLogger("mindstream.kafka")
+        )
+
+    def start(self, starts: Mapping[int, int]) -> None:
+        """Read these partitions from these offsets on, and no others."""
+        self._consumer.assign([TopicPartition(self._topic, p, offset) for p, offset in starts.items()])
+
+    def read(self, max_messages: int, timeout_s: float) -> tuple[dict[int, PartitionChunk], dict[int, int]]:
+        """Wait up to `timeout_s` seconds for `max_messages` messages.
+
+        Returns:
+            Messages by partition; and for each partition that was read to its end, the offset after it.
+
+        Raises:
+            TransientError: Kafka is unavailable.
+            FatalError: Kafka refuses to let this user read the topic.
+        """
+        received: dict[int, list[RawMessage]] = {}
+        ends: dict[int, int] = {}
+        try:
+            for message in self._consumer.consume(max_messages, timeout_s):
+                error = message.error()
+                if error is None:
+                    received.setdefault(_int(message.partition()), []).append(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    ends[_int(message.partition())] = _int(message.offset())
+                elif not is_harmless(error):
+                    raise translate_error(error, self._topic)
+        except KafkaException as error:
+            raise translate_error(error.args[0]) from None
+        return {partition: _chunk(messages) for partition, messages in received.items()}, ends
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def _chunk(received: Sequence[RawMessage]) -> PartitionChunk:
+    messages = [(message.key(), message.value()) for message in received]
+    return PartitionChunk(cast("list[tuple[bytes, bytes | None]]", messages), _int(received[-1].offset()))
+
+
+def _int(value: int | None) -> int:
+    assert value is not None  # set on consumed messages; the type leaves it open
+    return value
