@@ -12,6 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from embedded.demo.messages import BROKEN_MESSAGES
 from embedded.demo.scoreboard import Scoreboard, percentile
 from streams.recall.hit_rate import CUT
 
@@ -92,7 +93,9 @@ class View:
             f"max {percentile(board.new_items.searchable_s, 100)}",
         )
         table.add_row("new items recommended", f"{len(board.new_items.first_recommended_s)}", "")
-        table.add_row("dead letters", f"{board.dead_letters}", "3 broken messages are sent on purpose")
+        table.add_row(
+            "dead letters", f"{board.dead_letters}", f"{len(BROKEN_MESSAGES)} broken messages are sent on purpose"
+        )
         return table
 
     def _story(self) -> Panel:

@@ -31,9 +31,7 @@ def site(tmp_path: Path, kafka: str, milvus_standalone: str) -> Iterator[Site]:
     made.create_topics()
     made.fill_index()
     yield made
-    index = made.index()
-    index.drop()
-    index.close()
+    made.drop_index()
 
 
 def _click_file(folder: Path) -> Path:

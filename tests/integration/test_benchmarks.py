@@ -146,7 +146,7 @@ def test_a_plot_that_cannot_be_written_is_refused_before_anything_runs(
     assert not done.stdout
 
 
-def test_wrong_sizes_are_refused_with_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_size_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     command = [*_command(tmp_path, "encoder"), "--set", "encoder.user=3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2

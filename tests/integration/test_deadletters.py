@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,10 +41,7 @@ def served(tmp_path: Path, kafka: str, milvus_lite: str) -> Iterator[Site]:
     made.create_topics()
     made.fill_index()
     yield made
-    with suppress(TransientError):  # the server ends with the session, so a busy one need not clean up
-        index = made.index()
-        index.drop()
-        index.close()
+    made.drop_index()
 
 
 def _put(site: Site, messages: Sequence[Message], reason: Reason = "not_json", now: float = 1000.0) -> None:

@@ -73,7 +73,7 @@ def listening(pid: int) -> set[str]:
     return {address.removeprefix("::ffff:") for address in addresses}
 
 
-def test_the_command_line_from_nothing_to_nothing(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_up_status_and_down_on_the_command_line(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     home = tmp_path_factory.mktemp("home")
     printed = output(embedded("up", home=home, folder=folder))
     exports = dict(

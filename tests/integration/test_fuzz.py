@@ -10,7 +10,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ from streams.kafka.reading import read_to_end, watermarks
 from streams.messages.clicks import MAX_CLICK_BYTES, decode_click
 from streams.messages.dead_letters import MessageRef, StoredDeadLetter, read_dead_letter
 from streams.messages.items import Item, ItemRemoval, decode_item
-from streams.messages.recommendations import decode_recommendation
 from streams.ports import Message, Output
 from streams.tools.audit import audit_kafka
 from tests.site import Site, wait_for
@@ -131,10 +129,7 @@ def site(tmp_path: Path, kafka: str, milvus_lite: str) -> Iterator[Site]:
     made.create_topics(UNCOMPACTED)
     made.fill_index()
     yield made
-    with suppress(TransientError):  # the server ends with the session: a busy one need not tidy up
-        index = made.index()
-        index.drop()
-        index.close()
+    made.drop_index()
 
 
 def _reason(site: Site, message: Message) -> str | None:
@@ -177,28 +172,65 @@ def _vectors(site: Site, ids: list[int]) -> dict[int, FloatArray]:
 def _dead_letters(site: Site) -> dict[MessageRef, StoredDeadLetter]:
     found = {}
     for message, headers, _ in read_to_end(site.config.kafka, site.config.topics.dead_letters, headers=True):
-        letter = read_dead_letter(message, headers)
-        assert letter is not None
-        assert letter.source not in found, "without a crash, each dead letter is written once"
-        found[letter.source] = letter
+        dead_letter = read_dead_letter(message, headers)
+        assert dead_letter is not None
+        assert dead_letter.source not in found, "without a crash, each dead letter is written once"
+        found[dead_letter.source] = dead_letter
     return found
+
+
+def _send(site: Site) -> set[str]:
+    """Send all messages; return the users of the good clicks."""
+    users = set()
+    chunk: list[Output] = []
+    for output in Fuzzer(site, SEED).messages(MESSAGES):
+        chunk.append(output)
+        if output.key is not None and output.key.startswith(b"good-"):
+            users.add(output.key.decode())
+        if len(chunk) == 1000:
+            site.producer.send(chunk)
+            chunk.clear()
+    site.producer.send(chunk)
+    return users
+
+
+def _check_messages(site: Site) -> tuple[Counter[str], dict[int, Item | None]]:
+    """Assert that exactly the unreadable messages are dead letters, unchanged.
+
+    Returns:
+        Reason → dead letters, and item id → the newest item of the model's version, None if it was removed.
+    """
+    dead_letters = _dead_letters(site)
+    reasons: Counter[str] = Counter()
+    total = 0
+    items: dict[int, Item | None] = {}
+    topics = site.config.topics
+    for topic in (topics.clicks, topics.items):
+        for message, headers, _ in read_to_end(site.config.kafka, topic, headers=True):
+            total += 1
+            dead_letter = dead_letters.pop(MessageRef(message.topic, message.partition, message.offset), None)
+            reason = _reason(site, message)
+            assert (dead_letter.reason if dead_letter else None) == reason, message
+            if dead_letter is not None:
+                reasons[dead_letter.reason] += 1
+                assert (dead_letter.message.key, dead_letter.message.value) == (message.key, message.value)
+                assert {name: value or b"" for name, value in dead_letter.message.headers} == headers
+            elif topic == topics.items:
+                item = decode_item(message.key, message.value)
+                if isinstance(item, ItemRemoval):
+                    items[item.item_id] = None
+                elif item.model_version == site.artifact.model_version:
+                    items[item.item_id] = item
+    assert not dead_letters, "dead letters of messages that were not sent"
+    assert total == MESSAGES + 1
+    return reasons, items
 
 
 @pytest.mark.timeout(900)
 def test_many_broken_messages(site: Site) -> None:
     print(f"FUZZ_SEED={SEED} FUZZ_MESSAGES={MESSAGES}")
-    topics = site.config.topics
-    sent: list[Output] = []
     sending = time.monotonic()
-    good = {"good-last"}
-    for output in Fuzzer(site, SEED).messages(MESSAGES):
-        sent.append(output)
-        if output.key is not None and output.key.startswith(b"good-"):
-            good.add(output.key.decode())
-        if len(sent) == 1000:
-            site.producer.send(sent)
-            sent.clear()
-    site.producer.send(sent)
+    good_users = _send(site)
     started = time.monotonic()
     with site.worker() as worker:
         wait_for(lambda: worker.poll() is not None or _lag(site) == 0, "the end of both topics", patience=600)
@@ -208,37 +240,14 @@ def test_many_broken_messages(site: Site) -> None:
         site.producer.send([site.click("good-last", 5)])
         wait_for(lambda: _lag(site) == 0, "a last click")
 
-    dead_letters = _dead_letters(site)
-    reasons: Counter[str] = Counter()
-    total = 0
-    items: dict[int, Item | None] = {}
-    for topic in (topics.clicks, topics.items):
-        for message, headers, _ in read_to_end(site.config.kafka, topic, headers=True):
-            total += 1
-            letter = dead_letters.pop(MessageRef(message.topic, message.partition, message.offset), None)
-            reason = _reason(site, message)
-            assert (letter.reason if letter else None) == reason, message
-            if letter is not None:
-                reasons[letter.reason] += 1
-                assert (letter.message.key, letter.message.value) == (message.key, message.value), "unchanged"
-                assert {name: value or b"" for name, value in letter.message.headers} == headers
-            elif topic == topics.items:
-                item = decode_item(message.key, message.value)
-                if isinstance(item, ItemRemoval):
-                    items[item.item_id] = None
-                elif item.model_version == site.artifact.model_version:
-                    items[item.item_id] = item
-    assert not dead_letters, "dead letters of messages that were not sent"
-    assert total == MESSAGES + 1
+    reasons, items = _check_messages(site)
     print(
         f"{MESSAGES:,} messages sent in {started - sending:.0f} s, done in {seconds:.0f} s "
         f"({MESSAGES / seconds:,.0f}/s): {reasons.total():,} dead letters {dict(reasons)}, {len(items)} items"
     )
-
     report = audit_kafka(site.config)
     assert report.ok, report.to_text()
-    answers = [decode_recommendation(message.value or b"") for message in site.messages(topics.recommendations)]
-    assert good <= {answer.user_id for answer in answers}
+    assert good_users | {"good-last"} <= {answer.user_id for answer in site.recommendations()}
     expected = {item_id: item.embedding for item_id, item in items.items() if item is not None}
     wait_for(lambda: _vectors(site, list(items)).keys() == expected.keys(), "the items in Milvus")
     found = _vectors(site, list(expected))

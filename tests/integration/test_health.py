@@ -137,7 +137,7 @@ def test_readiness_follows_milvus_and_the_process_stays_alive(shaky: Site, stack
         wait_for(lambda: _ask(worker, "/readyz")[0] == 503, "the outage of Milvus to show, without traffic")
         assert any(part.startswith("milvus: ") for part in _ask(worker, "/readyz")[1]["missing"])
         _send(shaky, 10)
-        wait_for(lambda: "tried again" in str(_ask(worker, "/readyz")[1]["missing"]), "a batch that is retried")
+        wait_for(lambda: "has been retried" in str(_ask(worker, "/readyz")[1]["missing"]), "a batch that is retried")
         assert _ask(worker, "/healthz") == (200, {"live": True, "reasons": []})
         stack.up()
         wait_for(lambda: _ask(worker, "/readyz")[0] == 200, "readiness after the outage")

@@ -157,6 +157,4 @@ def test_a_standby_acquires_partitions_without_a_full_restore(tmp_path: Path, ka
             assert "acquired partitions 0, 1, 2, 3: restored 0 records" in log("b")
             site.producer.send([site.click(u, 1 + u % 300) for u in range(100)])
             wait_for(lambda: audit_kafka(site.config).ok and audit_kafka(site.config).clicks == 200, "more clicks")
-    index = site.index()
-    index.drop()
-    index.close()
+    site.drop_index()

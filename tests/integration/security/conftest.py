@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from configs.errors import TransientError
 from embedded.errors import EmbeddedError
 from embedded.instance import Instance
 from embedded.standalone import require_platform
@@ -36,10 +34,7 @@ def site(tmp_path: Path, broker: SecureKafka, milvus_lite: str) -> Iterator[Secu
         made.assert_no_secrets(log.read_text())
     for user, needed in granted.items():
         broker.revoke(user, needed)
-    with suppress(TransientError):  # milvus-lite on a busy machine; the server goes with the session
-        index = made.index(create=True)
-        index.drop()
-        index.close()
+    made.drop_index()
 
 
 @pytest.fixture(scope="module")

@@ -46,6 +46,4 @@ def test_milvus_with_token_and_tls(tmp_path: Path, kafka: str, secure_milvus: Se
         assert says in errors[0]
         assert "Traceback" not in done.stderr
         assert token not in done.stderr
-    index = site.index(create=True)
-    index.drop()
-    index.close()
+    site.drop_index()

@@ -135,7 +135,7 @@ def test_a_changelog_that_loses_histories_is_refused(site: SecureSite, broker: S
         assert "--add-config cleanup.policy=compact\n" in done.stderr
 
 
-def test_missing_rights_are_the_error_of_tools(site: SecureSite, broker: SecureKafka) -> None:
+def test_tools_report_missing_rights(site: SecureSite, broker: SecureKafka) -> None:
     """A user without rights sees no topics, so the error can only say that missing rights may be the cause."""
     site.create_topics()
     clicks = site.folder / "clicks.csv"

@@ -14,7 +14,7 @@ from model.arrays import FloatVector
 
 
 class LateFirstItem(NewItems):
-    """Its first item is found when three others were."""
+    """Items of which the first is found after three others."""
 
     def __init__(self) -> None:
         self.published, self.others = 0, threading.Semaphore(0)

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.scaling import Point, slope
 
 
-def test_memory_grows_from_the_fewest_to_the_most_whatever_was_measured_first() -> None:
+def test_a_slope_is_that_from_the_smallest_to_the_largest_number() -> None:
     points = {
         ("users", users): Point(1.0, 0.0, 0.0, worker_memory=300 * 2**20, milvus_memory=0, disk=users * 2**20 // 10_000)
         for users in (100_000, 500_000, 20_000)

@@ -22,7 +22,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def stack(folder: Path) -> Stack:
-    """A stack without real servers: `stack._wanted` is filled by each test."""
+    """A stack without real servers; each test fills `stack._wanted`."""
     return Stack(folder, milvus="none", kafka=False, cache=folder / "cache", environ={})
 
 

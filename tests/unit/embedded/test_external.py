@@ -55,6 +55,6 @@ def test_endpoints(name: str, address: str, expected: list[tuple[str, int]]) -> 
 
 
 @pytest.mark.parametrize(("name", "address"), [("kafka", "a:b"), ("kafka", ","), ("milvus", "http://")])
-def test_an_address_that_is_none_is_an_error(name: str, address: str) -> None:
+def test_an_invalid_address_is_an_error(name: str, address: str) -> None:
     with pytest.raises(EmbeddedError, match="names no server"):
         external.ExternalServer(name, address).endpoints()

@@ -14,14 +14,14 @@ from embedded.state import Entry
 from tests.unit.embedded.toy_servers import wait_until
 
 
-def test_a_later_process_with_the_same_number_is_not_mistaken() -> None:
+def test_a_later_process_with_the_same_id_is_told_apart() -> None:
     mine = process.Identity(os.getpid(), psutil.Process().create_time())
     assert mine.alive
     assert not process.Identity(os.getpid(), mine.created - 100).alive
     assert not Entry("kafka", 1, os.getpid(), mine.created - 100, ready=True).alive
 
 
-def test_end_takes_children_that_ignore_sigterm(folder: Path) -> None:
+def test_end_kills_children_that_ignore_sigterm(folder: Path) -> None:
     program = (
         "import signal, subprocess, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "

@@ -38,7 +38,7 @@ Start = Callable[..., Program]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Start a Python text as a program; its end is sure."""
+    """Start Python code as a program, which is killed after the test."""
     started: list[Program] = []
 
     def start(text: str, *arguments: str, metrics_port: int = 0) -> Program:
@@ -82,7 +82,7 @@ def test_a_program_that_ends_while_it_starts_shows_the_end_of_its_log(start: Sta
         failing.check()
 
 
-def test_a_program_that_has_ended_well_has_not_failed_but_does_not_run(start: Start) -> None:
+def test_a_program_that_ended_with_status_0_has_not_failed_but_does_not_run(start: Start) -> None:
     done = start("print('sent')")
     assert done.await_success() == "sent\n"
     done.check()

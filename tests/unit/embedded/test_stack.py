@@ -41,7 +41,7 @@ def test_up_twice_finds_the_first_and_down_leaves_nothing(stack: Stack, toy: Toy
     assert stack.up().kafka == address  # the same port again
 
 
-def test_a_killed_server_comes_back_at_its_address(stack: Stack, toy: Toy) -> None:
+def test_a_killed_server_restarts_at_its_address(stack: Stack, toy: Toy) -> None:
     address, pid = stack.up().kafka, toy.pid
     toy.kill()
     assert [server.state for server in stack.status()] == ["ended"]
@@ -49,7 +49,7 @@ def test_a_killed_server_comes_back_at_its_address(stack: Stack, toy: Toy) -> No
     assert toy.pid not in (None, pid)
 
 
-def test_what_a_killed_up_left_behind_is_ended(stack: Stack, toy: Toy, folder: Path) -> None:
+def test_processes_left_by_a_killed_up_are_ended(stack: Stack, toy: Toy, folder: Path) -> None:
     environ = process.marked(os.environ, folder)
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     written = process.spawn(command, environ, folder, folder / "log")
@@ -62,7 +62,7 @@ def test_what_a_killed_up_left_behind_is_ended(stack: Stack, toy: Toy, folder: P
     assert [identity.pid for identity in process.marked_processes(folder)] == [toy.pid]
 
 
-def test_if_one_fails_none_is_left(stack: Stack, toy: Toy, folder: Path) -> None:
+def test_if_one_server_fails_none_keeps_running(stack: Stack, toy: Toy, folder: Path) -> None:
     stack._wanted["milvus"] = Failing(stack.instance)
     with pytest.raises(EmbeddedError, match=r"(?s)Failing ended while it started.*milvus\.log.*no disk"):
         stack.up()
@@ -98,7 +98,7 @@ def test_up_without_a_flavour_keeps_the_one_that_runs_or_ran_last(
     assert up(None)[0] == "standalone"
 
 
-def test_wipe_deletes_what_is_ours_and_nothing_else(stack: Stack, folder: Path) -> None:
+def test_wipe_deletes_only_the_files_of_the_stack(stack: Stack, folder: Path) -> None:
     for name in ("kafka", "milvus", "logs", "somebody-elses"):
         (folder / name).mkdir()
     stack.down(wipe=True)

@@ -28,7 +28,7 @@ def test_a_click_without_answer_fails_the_benchmark(answer: tuple[int, int, floa
         Phase(events((0, 5, 1.0)), events(answer)).delays()
 
 
-def test_rates_are_those_of_the_middle() -> None:
+def test_rates_are_those_of_the_middle_80_percent() -> None:
     # Ten answers a second, after a start that took long; each answers two clicks.
     begin = [0.0, 100.0]
     answers = events(*((0, 2 * n + 1, at) for n, at in enumerate([*begin, *(100 + k / 10 for k in range(1, 100))])))
@@ -42,6 +42,6 @@ def test_rates_are_those_of_the_middle() -> None:
     assert np.diff(answered).tolist() == pytest.approx([len(clicks) / 50] * 50)
 
 
-def test_lateness_is_that_behind_an_open_schedule() -> None:
+def test_lateness_is_relative_to_an_open_schedule() -> None:
     clicks = events((0, 0, 10.0), (0, 2, 10.5), (0, 3, 10.5), (1, 0, 10.1))  # as they lie in partitions
     assert Phase(clicks, events()).lateness(rate=10).tolist() == pytest.approx([0, 0.3, 0.2, 0])

@@ -1,4 +1,4 @@
-"""How figures are printed and written, and what stands beside them."""
+"""Results as text and JSON, with machine, commit and command."""
 
 from __future__ import annotations
 
