@@ -76,5 +76,5 @@ def publish_all(items: NewItems, n: int, worker: WorkerProgram) -> list[float]:
 
 
 BENCHMARK = Benchmark(
-    run, {"standalone": STANDALONE | {"published": 600}, "lite": LITE | {"published": 100}}, True, True
+    run, {"standalone": STANDALONE | {"published": 600}, "lite": LITE | {"published": 100}}, kafka=True, milvus=True
 )

@@ -47,25 +47,25 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
         def search(users: int) -> list[float]:
             return _search(servers, steady.site, shop, users)
 
-        one, full = search(1), search(sizes["batch"])
-        paces = [_run_paced(servers, steady, "idle", _IDLE_RATE, sizes["seconds"])]
+        single, full = search(1), search(sizes["batch"])
+        runs = [_run_paced(servers, steady, "idle", _IDLE_RATE, sizes["seconds"])]
         for part in _PARTS:
-            paces.append(_run_paced(servers, steady, f"at {part} %", steady.rate * part / 100, sizes["seconds"]))
-        idle, half = paces[0], paces[1 + _PARTS.index(50)]
+            runs.append(_run_paced(servers, steady, f"at {part} %", steady.rate * part / 100, sizes["seconds"]))
+        idle, half = runs[0], runs[1 + _PARTS.index(50)]
         users = max(1, round(half.batch))
         same = search(users)
-    beside = {f"{users} users": same, f"a batch of {sizes['batch']}": full}
+    searches = {f"{users} users": same, f"a batch of {sizes['batch']}": full}
     return [
         Figure("sustained", steady.rate, "clicks/s"),
-        *(f for n, taken in ((1, one), (users, same), (sizes["batch"], full)) for f in _alone(n, taken)),
-        *(figure for pace in paces for figure in pace.figures()),
-        *(Figure(f"idle, p{q}, beyond one search", 1000 * _beyond(idle.delays, one, q), "ms") for q in (50, 99)),
+        *(f for n, taken in ((1, single), (users, same), (sizes["batch"], full)) for f in _search_figures(n, taken)),
+        *(figure for paced in runs for figure in paced.figures()),
+        *(Figure(f"idle, p{q}, beyond one search", 1000 * _excess_s(idle.delays, single, q), "ms") for q in (50, 99)),
         *(
             Figure(f"at 50 %, p{q} / one search for {what}", np.percentile(half.delays, q) / np.median(taken), "×")
-            for what, taken in beside.items()
+            for what, taken in searches.items()
             for q in (50, 99)
         ),
-        *(_curve(q, paces) for q in (50, 95, 99)),
+        *(_curve(q, runs) for q in (50, 95, 99)),
     ]
 
 
@@ -106,18 +106,18 @@ def _run_paced(servers: BenchmarkServers, steady: SustainedWorker, name: str, ra
     return PacedRun(name, rate, phase.delays(), phase.lateness(rate), float(clicks / batches))
 
 
-def _alone(users: int, seconds: list[float]) -> list[Figure]:
+def _search_figures(users: int, seconds: list[float]) -> list[Figure]:
     return percentiles(f"one search alone, users {users}", seconds, (50, 99))
 
 
-def _beyond(delays: DoubleArray, search: list[float], quantile: int) -> float:
+def _excess_s(delays: DoubleArray, search: list[float], quantile: int) -> float:
     """Return by how many seconds a percentile exceeds the median search; 0 if it does not."""
     return max(0.0, float(np.percentile(delays, quantile) - np.median(search)))
 
 
-def _curve(quantile: int, paces: Sequence[PacedRun]) -> Curve:
-    values = [1000 * float(np.percentile(pace.delays, quantile)) for pace in paces]
-    return Curve(f"p{quantile}", "clicks/s", "ms", [pace.rate for pace in paces], values)
+def _curve(quantile: int, runs: Sequence[PacedRun]) -> Curve:
+    values = [1000 * float(np.percentile(paced.delays, quantile)) for paced in runs]
+    return Curve(f"p{quantile}", "clicks/s", "ms", [paced.rate for paced in runs], values)
 
 
 def _search(servers: BenchmarkServers, site: BenchmarkSite, shop: Shop, users: int) -> list[float]:
@@ -185,5 +185,9 @@ STANDALONE = {"items": 367_983, "users": 200_000, "clicks": 20_000, "batch": 256
 #: milvus-lite is Python and answers some hundred queries/s: small batches keep the answers coming.
 LITE = {"items": 2_000, "users": 200, "clicks": 500, "batch": 4} | SHARED
 BENCHMARK = Benchmark(
-    run, {"standalone": STANDALONE | {"seconds": 60}, "lite": LITE | {"seconds": 20}}, True, True, True
+    run,
+    {"standalone": STANDALONE | {"seconds": 60}, "lite": LITE | {"seconds": 20}},
+    kafka=True,
+    milvus=True,
+    curves=True,
 )

@@ -97,5 +97,9 @@ def _watch(
 
 
 BENCHMARK = Benchmark(
-    run, {"standalone": STANDALONE | {"seconds": 180}, "lite": LITE | {"seconds": 10}}, True, True, True
+    run,
+    {"standalone": STANDALONE | {"seconds": 180}, "lite": LITE | {"seconds": 10}},
+    kafka=True,
+    milvus=True,
+    curves=True,
 )

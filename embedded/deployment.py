@@ -32,7 +32,7 @@ from streams.kafka.topics import create_topics, topic_specs
 
 #: Module and command of the worker.
 WORKER = ("streams", "worker")
-#: Sections of the configuration that producers have.
+#: Sections of the producers' configuration.
 PRODUCER_SECTIONS = ("kafka", "topics")
 #: Seconds that Kafka gets to list the topics before they are removed.
 _LIST_TIMEOUT_S = 20.0
@@ -41,7 +41,7 @@ _REMOVE_TIMEOUT_S = 5.0
 
 
 class Deployment:
-    """One installation. Making one starts and creates nothing.
+    """One installation. Creating the object starts no program and creates no topic.
 
     Args:
         folder: for logs and the workers' data.
@@ -78,7 +78,7 @@ class Deployment:
         """Create all topics.
 
         Args:
-            changed: topic settings that they have instead of the shipped ones, or beside them.
+            changed: topic settings that replace the shipped ones, or are added to them.
 
         Raises:
             TransientError, FatalError: Kafka is unavailable, or refuses.
@@ -88,7 +88,7 @@ class Deployment:
         create_topics(self.config.kafka, specs, self.config.topics.replication)
 
     def remove_topics(self) -> None:
-        """Delete the topics of this name, those that other programs made included, as far as Kafka still answers."""
+        """Delete the topics whose names begin with this name, as far as Kafka still answers."""
         assert self.name is not None, "topics with the shipped names may be the user's"
         admin = AdminClient(self.config.kafka.client())
         with suppress(KafkaException):
