@@ -27,15 +27,15 @@ from streams.milvus.index import MilvusIndex
 from streams.ports import Message, Output
 
 ROOT = CHECKOUT
-#: Seconds that a condition gets on a busy machine.
-PATIENCE = 90.0
+#: Seconds within which a condition becomes true, even on a busy machine.
+WAIT_TIMEOUT_S = 90.0
 
 
-def wait_for(condition: Callable[[], object], what: str, patience: float = PATIENCE) -> None:
-    """Wait until a condition is true; fail after `patience` seconds, naming what was waited for."""
-    deadline = time.monotonic() + patience
+def wait_for(condition: Callable[[], object], what: str, timeout_s: float = WAIT_TIMEOUT_S) -> None:
+    """Wait until a condition is true; fail after `timeout_s`, naming what was waited for."""
+    deadline = time.monotonic() + timeout_s
     while not condition():
-        assert time.monotonic() < deadline, f"waited {patience:.0f} s for {what}"
+        assert time.monotonic() < deadline, f"waited {timeout_s:.0f} s for {what}"
         time.sleep(0.1)
 
 

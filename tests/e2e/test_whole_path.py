@@ -27,11 +27,11 @@ TOLERANCE = 1e-4
 
 @pytest.fixture
 def site(tmp_path: Path, kafka: str, milvus_standalone: str) -> Iterator[Site]:
-    made = Site(tmp_path, kafka, milvus_standalone, items=ITEMS)
-    made.create_topics()
-    made.fill_index()
-    yield made
-    made.drop_index()
+    new_site = Site(tmp_path, kafka, milvus_standalone, items=ITEMS)
+    new_site.create_topics()
+    new_site.fill_index()
+    yield new_site
+    new_site.drop_index()
 
 
 def _click_file(folder: Path) -> Path:
@@ -79,7 +79,7 @@ def test_every_history_and_every_last_recommendation_is_right(site: Site) -> Non
     with site.worker(name="one"), site.worker(name="two"):
         sent = site.run("producers.replay", str(path), sections=("kafka", "topics"))
         assert sent.returncode == 0, sent.stderr
-        wait_for(lambda: audit_kafka(site.config).ok, "the workers to answer every click", patience=240)
+        wait_for(lambda: audit_kafka(site.config).ok, "the workers to answer every click", timeout_s=240)
     report = audit_kafka(site.config)
     assert (report.clicks, report.users, report.dead_letters) == (CLICKS, len(expected), 0)
     for name in ("one", "two"):
@@ -127,7 +127,7 @@ def test_workers_join_and_are_killed_under_a_backlog(site: Site) -> None:
             wait_for(lambda: answered() > seen + 500, "more recommendations")
             first.kill()
             with site.worker(*slow, name="third"):
-                wait_for(lambda: audit_kafka(site.config).ok, "the others to answer every click", patience=240)
+                wait_for(lambda: audit_kafka(site.config).ok, "the others to answer every click", timeout_s=240)
     report = audit_kafka(site.config)
     assert (report.clicks, report.users) == (shape.clicks, shape.users)
 

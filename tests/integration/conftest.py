@@ -13,7 +13,7 @@ from tests.site import Site
 @pytest.fixture
 def site(tmp_path: Path, kafka: str, milvus_lite: str) -> Iterator[Site]:
     """A site with topics; its collection is dropped at the end."""
-    made = Site(tmp_path, kafka, milvus_lite)
-    made.create_topics()
-    yield made
-    made.drop_index()
+    new_site = Site(tmp_path, kafka, milvus_lite)
+    new_site.create_topics()
+    yield new_site
+    new_site.drop_index()

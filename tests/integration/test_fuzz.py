@@ -125,11 +125,11 @@ class Fuzzer:
 
 @pytest.fixture
 def site(tmp_path: Path, kafka: str, milvus_lite: str) -> Iterator[Site]:
-    made = Site(tmp_path, kafka, milvus_lite)
-    made.create_topics(UNCOMPACTED)
-    made.fill_index()
-    yield made
-    made.drop_index()
+    new_site = Site(tmp_path, kafka, milvus_lite)
+    new_site.create_topics(UNCOMPACTED)
+    new_site.fill_index()
+    yield new_site
+    new_site.drop_index()
 
 
 def _reason(site: Site, message: Message) -> str | None:
@@ -233,7 +233,7 @@ def test_many_broken_messages(site: Site) -> None:
     good_users = _send(site)
     started = time.monotonic()
     with site.worker() as worker:
-        wait_for(lambda: worker.poll() is not None or _lag(site) == 0, "the end of both topics", patience=600)
+        wait_for(lambda: worker.poll() is not None or _lag(site) == 0, "the end of both topics", timeout_s=600)
         worker.require_running()
         seconds = time.monotonic() - started
         # The worker still works.

@@ -34,10 +34,10 @@ def site(tmp_path: Path, kafka: str, milvus_lite: str) -> Site:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Servers of this module only, because its tests kill them."""
-    made = Stack(tmp_path_factory.mktemp("outages"), milvus="lite", environ={})
-    made.up()
-    yield made
-    made.down(wipe=True)
+    started = Stack(tmp_path_factory.mktemp("outages"), milvus="lite", environ={})
+    started.up()
+    yield started
+    started.down(wipe=True)
 
 
 @pytest.fixture
@@ -171,4 +171,4 @@ def test_sigterm_ends_the_worker_within_5_seconds(shaky: Site, stack: Stack, sta
     stack.up()
     if state != "idle":
         with shaky.worker(name="next"):
-            wait_for(lambda: audit_kafka(shaky.config).ok, "the next worker to finish", patience=120)
+            wait_for(lambda: audit_kafka(shaky.config).ok, "the next worker to finish", timeout_s=120)

@@ -71,9 +71,9 @@ def config(kafka: str, topic: str, *overrides: str) -> ReplayConfig:
 
 
 def test_replay_ends_with_every_click_once_in_order_and_keyed(kafka: str, topic: str, tmp_path: Path) -> None:
-    made = generate(Shape(users=900, items=400, clicks=20_000, tastes=8, tastes_per_user=2, drift=0.05), seed=1)
+    generated = generate(Shape(users=900, items=400, clicks=20_000, tastes=8, tastes_per_user=2, drift=0.05), seed=1)
     path = tmp_path / "clicks.csv.gz"
-    write_clicks(made, str(path))
+    write_clicks(generated, str(path))
     settings = config(kafka, topic)
     report = replay.replay(read_click_log([path]), settings, replay.clicks_sender(settings))
     assert (report.sent, report.delivered, report.failed) == (20_000, 20_000, 0)
@@ -85,7 +85,7 @@ def test_replay_ends_with_every_click_once_in_order_and_keyed(kafka: str, topic:
         history[click.user_id].append(click.item_id)
         partitions[click.user_id].add(partition)
     expected: defaultdict[int | str, list[int]] = defaultdict(list)
-    for user, item in zip(made.user.tolist(), made.item.tolist(), strict=True):
+    for user, item in zip(generated.user.tolist(), generated.item.tolist(), strict=True):
         expected[user].append(item)
     assert history == expected
     assert all(len(used) == 1 for used in partitions.values())

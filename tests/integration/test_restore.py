@@ -63,9 +63,9 @@ class Owner:
 
 @pytest.fixture
 def owner(tmp_path: Path, kafka: str) -> Iterator[Owner]:
-    made = Owner(tmp_path, kafka, {})
-    yield made
-    made.stores.close()
+    new_owner = Owner(tmp_path, kafka, {})
+    yield new_owner
+    new_owner.stores.close()
 
 
 def test_the_end_is_the_offset_after_the_last_own_record(owner: Owner) -> None:

@@ -25,16 +25,16 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
 
 @pytest.fixture
 def site(tmp_path: Path, broker: SecureKafka, milvus_lite: str) -> Iterator[SecureSite]:
-    made = SecureSite(tmp_path, broker, milvus_lite)
-    granted = {user: made.rights(user) for user in USERS}
+    new_site = SecureSite(tmp_path, broker, milvus_lite)
+    granted = {user: new_site.rights(user) for user in USERS}
     for user, needed in granted.items():
         broker.grant(user, needed)
-    yield made
-    for log in made.log("*").parent.glob("*.log"):
-        made.assert_no_secrets(log.read_text())
+    yield new_site
+    for log in new_site.log("*").parent.glob("*.log"):
+        new_site.assert_no_secrets(log.read_text())
     for user, needed in granted.items():
         broker.revoke(user, needed)
-    made.drop_index()
+    new_site.drop_index()
 
 
 @pytest.fixture(scope="module")
