@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.report import ROOT, Curve, Figure, Result, Run, to_json
+from benchmarks.harness.report import ROOT, Curve, Figure, Provenance, Result, to_json
 from configs.cli import Command
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def measure(
     from benchmarks.harness.servers import BenchmarkServers
     from embedded.standalone import best_flavour
 
-    run = Run.of_now(shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
+    run = Provenance.capture(shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]))
     kind = milvus or best_flavour()
     benchmarks = {name: load(name) for name in names}
     sizes = {name: dict(benchmark.sizes[kind]) for name, benchmark in benchmarks.items()}
@@ -122,12 +122,12 @@ def measure(
         _check_plot(plot, benchmarks)
     click.echo(run.to_text())
     results: list[Result] = []
-    _write(path, run, results)  # an unwritable path must fail now, not after minutes
-    with BenchmarkServers(folder, kind, lambda text: click.echo(f"  {text}", err=True)) as stage:
+    _write(path, run, results)  # a path that cannot be written is found now, not after minutes
+    with BenchmarkServers(folder, kind, lambda text: click.echo(f"  {text}", err=True)) as servers:
         for name, benchmark in benchmarks.items():
             click.echo(f"▸ {name}: {NAMES[name]}", err=True)
             before = os.getloadavg()[0]
-            found = benchmark.run(stage, sizes[name])
+            found = benchmark.run(servers, sizes[name])
             figures = [one for one in found if isinstance(one, Figure)]
             curves = [one for one in found if isinstance(one, Curve)]
             loads = before, os.getloadavg()[0]
@@ -142,7 +142,7 @@ def load(name: str) -> Benchmark:
     return cast("Benchmark", import_module(f"benchmarks.{name}").BENCHMARK)
 
 
-def _write(path: Path | None, run: Run, results: Sequence[Result]) -> None:
+def _write(path: Path | None, run: Provenance, results: Sequence[Result]) -> None:
     if path is None:
         return
     try:

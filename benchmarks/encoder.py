@@ -1,9 +1,9 @@
-"""Cost of turning a batch of histories into interest vectors, on one thread, with nothing else in the process.
+"""Time to encode a batch of histories as interest vectors, on one thread, with nothing else in the process.
 
     lookup        item ids → embeddings in the memory-mapped matrix of the model
-    model input   which clicks the encoder reads, padding
+    model input   selection of the clicks that the encoder reads, padding
     encoding      MIND's dynamic routing in NumPy
-    all           what the worker does for a batch before it asks Milvus: the three, and putting them together
+    all           all that the worker does for a batch before the search: the three, and combining them
 
 It runs in a process of its own: the number of threads of NumPy's linear algebra is fixed when NumPy is loaded.
 """
@@ -33,16 +33,16 @@ from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.engine import RecallEngine
 from streams.recall.memory import MemoryIndex
 
-#: Variables of the libraries that NumPy is built with: OpenBLAS, MKL, Accelerate, OpenMP.
+#: Variables of the libraries that NumPy may be built with: OpenBLAS, MKL, Accelerate, OpenMP.
 _ONE_THREAD = dict.fromkeys(
     ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "OMP_NUM_THREADS"), "1"
 )
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
-    folder = stage.folder / "encoder"
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
+    folder = servers.folder / "encoder"
     random_artifact(folder, sizes["catalogue"], sizes["dim"], sizes["length"])
-    stage.report(f"Encoding {sizes['rounds']:,} batches of {sizes['users']} users")
+    servers.report(f"Encoding {sizes['rounds']:,} batches of {sizes['users']} users")
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "benchmarks.encoder", str(folder), json.dumps(dict(sizes))],
         cwd=ROOT,
@@ -58,7 +58,7 @@ def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
 
 
 def measure(artifact: Artifact, sizes: Sizes) -> dict[str, float]:
-    """Median seconds of each step for a batch of B users with full histories; every round has other histories."""
+    """Return step → median seconds for a batch of B users with full histories; every round has other histories."""
     rng = np.random.default_rng(0)
     B, L = sizes["users"], sizes["length"]
     encoder = Encoder.from_artifact(artifact)
@@ -66,13 +66,13 @@ def measure(artifact: Artifact, sizes: Sizes) -> dict[str, float]:
     embeddings = HistoryEmbeddings(artifact, index, capacity=1, refresh_s=60.0, unknown_ttl_s=60.0)
     engine = RecallEngine(encoder, embeddings, index, top_k=50)
     taken: dict[str, list[float]] = {"lookup": [], "model input": [], "encoding": [], "all": []}
-    places, lengths = list(np.arange(1, B * L + 1).reshape(B, L)), np.full(B, L, dtype=np.int64)  # B × (L,), (B,)
+    rows, lengths = list(np.arange(1, B * L + 1).reshape(B, L)), np.full(B, L, dtype=np.int64)  # B × (L,), (B,)
     for _ in range(sizes["rounds"]):
-        # Each look-up has items of its own: rows that were read a moment ago would come from the processor's cache.
+        # Each look-up has other items: rows that were read just before would be in the processor's cache.
         histories, flat = list(rng.choice(artifact.item_ids, size=(B, L))), rng.choice(artifact.item_ids, size=B * L)
         taken["all"].append(_seconds(engine.interests, histories))
         taken["lookup"].append(_seconds(embeddings.lookup, flat))
-        taken["model input"].append(_seconds(model_input, places, L))
+        taken["model input"].append(_seconds(model_input, rows, L))
         batch = embeddings.lookup(flat)[0].reshape(B, L, -1)
         taken["encoding"].append(_seconds(encoder.encode, batch, lengths))
     return {name: float(np.median(times)) for name, times in taken.items()}

@@ -1,7 +1,8 @@
-"""How long it takes to measure a model on test users: encoding, exact search of the catalogue, seen items kept and
-filtered, every metric with its bootstrap. Lists of 20 and 50; random vectors, so nothing but the quality is untrue.
+"""Time and memory of an evaluation: encoding, exact search of the catalogue with seen items kept and filtered, and all
+metrics with their bootstrap, for lists of 20 and 50 items.
 
-It runs in a process of its own, whose peak memory is its alone.
+The vectors are random, so that only the quality figures are meaningless. It runs in a process of its own, so that peak
+memory is only that of the evaluation.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections.abc import Sequence
 
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import random_artifact
-from benchmarks.harness.isolated import alone
+from benchmarks.harness.isolated import run_isolated
 from benchmarks.harness.report import Figure
 from benchmarks.harness.servers import BenchmarkServers
 
-#: Its memory includes the artifact's mapped files.
+#: Its memory includes the memory-mapped files of the artifact.
 _PROGRAM = """
 import json, sys, time
 import numpy as np
@@ -35,11 +36,11 @@ found = {"seconds": time.perf_counter() - begin, "cpu": time.process_time() - cp
 """
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
-    folder = stage.folder / "evaluation"
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
+    folder = servers.folder / "evaluation"
     random_artifact(folder, sizes["items"], sizes["dim"], sizes["length"])
-    stage.report(f"Measuring {sizes['users']:,} users on {sizes['items']:,} items")
-    found = alone(_PROGRAM, str(folder), json.dumps(dict(sizes)), quiet=False)  # its bar stays visible
+    servers.report(f"Measuring {sizes['users']:,} users on {sizes['items']:,} items")
+    found = run_isolated(_PROGRAM, str(folder), json.dumps(dict(sizes)), quiet=False)  # its progress bar is shown
     return [
         Figure("evaluation", sizes["users"] / found["seconds"], "users/s"),
         Figure("evaluation, all users", found["seconds"], "s"),

@@ -1,13 +1,14 @@
-"""From the broker's receipt of a click to its receipt of the recommendation, at parts of what one worker sustains.
+"""Latency from the broker's receipt of a click to its receipt of the recommendation, below the sustained rate.
 
-What it sustains is measured first, with backlogs in rounds (`benchmarks.harness.data`): every click is searched for.
-The second one counts, when caches are full and Kafka's code is compiled. Then clicks come in an open schedule: each
-has its moment, however long those before it take, so a stall counts for all clicks that meet it. The broker may get a
-click after its moment, most of all the first ones, which find a producer that is starting: "moment → recommendation"
-counts that, too. A click's answer is the first recommendation that takes it into account.
+The sustained rate is measured first, with backlogs in rounds (`benchmarks.harness.data`), so that every click is
+searched for. The second backlog counts, when caches are full and Kafka's code is compiled. Then clicks are sent in an
+open schedule: each has its scheduled time, however long those before it take, so that a stall counts for all clicks
+that it delays. The broker may receive a click after its scheduled time, above all the first ones, while the producer
+starts: "moment → recommendation" includes that. The answer to a click is the first recommendation that takes it into
+account.
 
-Searches alone, on the idle Milvus, stand beside it: for one user, to compare with single clicks on an idle system, for
-a full batch, and for as many users as a batch has at half the sustained rate, on average, to compare with that rate.
+For comparison, searches alone are measured on the idle Milvus: for one user, beside single clicks on an idle system;
+for a full batch; and for as many users as a batch has on average at half the sustained rate, beside that rate.
 """
 
 from __future__ import annotations
@@ -22,53 +23,62 @@ import numpy as np
 from benchmarks.harness.answers import Phase, Recorder
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop
-from benchmarks.harness.process import Worker
 from benchmarks.harness.report import Curve, Figure, percentiles
 from benchmarks.harness.searches import index, interests
 from benchmarks.harness.servers import BenchmarkServers
-from benchmarks.harness.site import BenchmarkSite
+from benchmarks.harness.site import BenchmarkSite, benchmark_site
+from benchmarks.harness.usage import batch_counts
+from embedded.program import WorkerProgram
 from model.arrays import DoubleArray
 from producers.click_log import ClickLog
 
 #: Parts of the sustained rate, in percent.
 _PARTS = (10, 50, 80)
-#: Clicks a second of which none meets another.
-_IDLE = 2.0
-#: Searches alone, of each size.
+#: Clicks/s so few that none meets another.
+_IDLE_RATE = 2.0
+#: Number of searches alone, of each size.
 _SEARCHES = 20
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
-    shop = Shop.of(stage.folder / "latency", sizes)
-    with stage.index(shop.artifact), sustained(stage, shop, sizes, "clicks") as steady:
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
+    shop = Shop.from_sizes(servers.folder / "latency", sizes)
+    with servers.index(shop.artifact), sustained(servers, shop, sizes, "clicks") as steady:
 
         def search(users: int) -> list[float]:
-            return _search(stage, steady.site, shop, users)
+            return _search(servers, steady.site, shop, users)
 
-        one, full = search(1), search(sizes["batch"])
-        paces = [_pace(stage, steady, "idle", _IDLE, sizes["seconds"])]
+        single, full = search(1), search(sizes["batch"])
+        runs = [_run_paced(servers, steady, "idle", _IDLE_RATE, sizes["seconds"])]
         for part in _PARTS:
-            paces.append(_pace(stage, steady, f"at {part} %", steady.rate * part / 100, sizes["seconds"]))
-        idle, half = paces[0], paces[1 + _PARTS.index(50)]
+            runs.append(_run_paced(servers, steady, f"at {part} %", steady.rate * part / 100, sizes["seconds"]))
+        idle, half = runs[0], runs[1 + _PARTS.index(50)]
         users = max(1, round(half.batch))
         same = search(users)
-    beside = {f"{users} users": same, f"a batch of {sizes['batch']}": full}
+    searches = {f"{users} users": same, f"a batch of {sizes['batch']}": full}
     return [
         Figure("sustained", steady.rate, "clicks/s"),
-        *(f for n, taken in ((1, one), (users, same), (sizes["batch"], full)) for f in _alone(n, taken)),
-        *(figure for pace in paces for figure in pace.figures()),
-        *(Figure(f"idle, p{q}, beyond one search", 1000 * _beyond(idle.delays, one, q), "ms") for q in (50, 99)),
+        *(f for n, taken in ((1, single), (users, same), (sizes["batch"], full)) for f in _search_figures(n, taken)),
+        *(figure for paced in runs for figure in paced.figures()),
+        *(Figure(f"idle, p{q}, beyond one search", 1000 * _excess_s(idle.delays, single, q), "ms") for q in (50, 99)),
         *(
             Figure(f"at 50 %, p{q} / one search for {what}", np.percentile(half.delays, q) / np.median(taken), "×")
-            for what, taken in beside.items()
+            for what, taken in searches.items()
             for q in (50, 99)
         ),
-        *(_curve(q, paces) for q in (50, 95, 99)),
+        *(_curve(q, runs) for q in (50, 95, 99)),
     ]
 
 
-class Pace(NamedTuple):
-    """Clicks at one rate: seconds from each to its answer and behind its moment, and the mean size of a batch."""
+class PacedRun(NamedTuple):
+    """Clicks at one rate.
+
+    Attributes:
+        name: of the rate, for figures.
+        rate: clicks/s.
+        delays: (n,) seconds from each click to its answer.
+        lateness: (n,) seconds by which each click came after its scheduled time.
+        batch: mean number of clicks in a batch.
+    """
 
     name: str
     rate: float
@@ -86,86 +96,98 @@ class Pace(NamedTuple):
         ]
 
 
-def _pace(stage: BenchmarkServers, steady: Steady, name: str, rate: float, seconds: int) -> Pace:
-    stage.report(f"Sending {rate:.1f} clicks/s for {seconds} s")
-    before = steady.worker.batches()
-    steady.site.send(steady.log, limit=max(1, round(rate * seconds)), rate=rate)
-    steady.site.await_answers(steady.worker)
-    batches, clicks = np.subtract(steady.worker.batches(), before)
+def _run_paced(servers: BenchmarkServers, steady: SustainedWorker, name: str, rate: float, seconds: int) -> PacedRun:
+    servers.report(f"Sending {rate:.1f} clicks/s for {seconds} s")
+    before = batch_counts(steady.worker)
+    steady.site.send_clicks(steady.log, limit=max(1, round(rate * seconds)), rate=rate)
+    steady.site.await_commits(steady.worker)
+    batches, clicks = np.subtract(batch_counts(steady.worker), before)
     phase = steady.recorder.phase()
-    return Pace(name, rate, phase.delays(), phase.lateness(rate), float(clicks / batches))
+    return PacedRun(name, rate, phase.delays(), phase.lateness(rate), float(clicks / batches))
 
 
-def _alone(users: int, seconds: list[float]) -> list[Figure]:
+def _search_figures(users: int, seconds: list[float]) -> list[Figure]:
     return percentiles(f"one search alone, users {users}", seconds, (50, 99))
 
 
-def _beyond(delays: DoubleArray, search: list[float], quantile: int) -> float:
-    """By how much a percentile is longer than the median search; 0 if it is not."""
+def _excess_s(delays: DoubleArray, search: list[float], quantile: int) -> float:
+    """Return by how many seconds a percentile exceeds the median search; 0 if it does not."""
     return max(0.0, float(np.percentile(delays, quantile) - np.median(search)))
 
 
-def _curve(quantile: int, paces: Sequence[Pace]) -> Curve:
-    values = [1000 * float(np.percentile(pace.delays, quantile)) for pace in paces]
-    return Curve(f"p{quantile}", "clicks/s", "ms", [pace.rate for pace in paces], values)
+def _curve(quantile: int, runs: Sequence[PacedRun]) -> Curve:
+    values = [1000 * float(np.percentile(paced.delays, quantile)) for paced in runs]
+    return Curve(f"p{quantile}", "clicks/s", "ms", [paced.rate for paced in runs], values)
 
 
-def _search(stage: BenchmarkServers, site: BenchmarkSite, shop: Shop, users: int) -> list[float]:
-    """Seconds of searches for so many users, one after the other."""
-    asked = interests(shop, shop.rounds(), users).reshape(-1, shop.artifact.dim)
+def _search(servers: BenchmarkServers, site: BenchmarkSite, shop: Shop, users: int) -> list[float]:
+    """Return the seconds of searches for `users` users, one after the other."""
+    queries = interests(shop, shop.rounds(), users).reshape(-1, shop.artifact.dim)
     limit = site.config.recall.top_k + site.config.history.length
     taken = []
-    with index(stage, shop) as milvus:
+    with index(servers, shop) as milvus:
         for _ in range(_SEARCHES):
             begin = time.monotonic()
-            milvus.search(asked, limit)
+            milvus.search(queries, limit)
             taken.append(time.monotonic() - begin)
     return taken
 
 
-class Steady(NamedTuple):
-    """A worker that answers a backlog at `rate` clicks/s, with what comes next: clicks to send, and a recorder."""
+class SustainedWorker(NamedTuple):
+    """A worker with its sustained rate.
+
+    Attributes:
+        log: clicks to send.
+        rate: clicks/s at which it answers a backlog.
+        recorder: of the phases that follow.
+    """
 
     site: BenchmarkSite
-    worker: Worker
+    worker: WorkerProgram
     log: ClickLog
     rate: float
     recorder: Recorder
 
 
 @contextmanager
-def sustained(stage: BenchmarkServers, shop: Shop, sizes: Sizes, agents: str) -> Iterator[Steady]:
-    """Have a worker with these agents answer backlogs of clicks in rounds, and keep it."""
+def sustained(servers: BenchmarkServers, shop: Shop, sizes: Sizes, agents: str) -> Iterator[SustainedWorker]:
+    """Measure the sustained rate of a worker with these agents, and keep it for the block."""
     traffic = shop.rounds()
     log = traffic.clicks()
-    with stage.site("steady", shop.artifact, {"batch.size": sizes["batch"], "milvus.timeout": 60.0}) as site:
-        site.remember(traffic)
+    with benchmark_site(
+        servers, "steady", shop.artifact, {"batch.size": sizes["batch"], "milvus.timeout": 60.0}
+    ) as site:
+        site.write_histories(traffic)
         recorder = Recorder(site)
-        with site.worker(agents) as worker:
-            rate = warm_rate(site, worker, recorder, log, sizes["clicks"])
-            yield Steady(site, worker, log, rate, recorder)
+        with site.worker("--agents", agents) as worker:
+            rate = sustained_rate(site, worker, recorder, log, sizes["clicks"])
+            yield SustainedWorker(site, worker, log, rate, recorder)
 
 
-def warm_rate(site: BenchmarkSite, worker: Worker, recorder: Recorder, log: ClickLog, clicks: int) -> float:
-    """Clicks/s at which a worker answers the second of two backlogs of so many clicks."""
+def sustained_rate(site: BenchmarkSite, worker: WorkerProgram, recorder: Recorder, log: ClickLog, clicks: int) -> float:
+    """Return the clicks/s at which a worker answers the second of two backlogs of `clicks` clicks."""
     answer_backlog(site, [worker], recorder, log, clicks)
     return answer_backlog(site, [worker], recorder, log, clicks).rate()
 
 
 def answer_backlog(
-    site: BenchmarkSite, workers: Sequence[Worker], recorder: Recorder, log: ClickLog, clicks: int
+    site: BenchmarkSite, workers: Sequence[WorkerProgram], recorder: Recorder, log: ClickLog, clicks: int
 ) -> Phase:
-    """Have workers answer so many clicks, sent at once."""
-    site.send(log, limit=clicks)
+    """Send `clicks` clicks at full speed, and wait until the workers have answered them."""
+    site.send_clicks(log, limit=clicks)
     for worker in workers:
-        site.await_answers(worker)
+        site.await_commits(worker)
     return recorder.phase()
 
 
 SHARED = {"dim": 64}
 STANDALONE = {"items": 367_983, "users": 200_000, "clicks": 20_000, "batch": 256} | SHARED
-#: milvus-lite is Python and answers some hundred queries a second: small batches keep the answers coming.
+#: milvus-lite is Python and answers some hundred queries/s: small batches keep the answers coming.
 LITE = {"items": 2_000, "users": 200, "clicks": 500, "batch": 4} | SHARED
 BENCHMARK = Benchmark(
-    run, {"standalone": STANDALONE | {"seconds": 60}, "lite": LITE | {"seconds": 20}}, True, True, True
+    run,
+    {"standalone": STANDALONE | {"seconds": 60}, "lite": LITE | {"seconds": 20}},
+    kafka=True,
+    milvus=True,
+    curves=True,
 )

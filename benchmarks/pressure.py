@@ -1,7 +1,8 @@
-"""More clicks than one worker sustains, for a while: what grows, what is lost, how long it takes to catch up.
+"""More clicks than one worker sustains, for a while: memory, lag, losses, and the time to catch up.
 
-Clicks come at twice the sustained rate, measured first. Memory is the worker's resident set, and lag is counted to the
-committed offset. At the end an audit recomputes every history from the clicks alone; a difference fails the benchmark.
+Clicks are sent at twice the sustained rate, which is measured first. Memory is the worker's resident set; lag is
+counted to the committed offset. At the end an audit recomputes every history from the clicks; a difference fails the
+benchmark.
 """
 
 from __future__ import annotations
@@ -17,39 +18,44 @@ from benchmarks.harness.answers import Recorder
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.process import Worker
 from benchmarks.harness.report import Curve, Figure
-from benchmarks.harness.servers import PATIENCE, BenchmarkServers
-from benchmarks.harness.site import BenchmarkSite
-from benchmarks.latency import LITE, STANDALONE, warm_rate
+from benchmarks.harness.servers import STALL_TIMEOUT_S, BenchmarkServers
+from benchmarks.harness.site import BenchmarkSite, benchmark_site
+from benchmarks.harness.usage import memory_bytes
+from benchmarks.latency import LITE, STANDALONE, sustained_rate
+from embedded.program import WorkerProgram
 from streams.tools.audit import audit_kafka
 
-#: Seconds between two looks at memory and lag.
-_EVERY = 0.5
+#: Seconds between two measurements of memory and lag.
+_INTERVAL_S = 0.5
 _MIB = 2**20
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
-    shop = Shop.of(stage.folder / "pressure", sizes)
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
+    shop = Shop.from_sizes(servers.folder / "pressure", sizes)
     log = shop.rounds().clicks()
     with (
-        stage.index(shop.artifact),
+        servers.index(shop.artifact),
         # Without earlier histories, which the audit could not recompute.
-        stage.site("pressure", shop.artifact, {"batch.size": sizes["batch"], "milvus.timeout": 60.0}) as site,
+        benchmark_site(
+            servers, "pressure", shop.artifact, {"batch.size": sizes["batch"], "milvus.timeout": 60.0}
+        ) as site,
     ):
-        with site.worker("clicks") as worker:
-            most = warm_rate(site, worker, Recorder(site), log, sizes["clicks"])
+        with site.worker("--agents", "clicks") as worker:
+            most = sustained_rate(site, worker, Recorder(site), log, sizes["clicks"])
             rate, stop = 2 * most, threading.Event()
-            stage.report(f"Sending {rate:.1f} clicks/s for {sizes['seconds']} s")
+            servers.report(f"Sending {rate:.1f} clicks/s for {sizes['seconds']} s")
             with ThreadPoolExecutor(1) as thread:
                 begin = time.monotonic()
-                clicks = thread.submit(site.send, log, limit=round(rate * sizes["seconds"]), rate=rate, stop=stop)
+                clicks = thread.submit(
+                    site.send_clicks, log, limit=round(rate * sizes["seconds"]), rate=rate, stop=stop
+                )
                 try:
                     seen = _watch(site, worker, begin, clicks.done)
                 finally:
                     stop.set()
                 clicks.result()
-        stage.report("Auditing")
+        servers.report("Auditing")
         audit = audit_kafka(site.config)
     if not audit.ok:
         raise BenchmarkError(f"the audit found differences:\n{audit.to_text()}")
@@ -71,25 +77,29 @@ def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
 
 
 def _watch(
-    site: BenchmarkSite, worker: Worker, begin: float, sent: Callable[[], bool]
+    site: BenchmarkSite, worker: WorkerProgram, begin: float, sent: Callable[[], bool]
 ) -> list[tuple[float, int, int, bool]]:
-    """(seconds, bytes, lag, whether all is sent) until everything is sent and answered."""
+    """Return (seconds, memory in bytes, lag, whether all is sent), repeatedly until all is sent and answered."""
     seen: list[tuple[float, int, int, bool]] = []
     moved = time.monotonic()
     while True:
-        worker.check()
+        worker.require_running()
         complete = sent()
         lag = site.lag()
         if not seen or lag != seen[-1][2]:
             moved = time.monotonic()
-        seen.append((time.monotonic() - begin, worker.memory, lag, complete))
+        seen.append((time.monotonic() - begin, memory_bytes(worker.pid), lag, complete))
         if complete and not lag:
             return seen
-        if time.monotonic() - moved > PATIENCE:
-            raise BenchmarkError(f"the lag has been {lag} clicks for {PATIENCE:.0f} s")
-        time.sleep(_EVERY)
+        if time.monotonic() - moved > STALL_TIMEOUT_S:
+            raise BenchmarkError(f"the lag has been {lag} clicks for {STALL_TIMEOUT_S:.0f} s")
+        time.sleep(_INTERVAL_S)
 
 
 BENCHMARK = Benchmark(
-    run, {"standalone": STANDALONE | {"seconds": 180}, "lite": LITE | {"seconds": 10}}, True, True, True
+    run,
+    {"standalone": STANDALONE | {"seconds": 180}, "lite": LITE | {"seconds": 10}},
+    kafka=True,
+    milvus=True,
+    curves=True,
 )

@@ -1,6 +1,6 @@
-"""How fast the producers write to Kafka, each message acknowledged: a catalogue's item vectors, and replayed clicks.
+"""Rates of the producers, with every message acknowledged: a catalogue's item vectors, and replayed clicks.
 
-Nothing reads the topics meanwhile. The rate runs from the connection to the last acknowledgement, encoding included.
+Nothing reads the topics. The time runs from the connection to the last acknowledgement and includes encoding.
 """
 
 from __future__ import annotations
@@ -12,44 +12,44 @@ from benchmarks.harness.data import click_log, random_artifact
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.report import Figure
 from benchmarks.harness.servers import BenchmarkServers
-from benchmarks.harness.site import BenchmarkSite
+from benchmarks.harness.site import BenchmarkSite, benchmark_site
 from configs.cli import progress_bar
 from producers.items import item_messages, items_sender
 from producers.replay import clicks_sender, replay
 from producers.sender import SendReport, send_all
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
-    with stage.site("producers") as site:
-        items = _publish(stage, site, sizes)
-        clicks = _replay(stage, site, sizes)
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
+    with benchmark_site(servers, "producers") as site:
+        items = _publish(servers, site, sizes)
+        clicks = _replay(servers, site, sizes)
     return [
         Figure(f"publishing items of {sizes['dim']} dimensions", items.rate, "items/s"),
         Figure("replaying clicks", clicks.rate, "clicks/s"),
     ]
 
 
-def _publish(stage: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> SendReport:
-    artifact = random_artifact(stage.folder / "producers", sizes["items"], sizes["dim"])
-    stage.report(f"Publishing {sizes['items']:,} items")
+def _publish(servers: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> SendReport:
+    artifact = random_artifact(servers.folder / "producers", sizes["items"], sizes["dim"])
+    servers.report(f"Publishing {sizes['items']:,} items")
     sender = items_sender(site.replay)
     sender.connect()
     with progress_bar(sizes["items"], "items") as show:
         report = send_all(sender, item_messages(artifact), lambda report: show(report.delivered))
-    return _whole(report)
+    return _require_complete(report)
 
 
-def _replay(stage: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> SendReport:
+def _replay(servers: BenchmarkServers, site: BenchmarkSite, sizes: Sizes) -> SendReport:
     log = click_log(sizes["clicks"], sizes["users"], items=min(5_000, sizes["items"]))
-    stage.report(f"Replaying {sizes['clicks']:,} clicks")
+    servers.report(f"Replaying {sizes['clicks']:,} clicks")
     with progress_bar(sizes["clicks"], "clicks") as show:
         report = replay(log, site.replay, clicks_sender(site.replay), lambda report: show(report.delivered))
-    return _whole(report)
+    return _require_complete(report)
 
 
-def _whole(report: SendReport) -> SendReport:
+def _require_complete(report: SendReport) -> SendReport:
     if report.failed:
-        raise BenchmarkError(f"Kafka did not take {report.failed} messages: {report.reasons.most_common(1)}")
+        raise BenchmarkError(f"{report.failed} messages were not delivered: {report.reasons.most_common(1)}")
     return report
 
 

@@ -1,6 +1,6 @@
-"""Train and measure variants of the model on real data, and compare them with the best known figures.
+"""Quality of variants of the model on real data, beside the best known figures.
 
-The real splits are not part of the project; they are read from the folder in MINDSTREAM_DATA.
+The real splits are in the folder MINDSTREAM_DATA and not part of the project.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import click
 import numpy as np
 
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.report import ROOT, Run
+from benchmarks.harness.report import ROOT, Provenance
 from configs.cli import Command
 from producers.synthetic import Shape, generate
 
@@ -31,18 +31,18 @@ from producers.synthetic import Shape, generate
 FOLDER = ROOT / ".mindstream" / "quality"
 DATA = "../shared/data"
 CONFIGS = "configs"
-#: Figure, in percent → heading of its column. Items of the history are kept in the lists, except for the last figure.
+#: Figures in percent, with seen items kept except in the last one → heads of the table.
 FIGURES = {"recall@20": "R@20", "recall@50": "R@50", "hit_rate@50": "HR@50", "ndcg@50": "NDCG@50",
            "unseen_recall@50": "R@50 unseen"}  # fmt: skip
-#: The figure that decides the exit status.
-JUDGED = "recall@50"
-#: Real splits, and a generated one: users have four of 80 disjoint tastes each, and their clicks alternate.
+#: The figure that decides, printed with its reference.
+DECIDING = "recall@50"
+#: Real splits, and a generated one: users with four of 80 disjoint tastes each, whose clicks are interleaved.
 SPLITS = ("ml-1m", "video-games")
 GENERATED = "generated"
 SHAPE = Shape(users=8000, items=4000, clicks=240_000, tastes=80, tastes_per_user=4, drift=0.0)
-#: Figures of test users in percent, all measured in PyTorch with the same protocol. "best": for each figure the better
-#: of a single vector, tuned as carefully, and of four nearly equal interests. "published": MIND as published, trained
-#: with public code (Tokkiu/REMI, commit ad5af060).
+#: Percent, on test users. "best": for each figure the best that we know, of one vector trained with equal care and of
+#: four nearly equal interests. "published": MIND as published, trained with public code (Tokkiu/REMI, commit ad5af060).
+#: All were measured in PyTorch with the same protocol.
 REFERENCES = {
     "ml-1m": {"best": {"recall@20": 17.74, "recall@50": 31.02, "hit_rate@50": 94.5, "ndcg@50": 24.15,
                        "unseen_recall@50": 35.97},
@@ -53,20 +53,20 @@ REFERENCES = {
                     "published": {"recall@20": 9.50, "recall@50": 15.3, "hit_rate@50": 26.0, "ndcg@50": 6.50,
                                   "unseen_recall@50": 15.65}},
 }  # fmt: skip
-#: Training on one vector, the mean of the history, which takes about half of the time; routing is used only afterwards.
+#: Training on one vector, the mean of the history, which takes about half the time, and routing afterwards.
 ON_THE_MEAN = (
     "loss.readout=mean",
     "network.routing_map=identity",
     "network.routing_temperature=0.5",
     "network.residual=1",
 )
-#: Name → configuration file and overrides.
+#: Name → configuration file, and overrides.
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "default": ("mind.yaml", ()),
     "one vector": ("one-vector.yaml", ()),
     "published": ("mind-paper.yaml", ()),
-    # As the reference was measured: on data other than books, that code has no layer after the capsules, its softmax
-    # runs over the clicks, and its initial embeddings have this length.
+    # The settings of the reference: on data other than books that code has no layer after the capsules, its softmax is
+    # over the clicks, and its initial embeddings have this length.
     "published, public code": (
         "mind-paper.yaml",
         (
@@ -178,7 +178,7 @@ def main(
     if set(chosen) - {GENERATED} and not data.is_dir():
         click.echo(f"{data}: no data here. Set MINDSTREAM_DATA to a folder with ml-1m-split and video-games-split.")
         sys.exit(2)
-    click.echo(Run.of_now(shlex.join(["python", "-m", "benchmarks.quality", *sys.argv[1:]])).to_text())
+    click.echo(Provenance.capture(shlex.join(["python", "-m", "benchmarks.quality", *sys.argv[1:]])).to_text())
     names = variants or (tuple(ABLATIONS) if ablations else STANDARD)
     tasks = [Task(name, split, seed + 1) for name in names for split in chosen for seed in range(seeds)]
     rest = "cosine  clusters  shares of the top 50  seconds   R@50 / best reference"
@@ -199,18 +199,22 @@ def main(
 
 
 def generate_split() -> None:
-    """Write the generated split into `FOLDER`, in the format of the real ones."""
-    made = generate(SHAPE, seed=1)
+    """Write FOLDER/generated-split in the format of the real ones."""
+    generated = generate(SHAPE, seed=1)
     folder = FOLDER / f"{GENERATED}-split"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, part in (("train", made.user % 10 < 8), ("valid", made.user % 10 == 8), ("test", made.user % 10 == 9)):
-        rows = np.column_stack([column[part] for column in (made.user, made.item, made.order)])
+    for name, part in (
+        ("train", generated.user % 10 < 8),
+        ("valid", generated.user % 10 == 8),
+        ("test", generated.user % 10 == 9),
+    ):
+        rows = np.column_stack([column[part] for column in (generated.user, generated.item, generated.order)])
         with lzma.open(folder / f"{name}.csv.xz", "wt", preset=0) as file:
             np.savetxt(file, rows, fmt="%d", delimiter=",")
 
 
 def run(task: Task, data: Path, on: str, overrides: Iterable[str]) -> dict[str, Any]:
-    """Train with early stopping on the valid users, then measure the users of `on`, "valid" or "test"."""
+    """Train with early stopping on the valid users, then measure the users `on`, "valid" or "test"; return figures."""
     split = (FOLDER if task.split == GENERATED else data) / f"{task.split}-split"
     folder = FOLDER / f"{task.split}-{task.variant}-{task.seed}".replace(" ", "-").replace(",", "")
     file, changed = VARIANTS[task.variant]
@@ -240,14 +244,16 @@ def run(task: Task, data: Path, on: str, overrides: Iterable[str]) -> dict[str, 
 def beats(results: dict[Task, dict[str, Any]]) -> bool:
     """Return whether the default's mean recall@50 reaches the best reference on each split that was measured."""
     for split in SPLITS:
-        found = [result[JUDGED] for task, result in results.items() if (task.variant, task.split) == ("default", split)]
-        if found and mean(found) < REFERENCES[split]["best"][JUDGED]:
+        found = [
+            result[DECIDING] for task, result in results.items() if (task.variant, task.split) == ("default", split)
+        ]
+        if found and mean(found) < REFERENCES[split]["best"][DECIDING]:
             return False
     return True
 
 
 def _python(arguments: Sequence[str]) -> str:
-    # One thread each: small products gain nothing from a second one, and trainings run in parallel.
+    # One thread each: small products gain nothing from a second one, and two trainings run at the same time.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -278,15 +284,15 @@ def _line(task: Task, results: Sequence[dict[str, Any]]) -> str:
     seconds = mean(result["seconds"] for result in results)
     return (
         f"{task.split:11} {task.variant:34} {len(results):5}  {_figures(results)} {cosine}  {clusters:8.1f}  "
-        f"{shares:21} {seconds:7.0f}   {_compared(task.split, results)}"
+        f"{shares:21} {seconds:7.0f}   {_beside(task.split, results)}"
     )
 
 
-def _compared(split: str, results: Sequence[dict[str, Any]]) -> str:
-    """Return the judged figure with its best reference, which is of test users."""
+def _beside(split: str, results: Sequence[dict[str, Any]]) -> str:
+    """Return the deciding figure beside its best reference, which is for test users."""
     if split not in REFERENCES:
         return ""
-    found, best = mean(result[JUDGED] for result in results), REFERENCES[split]["best"][JUDGED]
+    found, best = mean(result[DECIDING] for result in results), REFERENCES[split]["best"][DECIDING]
     return f"{found:.2f} / {best:.2f} = {found / best:.3f} ×"
 
 

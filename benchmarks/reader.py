@@ -1,11 +1,11 @@
-"""How fast, and in how much memory, a click file of AmazonBook's size becomes training arrays.
+"""Speed and memory of reading a click file of AmazonBook's size into training arrays.
 
     plain, .gz, .xz       numbers as user ids
     text user ids         plain
-    malformed lines       plain; spread over the whole file, left out and counted
+    malformed lines       plain; spread over the file, skipped and counted
 
-Each file is read in a process of its own, which imports nothing but the reader. Seconds are those of reading, unpacking
-included; memory is the peak of the whole process, with Python and NumPy.
+Each file is read in a process of its own, which imports only the reader. The time includes decompression; memory is the
+peak of the whole process, Python and NumPy included.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.isolated import alone
+from benchmarks.harness.isolated import run_isolated
 from benchmarks.harness.report import Figure
 from benchmarks.harness.servers import BenchmarkServers
 from producers.generate import write_clicks
@@ -34,39 +34,41 @@ found = {"seconds": time.perf_counter() - begin, "clicks": len(clicks.items), "m
 """
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     C, U, N = sizes["clicks"], sizes["users"], sizes["items"]
     tastes = min(20, N)
-    folder = stage.folder / "reader"
+    folder = servers.folder / "reader"
     folder.mkdir(parents=True)
-    stage.report(f"Generating {C:,} clicks of {U:,} users")
-    made = generate(Shape(U, N, C, tastes=tastes, tastes_per_user=min(3, tastes), drift=0.0))
+    servers.report(f"Generating {C:,} clicks of {U:,} users")
+    generated = generate(Shape(U, N, C, tastes=tastes, tastes_per_user=min(3, tastes), drift=0.0))
     figures: list[Figure] = []
-    for what, name, clicks, malformed in _variants(made, min(sizes["malformed"], C)):
+    for what, name, clicks, malformed in _variants(generated, min(sizes["malformed"], C)):
         path = folder / name
-        stage.report(f"Writing and reading {name}: {what}")
+        servers.report(f"Writing and reading {name}: {what}")
         write_clicks(clicks, str(path))
         figures += _measure(what, path, C, malformed)
         path.unlink()
     return figures
 
 
-def _variants(made: SyntheticClicks, malformed: int) -> Iterator[tuple[str, str, SyntheticClicks, int]]:
-    """What is special, file name, clicks, malformed lines among them."""
-    yield "plain", "clicks.csv", made, 0
-    yield ".gz", "clicks.csv.gz", made, 0
-    yield ".xz", "clicks.csv.xz", made, 0
-    names = np.array([f"A{user:013}" for user in range(len(made.drifts))])  # as long as Amazon's ids
-    yield "text user ids", "text.csv", replace(made, user=names[made.user]), 0
-    item = made.item.copy()
+def _variants(generated: SyntheticClicks, malformed: int) -> Iterator[tuple[str, str, SyntheticClicks, int]]:
+    """Yield description, file name, clicks, and the number of malformed lines among them."""
+    yield "plain", "clicks.csv", generated, 0
+    yield ".gz", "clicks.csv.gz", generated, 0
+    yield ".xz", "clicks.csv.xz", generated, 0
+    names = np.array([f"A{user:013}" for user in range(len(generated.drifts))])  # as long as Amazon's ids
+    yield "text user ids", "text.csv", replace(generated, user=names[generated.user]), 0
+    item = generated.item.copy()
     item[np.linspace(0, len(item) - 1, malformed, dtype=np.int64)] = 0  # id 0 is padding
-    yield f"{malformed:,} malformed lines", "malformed.csv", replace(made, item=item), malformed
+    yield f"{malformed:,} malformed lines", "malformed.csv", replace(generated, item=item), malformed
 
 
 def _measure(what: str, path: Path, lines: int, malformed: int) -> list[Figure]:
-    result = alone(_PROGRAM, str(path))
+    result = run_isolated(_PROGRAM, str(path))
     if (result["clicks"], result["malformed"]) != (lines - malformed, malformed):
-        raise BenchmarkError(f"{path.name} has {lines} lines, {malformed} of them malformed; the reader found {result}")
+        raise BenchmarkError(
+            f"{path.name} has {lines} lines, {malformed} of them malformed; the reader returned {result}"
+        )
     seconds = cast("float", result["seconds"])
     return [
         Figure(f"{what}, reading", seconds, "s"),

@@ -1,8 +1,8 @@
-"""How fast a worker that lost its disk has its users' histories back from the changelog.
+"""Time to restore users' histories from the changelog, for a worker that lost its disk.
 
-The topic holds one record for each user, with a full window of 20 clicks, as after compaction. It is restored into an
-empty store, in a process of its own, by the code of a take-over; then once more, with nothing left to do. Seconds are
-those of the take-over; memory is the peak of the whole process, with Python, and its CPU time that of all its threads.
+The topic has one record per user, with a full window of 20 clicks, as after compaction. It is restored into an empty
+store, in a process of its own, by the code that acquires partitions; then once more, with nothing left to do. Memory is
+the peak of the whole process, Python included; CPU time is that of all its threads.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.isolated import alone
+from benchmarks.harness.isolated import run_isolated
 from benchmarks.harness.report import Figure
 from benchmarks.harness.servers import BenchmarkServers
-from benchmarks.harness.site import BenchmarkSite
+from benchmarks.harness.site import BenchmarkSite, benchmark_site
 from configs.cli import progress_bar
 from streams.history import History
 from streams.kafka.producer import KafkaRecordProducer
@@ -26,10 +26,10 @@ from streams.kafka.topics import changelog_topic
 from streams.messages.clicks import user_key
 from streams.ports import Output
 
-#: Clicks in each history: the window of the shipped model.
+#: Clicks per history: the window of the shipped model.
 _LENGTH = 20
 #: Histories sent at a time.
-_SENT = 20_000
+_CHUNK = 20_000
 _PROGRAM = """
 import logging, pathlib, sys, time
 from configs.loader import load_worker
@@ -52,14 +52,14 @@ stores.close()
 """
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     users, items = sizes["users"], sizes["items"]
-    folder = stage.folder / "restore"
-    with stage.site("restore", settings={"topics.partitions": sizes["partitions"]}) as site:
+    folder = servers.folder / "restore"
+    with benchmark_site(servers, "restore", settings={"topics.partitions": sizes["partitions"]}) as site:
         topic = changelog_topic(site.config.worker.group)
-        stage.report(f"Writing {users:,} histories")
+        servers.report(f"Writing {users:,} histories")
         size = _fill(site, topic, users, items)
-        stage.report("Restoring them")
+        servers.report("Restoring them")
         found = _restore(site, topic, folder)
     if found["restored"] != [users, 0]:
         raise BenchmarkError(f"{users} histories were written, and {found['restored']} restored")
@@ -77,14 +77,14 @@ def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
 
 
 def _fill(site: BenchmarkSite, topic: str, users: int, items: int) -> int:
-    """Returns the bytes of one record."""
+    """Write the histories and return the size of one record in bytes."""
     rng = np.random.default_rng(0)
     producer = KafkaRecordProducer(site.config.kafka, site.config.topics.max_message_bytes)
     partitions, size = site.config.topics.partitions, 0
     with progress_bar(users, "histories") as show:
-        for begin in range(0, users, _SENT):
+        for begin in range(0, users, _CHUNK):
             outputs = []
-            for user in range(begin, min(users, begin + _SENT)):
+            for user in range(begin, min(users, begin + _CHUNK)):
                 partition = user % partitions
                 history = History(partition, user, rng.integers(1, items + 1, _LENGTH)).to_bytes()
                 outputs.append(Output(topic, user_key(user), history, partition))
@@ -97,7 +97,7 @@ def _fill(site: BenchmarkSite, topic: str, users: int, items: int) -> int:
 def _restore(site: BenchmarkSite, topic: str, folder: Path) -> Any:
     sets = [f"kafka.bootstrap_servers={site.config.kafka.bootstrap_servers}"]
     sets += [f"topics.partitions={site.config.topics.partitions}"]
-    return alone(_PROGRAM, str(folder), topic, *sets)
+    return run_isolated(_PROGRAM, str(folder), topic, *sets)
 
 
 _SIZES = {"users": 1_000_000, "items": 368_000, "partitions": 8}

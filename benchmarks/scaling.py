@@ -1,14 +1,14 @@
-"""How throughput, CPU time and memory grow with items, users, top-k, history length and number of workers.
+"""Throughput, CPU time and memory by items, users, top-k, history length and number of workers.
 
-One thing is changed at a time. Workers own their partitions before the clicks come; the clicks come in rounds, so that
-each is searched for, and as two backlogs, of which the second counts. Memory is the resident set at the end, of the
-largest worker where there are several; that of a worker includes the pages of the item matrix that it has touched,
-which processes share. The workers, Kafka and Milvus share the machine: a second worker adds what the first one leaves
+One value is changed at a time. Workers own their partitions before the clicks are sent; the clicks are in rounds, so
+that each is searched for, and form two backlogs, of which the second counts. Memory is the resident set at the end, of
+the largest worker if there are several; that of a worker includes the pages of the item matrix that it has read, which
+processes share. The workers, Kafka and Milvus share the machine: a second worker can only use what the first leaves
 idle.
 
-Milvus keeps memory of what it did before. So each number of items and each length of the history, which are models of
-their own, finds one that has just been started and is empty (unless MINDSTREAM_MILVUS names one); the other points
-follow the base on the same one, and their memory of Milvus holds what they left there.
+Milvus does not release all memory of earlier work. So each number of items and each length of the history, which need
+models of their own, gets a new, empty Milvus (unless MINDSTREAM_MILVUS names one); the other points use that of the
+base, one after the other, and their memory of Milvus includes that of the points before.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop, Traffic
 from benchmarks.harness.report import Curve, Figure
 from benchmarks.harness.servers import BenchmarkServers
-from benchmarks.harness.site import BenchmarkSite
+from benchmarks.harness.site import BenchmarkSite, benchmark_site
+from benchmarks.harness.usage import cpu_seconds, memory_bytes
 from benchmarks.latency import answer_backlog
 from model.artifact import Artifact
 
-#: What is changed → the values beside the base, as parts or multiples of it; the size "values" says how many of each,
-#: the last ones first.
+#: Parameter → values to measure beside the base, as multiples of it. The size "values" is how many of them, from the
+#: end.
 _VALUES: Mapping[str, Sequence[float]] = {
     "items": (5, 18.4),
     "users": (0.2, 5),
@@ -45,7 +46,7 @@ class Point:
 
     Attributes:
         rate: clicks/s.
-        worker_cpu, milvus_cpu: seconds for 1,000 clicks; of all workers.
+        worker_cpu, milvus_cpu: CPU seconds per 1,000 clicks; of all workers.
         worker_memory, milvus_memory: bytes; of one worker.
         disk: bytes of the history stores.
     """
@@ -58,13 +59,13 @@ class Point:
     disk: int
 
 
-#: What takes memory or disk → its bytes.
+#: User of memory or disk → its bytes.
 _MEMORY: Mapping[str, Callable[[Point], int]] = {
     "memory of a worker": lambda point: point.worker_memory,
     "memory of Milvus": lambda point: point.milvus_memory,
     "histories on disk": lambda point: point.disk,
 }
-#: By how much what of these grows with which of `_VALUES`.
+#: Slopes to report: growth with a parameter, of a user of memory or disk.
 _SLOPES = (
     ("items", "memory of a worker"),
     ("items", "memory of Milvus"),
@@ -73,10 +74,10 @@ _SLOPES = (
 )
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
     base = {"items": sizes["items"], "users": sizes["users"], "top-k": 50, "history": 20, "workers": 1}
     points: dict[tuple[str, int], Point] = {}
-    for what, value, point in _points(stage, sizes, base):
+    for what, value, point in _points(servers, sizes, base):
         points[what, value] = point
     found: list[Figure | Curve] = []
     for what in _VALUES:
@@ -88,45 +89,45 @@ def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
 
 
 def slope(by: str, what: str, points: Mapping[tuple[str, int], Point]) -> Figure:
-    """What a million more of it take, from the smallest number to the largest."""
+    """Return the growth of memory or disk `what` per million of `by`, from the smallest number to the largest."""
     series = sorted(value for name, value in points if name == by)
     few, many = series[0], series[-1]
     grown = _MEMORY[what](points[by, many]) - _MEMORY[what](points[by, few])
     return Figure(f"{what} by {by}", 1e6 * grown / _MIB / (many - few), f"MiB / million {by}")
 
 
-def _points(stage: BenchmarkServers, sizes: Sizes, base: Mapping[str, int]) -> Iterator[tuple[str, int, Point]]:
+def _points(servers: BenchmarkServers, sizes: Sizes, base: Mapping[str, int]) -> Iterator[tuple[str, int, Point]]:
     n = sizes["values"]
     changed = {what: [round(base[what] * part) for part in parts[-n:]] for what, parts in _VALUES.items()}
 
     def shop(items: int, users: int, length: int) -> Shop:
-        folder = stage.folder / f"{items}-{users}-{length}"
+        folder = servers.folder / f"{items}-{users}-{length}"
         return Shop(folder, items=items, users=users, dim=sizes["dim"], clicks=sizes["clicks"], length=length)
 
     ordinary = shop(base["items"], base["users"], base["history"])
-    stage.fresh_milvus()
-    with stage.index(ordinary.artifact):
-        point = _measure(stage, sizes, ordinary.artifact, ordinary.rounds())
+    servers.fresh_milvus()
+    with servers.index(ordinary.artifact):
+        point = _measure(servers, sizes, ordinary.artifact, ordinary.rounds())
         for what in changed:
             yield what, base[what], point
         for users in changed["users"]:
-            # The artifact stays: users say only which of its items are clicked.
+            # The artifact stays the same: users only decide which of its items are clicked.
             traffic = shop(base["items"], users, base["history"]).rounds()
-            yield "users", users, _measure(stage, sizes, ordinary.artifact, traffic)
+            yield "users", users, _measure(servers, sizes, ordinary.artifact, traffic)
         for top_k in changed["top-k"]:
-            yield "top-k", top_k, _measure(stage, sizes, ordinary.artifact, ordinary.rounds(), top_k=top_k)
+            yield "top-k", top_k, _measure(servers, sizes, ordinary.artifact, ordinary.rounds(), top_k=top_k)
         for workers in changed["workers"]:
-            yield "workers", workers, _measure(stage, sizes, ordinary.artifact, ordinary.rounds(), workers=workers)
+            yield "workers", workers, _measure(servers, sizes, ordinary.artifact, ordinary.rounds(), workers=workers)
     others = [("items", n, shop(n, base["users"], base["history"])) for n in changed["items"]]
     others += [("history", n, shop(base["items"], base["users"], n)) for n in changed["history"]]
     for what, value, other in others:
-        stage.fresh_milvus()
-        with stage.index(other.artifact):
-            yield what, value, _measure(stage, sizes, other.artifact, other.rounds())
+        servers.fresh_milvus()
+        with servers.index(other.artifact):
+            yield what, value, _measure(servers, sizes, other.artifact, other.rounds())
 
 
 def _measure(
-    stage: BenchmarkServers, sizes: Sizes, artifact: Artifact, traffic: Traffic, *, top_k: int = 50, workers: int = 1
+    servers: BenchmarkServers, sizes: Sizes, artifact: Artifact, traffic: Traffic, *, top_k: int = 50, workers: int = 1
 ) -> Point:
     settings = {
         "batch.size": sizes["batch"],
@@ -134,23 +135,23 @@ def _measure(
         "recall.top_k": top_k,
         "history.length": artifact.history_length,
     }
-    with stage.site("scaling", artifact, settings) as site, ExitStack() as stack:
-        site.remember(traffic)
-        team = [stack.enter_context(site.worker("clicks", name=str(number))) for number in range(workers)]
+    with benchmark_site(servers, "scaling", artifact, settings) as site, ExitStack() as stack:
+        site.write_histories(traffic)
+        team = [stack.enter_context(site.worker("--agents", "clicks", name=str(number))) for number in range(workers)]
         log, recorder = traffic.clicks(), Recorder(site)
         answer_backlog(site, team, recorder, log, sizes["clicks"])
-        before = sum(worker.cpu for worker in team), stage.server_cpu().get("Milvus", 0.0)
+        before = sum(cpu_seconds(worker.pid) for worker in team), servers.server_cpu().get("Milvus", 0.0)
         phase = answer_backlog(site, team, recorder, log, sizes["clicks"])
-        spent = sum(worker.cpu for worker in team) - before[0]
-        milvus = stage.server_cpu().get("Milvus", 0.0) - before[1]
-        memory = max(worker.memory for worker in team)
+        spent = sum(cpu_seconds(worker.pid) for worker in team) - before[0]
+        milvus = servers.server_cpu().get("Milvus", 0.0) - before[1]
+        memory = max(memory_bytes(worker.pid) for worker in team)
         thousands = sizes["clicks"] / 1000
         return Point(
             rate=phase.rate(),
             worker_cpu=spent / thousands,
             milvus_cpu=milvus / thousands,
             worker_memory=memory,
-            milvus_memory=stage.server_memory().get("Milvus", 0),
+            milvus_memory=servers.server_memory().get("Milvus", 0),
             disk=_disk(site, workers),
         )
 

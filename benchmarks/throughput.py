@@ -1,16 +1,16 @@
-"""What one worker does with a backlog, beside three yardsticks, all on the same machine one after the other.
+"""Throughput of one worker with a backlog, beside three yardsticks on the same machine, one after the other.
 
-Worker: all clicks lie in the topic before it starts; the rate is that of the middle 80 % of them, by the broker's
+All clicks are on the topic before the worker starts; the rate is that of the middle 80 % of them, by the broker's
 clock. "In rounds", no user clicks again before all have clicked, so that every click is searched for; "in sessions",
-clicks come as time has them, and one recommendation answers all clicks of a user in a batch ("coalesced"). Users have
-earlier histories, which the worker restores from the changelog at its start.
+clicks are in the order of time, and one recommendation answers all clicks of a user in a batch ("coalesced"). Users
+have earlier histories, which the worker restores from the changelog at its start.
 
-limit       the same searches sent straight to Milvus: as many queries in a request, same `limit` and ef, nothing else;
-            measured before the worker and after it, the higher rate counts
-baseline    the design that people wire by hand (`benchmarks.yardsticks.hand_wired`), with clients that wait for their
-answers engine      the worker with an index that answers instantly (`benchmarks.yardsticks.instant_index`), beside
-            Faust agents that do nothing, or a table write and a send for each click
-            (`benchmarks.yardsticks.plain_faust`), on the same clicks
+limit       the same searches sent to Milvus directly: as many queries per request, the same `limit` and ef, nothing
+            else; measured before and after the worker, the higher rate counts
+baseline    the usual hand-written design (`benchmarks.yardsticks.hand_wired`), with clients that wait for their answers
+engine      the worker with an index that answers instantly (`benchmarks.yardsticks.instant_index`), beside Faust agents
+            that do nothing, or a table write and a send for each click (`benchmarks.yardsticks.plain_faust`), on the
+            same clicks
 """
 
 from __future__ import annotations
@@ -27,29 +27,36 @@ import numpy as np
 from benchmarks.harness.answers import Phase, Recorder
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop, Traffic
-from benchmarks.harness.process import Worker
 from benchmarks.harness.report import Curve, Figure, percentiles
 from benchmarks.harness.searches import index, interests
 from benchmarks.harness.servers import BenchmarkServers
-from benchmarks.harness.site import BenchmarkSite
+from benchmarks.harness.site import BenchmarkSite, benchmark_site
+from benchmarks.harness.usage import cpu_seconds, stage_seconds
 from benchmarks.yardsticks.clients import drive
+from embedded.deployment import WORKER
 from embedded.ports import pick
+from embedded.program import WorkerProgram
 
-#: Concurrent clients of the baseline, and users in one request.
+#: Concurrent clients of the baseline, and users per request.
 _CLIENTS, _USERS = (1, 8, 32), (1, 16)
-#: Requests in flight when Milvus is asked directly: alone, and so that it never waits for the next one.
+#: Requests in flight when Milvus is searched directly: one, and enough that it never waits for the next.
 _IN_FLIGHT = (1, 2)
-#: Histories that are asked about.
-_ASKED = 4096
+#: Histories that are searched for directly and sent to the baseline.
+_HISTORIES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Drained:
-    """One backlog: what the topics say, CPU seconds by process, and seconds by stage (`streams.metrics.STAGES`).
+class BacklogRun:
+    """The measurements of one backlog.
 
-    "search" is what a batch waits for Milvus when all else is done: the batch behind it is begun meanwhile. The stages
-    follow each other in one thread; what they leave of the time is "other": waiting for clicks, making batches of them.
-    The time is that of the rate, without the worker's first and last seconds.
+    The stages follow each other in one thread. "search" is the time that a batch waits for Milvus while nothing else is
+    left to do; the next batch has been started by then. "other" is the rest of the time: waiting for clicks, forming
+    batches. The time is that of the rate, without the worker's first and last seconds.
+
+    Attributes:
+        phase: clicks and answers.
+        cpu: process → CPU seconds.
+        stages: stage (`streams.metrics.STAGES`) → seconds.
     """
 
     phase: Phase
@@ -81,23 +88,25 @@ class Drained:
         return Curve(name, "seconds", "clicks answered", seconds.tolist(), clicks.tolist())
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
-    shop = Shop.of(stage.folder / "throughput", sizes)
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
+    shop = Shop.from_sizes(servers.folder / "throughput", sizes)
     settings = {"batch.size": sizes["batch"], "milvus.timeout": 60.0}
     rounds, sessions = shop.rounds(), shop.sessions()
-    with stage.index(shop.artifact):
-        with stage.site("rounds", shop.artifact, settings) as site:
-            before = _limit(stage, site, shop, rounds, sizes)
-            worker = _drain(stage, site, rounds, sizes["clicks"])
-            after = _limit(stage, site, shop, rounds, sizes)
+    with servers.index(shop.artifact):
+        with benchmark_site(servers, "rounds", shop.artifact, settings) as site:
+            before = _limit(servers, site, shop, rounds, sizes)
+            worker = _answer_backlog(servers, site, rounds, sizes["clicks"])
+            after = _limit(servers, site, shop, rounds, sizes)
             limit = {n: max(before[n], after[n]) for n in _IN_FLIGHT}
-            asked, baseline = _baseline(stage, site, shop, rounds, sizes)
-        with stage.site("sessions", shop.artifact, settings) as site:
-            coalescing = _drain(stage, site, sessions, sizes["clicks"])
-    with stage.site("engine", shop.artifact, settings) as site:
-        engine = _drain(stage, site, rounds, sizes["clicks"], module="benchmarks.yardsticks.instant_index")
+            baseline_figures, baseline = _baseline(servers, site, shop, rounds, sizes)
+        with benchmark_site(servers, "sessions", shop.artifact, settings) as site:
+            coalescing = _answer_backlog(servers, site, sessions, sizes["clicks"])
+    with benchmark_site(servers, "engine", shop.artifact, settings) as site:
+        engine = _answer_backlog(
+            servers, site, rounds, sizes["clicks"], program=["benchmarks.yardsticks.instant_index", "worker"]
+        )
         faust = {
-            kind: _plain_faust(stage, site, kind, min(sizes["faust"], sizes["clicks"])) for kind in ("empty", "table")
+            kind: _plain_faust(servers, site, kind, min(sizes["faust"], sizes["clicks"])) for kind in ("empty", "table")
         }
     users = worker.phase.answer_rate()
     best = {u: max(baseline[clients, u] for clients in _CLIENTS) for u in _USERS}
@@ -105,7 +114,7 @@ def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
         *worker.figures("in rounds"),
         *coalescing.figures("in sessions"),
         *(Figure(f"limit, {n} in flight", rate, "users/s") for n, rate in limit.items()),
-        *asked,
+        *baseline_figures,
         *engine.figures("engine"),
         *(Figure(f"Faust, {kind} agent: clicks", rate, "clicks/s") for kind, (rate, _) in faust.items()),
         *(Figure(f"Faust, {kind} agent: CPU", 1000 * cpu, "s / 1,000 clicks") for kind, (_, cpu) in faust.items()),
@@ -127,41 +136,41 @@ def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
     ]
 
 
-def _drain(
-    stage: BenchmarkServers, site: BenchmarkSite, traffic: Traffic, clicks: int, module: str = "streams"
-) -> Drained:
-    """Have a worker answer a backlog."""
-    stage.report(f"Sending {clicks:,} clicks")
-    site.remember(traffic)
-    site.send(traffic.clicks(), limit=clicks)
-    with site.worker("clicks", module) as worker:
-        before = _cpu(stage, worker)
-        site.await_answers(worker)
-        cpu = {name: used - before[name] for name, used in _cpu(stage, worker).items()}
-        stages = worker.stages()
-    return Drained(Recorder(site).phase(), cpu, stages)
+def _answer_backlog(
+    servers: BenchmarkServers, site: BenchmarkSite, traffic: Traffic, clicks: int, program: Sequence[str] = WORKER
+) -> BacklogRun:
+    """Run a worker on a backlog."""
+    servers.report(f"Sending {clicks:,} clicks")
+    site.write_histories(traffic)
+    site.send_clicks(traffic.clicks(), limit=clicks)
+    with site.worker("--agents", "clicks", program=program) as worker:
+        before = _cpu(servers, worker)
+        site.await_commits(worker)
+        cpu = {name: used - before[name] for name, used in _cpu(servers, worker).items()}
+        stages = stage_seconds(worker)
+    return BacklogRun(Recorder(site).phase(), cpu, stages)
 
 
-def _cpu(stage: BenchmarkServers, worker: Worker) -> dict[str, float]:
-    """Process → CPU seconds so far, of all that run."""
-    return {"the worker": worker.cpu, "the benchmark": time.process_time()} | stage.server_cpu()
+def _cpu(servers: BenchmarkServers, worker: WorkerProgram) -> dict[str, float]:
+    """Return process → CPU seconds so far."""
+    return {"the worker": cpu_seconds(worker.pid), "the benchmark": time.process_time()} | servers.server_cpu()
 
 
 def _limit(
-    stage: BenchmarkServers, site: BenchmarkSite, shop: Shop, traffic: Traffic, sizes: Sizes
+    servers: BenchmarkServers, site: BenchmarkSite, shop: Shop, traffic: Traffic, sizes: Sizes
 ) -> dict[int, float]:
-    """Requests in flight → users a second whose searches Milvus answers, asked as the worker asks."""
-    stage.report("Asking Milvus directly")
+    """Return requests in flight → users/s whose searches Milvus answers; the requests are like the worker's."""
+    servers.report("Searching Milvus directly")
     config, dim = site.config, shop.artifact.dim
-    asked = interests(shop, traffic, _ASKED)  # (U, 4, D)
+    vectors = interests(shop, traffic, _HISTORIES)  # (U, 4, D)
     B, limit = config.batch.size, config.recall.top_k + config.history.length
-    batches = np.split(asked, range(B, len(asked), B))
+    batches = np.split(vectors, range(B, len(vectors), B))
     rates = {}
-    with index(stage, shop) as milvus:
+    with index(servers, shop) as milvus:
         for in_flight in _IN_FLIGHT:
             begin = time.monotonic()
 
-            def ask(first: int, step: int = in_flight, begin: float = begin) -> int:
+            def search(first: int, step: int = in_flight, begin: float = begin) -> int:
                 users = 0
                 for number in range(first, 10**9, step):
                     if time.monotonic() - begin >= sizes["seconds"]:
@@ -172,43 +181,43 @@ def _limit(
                 return users
 
             with ThreadPoolExecutor(in_flight) as threads:
-                answered = sum(threads.map(ask, range(in_flight)))
+                answered = sum(threads.map(search, range(in_flight)))
             rates[in_flight] = answered / (time.monotonic() - begin)
     return rates
 
 
 def _baseline(
-    stage: BenchmarkServers, site: BenchmarkSite, shop: Shop, traffic: Traffic, sizes: Sizes
+    servers: BenchmarkServers, site: BenchmarkSite, shop: Shop, traffic: Traffic, sizes: Sizes
 ) -> tuple[list[Figure], dict[tuple[int, int], float]]:
-    """Figures of the baseline, and its users a second by clients and users in a request."""
-    histories = traffic.histories(_ASKED, shop.artifact.history_length, np.random.default_rng(0))
+    """Return figures of the baseline, and (clients, users per request) → users/s."""
+    histories = traffic.histories(_HISTORIES, shop.artifact.history_length, np.random.default_rng(0))
     config, (port,) = site.config, pick(1)
     options = [config.milvus.uri, str(port), str(config.milvus.hnsw_ef), str(config.recall.top_k)]
     figures, rates = [], {}
-    with site.process("benchmarks.yardsticks.hand_wired", str(shop.artifact.path), *options) as service:
-        service.await_log(b"Uvicorn running")
-        drive(port, histories, clients=1, users=1, seconds=1)  # connections are made, the first request is slow
+    with site.program("benchmarks.yardsticks.hand_wired", str(shop.artifact.path), *options) as service:
+        service.await_http(port, "/openapi.json")
+        drive(port, histories, clients=1, users=1, seconds=1)  # the first request is slow: connections are made
         for users in _USERS:
             for clients in _CLIENTS:
-                stage.report(f"Asking the baseline: {clients} clients, {users} users a request")
-                before = service.cpu
+                servers.report(f"Sending requests to the baseline: {clients} clients, {users} users per request")
+                before = cpu_seconds(service.pid)
                 found = drive(port, histories, clients=clients, users=users, seconds=sizes["seconds"])
                 rates[clients, users] = found.rate
                 name = f"baseline, {clients} × {users}"
-                cpu = 1000 * (service.cpu - before) / (users * len(found.seconds))
+                cpu = 1000 * (cpu_seconds(service.pid) - before) / (users * len(found.seconds))
                 figures.append(Figure(f"{name}: users", found.rate, "users/s"))
                 figures.append(Figure(f"{name}: CPU of the service", cpu, "s / 1,000 users"))
                 figures += percentiles(f"{name}: request", found.seconds, (50, 99))
     return figures, rates
 
 
-def _plain_faust(stage: BenchmarkServers, site: BenchmarkSite, kind: str, clicks: int) -> tuple[float, float]:
-    """Clicks a second and CPU seconds for each of them."""
-    stage.report(f"Reading the clicks with plain Faust: {kind}")
+def _plain_faust(servers: BenchmarkServers, site: BenchmarkSite, kind: str, clicks: int) -> tuple[float, float]:
+    """Return clicks/s, and CPU seconds per click."""
+    servers.report(f"Reading the clicks with plain Faust: {kind}")
     broker, topics = site.config.kafka.bootstrap_servers, site.config.topics
     arguments = [kind, broker, topics.clicks, str(topics.partitions), str(clicks), str(site.data_dir(kind))]
-    with site.process("benchmarks.yardsticks.plain_faust", *arguments) as process:
-        found = json.loads(process.await_end().splitlines()[-1])
+    with site.program("benchmarks.yardsticks.plain_faust", *arguments, name=kind) as program:
+        found = json.loads(program.await_success().splitlines()[-1])
     return found["rate"], found["cpu"]
 
 
@@ -218,7 +227,7 @@ BENCHMARK = Benchmark(
     {
         "standalone": {"items": 367_983, "users": 200_000, "clicks": 1_000_000, "faust": 100_000, "batch": 256}
         | _SHARED,
-        # milvus-lite is Python and answers some hundred queries a second: small batches keep the answers coming.
+        # milvus-lite is Python and answers some hundred queries/s: small batches keep the answers coming.
         "lite": {"items": 2_000, "users": 200, "clicks": 1_000, "faust": 1_000, "batch": 4} | _SHARED,
     },
     kafka=True,

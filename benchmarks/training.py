@@ -1,9 +1,8 @@
 """Training speed on a table of AmazonBook's size, beside the same model with dense gradients and a dense Adam.
 
-Batches are drawn and trained on as in a run, one after the other: the reader's share of the time is printed. The dense
-model has the same network and loss; only the way from items to vectors and back is Paddle's usual one, an embedding
-with a dense gradient and an Adam that passes over the whole table. Steps of both alternate, so that other work on the
-machine slows them alike.
+Batches are drawn and trained on as in a run, one after the other; the share of the time for drawing is printed. The
+dense model has the same network and loss, but Paddle's usual embedding, with a dense gradient and an Adam that updates
+the whole table. Steps of both alternate, so that other work on the machine slows both equally.
 
 Published, for a batch of 128 with 1,280 negatives on this table: PaddleRec 359 samples/s on a CPU (its README, 1,000
 batches in 356 s); the public PyTorch code of REMI 394 as shipped, 1,430 with a fused Adam (measured on two cores).
@@ -15,7 +14,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.report import Figure
@@ -23,10 +21,11 @@ from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.quality import ON_THE_MEAN
 from configs.loader import FOLDER, load_train
 from configs.schema import TrainConfig
+from model.arrays import IdVector
 from model.data.clicks import Clicks
 from model.training.sampling import Sampler, TrainingBatch
 
-#: Larger than any noise of the clock, and few enough for a minute in all.
+#: Steps that are not measured: the first ones allocate memory and compile.
 WARM_UP = 3
 VARIANTS = {
     "default": (FOLDER / "mind.yaml", ()),
@@ -36,14 +35,14 @@ VARIANTS = {
 PUBLISHED = {"PaddleRec": 359.0, "REMI, PyTorch, as shipped": 394.0, "REMI, PyTorch, fused Adam": 1430.0}
 
 
-def run(stage: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
+def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     from model.training.backend import paddle
 
     clicks = _clicks(sizes)
     counts = np.bincount(clicks.items, minlength=sizes["items"] + 1)[1:]
     figures: list[Figure] = []
     for device in ("cpu", *["gpu"] * (paddle.device.cuda.device_count() > 0)):
-        stage.report(f"Training on {sizes['items']:,} items, on the {device}")
+        servers.report(f"Training on {sizes['items']:,} items, on the {device}")
         paddle.device.set_device(device)
         for name, (path, changed) in VARIANTS.items():
             for batch in (sizes["batch"], sizes["large_batch"]):
@@ -108,17 +107,17 @@ def _dense_step(config: TrainConfig, items: int, sampler: Sampler) -> Callable[[
         loss.backward()
         adam.step()
         adam.clear_grad()
-        table[0].numpy()  # a GPU may still be at it
+        table[0].numpy()  # waits for a GPU
 
     return step
 
 
 def _clicks(sizes: Sizes) -> Clicks:
-    """Users with 5 to 24 clicks on items of a popularity that falls as 1 / rank."""
+    """Return users with 5 to 24 clicks each, on items whose popularity is proportional to 1 / rank."""
     rng = np.random.default_rng(0)
     offsets = np.concatenate([[0], np.cumsum(rng.integers(5, 25, sizes["users"]))]).astype(np.int64)
     cumulated = np.cumsum(1 / np.arange(1, sizes["items"] + 1))
-    items: npt.NDArray[np.int64] = 1 + np.searchsorted(cumulated, rng.random(offsets[-1]) * cumulated[-1])
+    items: IdVector = 1 + np.searchsorted(cumulated, rng.random(offsets[-1]) * cumulated[-1])
     return Clicks(np.arange(sizes["users"]), offsets, items)
 
 

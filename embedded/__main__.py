@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from configs.cli import Group
-from embedded.stack import FOLDER, Addresses, Flavour, ServerStatus, Stack
+from embedded.instance import FOLDER
+from embedded.stack import Addresses, Flavour, ServerStatus, Stack
 
 #: Exit status of `env` and `status` when nothing runs; 1 is an error, 2 a wrong command line.
 NOTHING_RUNS = 3

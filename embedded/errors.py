@@ -1,4 +1,4 @@
-"""The one error of this package."""
+"""Errors of this package, which show the end of a log."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from pathlib import Path
 
 from configs.errors import MindstreamError
 
-#: Lines of a server's log that an error shows: enough for a stack trace's cause, few enough to read.
+#: Lines of a log that an error shows: enough for the cause of a stack trace.
 TAIL_LINES = 15
 #: Bytes read from a log's end to find these lines.
 _TAIL_BYTES = 16_384
 
 
 class EmbeddedError(MindstreamError):
-    """A server could not be started, found or stopped. The message says what to do next."""
+    """A server or program could not be started, found or stopped. The message names the remedy."""
 
 
 class CancelledError(EmbeddedError):
-    """The start was given up because another server of the same stack failed, or the user interrupted it."""
+    """A start was cancelled because another server of the stack failed, or the user interrupted it."""
 
 
 def with_log(message: str, log: Path) -> EmbeddedError:
-    """An error that shows the end of the server's log file and where the rest of it is."""
+    """Return an error that shows the end of a log file and its path."""
     return EmbeddedError(f"{message}\nThe log is {log}; it ends:\n{tail(log) or '  (empty)'}")
 
 
 def tail(log: Path) -> str:
-    """The last lines of `log`, indented; empty if there is no such file."""
+    """Return the last lines of `log`, indented; empty if there is no such file."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - _TAIL_BYTES))

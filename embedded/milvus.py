@@ -16,26 +16,27 @@ from pymilvus.client.types import LoadState
 
 from embedded import ports
 from embedded.errors import EmbeddedError
-from embedded.server import Launch, Report, Server
+from embedded.instance import Reporter
+from embedded.server import Launch, Server
 
 #: Prefix of the readiness check's collections; they are dropped afterwards.
 PROBE = "mindstream_probe_"
 #: Seconds for one request of the readiness check.
-_STEP = 10.0
+_STEP_TIMEOUT_S = 10.0
 #: Seconds within which a running server answers even on a busy machine.
-_PING = 5.0
+_PING_TIMEOUT_S = 5.0
 
 
 class Milvus(Server):
-    """What both flavours share: the protocol."""
+    """The common base of both flavours, which have the same protocol."""
 
     name = "milvus"
-    #: Whether the readiness check makes a collection although there are some.
-    makes_another = True
+    #: Whether the readiness check creates a collection although there are others.
+    probe_creates_collection = True
 
     @property
     def home(self) -> Path:
-        return self.place.folder / "milvus" / self.flavour
+        return self.instance.folder / "milvus" / self.flavour
 
     @property
     def log_name(self) -> str:
@@ -45,22 +46,22 @@ class Milvus(Server):
         return f"http://{ports.HOST}:{port}"
 
     def client(self) -> dict[str, Any]:
-        """Settings of a client that may do everything, besides the address."""
+        """Return the settings of a client that may do everything, except the address."""
         return {}
 
     def probe(self, port: int) -> None:
-        with _client(self.uri(port), _STEP, **self.client()) as client:
+        with _client(self.uri(port), _STEP_TIMEOUT_S, **self.client()) as client:
             names = client.list_collections()
             for stale in (name for name in names if name.startswith(PROBE)):
                 client.drop_collection(stale)
             others = [name for name in names if not name.startswith(PROBE)]
-            if others and not self.makes_another:
-                _read(client, others)
+            if others and not self.probe_creates_collection:
+                _count_rows(client, others)
             else:
-                _try_out(client)
+                _search_inserted(client)
 
     def ping(self, port: int) -> None:
-        with _client(self.uri(port), _PING, **self.client()) as client:
+        with _client(self.uri(port), _PING_TIMEOUT_S, **self.client()) as client:
             client.list_collections()
 
 
@@ -72,12 +73,12 @@ class Lite(Milvus):
         if importlib.util.find_spec("milvus_lite") is None:
             raise EmbeddedError(f"milvus-lite is not installed: {sys.executable} -m pip install -e '.[embedded]'")
 
-    def install(self, report: Report) -> None:
-        """It is one of our dependencies."""
+    def install(self, report: Reporter) -> None:
+        """Do nothing: it is one of our dependencies."""
 
-    def launch(self, port: int, report: Report) -> Launch:  # noqa: ARG002 - this flavour has nothing to say
+    def launch(self, port: int, report: Reporter) -> Launch:  # noqa: ARG002 - of the base class
         self.home.mkdir(parents=True, exist_ok=True)
-        # The server closes its files in good order on Ctrl-C only; SIGTERM shall do the same.
+        # The server closes its files properly on SIGINT only; make SIGTERM do the same.
         program = (
             "import signal, sys; signal.signal(signal.SIGTERM, signal.default_int_handler); "
             "from milvus_lite.cmdline import main; sys.exit(main())"
@@ -94,7 +95,7 @@ class Lite(Milvus):
         return Launch([sys.executable, "-c", program, *arguments], self.home)
 
 
-def _try_out(client: MilvusClient) -> None:
+def _search_inserted(client: MilvusClient) -> None:
     """Create a collection, insert two vectors, find the nearer one, drop the collection."""
     name = f"{PROBE}{uuid.uuid4().hex[:8]}"
     client.create_collection(name, dimension=4, metric_type="IP", consistency_level="Strong")
@@ -109,8 +110,8 @@ def _try_out(client: MilvusClient) -> None:
         client.drop_collection(name)
 
 
-def _read(client: MilvusClient, collections: Sequence[str]) -> None:
-    """Count the rows of those that were loaded when the server ended: it loads them again by itself."""
+def _count_rows(client: MilvusClient, collections: Sequence[str]) -> None:
+    """Count the rows of the collections that were loaded when the server ended; it loads them again by itself."""
     for name in collections:
         if client.get_load_state(name)["state"] != LoadState.NotLoad:
             client.query(name, filter="", output_fields=["count(*)"], consistency_level="Strong")
@@ -118,7 +119,7 @@ def _read(client: MilvusClient, collections: Sequence[str]) -> None:
 
 @contextmanager
 def _client(uri: str, timeout: float, **settings: Any) -> Iterator[MilvusClient]:
-    """A client that prints nothing: while a server starts, failures are expected."""
+    """Connect a client that logs nothing: while a server starts, failures are expected."""
     logger = logging.getLogger("pymilvus")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)

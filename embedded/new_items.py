@@ -1,4 +1,4 @@
-"""Publishes new items and measures until a search finds them."""
+"""New items for measurements of freshness: published through Kafka, then searched for until they are found."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from streams.messages.items import Item, encode_item
 from streams.milvus.index import MilvusIndex
 from streams.ports import Output
 
-#: Seconds between two looks whether the new item is found: the resolution of the measurement.
-_POLL = 0.01
+#: Seconds between two searches for a new item: the resolution of the measurement.
+_POLL_S = 0.01
 #: Seconds after which an item counts as not searchable; it is recorded with that time.
-GIVE_UP = 10.0
+FIND_TIMEOUT_S = 10.0
 #: New items resemble one of this many most clicked items.
 _POPULAR = 200
 
 
 class NewItems:
-    """Publishes items, one at a time, each of which it then searches for until it is found.
+    """Publishes items and searches for each of them until it is found.
 
-    Each new item has the vector of a popular item with a little noise, as a new edition would have. The search is the
-    one that recommendations come from, Eventually consistent, so that what is found is what users would get.
+    Each new item has the vector of a popular item with a little noise, as a new edition would have. The search is
+    the worker's, with Milvus' consistency level Eventually, so that what it finds is what users would get.
 
     Args:
         config: names the servers and topics.
         artifact: the model whose space the items live in.
         seed: of the choice of items.
-        on_published: told the id of each item and when it was sent, in seconds since 1970.
+        on_published: gets the id of each item and when it was sent, in seconds since 1970.
 
     Raises:
-        TransientError, FatalError: Milvus is away, or has no collection of this model.
+        TransientError, FatalError: Milvus is unavailable, or has no collection of this model.
     """
 
     def __init__(
@@ -58,12 +58,12 @@ class NewItems:
         self._next_id = int(artifact.item_ids.max()) + 1
 
     def publish_one(self) -> float:
-        """Publish one new item; seconds from the moment before sending until a search finds it, at most `GIVE_UP`."""
+        """Publish one new item and return the seconds until a search finds it, at most `FIND_TIMEOUT_S`."""
         begin = time.monotonic()
         return self.await_found(*self.publish(), begin)
 
     def publish(self) -> tuple[int, FloatVector]:
-        """Publish one new item and return it, id and vector, when Kafka has it. For one thread."""
+        """Publish one new item and return its id and vector when Kafka has acknowledged it. For one thread only."""
         item_id, vector = self._next_id, self._vector()
         self._next_id += 1
         message = Output(
@@ -74,17 +74,20 @@ class NewItems:
         return item_id, vector
 
     def await_found(self, item_id: int, vector: FloatVector, since: float) -> float:
-        """Seconds since a moment of `time.monotonic` until a search finds the item, at most `GIVE_UP`. Thread-safe."""
-        while (waited := time.monotonic() - since) < GIVE_UP:
+        """Return the seconds from `since` (`time.monotonic`) until a search finds the item, at most `FIND_TIMEOUT_S`.
+
+        Thread-safe.
+        """
+        while (waited := time.monotonic() - since) < FIND_TIMEOUT_S:
             try:
                 ids, _ = self._index.search(vector[None, :], 10)
             except TransientError:
-                time.sleep(_POLL)
+                time.sleep(_POLL_S)
                 continue
             if item_id in ids[0]:
                 return time.monotonic() - since
-            time.sleep(_POLL)
-        return min(waited, GIVE_UP)
+            time.sleep(_POLL_S)
+        return min(waited, FIND_TIMEOUT_S)
 
     def close(self) -> None:
         self._index.close()

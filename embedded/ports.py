@@ -13,15 +13,15 @@ from embedded.errors import EmbeddedError
 
 HOST = "127.0.0.1"
 
-#: Where free ports are looked for: below the ports that Linux (32768) and macOS (49152) give to outgoing connections.
-#: A client that retries on a dead server's port within that range can connect to itself and so block the restart.
+#: Ports to choose from: below those that Linux (from 32768) and macOS (from 49152) give to outgoing connections. There,
+#: a client that retries the port of a dead server can connect to itself, and so keep the server from restarting.
 RANGE = range(20_000, 32_000)
 
 
 def is_free(port: int) -> bool:
-    """Whether a server can listen on `port` of the loopback interface."""
+    """Return whether a server can listen on `port` of the loopback interface."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As the servers do: connections that linger in TIME_WAIT don't count, listeners do.
+        # As the servers do, so that connections in TIME_WAIT do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -31,29 +31,29 @@ def is_free(port: int) -> bool:
 
 
 def pick(count: int, taken: Iterable[int] = ()) -> list[int]:
-    """`count` different free ports, none of them in `taken`."""
+    """Return `count` different free ports, none of them in `taken`."""
     seen, found = set(taken), list[int]()
     for port in random.sample(RANGE, len(RANGE)):
         if port not in seen and is_free(port):
             found.append(port)
             if len(found) == count:
                 return found
-    raise EmbeddedError(f"No free TCP ports between {RANGE.start} and {RANGE.stop}: stop some servers and try again.")
+    raise EmbeddedError(f"No free TCP ports between {RANGE.start} and {RANGE.stop}: stop some servers, then retry.")
 
 
 def require_free(port: int, server: str, option: str) -> None:
-    """Raise `EmbeddedError`, naming the owner if that can be told, unless `port` is free."""
+    """Raise `EmbeddedError` unless `port` is free; the message names its owner, if known."""
     if not 0 < port < 65_536:
-        raise EmbeddedError(f"{port} is no TCP port: give {option} a number from 1 to 65535.")
+        raise EmbeddedError(f"{port} is not a TCP port: give {option} a number from 1 to 65535.")
     if not is_free(port):
         raise EmbeddedError(
             f"Port {port} for {server} is taken{_owner(port)}. Stop that process, give another {option}, "
-            f"or leave {option} out: a free port is found then."
+            f"or leave {option} out to use a free port."
         )
 
 
 def listens(pid: int, port: int) -> bool:
-    """Whether the process `pid` itself (not just anyone) accepts connections on `port`."""
+    """Return whether the process `pid` listens on `port`."""
     with suppress(psutil.Error):
         return any(
             connection.status == psutil.CONN_LISTEN and connection.laddr and connection.laddr.port == port
@@ -62,17 +62,17 @@ def listens(pid: int, port: int) -> bool:
     return False
 
 
-def accepts(host: str, port: int, timeout: float = 3.0) -> bool:
-    """Whether anyone accepts connections at `host`:`port` within `timeout` seconds."""
+def accepts(host: str, port: int, timeout_s: float = 3.0) -> bool:
+    """Return whether a server accepts connections at `host`:`port` within `timeout_s`."""
     try:
-        socket.create_connection((host, port), timeout).close()
+        socket.create_connection((host, port), timeout_s).close()
     except OSError:
         return False
     return True
 
 
 def _owner(port: int) -> str:
-    # Other users' processes, and on macOS all processes, hide their ports from us: then there is no owner to name.
+    # The ports of other users' processes, and on macOS of all processes, cannot be read: the owner stays unknown.
     with suppress(psutil.Error, PermissionError):
         for connection in psutil.net_connections("tcp"):
             here = connection.laddr and connection.laddr.port == port

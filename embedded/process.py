@@ -1,7 +1,8 @@
-"""Detached processes: started here, found again by later runs, ended with all their children.
+"""Detached processes: started here, found by later commands, ended with all their children.
 
-A process is known by its number together with its start time, since numbers are used again. Besides, each carries its
-folder in the environment (`MARK`): whatever a killed `up` left behind before it could write it down is found by that.
+A process is identified by its id and its start time, because the system reuses ids. Its environment also has the folder
+that it belongs to (`MARK`): this is how processes are found that an `up` started and was killed before it could write
+them to the state file.
 """
 
 from __future__ import annotations
@@ -17,39 +18,39 @@ from signal import SIGTERM
 
 import psutil
 
-#: Environment variable of every process that this package starts: the instance folder that it belongs to.
+#: Environment variable of every process that this package starts: the folder that it belongs to.
 MARK = "MINDSTREAM_EMBEDDED_FOLDER"
 
-#: Seconds that two readings of one process's start time may differ: the clock is adjusted now and then.
-_CLOCK_SLACK = 2.0
-#: Seconds to wait for a process after SIGKILL; only a process stuck in the kernel needs more.
-_KILL_WAIT = 10.0
-#: Bytes from which a log file is set aside when its server starts, so that logs don't grow for ever.
-_LOG_LIMIT = 10_000_000
+#: Seconds by which two readings of a process's start time may differ, because the clock is adjusted now and then.
+_CLOCK_TOLERANCE_S = 2.0
+#: Seconds to wait for a process after SIGKILL; only a process that hangs in the kernel needs more.
+_KILL_TIMEOUT_S = 10.0
+#: Size from which a log file is renamed when its server starts, so that logs do not grow without limit.
+_LOG_LIMIT_BYTES = 10_000_000
 
-# Our own children by pid. Unless somebody waits for them they stay zombies, which look alive.
+# Our own children by pid. Until they are waited for they are zombies, which look alive.
 _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 @dataclass(frozen=True)
 class Identity:
-    """One process, told from later ones with the same number by its start time (seconds since 1970)."""
+    """A process id with the start time of the process, in seconds since 1970, which later processes do not have."""
 
     pid: int
     created: float
 
     def find(self) -> psutil.Process | None:
-        """The process, or None when it has ended."""
+        """Return the process; None if it has ended."""
         if (child := _children.get(self.pid)) is not None and child.poll() is not None:
             del _children[self.pid]
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.created) < _CLOCK_SLACK
+            same = abs(process.create_time() - self.created) < _CLOCK_TOLERANCE_S
             return process if same and process.status() != psutil.STATUS_ZOMBIE else None
         return None
 
-    def lineage(self) -> set[int]:
-        """Its own number and those of its parents, grandparents and so on."""
+    def ancestry(self) -> set[int]:
+        """Return its own id and those of all its ancestors."""
         with suppress(psutil.NoSuchProcess):
             if (process := self.find()) is not None:
                 return {self.pid, *(parent.pid for parent in process.parents())}
@@ -61,17 +62,17 @@ class Identity:
 
 
 def marked(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """`environ` with the mark of the instance `folder`."""
+    """Return `environ` with the mark of a folder."""
     return {**environ, MARK: str(folder.resolve())}
 
 
 def spawn(command: Sequence[str | Path], environ: Mapping[str, str], cwd: Path, log: Path) -> Identity:
-    """Start `command` in a session of its own, so that neither Ctrl-C nor our end reaches it; output goes to `log`."""
+    """Start `command` in a session of its own, so that it survives Ctrl-C and our end; its output goes to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    if log.exists() and log.stat().st_size > _LOG_LIMIT:
+    if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
         log.replace(log.with_suffix(".old.log"))
     with log.open("ab") as output:
-        child = subprocess.Popen(  # noqa: S603 - commands of ours, no shell
+        child = subprocess.Popen(  # noqa: S603 - our own commands, no shell
             [str(part) for part in command],
             env=dict(environ),
             cwd=cwd,
@@ -86,13 +87,13 @@ def spawn(command: Sequence[str | Path], environ: Mapping[str, str], cwd: Path, 
     return Identity(child.pid, time.time())
 
 
-def leftovers(folder: Path) -> list[Identity]:
-    """All processes marked with `folder`, whether or not anybody wrote them down."""
+def marked_processes(folder: Path) -> list[Identity]:
+    """Return all processes with the mark of a folder, whether or not the state file has them."""
     wanted = str(folder.resolve())
 
     def matching() -> Iterator[Identity]:
         for process in psutil.process_iter():
-            # Other users' processes can't be read, and can't be ours.
+            # The environment of other users' processes cannot be read; they are not ours.
             with suppress(psutil.Error, OSError):
                 if process.pid != os.getpid() and process.environ().get(MARK) == wanted:
                     yield Identity(process.pid, process.create_time())
@@ -100,26 +101,26 @@ def leftovers(folder: Path) -> list[Identity]:
     return list(matching())
 
 
-def end(identity: Identity, grace: float) -> None:
-    """End a process and all its children: SIGTERM to the process, SIGKILL to all that remains after `grace` seconds.
+def end(identity: Identity, timeout_s: float) -> None:
+    """End a process and all its children: the process by SIGTERM, and after `timeout_s` all that remain by SIGKILL.
 
-    With `grace` 0 nobody gets a chance to tidy up.
+    With a `timeout_s` of 0, SIGKILL is sent at once.
     """
     process = identity.find()
     if process is None:
         return
     with suppress(psutil.NoSuchProcess):
         tree = [process, *process.children(recursive=True)]
-        if grace > 0:
+        if timeout_s > 0:
             process.send_signal(SIGTERM)
-            _wait([process], grace)
+            _wait([process], timeout_s)
         for member in tree:
             with suppress(psutil.NoSuchProcess):
                 member.kill()
-        _wait(tree, _KILL_WAIT)
+        _wait(tree, _KILL_TIMEOUT_S)
     if (child := _children.get(identity.pid)) is not None and child.poll() is not None:
         del _children[identity.pid]
 
 
-def _wait(processes: list[psutil.Process], timeout: float) -> None:
-    psutil.wait_procs(processes, timeout=timeout)
+def _wait(processes: list[psutil.Process], timeout_s: float) -> None:
+    psutil.wait_procs(processes, timeout=timeout_s)

@@ -7,53 +7,39 @@
 
 The rules:
 
-1. A server's process is written to `state.json` as soon as it exists, before it is ready. Whatever is killed when, the
-   next `up` or `down` finds the remains and ends them.
-2. A lock on the folder: of two commands at once, the second waits and then finds what the first one did.
-3. If one server can't be started, those that were started with it are ended again.
-4. A server named by MINDSTREAM_KAFKA or MINDSTREAM_MILVUS is only checked; `down` never touches it.
+1. A server's process is written to `state.json` as soon as it exists, before it is ready. Whenever a command is killed,
+   the next `up` or `down` finds the processes that it left and ends them.
+2. A lock on the folder: of two commands at the same time, the second one waits and then finds what the first one did.
+3. If one server cannot be started, those that were started with it are stopped.
+4. A server named by MINDSTREAM_KAFKA or MINDSTREAM_MILVUS is only checked; `down` never stops it.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
-
 from embedded import external, process
 from embedded.errors import CancelledError, EmbeddedError
+from embedded.instance import CACHE, FOLDER, Instance, Reporter, silent
 from embedded.kafka import Kafka
 from embedded.milvus import Lite, Milvus
-from embedded.server import Place, Report, Server, silent
+from embedded.server import Server
 from embedded.standalone import Standalone
-from embedded.state import StateFile
 
 Flavour = Literal["lite", "standalone", "none"]
-
-CHECKOUT = Path(__file__).resolve().parent.parent
-#: Where everything is kept unless told otherwise; ignored by git.
-FOLDER = CHECKOUT / ".mindstream" / "embedded"
-CACHE = CHECKOUT / ".mindstream" / "cache"
-
-#: Bytes that must be free: room for the downloads (0.4 GB), Kafka's first segments and a demo's data.
-DISK_NEEDED = 1 << 30
-#: Seconds to wait for another command on the same folder: a first start with downloads takes minutes.
-_LOCK_TIMEOUT = 900.0
 
 _MILVUS: dict[str, type[Milvus]] = {"lite": Lite, "standalone": Standalone}
 
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where clients connect; None = this stack doesn't have that server.
+    """Addresses of the servers; None = the stack does not have that server.
 
     Attributes:
         kafka: bootstrap servers, host:port.
@@ -64,7 +50,7 @@ class Addresses:
     milvus: str | None
 
     def exports(self) -> dict[str, str]:
-        """Environment variables that point the worker and all tools at this stack."""
+        """Return the environment variables that point the worker and all tools at this stack."""
         values = {"kafka": self.kafka, "milvus": self.milvus}
         return {external.VARIABLES[name]: value for name, value in values.items() if value is not None}
 
@@ -75,9 +61,9 @@ class ServerStatus:
 
     Attributes:
         name: "kafka" or "milvus".
-        pid: None unless a process of ours runs.
-        address: where it serves or served last.
-        state: "running", "starting" (or left behind half-way), "not answering", "ended" (by itself: see `log`),
+        pid: process id; None unless this stack runs the server.
+        address: of the running server, or the last one.
+        state: "running", "starting" (or a start was interrupted), "not answering", "ended" (by itself: see `log`),
             "stopped", "external" or "unreachable" (external, too).
         flavour: "kafka", "lite", "standalone" or "external".
         log: its log file, None for an external server.
@@ -96,15 +82,15 @@ class ServerStatus:
 
 
 class Stack:
-    """Kafka and Milvus of one folder. Making one starts nothing.
+    """Kafka and Milvus of one folder. Creating the object starts nothing.
 
     Args:
-        folder: the instance: data, logs, state.
-        milvus: which Milvus to start; None = the one that runs or ran last in this folder, at first the small one.
+        folder: for data, logs and state.
+        milvus: which Milvus to start; None = the one that runs or ran last in this folder, "lite" the first time.
         kafka: whether to start Kafka.
-        kafka_port, milvus_port: 0 = the port of the last time if it is free, else any free one.
+        kafka_port, milvus_port: 0 = the last port if it is free, else any free one.
         cache: downloads, shared by all instances.
-        environ: where the addresses of external servers are looked up.
+        environ: variables that may name external servers.
     """
 
     def __init__(
@@ -118,19 +104,18 @@ class Stack:
         cache: Path = CACHE,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        folder = folder.resolve()
-        self.place = Place(folder, cache.resolve(), StateFile(folder / "state.json"))
+        self.instance = Instance.in_folder(folder, cache)
         self._environ = environ
         self._wanted: dict[str, Server] = {}
         if kafka:
-            self._wanted["kafka"] = Kafka(self.place, kafka_port)
+            self._wanted["kafka"] = Kafka(self.instance, kafka_port)
         self._as_last_time = milvus is None
         if milvus != "none":
-            self._wanted["milvus"] = _MILVUS[milvus or "lite"](self.place, milvus_port)
+            self._wanted["milvus"] = _MILVUS[milvus or "lite"](self.instance, milvus_port)
 
     @property
     def kafka(self) -> Server:
-        """Kafka, to be killed and started alone; `EmbeddedError` if it is external or not part of this stack."""
+        """Kafka, to control it separately; raises `EmbeddedError` if it is external or not part of this stack."""
         return self._own("kafka")
 
     @property
@@ -138,20 +123,20 @@ class Stack:
         """Milvus, likewise."""
         return self._own("milvus")
 
-    def up(self, report: Report = silent) -> Addresses:
-        """Start what doesn't run and return all addresses; does nothing if everything runs.
+    def up(self, report: Reporter = silent) -> Addresses:
+        """Start the servers that do not run and return all addresses.
 
         Raises:
-            EmbeddedError: something is missing or failed; nothing that this call started is left running.
+            EmbeddedError: something is missing or failed; nothing that this call started still runs.
         """
-        with self._lock(report):
+        with self.instance.lock(report):
             if self._as_last_time:
                 self._keep_flavour()
             known = {name: other.require() for name in self._wanted if (other := self._external(name)) is not None}
             mine = [server for name, server in self._wanted.items() if name not in known]
             missing = [server for server in mine if not self._found(server, report)]
             if missing:
-                self._require_disk()
+                self.instance.require_disk()
                 for server in missing:
                     server.check()
                 self._clear(missing, report)
@@ -162,7 +147,7 @@ class Stack:
         return Addresses(addresses.get("kafka"), addresses.get("milvus"))
 
     def status(self) -> list[ServerStatus]:
-        """What runs in this folder, and the external servers; empty if nothing ever ran here."""
+        """Return the servers of this folder and the external ones; none if nothing ever ran here."""
         found = []
         for name in external.VARIABLES:
             if (other := self._external(name)) is not None:
@@ -172,26 +157,26 @@ class Stack:
                 found.append(_status(server))
         return found
 
-    def down(self, wipe: bool = False, report: Report = silent) -> None:
-        """End every process of this folder, whichever flavour and whoever started it; with `wipe`, delete the data."""
-        if not self.place.folder.exists():
+    def down(self, wipe: bool = False, report: Reporter = silent) -> None:
+        """Stop every server of this folder, including those of other flavours; with `wipe`, delete the data."""
+        if not self.instance.folder.exists():
             return
-        with self._lock(report):
+        with self.instance.lock(report):
             running = [server for name in external.VARIABLES if (server := self._recorded(name)) is not None]
             with ThreadPoolExecutor(2) as pool:
                 list(pool.map(lambda server: server.stop(), running))
             self._end_leftovers(keep=[])
             if wipe:
-                self._wipe()
+                self.instance.wipe()
 
     def _keep_flavour(self) -> None:
-        """To be called under the lock: what was started while we waited for it counts, too."""
-        last = self.place.state.get("milvus")
+        """Choose the flavour that ran last. Needs the lock: another command may have started one in the meantime."""
+        last = self.instance.state.get("milvus")
         if last is not None:
-            self._wanted["milvus"] = _MILVUS[last.flavour](self.place, self._wanted["milvus"].told_port)
+            self._wanted["milvus"] = _MILVUS[last.flavour](self.instance, self._wanted["milvus"].requested_port)
 
-    def _start(self, servers: list[Server], report: Report) -> None:
-        """Start all at once; if one fails, or the user gives up, end the others."""
+    def _start(self, servers: list[Server], report: Reporter) -> None:
+        """Start all at the same time; if one fails, or the user interrupts, stop the others."""
         cancel = threading.Event()
         try:
             with ThreadPoolExecutor(len(servers)) as pool:
@@ -210,92 +195,56 @@ class Stack:
                 server.stop()
             raise
 
-    def _found(self, server: Server, report: Report) -> bool:
-        """Whether it runs already, on the port that was asked for."""
+    def _found(self, server: Server, report: Reporter) -> bool:
+        """Return whether the server runs already; raise `EmbeddedError` if it runs on another port than requested."""
         if not server.healthy():
             return False
-        if server.told_port and server.entry is not None and server.entry.port != server.told_port:
+        if server.requested_port and server.entry is not None and server.entry.port != server.requested_port:
             raise EmbeddedError(
-                f"{server.title} already runs at {server.address}, not on port {server.told_port}. Leave "
+                f"{server.title} already runs at {server.address}, not on port {server.requested_port}. Leave "
                 f"--{server.name}-port out to use it, or run `python -m embedded down` first."
             )
-        report(f"{server.title} runs already at {server.address}")
+        report(f"{server.title} already runs at {server.address}")
         return True
 
-    def _clear(self, servers: list[Server], report: Report) -> None:
-        """End what is in the way: another flavour of Milvus, servers that don't answer, remains of a crash."""
+    def _clear(self, servers: list[Server], report: Reporter) -> None:
+        """Stop what is in the way: another flavour of Milvus, servers that do not answer, processes left by a crash."""
         for server in servers:
             other = self._recorded(server.name)
             if other is not None and other.pid is not None:
-                why = "makes way" if other.flavour != server.flavour else "does not answer and is started again"
+                why = "is stopped" if other.flavour != server.flavour else "does not answer and is restarted"
                 report(f"{other.title} (process {other.pid}) {why}; its data is kept")
                 other.stop()
-        self._end_leftovers(keep=[entry.pid for entry in self.place.state.read().values() if entry.alive])
+        self._end_leftovers(keep=[entry.pid for entry in self.instance.state.read().values() if entry.alive])
 
     def _end_leftovers(self, keep: list[int]) -> None:
-        """End the marked processes that aren't in `keep`, nor children of one in it."""
-        for identity in process.leftovers(self.place.folder):
-            if not identity.lineage() & set(keep):
-                process.end(identity, grace=0)
-
-    def _require_disk(self) -> None:
-        for folder in (self.place.folder, self.place.cache):
-            folder.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(folder).free
-            if free < DISK_NEEDED:
-                raise EmbeddedError(
-                    f"Only {free / 1e9:.1f} GB are free on the disk of {folder}, not {DISK_NEEDED / 1e9:.1f} GB. "
-                    "Make room, or give another folder with --dir."
-                )
-
-    def _wipe(self) -> None:
-        """Delete what is ours and nothing else: --dir may name a folder with other things in it."""
-        for name in ("kafka", "milvus", "logs"):
-            shutil.rmtree(self.place.folder / name, ignore_errors=True)
-        for file in self.place.folder.glob("state.*"):
-            file.unlink(missing_ok=True)
+        """End the marked processes that are neither in `keep` nor children of one in it."""
+        for identity in process.marked_processes(self.instance.folder):
+            if not identity.ancestry() & set(keep):
+                process.end(identity, timeout_s=0)
 
     def _own(self, name: str) -> Server:
         if (other := self._external(name)) is not None:
-            raise EmbeddedError(f"{name} is somebody else's server ({other.variable}): it can't be controlled here.")
+            raise EmbeddedError(f"{name} is an external server ({other.variable}) and cannot be controlled here.")
         if name not in self._wanted:
-            raise EmbeddedError(f"This stack was made without {name}.")
+            raise EmbeddedError(f"This stack was created without {name}.")
         return self._wanted[name]
 
-    def _external(self, name: str) -> external.External | None:
-        """The external server, unless the variable just names the one of this folder (after `export`)."""
+    def _external(self, name: str) -> external.ExternalServer | None:
+        """Return the external server; None if the variable names the server of this folder (after `export`)."""
         other = external.from_environment(name, self._environ)
         recorded = self._recorded(name)
         return None if other is None or (recorded is not None and recorded.address == other.address) else other
 
     def _recorded(self, name: str) -> Server | None:
-        """The server that the state file tells of, in the flavour that ran last."""
-        entry = self.place.state.get(name)
+        """Return the server that ran last according to the state file."""
+        entry = self.instance.state.get(name)
         if entry is None:
             return None
         wanted = self._wanted.get(name)
         if wanted is not None and wanted.flavour == entry.flavour:
             return wanted
-        return Kafka(self.place) if name == "kafka" else _MILVUS[entry.flavour](self.place)
-
-    @contextmanager
-    def _lock(self, report: Report) -> Iterator[None]:
-        self.place.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.place.folder / "lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            report("Waiting for another up or down of this folder …")
-            try:
-                lock.acquire(timeout=_LOCK_TIMEOUT)
-            except Timeout:
-                raise EmbeddedError(
-                    f"Another up or down has been working on {self.place.folder} for {_LOCK_TIMEOUT:.0f} s: end it."
-                ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+        return Kafka(self.instance) if name == "kafka" else _MILVUS[entry.flavour](self.instance)
 
 
 def _status(server: Server) -> ServerStatus:

@@ -1,11 +1,10 @@
-"""The real Milvus standalone server, without Docker: the program inside the `milvus` wheel, run directly.
+"""The real Milvus standalone server, without Docker: the program in the `milvus` wheel, run directly.
 
 The wheel's own launcher is not used: it always takes the same ports for etcd, and its child survives it.
 
-The server cannot be told to listen on the loopback interface only: it opens its client port and its eight internal
-ports on all interfaces (etcd alone obeys), and asks for no password. The components reach each other over loopback, but
-behind no firewall the ports are open to the network: `up` and `demo` say so. `up` starts it only when asked for it, or
-when it ran last; `demo` wherever the platform has it.
+The server cannot be configured to listen on the loopback interface only: it opens its client port and its eight
+internal ports on all interfaces (except etcd's), and requires no password. Without a firewall the ports are open to the
+network: `up` and `demo` say so. `up` starts it only on request, or if it ran last; `demo` on each platform that has it.
 """
 
 from __future__ import annotations
@@ -28,56 +27,55 @@ from filelock import FileLock
 
 from embedded import ports
 from embedded.errors import EmbeddedError
+from embedded.instance import Reporter
 from embedded.milvus import Milvus
-from embedded.server import Launch, Report
+from embedded.server import Launch
 
 VERSION = "2.3.5"
-#: pip takes this file and no other.
+#: The only file that pip may install.
 REQUIREMENT = f"milvus=={VERSION} --hash=sha256:69515a0630ce29fd10e101fa442afea8ca1387b93a456cd9bd41fdf3deb93d04"
-#: Seconds that pip may take for 58 MB.
-_INSTALL_TIMEOUT = 900
+#: Seconds that pip gets for 58 MB.
+_INSTALL_TIMEOUT_S = 900
 
 #: Components with a port of their own, besides the proxy.
 _COMPONENTS = ("rootCoord", "dataCoord", "queryCoord", "dataNode", "queryNode", "indexNode")
 
-#: Seconds after which a killed server's registration in etcd lapses; only then does a restarted one serve. The
-#: server's default of 30 would make each restart take as long; much less, and a server on a busy machine that fails to
-#: renew it in time gives up.
-_SESSION_TTL = 10
-#: Milliseconds between Milvus' time ticks, with which new rows become visible; its default is 200.
-_TICK = 50
+#: Seconds after which a killed server's registration in etcd expires; a restarted one serves only then. With the
+#: server's default of 30, each restart would take as long; with much less, a server that cannot renew it in time on a
+#: busy machine exits.
+_SESSION_TTL_S = 10
+#: Milliseconds between Milvus' time ticks, at which new rows become visible; its default is 200.
+_TICK_MS = 50
 
 
 class Standalone(Milvus):
     flavour = "standalone"
     title = f"Milvus {VERSION} (standalone)"
-    # Its components wait for each other when they stop, so that SIGTERM alone hardly ever ends it. What was
-    # acknowledged is in its write-ahead log and survives SIGKILL.
-    grace = 2.0
-    # A new one may share its channel of the write-ahead log with an old one; if the server dies soon after, this
-    # version may skip all that the old one has there (milvus-io/milvus#34255, mended in 2.4.6).
-    makes_another = False
+    # Its components wait for each other when they stop, so that SIGTERM hardly ever ends it. Acknowledged rows are in
+    # its write-ahead log and survive SIGKILL.
+    stop_timeout_s = 2.0
+    # A new collection may share its channel of the write-ahead log with an old one; if the server dies soon after, this
+    # version may skip all rows that the old one has there (milvus-io/milvus#34255, fixed in 2.4.6).
+    probe_creates_collection = False
 
     @property
     def program(self) -> Path:
-        return self.place.cache / f"milvus-{VERSION}" / "milvus"
+        return self.instance.cache / f"milvus-{VERSION}" / "milvus"
 
     def check(self) -> None:
         require_platform()
 
-    def install(self, report: Report) -> None:
-        self.place.cache.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.place.cache / "lock"):
+    def install(self, report: Reporter) -> None:
+        self.instance.cache.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.instance.cache / "lock"):
             if not self.program.exists():
                 _install(self.program.parent, report)
 
-    def secure(self, settings: dict[str, Any]) -> None:
-        """Change milvus.yaml before it is written: what a test's server with passwords or TLS does differently."""
+    def adjust_settings(self, settings: dict[str, Any]) -> None:
+        """Change milvus.yaml before it is written; overridden by a test's server with a password and TLS."""
 
-    def launch(self, port: int, report: Report) -> Launch:
-        report(
-            f"Note: {self.title} listens on all network interfaces, without a password; it cannot be told otherwise."
-        )
+    def launch(self, port: int, report: Reporter) -> Launch:
+        report(f"Note: {self.title} listens on all network interfaces, without a password; this cannot be configured.")
         configs = self.home / "configs"
         configs.mkdir(parents=True, exist_ok=True)
         etcd, peer, metrics, internal, *others = _internal_ports(configs / "ports.json", port)
@@ -85,11 +83,11 @@ class Standalone(Milvus):
         etcd_file.write_text(yaml.safe_dump(_etcd(etcd, peer)))
         components = dict(zip(_COMPONENTS, others, strict=True))
         settings = _settings(self.home, etcd_file, etcd, {"port": port, "internalPort": internal}, components)
-        self.secure(settings)
-        # Without this file the server crashes.
+        self.adjust_settings(settings)
+        # The server crashes without this file.
         (configs / "glog.conf").write_text("--logtostderr=true\n--minloglevel=1\n")
         (configs / "milvus.yaml").write_text(yaml.safe_dump(settings))
-        # Nothing else from our environment: Milvus reads any variable that is spelled like one of its settings.
+        # No other variables: Milvus reads all whose names are like those of its settings.
         environ = {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.home),
@@ -101,23 +99,23 @@ class Standalone(Milvus):
         }
         return Launch([self.program, "run", "standalone"], self.home, environ)
 
-    def _end(self, grace: float) -> None:
+    def _end(self, timeout_s: float) -> None:
         entry = self.entry
-        super()._end(grace)
+        super()._end(timeout_s)
         if entry is not None:
-            # Each start leaves files there, wherever TMPDIR points; the first only where it may write.
+            # Each start leaves these files, whatever TMPDIR is; the first one only if it may write there.
             lock = Path("/run/milvus/standalone.pid")
             with suppress(OSError):
                 if lock.read_text().strip() == str(entry.pid):
                     lock.unlink()
                     lock.parent.rmdir()
-            Path(f"/tmp/milvus/server_id_{entry.pid}").unlink(missing_ok=True)  # noqa: S108 - the server's own choice
+            Path(f"/tmp/milvus/server_id_{entry.pid}").unlink(missing_ok=True)  # noqa: S108 - the server's path
             with suppress(OSError):
                 Path("/tmp/milvus").rmdir()  # noqa: S108 - if it is empty
 
 
 def best_flavour(environ: Mapping[str, str] = os.environ) -> Literal["standalone", "lite"]:
-    """The real server where this platform runs it or the user has one, else the small one."""
+    """Return "standalone" where this platform runs it or the user has a server, else "lite"."""
     if "MINDSTREAM_MILVUS" in environ:
         return "standalone"
     try:
@@ -128,19 +126,19 @@ def best_flavour(environ: Mapping[str, str] = os.environ) -> Literal["standalone
 
 
 def require_platform() -> None:
-    """Raise `EmbeddedError` where the wheel has no server."""
+    """Raise `EmbeddedError` on platforms that the wheel has no server for."""
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
         raise EmbeddedError(
-            f"Milvus standalone comes for Linux on x86-64 only, this is {sys.platform} on {platform.machine()}. "
+            f"Milvus standalone runs on Linux on x86-64 only; this is {sys.platform} on {platform.machine()}. "
             "Use --milvus lite, or run Milvus elsewhere and point MINDSTREAM_MILVUS at it."
         )
 
 
 def _internal_ports(file: Path, taken: int) -> list[int]:
-    """Free ports for etcd (client, peer), metrics, the proxy and the components; those of the last time if possible.
+    """Return free ports for etcd (client, peer), metrics, the proxy and the components; the last ones if possible.
 
-    After a crash etcd still has the old addresses for a while. If they are the new ones as well, the components find
-    each other at once instead of waiting longer and longer between attempts.
+    After a crash, etcd still has the old addresses for a while. If the new ones are the same, the components find each
+    other at once and need not retry with growing waits.
     """
     count = 4 + len(_COMPONENTS)
     with suppress(FileNotFoundError, ValueError):
@@ -152,8 +150,8 @@ def _internal_ports(file: Path, taken: int) -> list[int]:
     return picked
 
 
-def _install(target: Path, report: Report) -> None:
-    """Unpack the wheel's program and libraries into `target`, all or nothing."""
+def _install(target: Path, report: Reporter) -> None:
+    """Unpack the wheel's program and libraries into `target`, atomically."""
     report(f"Downloading Milvus {VERSION} (58 MB; once) …")
     for abandoned in target.parent.glob("milvus-download-*"):
         shutil.rmtree(abandoned, ignore_errors=True)
@@ -175,7 +173,7 @@ def _install(target: Path, report: Report) -> None:
 def _pip(folder: Path) -> None:
     requirements = folder / "requirements.txt"
     requirements.write_text(REQUIREMENT + "\n")
-    done = subprocess.run(  # noqa: S603 - a command of ours, no shell
+    done = subprocess.run(  # noqa: S603 - our own command, no shell
         [
             *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-cache-dir"),
             *("--no-deps", "--only-binary", ":all:", "--no-compile", "--require-hashes"),
@@ -184,17 +182,17 @@ def _pip(folder: Path) -> None:
         capture_output=True,
         text=True,
         stdin=subprocess.DEVNULL,
-        timeout=_INSTALL_TIMEOUT,
+        timeout=_INSTALL_TIMEOUT_S,
     )
     if done.returncode:
         raise EmbeddedError(
             f"milvus=={VERSION} could not be installed. Is there a network, and does pip work here? "
-            f"Without it, use --milvus lite. pip said:\n{done.stderr.strip()}"
+            f"Otherwise use --milvus lite. Output of pip:\n{done.stderr.strip()}"
         )
 
 
 def _etcd(client: int, peer: int) -> dict[str, str]:
-    """Settings of the etcd inside the server; the ports of its defaults (2379, 2380) may well be taken."""
+    """Return the settings of the etcd in the server; the ports of its defaults (2379, 2380) may be taken."""
     client_url, peer_url = f"http://{ports.HOST}:{client}", f"http://{ports.HOST}:{peer}"
     return {
         "name": "default",
@@ -209,7 +207,7 @@ def _etcd(client: int, peer: int) -> dict[str, str]:
 def _settings(
     home: Path, etcd_file: Path, etcd: int, proxy: dict[str, int], components: dict[str, int]
 ) -> dict[str, Any]:
-    """milvus.yaml: what differs from the server's built-in defaults."""
+    """Return milvus.yaml: the settings that differ from the server's defaults."""
     data = home / "data"
     return {
         "etcd": {
@@ -224,7 +222,7 @@ def _settings(
         "mq": {"type": "rocksmq"},
         "rocksmq": {"path": str(data / "rocksmq")},
         "localStorage": {"path": str(data)},
-        "proxy": {"ip": ports.HOST, "timeTickInterval": _TICK, **proxy},
+        "proxy": {"ip": ports.HOST, "timeTickInterval": _TICK_MS, **proxy},
         **{name: {"ip": ports.HOST, "port": port} for name, port in components.items()},
-        "common": {"storageType": "local", "session": {"ttl": _SESSION_TTL, "retryTimes": 30}},
+        "common": {"storageType": "local", "session": {"ttl": _SESSION_TTL_S, "retryTimes": 30}},
     }

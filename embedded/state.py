@@ -1,4 +1,4 @@
-"""What runs in an instance folder, written down so that every later command finds it."""
+"""The state file: which processes belong to a folder, so that every later command finds them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from typing import Any
 
 from embedded.process import Identity
 
-#: Counted up when the file's shape changes; files of another version are ignored (the mark finds their processes).
+#: Incremented when the format of the file changes. Files of other versions are ignored: their processes are found by
+#: the mark (`embedded.process`).
 VERSION = 1
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One server. Written before the server is ready, so that a crash in between leaves a trace.
+    """One server in the state file. It is written before the server is ready, so that a crash leaves a trace.
 
     Attributes:
         flavour: which program serves: "kafka", "lite" or "standalone".
         port: where clients connect; kept after a stop, since the next start prefers it.
-        pid, created: the process (see `Identity`); pid 0 = stopped on purpose.
-        ready: whether the readiness check has passed.
+        pid, created: the process (see `Identity`); pid 0 = stopped by a command.
+        ready: whether the readiness check has succeeded.
     """
 
     flavour: str
@@ -45,14 +46,14 @@ class Entry:
 
 
 class StateFile:
-    """`state.json`: server name → `Entry`. Several threads may use it; several processes need the stack's lock."""
+    """`state.json`: server name → `Entry`. Thread-safe; processes need the lock of the `Instance`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._mutex = threading.Lock()
 
     def read(self) -> dict[str, Entry]:
-        """All entries; none if the file is missing, damaged or of another version."""
+        """Return all entries; none if the file is missing, damaged or of another version."""
         try:
             document: dict[str, Any] = json.loads(self.path.read_bytes())
             if document["version"] != VERSION:
@@ -65,7 +66,7 @@ class StateFile:
         return self.read().get(name)
 
     def put(self, name: str, entry: Entry) -> None:
-        """Replace one entry. The file is exchanged as a whole: no reader ever sees half of it."""
+        """Replace one entry. The file is replaced atomically, so that no reader sees a part of it."""
         with self._mutex:
             servers = {key: asdict(value) for key, value in {**self.read(), name: entry}.items()}
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Fixtures for every test folder: real servers, started when the first test asks for one, ended with the session.
+"""Fixtures for all tests: real servers, started when the first test needs them, stopped with the session.
 
-Each has a folder of its own below pytest's temporary one; only the downloads are shared with the demo. Servers named by
-MINDSTREAM_KAFKA or MINDSTREAM_MILVUS are used instead, if set.
+Each has a folder of its own below pytest's temporary one; only the downloads are shared with the demo. If
+MINDSTREAM_KAFKA or MINDSTREAM_MILVUS is set, that server is used instead.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from embedded.errors import EmbeddedError
 from embedded.stack import Flavour, Stack
 from embedded.standalone import require_platform
 
-# A busy machine is no fault of the code; and what CI runs twice, it should judge alike: developers find new examples.
-settings.register_profile("here", deadline=None)
+# No deadline, because machines may be busy. CI always uses the same examples; developers may find new ones.
+settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "here")
+settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Bootstrap servers of a Kafka broker. It is shared: use topics and groups of the test's own."""
+    """Bootstrap servers of a shared Kafka broker: use topics and groups with names of the test's own."""
     stack = Stack(tmp_path_factory.mktemp("kafka"), milvus="none")
     address = stack.up().kafka
     assert address is not None
@@ -34,13 +34,13 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def milvus_lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URI of a milvus-lite server. It is shared: use collections of the test's own."""
+    """URI of a shared milvus-lite server: use collections with names of the test's own."""
     yield from _milvus(tmp_path_factory, "lite")
 
 
 @pytest.fixture(scope="session")
 def milvus_standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URI of a real Milvus standalone server; skips where there is none. Mark the test `standalone`."""
+    """URI of a shared standalone Milvus; skips the test on platforms without one. Mark the test `standalone`."""
     try:
         require_platform()
     except EmbeddedError as error:

@@ -1,6 +1,6 @@
-"""What the topics say about a run: when each click came and when it was answered, by the broker's clock.
+"""Clicks and recommendations of a run, read from the topics, with the broker's times.
 
-Everything is read after the run: reading along would take CPU time from what is measured.
+They are read after the run: reading them during it would take CPU time from what is measured.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from model.arrays import DoubleArray, IntVector
 from streams.kafka.reading import ReceivedMessage, read_to_end, watermarks
 from streams.messages.recommendations import decode_recommendation
 
-#: More than the offsets of one partition: user · _SPAN + offset is one number for both, in the order of both.
+#: More than the offsets of one partition, so that user · _SPAN + offset orders by user, then by offset.
 _SPAN = 2**40
 
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """n clicks, or n answers to clicks.
+    """n clicks, or n answers (recommendations) to clicks.
 
     Attributes:
-        place: (n,) user and offset of the click as one number; the larger of two of one user is the newer click.
-        at: (n,) when the broker stored the click or the answer, seconds since 1970.
+        position: (n,) user · `_SPAN` + offset of the click; the larger of two of a user is the newer click.
+        at: (n,) when the broker stored the click or the answer, in seconds since 1970.
     """
 
-    place: IntVector
+    position: IntVector
     at: DoubleArray
 
     def __len__(self) -> int:
@@ -45,41 +45,41 @@ class Phase:
     answers: Events
 
     def delays(self) -> DoubleArray:
-        """(n,) seconds from each click to the first answer to it or to a newer click of its user.
+        """Return (n,) seconds from each click to the first answer to it or to a newer click of its user.
 
         Raises:
             BenchmarkError: some clicks have no answer.
         """
-        order = np.lexsort((self.answers.at, self.answers.place))  # of repeats, the first comes first
-        places, at = self.answers.place[order], self.answers.at[order]
-        found = np.searchsorted(places, self.clicks.place)
-        answered = found < len(places)
-        answered[answered] = places[found[answered]] // _SPAN == self.clicks.place[answered] // _SPAN
+        order = np.lexsort((self.answers.at, self.answers.position))  # the first of repeated answers comes first
+        positions, at = self.answers.position[order], self.answers.at[order]
+        found = np.searchsorted(positions, self.clicks.position)
+        answered = found < len(positions)
+        answered[answered] = positions[found[answered]] // _SPAN == self.clicks.position[answered] // _SPAN
         if not answered.all():
             raise BenchmarkError(f"{np.count_nonzero(~answered)} of {len(self.clicks)} clicks have no answer")
         delays: DoubleArray = at[found] - self.clicks.at
         return delays
 
     def rate(self) -> float:
-        """Clicks answered a second, while the middle 80 % of them were: neither the start nor the end counts."""
-        return _steady(self.clicks.at + self.delays())
+        """Return the clicks answered per second, while the middle 80 % of them were, so without start and end."""
+        return _middle_rate(self.clicks.at + self.delays())
 
     def progress(self) -> tuple[DoubleArray, DoubleArray]:
-        """(51,) seconds since the first click was answered, and how many were by then."""
+        """Return (51,) seconds since the first click was answered, and (51,) clicks answered by then."""
         share = np.linspace(0, 1, 51)
         at: DoubleArray = np.quantile(self.clicks.at + self.delays(), share)
         return at - at[0], share * len(self.clicks)
 
     def answer_rate(self) -> float:
-        """Answers a second, likewise."""
-        return _steady(self.answers.at)
+        """Return the answers per second, while the middle 80 % of them came."""
+        return _middle_rate(self.answers.at)
 
     def coalesced(self) -> float:
-        """Share of the clicks that were answered by the answer to a newer click."""
-        return 1 - len(np.unique(self.answers.place)) / len(self.clicks)
+        """Return the share of the clicks that were answered by the answer to a newer click."""
+        return 1 - len(np.unique(self.answers.position)) / len(self.clicks)
 
     def lateness(self, rate: float) -> DoubleArray:
-        """(n,) seconds by which each click came after its moment in a schedule of `rate` clicks a second.
+        """Return (n,) seconds by which each click came after its scheduled time, at `rate` clicks/s.
 
         The schedule is the latest one that no click is ahead of.
         """
@@ -91,14 +91,14 @@ class Phase:
 
 
 class Recorder:
-    """Tells the phases of a site's run apart by where its topics end."""
+    """Separates the phases of a run by the ends of its topics."""
 
     def __init__(self, site: BenchmarkSite) -> None:
         self._site = site
         self._begin: Mapping[str, Mapping[int, int]] = {}
 
     def phase(self) -> Phase:
-        """What has come since the last phase, the first time since the beginning."""
+        """Return the clicks and answers since the last call, at first since the beginning of the topics."""
         topics, kafka = self._site.config.topics, self._site.config.kafka
         users: dict[tuple[int, bytes], int] = {}
         begin, self._begin = self._begin, self._ends()
@@ -118,13 +118,13 @@ class Recorder:
 
 
 def _events(records: Iterable[tuple[ReceivedMessage, int, int]], users: dict[tuple[int, bytes], int]) -> Events:
-    """Events from records with partition and offset of their click; `users` counts the users."""
-    places, at = array("q"), array("d")
+    """Return the events of records, each with partition and offset of its click; `users` numbers the users."""
+    positions, at = array("q"), array("d")
     for record, partition, offset in records:
         user = users.setdefault((partition, record.message.key or b""), len(users))
-        places.append(user * _SPAN + offset)
+        positions.append(user * _SPAN + offset)
         at.append(record.timestamp)
-    return Events(np.array(places, dtype=np.int64), np.array(at, dtype=np.float64))
+    return Events(np.array(positions, dtype=np.int64), np.array(at, dtype=np.float64))
 
 
 def _source(record: ReceivedMessage) -> tuple[int, int]:
@@ -133,7 +133,7 @@ def _source(record: ReceivedMessage) -> tuple[int, int]:
     return answer.source_partition, answer.source_offset
 
 
-def _steady(moments: DoubleArray) -> float:
-    """Events a second between the moments at which a tenth and nine tenths of them had happened."""
+def _middle_rate(moments: DoubleArray) -> float:
+    """Return the events per second between the moments at which 10 % and 90 % of them had happened."""
     begin, end = np.quantile(moments, [0.1, 0.9])
-    return 0.8 * len(moments) / max(float(end - begin), 1e-3)  # the broker's clock counts milliseconds
+    return 0.8 * len(moments) / max(float(end - begin), 1e-3)  # the broker's times are whole milliseconds

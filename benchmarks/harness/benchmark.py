@@ -1,4 +1,4 @@
-"""What a benchmark is to the command line."""
+"""The interface between the command line and a benchmark."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Sizes = Mapping[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """One benchmark; its module holds it as `BENCHMARK`.
+    """One benchmark; each module has one, `BENCHMARK`.
 
     Attributes:
-        run: does it and returns what was measured. It asks the stage for the servers that it needs.
-        sizes: how much it does with each Milvus; every size can be set on the command line.
-        kafka, milvus: whether it needs them.
-        curves: whether it has some among its figures.
+        run: measures, and returns figures and curves. It starts the servers that it needs.
+        sizes: name → size, for each kind of Milvus; the command line can change every one.
+        kafka, milvus: which servers it needs.
+        curves: whether it returns curves.
     """
 
     run: Callable[[BenchmarkServers, Sizes], Sequence[Figure | Curve]]
@@ -29,5 +29,5 @@ class Benchmark:
     curves: bool = False
 
     def servers(self, kind: MilvusKind) -> str:
-        """For the report."""
+        """Return the names of its servers, for the report."""
         return ", ".join(["Kafka"] * self.kafka + [f"Milvus {kind}"] * self.milvus)

@@ -1,4 +1,4 @@
-"""What benchmarks raise."""
+"""Errors of the benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a short program in a process of its own, whose peak memory is its alone."""
+"""Short programs in processes of their own, for measurements of peak memory."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.report import ROOT
 
-#: Behind each program. Not getrusage, where there is /proc: Linux lets a process begin with the peak of the one that
-#: started it.
+#: Appended to each program. It reads /proc where there is one: on Linux, the peak of getrusage begins with that of the
+#: parent process.
 _PEAK = """
 import json, pathlib, re, resource
 try:
@@ -22,16 +22,16 @@ print(json.dumps(found))
 """
 
 
-def alone(program: str, *arguments: str, quiet: bool = True) -> Any:
-    """What the program leaves in its variable `found`, a dictionary, with the bytes of its peak memory as "peak".
+def run_isolated(program: str, *arguments: str, quiet: bool = True) -> Any:
+    """Run a program and return its variable `found`, a dictionary; "peak" is added, its peak memory in bytes.
 
     Args:
-        program: text, not a function of a benchmark: the imports of that one's module would count.
-        arguments: its sys.argv[1:].
-        quiet: show its standard error only when it fails.
+        program: Python text. A function of a benchmark would count the imports of its module, too.
+        arguments: `sys.argv[1:]` of the program.
+        quiet: whether its standard error is shown only if it fails.
 
     Raises:
-        BenchmarkError: it ended with another status than 0.
+        BenchmarkError: its exit status is not 0.
     """
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-c", program + _PEAK, *arguments],

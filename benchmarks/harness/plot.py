@@ -1,4 +1,4 @@
-"""Draws the curves of a run, one picture for each, in one file; each benchmark begins a row."""
+"""Plots of the curves of a run, all in one file; each benchmark begins a row."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from matplotlib.ticker import MaxNLocator
 
 from benchmarks.harness.report import Curve, Result
 
-#: Inches of one picture.
-_WIDTH, _HEIGHT = 5.0, 3.5
-#: Pictures beside each other.
+#: Size of one plot in inches.
+_WIDTH_IN, _HEIGHT_IN = 5.0, 3.5
+#: Plots in a row.
 _COLUMNS = 4
-#: More points than that are drawn without markers.
-_FEW = 20
-#: Most numbers below a picture.
+#: Curves with more points have no markers.
+_MAX_MARKERS = 20
+#: Largest number of ticks on the x axis.
 _TICKS = 6
 
 
 def check(path: Path) -> None:
-    """Raises click.ClickException where `draw` could not write."""
+    """Raise `click.ClickException` if `draw` could not write this file."""
     known = Canvas().canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in known:
         raise click.ClickException(f"{path}: {path.suffix or 'no suffix'} cannot be drawn; known: {', '.join(known)}")
@@ -35,7 +35,7 @@ def check(path: Path) -> None:
 
 
 def draw(path: Path, results: Sequence[Result]) -> None:
-    """Draw all curves of these results, if there are any.
+    """Draw the curves of all results, if there are any.
 
     Raises:
         click.ClickException: the file cannot be written.
@@ -45,10 +45,10 @@ def draw(path: Path, results: Sequence[Result]) -> None:
         return
     columns = min(_COLUMNS, max(len(result.curves) for result in drawn))
     rows = [-(-len(result.curves) // columns) for result in drawn]
-    canvas = Canvas(figsize=(_WIDTH * columns, _HEIGHT * sum(rows)), layout="constrained")
-    places = iter(canvas.subplots(sum(rows), columns, squeeze=False).ravel())
-    for result, its in zip(drawn, rows, strict=True):
-        for curve, axes in zip_longest(result.curves, islice(places, its * columns)):
+    canvas = Canvas(figsize=(_WIDTH_IN * columns, _HEIGHT_IN * sum(rows)), layout="constrained")
+    cells = iter(canvas.subplots(sum(rows), columns, squeeze=False).ravel())
+    for result, n in zip(drawn, rows, strict=True):
+        for curve, axes in zip_longest(result.curves, islice(cells, n * columns)):
             if curve is None:
                 axes.set_axis_off()
             else:
@@ -60,7 +60,7 @@ def draw(path: Path, results: Sequence[Result]) -> None:
 
 
 def _draw(axes: Axes, title: str, curve: Curve) -> None:
-    axes.plot(curve.x, curve.y, marker="o" if len(curve.x) <= _FEW else None)
+    axes.plot(curve.x, curve.y, marker="o" if len(curve.x) <= _MAX_MARKERS else None)
     axes.set(title=title, xlabel=curve.x_label, ylabel=curve.y_label)
     axes.set_ylim(0, 1.08 * max(curve.y) or 1)
     axes.xaxis.set_major_locator(MaxNLocator(_TICKS))

@@ -1,4 +1,4 @@
-"""What a benchmark hands over, and how it is printed: a figure never stands without machine, commit and command."""
+"""Results of benchmarks, printed and written together with machine, commit and command."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import numpy as np
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
-#: Seconds for one question to git: its index may lie on a slow disk.
-_GIT_TIMEOUT = 10.0
+#: Seconds for one git command: the index may be on a slow disk.
+_GIT_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One measured value; `name` says of what, `unit` stands behind the value."""
+    """One measured value, in `unit`."""
 
     name: str
     value: float
@@ -34,7 +34,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Measured pairs; a name and a unit belong to each axis, as in "recall@50, %"."""
+    """Measured pairs; each label has name and unit, as in "recall@50, %"."""
 
     name: str
     x_label: str
@@ -45,14 +45,14 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one benchmark measured.
+    """The result of one benchmark.
 
     Attributes:
         benchmark: its name.
-        servers: what it ran on, for example "Kafka, Milvus standalone"; empty if it needs no server.
-        sizes: how much it did.
-        figures, curves: what came out.
-        load_before, load_after: load averages of one minute; other work on the machine makes figures worse.
+        servers: the servers that it ran on, for example "Kafka, Milvus standalone"; empty if it needs no server.
+        sizes: name → size.
+        figures, curves: what was measured.
+        load_before, load_after: load averages over one minute; other work on the machine makes figures worse.
     """
 
     benchmark: str
@@ -71,14 +71,14 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Where the figures come from.
+class Provenance:
+    """Machine, commit and command that figures come from.
 
     Attributes:
-        cpu: model name. cores: logical ones. memory: bytes.
-        commit: of the checkout, with "dirty" when it has changes.
-        command: as typed, to do the same again.
-        began: ISO 8601, UTC.
+        cpu: name of the processor. cores: logical ones. memory: in bytes.
+        commit: of the checkout, with "dirty" if it has changes.
+        command: as typed, to repeat the run.
+        began: start of the run, ISO 8601, UTC.
     """
 
     cpu: str
@@ -91,8 +91,8 @@ class Run:
     began: str
 
     @classmethod
-    def of_now(cls, command: str) -> Run:
-        """This machine and this checkout."""
+    def capture(cls, command: str) -> Provenance:
+        """Return those of this machine and this checkout, now."""
         return cls(
             cpu=cpu_model(),
             cores=os.cpu_count() or 1,
@@ -113,13 +113,16 @@ class Run:
         )
 
 
-def to_json(run: Run, results: Sequence[Result]) -> str:
-    """Everything as one JSON object; units stand beside the values."""
-    return json.dumps(dataclasses.asdict(run) | {"results": [dataclasses.asdict(r) for r in results]}, indent=2) + "\n"
+def to_json(provenance: Provenance, results: Sequence[Result]) -> str:
+    """Return everything as one JSON object, values with their units."""
+    return (
+        json.dumps(dataclasses.asdict(provenance) | {"results": [dataclasses.asdict(r) for r in results]}, indent=2)
+        + "\n"
+    )
 
 
 def percentiles(name: str, seconds: Sequence[float], quantiles: Sequence[int]) -> list[Figure]:
-    """Percentiles in milliseconds, by linear interpolation; 100 is called max.
+    """Return percentiles in milliseconds, by linear interpolation; 100 is called max.
 
     Raises:
         ValueError: there are no values.
@@ -132,7 +135,7 @@ def percentiles(name: str, seconds: Sequence[float], quantiles: Sequence[int]) -
 
 
 def commit(folder: Path) -> str:
-    """The commit of a checkout, with " dirty" when it has changes; "unknown" outside of git."""
+    """Return the commit of a checkout, with " dirty" if it has changes; "unknown" outside of git."""
     head = _git(folder, "rev-parse", "--short=12", "HEAD")
     if head is None:
         return "unknown"
@@ -140,7 +143,7 @@ def commit(folder: Path) -> str:
 
 
 def cpu_model() -> str:
-    """The processor's name as its maker gives it, where the system tells."""
+    """Return the processor's name, as precise as the system knows it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             name, _, value = line.partition(":")
@@ -157,7 +160,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
             ["git", "-C", str(folder), *arguments],  # noqa: S607 - the user's git
             capture_output=True,
             text=True,
-            timeout=_GIT_TIMEOUT,
+            timeout=_GIT_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
@@ -166,7 +169,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def _number(value: float) -> str:
-    """Three significant digits or all before the point, whichever is more."""
+    """Return three significant digits, or all before the point if these are more."""
     if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.3g}"

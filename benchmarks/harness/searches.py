@@ -1,4 +1,4 @@
-"""The worker's searches, sent straight to Milvus."""
+"""The worker's searches, sent to Milvus directly."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from streams.milvus.index import MilvusIndex
 
 
 def interests(shop: Shop, traffic: Traffic, users: int) -> FloatMatrix:
-    """(users, 4, D) interest vectors of users as they are at clicks drawn at random."""
+    """Return (users, 4, D) interest vectors of users, as they are at clicks drawn at random."""
     artifact = shop.artifact
     histories = traffic.histories(users, artifact.history_length, np.random.default_rng(0))
-    places, lengths = model_input([artifact.rows(h) for h in histories], artifact.history_length)
-    return Encoder.from_artifact(artifact).encode(np.asarray(artifact.item_vectors)[places], lengths)
+    rows, lengths = model_input([artifact.rows(h) for h in histories], artifact.history_length)
+    return Encoder.from_artifact(artifact).encode(np.asarray(artifact.item_vectors)[rows], lengths)
 
 
 @contextmanager
 def index(
-    stage: BenchmarkServers, shop: Shop, *settings: str, kind: type[MilvusIndex] = MilvusIndex
+    servers: BenchmarkServers, shop: Shop, *settings: str, kind: type[MilvusIndex] = MilvusIndex
 ) -> Iterator[MilvusIndex]:
-    """The shop's items as a worker searches them; `BenchmarkServers.index` has put them there.
+    """Open the shop's items as a worker searches them; `BenchmarkServers.index` has written them.
 
     Args:
-        settings: "key=value", beside those that are shipped.
-        kind: that of `BenchmarkServers.index`.
+        settings: "key=value", overrides of the shipped configuration.
+        kind: as in `BenchmarkServers.index`.
     """
-    config = load_worker(overrides=[f"milvus.uri={stage.milvus_uri()}", "milvus.timeout=60", *settings]).milvus
+    config = load_worker(overrides=[f"milvus.uri={servers.milvus_uri()}", "milvus.timeout=60", *settings]).milvus
     opened = kind(config, shop.artifact.model_version, shop.artifact.dim, create=False)
     try:
         yield opened

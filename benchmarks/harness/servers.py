@@ -1,29 +1,30 @@
-"""What benchmarks run on: embedded servers, started when the first benchmark needs one and removed at the end.
+"""Servers for benchmarks: embedded ones, started when the first benchmark needs them and removed at the end.
 
-    with BenchmarkServers(folder, "standalone", report=print) as stage, stage.index(artifact):
-        with stage.site("latency", artifact, {"batch.size": 256}) as site, site.worker("clicks") as worker:
-            site.send(clicks, rate=100.0)
-            site.await_answers(worker)
+    with BenchmarkServers(folder, "standalone", report=print) as servers, servers.index(artifact):
+        with benchmark_site(servers, "latency", artifact, {"batch.size": 256}) as site:
+            with site.worker("--agents", "clicks") as worker:
+                site.send_clicks(clicks, rate=100.0)
+                site.await_commits(worker)
 
-Servers named by MINDSTREAM_KAFKA or MINDSTREAM_MILVUS are used instead, if set; topics and collections have names of
-their own there and are deleted after each benchmark.
+If MINDSTREAM_KAFKA or MINDSTREAM_MILVUS is set, that server is used instead; topics and collections have names of their
+own there and are deleted after each benchmark.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from filelock import FileLock, Timeout
 
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.process import cpu_seconds, family
+from benchmarks.harness.usage import cpu_seconds, memory_bytes
 from configs.cli import progress_bar
 from configs.errors import MindstreamError
 from configs.loader import load_worker
@@ -33,26 +34,24 @@ from streams.milvus.index import MilvusIndex
 
 MilvusKind = Literal["lite", "standalone"]
 
-#: Seconds that answers may stand still, and an index may take to hold all its items, on a busy machine.
-PATIENCE = 120.0
-#: Seconds that Kafka gets to list topics at the end.
-LEAVE = 20.0
-#: Seconds between two looks whether something has happened on a server.
-ASK = 0.25
-#: Seconds for which a bulk load of the index may go without progress. A graph of 368,000 items takes two minutes.
-_BUILD = 600.0
-#: Milvus is at rest when it uses less than so many cores, measured over so many seconds, for so many seconds.
-_RESTING, _WATCHED, _REST = 0.2, 5.0, 60.0
+#: Seconds without progress after which a benchmark fails, on a busy machine.
+STALL_TIMEOUT_S = 120.0
+#: Seconds between two checks of a server.
+POLL_S = 0.25
+#: Seconds that Milvus gets to index all items and become idle. A graph of 368,000 items takes two minutes.
+_INDEX_TIMEOUT_S = 600.0
+#: Milvus is idle when it uses less than `_IDLE_CORES`, measured over `_CPU_WINDOW_S`, for `_IDLE_S`.
+_IDLE_CORES, _CPU_WINDOW_S, _IDLE_S = 0.2, 5.0, 60.0
 
 
 class BenchmarkServers:
-    """Servers and a folder for one run of benchmarks; everything is removed when it is left, however that happens.
+    """Servers and a folder for one run of benchmarks; everything is removed at the end of the `with` block.
 
     Args:
-        folder: servers, models and logs; emptied at the start and at the end. Two runs at once would disturb each
-            other: the second is refused.
+        folder: for servers, models and logs; emptied at the start and at the end. Two runs at the same time would
+            disturb each other: the second one is refused.
         milvus: which Milvus to start.
-        report: is told every step.
+        report: called with a line for each step.
     """
 
     def __init__(self, folder: Path, milvus: MilvusKind, report: Callable[[str], None]) -> None:
@@ -70,8 +69,8 @@ class BenchmarkServers:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
-            raise BenchmarkError("Another run of the benchmarks is at work; wait for its end.") from None
-        self._clear()  # what a killed run may have left
+            raise BenchmarkError("Another run of the benchmarks uses this folder; wait until it ends.") from None
+        self._clear()  # a killed run may have left something
         return self
 
     def __exit__(
@@ -83,44 +82,37 @@ class BenchmarkServers:
             self._lock.release()
 
     def kafka(self) -> str:
-        """Bootstrap servers of the broker, started now unless it runs."""
+        """Return the bootstrap servers of the broker; start it unless it runs."""
         address = self._stacks["kafka"].up(report=self.report).kafka
         assert address is not None  # this stack has Kafka
         return address
 
     def milvus_uri(self) -> str:
-        """URI of Milvus, started now unless it runs."""
+        """Return the URI of Milvus; start it unless it runs."""
         address = self._stacks["milvus"].up(report=self.report).milvus
         assert address is not None  # this stack has Milvus
         return address
 
     def fresh_milvus(self) -> None:
-        """End a Milvus that was started here, with all that it holds and remembers; the next use starts another one."""
+        """Remove a Milvus that was started here, with its data; the next use starts a new one."""
         self._stacks["milvus"].down(wipe=True)
 
     def server_cpu(self) -> dict[str, float]:
-        """Server → CPU seconds that it has used so far, children included; only servers started here."""
-        used = {}
-        for name, stack in self._stacks.items():
-            entry = stack.place.state.get(name)
-            if entry is not None and entry.alive:
-                used["Kafka" if name == "kafka" else "Milvus"] = cpu_seconds(entry.pid)
-        return used
+        """Return server → CPU seconds that it has used so far, children included; only servers started here."""
+        return {name: cpu_seconds(pid) for name, pid in self._pids().items()}
 
     def server_memory(self) -> dict[str, int]:
-        """Server → bytes in memory now, children included; only servers started here."""
-        used = {}
-        for name, stack in self._stacks.items():
-            entry = stack.place.state.get(name)
-            if entry is not None and entry.alive:
-                used["Kafka" if name == "kafka" else "Milvus"] = sum(
-                    process.memory_info().rss for process in family(entry.pid)
-                )
-        return used
+        """Return server → bytes in memory now, children included; only servers started here."""
+        return {name: memory_bytes(pid) for name, pid in self._pids().items()}
+
+    def _pids(self) -> dict[str, int]:
+        """Return server → process, of the servers started here that run."""
+        entries = {name: stack.instance.state.get(name) for name, stack in self._stacks.items()}
+        return {name.capitalize(): entry.pid for name, entry in entries.items() if entry is not None and entry.alive}
 
     @contextmanager
     def index(self, artifact: Artifact, kind: type[MilvusIndex] = MilvusIndex) -> Iterator[None]:
-        """The artifact's items in Milvus, written directly and indexed, as they are some minutes after publishing."""
+        """Write the artifact's items into Milvus and index them; drop the collection at the end of the block."""
         config = load_worker(overrides=[f"milvus.uri={self.milvus_uri()}", "milvus.timeout=60"])
         index = kind(config.milvus, artifact.model_version, artifact.dim, create=True)
         try:
@@ -138,55 +130,33 @@ class BenchmarkServers:
                 part = slice(begin, begin + 2000)
                 index.upsert(artifact.item_ids[part], np.asarray(artifact.item_vectors[part]))
                 show(min(N, begin + 2000))
-        deadline = time.monotonic() + _BUILD
+        deadline = time.monotonic() + _INDEX_TIMEOUT_S
         while index.describe().count < N:
             if time.monotonic() > deadline:
-                raise BenchmarkError(f"Milvus does not show all items after {_BUILD:.0f} s")
-            time.sleep(ASK)
+                raise BenchmarkError(f"Milvus does not show all items after {_INDEX_TIMEOUT_S:.0f} s")
+            time.sleep(POLL_S)
         if self.milvus == "standalone":  # milvus-lite indexes as it goes
             self.report("Waiting for Milvus to index them")
             index.seal()
             while index.indexed_count() < N:
                 if time.monotonic() > deadline:
-                    raise BenchmarkError(f"Milvus has not indexed all items after {_BUILD:.0f} s")
-                time.sleep(ASK)
+                    raise BenchmarkError(f"Milvus has not indexed all items after {_INDEX_TIMEOUT_S:.0f} s")
+                time.sleep(POLL_S)
             self._await_rest(deadline)
 
     def _await_rest(self, deadline: float) -> None:
-        """Milvus goes on compacting for minutes after it has been filled; nothing is measured meanwhile."""
-        self.report("Waiting for Milvus to come to rest")
+        """Wait until Milvus is idle: it compacts for minutes after a bulk load, and measurements would include that."""
+        self.report("Waiting until Milvus is idle")
         busy = time.monotonic()
-        while time.monotonic() - busy < _REST:
+        while time.monotonic() - busy < _IDLE_S:
             before = self.server_cpu().get("Milvus")
             if before is None:
-                return  # a server elsewhere, which cannot be watched
-            time.sleep(_WATCHED)
-            if self.server_cpu()["Milvus"] - before > _RESTING * _WATCHED:
+                return  # not started here: its CPU time is unknown
+            time.sleep(_CPU_WINDOW_S)
+            if self.server_cpu()["Milvus"] - before > _IDLE_CORES * _CPU_WINDOW_S:
                 busy = time.monotonic()
             if busy > deadline:
-                raise BenchmarkError(f"Milvus has not come to rest after {_BUILD:.0f} s")
-
-    @contextmanager
-    def site(
-        self, name: str, artifact: Artifact | None = None, settings: Mapping[str, object] | None = None
-    ) -> Iterator[Any]:
-        """Topics for one benchmark; deleted at its end.
-
-        Args:
-            artifact: what a worker here encodes with; its items are in the index (`index`).
-            settings: configuration keys that differ from the shipped ones.
-        """
-        addresses: dict[str, object] = {"kafka.bootstrap_servers": self.kafka()}
-        if artifact is not None:
-            addresses |= {"milvus.uri": self.milvus_uri(), "model.artifact": artifact.path}
-        from benchmarks.harness.site import BenchmarkSite
-
-        site = BenchmarkSite(self, name, addresses | dict(settings or {}))
-        site.create_topics()
-        try:
-            yield site
-        finally:
-            site.remove()
+                raise BenchmarkError(f"Milvus is not idle after {_INDEX_TIMEOUT_S:.0f} s")
 
     def _clear(self) -> None:
         for stack in self._stacks.values():

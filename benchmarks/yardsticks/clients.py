@@ -1,4 +1,4 @@
-"""Clients of the baseline: each sends its next request when the last one is answered."""
+"""Clients of the baseline; each sends its next request when the last one is answered."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from model.arrays import IntVector
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """What clients measured: users answered a second, and the seconds of each request."""
+class RequestTimes:
+    """The measurements of the clients: users/s answered, and the seconds of each request."""
 
     rate: float
     seconds: list[float]
 
 
-def drive(port: int, histories: Sequence[IntVector], *, clients: int, users: int, seconds: int) -> Answered:
-    """Ask for recommendations for some time.
+def drive(port: int, histories: Sequence[IntVector], *, clients: int, users: int, seconds: int) -> RequestTimes:
+    """Send requests for recommendations for some time.
 
     Args:
-        histories: to ask about, in turn. clients: at once. users: in one request.
+        port: of the service on this machine.
+        histories: clicked items to send, in turn.
+        clients: number of clients at a time.
+        users: histories per request.
+        seconds: how long.
 
     Raises:
         BenchmarkError: a request failed.
@@ -65,4 +69,4 @@ def drive(port: int, histories: Sequence[IntVector], *, clients: int, users: int
         thread.join()
     if failures:
         raise BenchmarkError(f"the baseline did not answer: {failures[0]}")
-    return Answered(users * len(taken) / (time.monotonic() - begin), taken)
+    return RequestTimes(users * len(taken) / (time.monotonic() - begin), taken)

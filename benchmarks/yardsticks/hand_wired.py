@@ -1,8 +1,8 @@
-"""The design that people wire by hand, to compare with: a web service that answers each request by itself.
+"""The baseline: the usual hand-written design, a web service that answers each request by itself.
 
-FastAPI takes a request with the histories of some users; Paddle computes their interest vectors in dygraph mode, with
-the artifact's weights; pymilvus searches with the collection's default consistency; Python sorts the lists of the
-interests and cuts them. It keeps no histories and writes nothing: both would cost it more.
+FastAPI receives a request with the histories of some users; Paddle computes their interest vectors in dygraph mode,
+with the artifact's weights; pymilvus searches with the collection's default consistency; Python merges and sorts the
+lists of the interests. It stores no histories and writes nothing, both of which would make it slower.
 
     python -m benchmarks.yardsticks.hand_wired ARTIFACT MILVUS_URI PORT EF TOP_K
 """
@@ -37,7 +37,7 @@ class Answer(BaseModel):
 
 
 class Recall:
-    """Histories → answers, as a tutorial would write it."""
+    """Histories → answers, in the style of a tutorial."""
 
     def __init__(self, artifact: Artifact, milvus: str, ef: int, top_k: int) -> None:
         self._artifact = artifact
@@ -48,10 +48,10 @@ class Recall:
         self._top_k = top_k
 
     def interests(self, histories: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Interest vectors, those of the first user first; every item has to be the artifact's."""
+        """Return the interest vectors, the first user's first; all items must be in the artifact."""
         rows = [self._artifact.rows(np.asarray(history, dtype=np.int64)) + 1 for history in histories]
-        places, lengths = model_input(rows, self._artifact.history_length)
-        embeddings = np.where((places > 0)[:, :, None], self._artifact.item_vectors[places - 1], np.float32(0))
+        padded, lengths = model_input(rows, self._artifact.history_length)
+        embeddings = np.where((padded > 0)[:, :, None], self._artifact.item_vectors[padded - 1], np.float32(0))
         with paddle.no_grad():
             interests, _ = self._net.by_operators(paddle.to_tensor(embeddings), paddle.to_tensor(lengths))
         vectors: list[list[float]] = interests.numpy().reshape(-1, self._artifact.dim).tolist()
@@ -72,7 +72,7 @@ class Recall:
         best: dict[int, float] = {}
         for hits in lists:
             for hit in hits:
-                item = int(hit.id)  # type: ignore[attr-defined]  # by name: old servers do not name the key field
+                item = int(hit.id)  # type: ignore[attr-defined]  # old servers do not return the name of the key field
                 if item not in seen:
                     best[item] = max(hit["distance"], best.get(item, hit["distance"]))
         ranked = sorted(best.items(), key=lambda pair: -pair[1])[: self._top_k]
@@ -80,7 +80,7 @@ class Recall:
 
 
 def network(artifact: Artifact) -> Mind:
-    """The artifact's encoder in Paddle."""
+    """Return the artifact's encoder in Paddle."""
     routing = Routing.from_dict(artifact.encoder)
     settings = {
         "iterations": routing.iterations,
@@ -100,7 +100,7 @@ def service(recall: Recall) -> FastAPI:
     app = FastAPI()
 
     @app.post("/recommend")
-    def recommend(request: Request) -> list[Answer]:  # not async: FastAPI runs requests in threads, side by side
+    def recommend(request: Request) -> list[Answer]:  # not async: FastAPI runs requests in concurrent threads
         return recall.answer(request.histories)
 
     return app

@@ -1,13 +1,12 @@
-"""Plain Faust on the clicks of a benchmark, to compare with.
+"""Plain Faust on the clicks of a benchmark, for comparison.
 
     python -m benchmarks.yardsticks.plain_faust KIND BROKER TOPIC PARTITIONS CLICKS FOLDER
 
-    empty   an agent that reads the topic and does nothing: what Faust lets through
-    table   the design that Faust's documentation teaches: history in a table, one `topic.send` for each click
+    empty   an agent that reads the topic and does nothing: Faust's own limit
+    table   the design of Faust's documentation: histories in a table, one `topic.send` per click
 
-Neither encodes nor searches; the answer that `table` sends was encoded beforehand. After CLICKS clicks it prints how
-many a second it took while the middle 80 % came and its CPU seconds for each of them, and leaves. Faust keeps its
-files in FOLDER.
+Neither encodes nor searches; the answer that `table` sends was encoded beforehand. After CLICKS clicks it prints the
+clicks/s of the middle 80 % of them and its CPU seconds per click, and exits. Faust keeps its files in FOLDER.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _LENGTH, _ITEMS = 20, 50
 
 
 def build(kind: str, broker: str, topic: str, partitions: int, clicks: int, folder: str) -> faust.App:
-    """The app of one kind; it ends the process after so many clicks."""
+    """Return the app of one kind; it ends the process after `clicks` clicks."""
     app = faust.App(
         f"{topic}-{kind}",
         broker=f"kafka://{broker}",

@@ -1,4 +1,4 @@
-"""How soon a newly published item is found."""
+"""A thread of the demo that publishes new items and measures how soon each one is found."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import threading
 from types import TracebackType
 
 from configs.schema import WorkerConfig
-from embedded.demo.scoreboard import Scoreboard
-from embedded.new_items import GIVE_UP, NewItems
+from embedded.demo.scoreboard import NewItemTimes
+from embedded.new_items import FIND_TIMEOUT_S, NewItems
 from model.artifact import Artifact
 
 
 class FreshnessProbe:
-    """A thread that measures a new item every few seconds, while clicks flow.
+    """Publishes an item every few seconds in a block, while clicks flow.
 
     Args:
         config, artifact, seed: as for `NewItems`.
-        board: where the times go.
-        every: seconds between two items.
+        times: receives what is measured.
+        interval_s: seconds between two items.
     """
 
     def __init__(
-        self, config: WorkerConfig, artifact: Artifact, board: Scoreboard, *, every: float, seed: int = 0
+        self, config: WorkerConfig, artifact: Artifact, times: NewItemTimes, *, interval_s: float, seed: int = 0
     ) -> None:
-        self._items = NewItems(config, artifact, seed=seed, on_published=board.published)
-        self._board = board
-        self._every = every
+        self._items = NewItems(config, artifact, seed=seed, on_published=times.add_published)
+        self._times = times
+        self._interval_s = interval_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="freshness", daemon=True)
 
@@ -37,10 +37,10 @@ class FreshnessProbe:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(timeout=GIVE_UP)
+        self._thread.join(timeout=FIND_TIMEOUT_S)
         if not self._thread.is_alive():
             self._items.close()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._every):
-            self._board.searchable.append(self._items.publish_one())
+        while not self._stop.wait(self._interval_s):
+            self._times.searchable_s.append(self._items.publish_one())

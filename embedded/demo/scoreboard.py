@@ -1,117 +1,127 @@
-"""What the demo measures: pure bookkeeping over clicks and recommendations as they arrive."""
+"""Bookkeeping of the demo over clicks and recommendations as they arrive: counts, rates, latencies, hit rate."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from streams.messages.clicks import Click
 from streams.messages.recommendations import Recommendation
+from streams.recall.hit_rate import OnlineHitRate
 
-#: Recommendations compared with a click: those that a page could have shown. The field's usual cut.
-CUT = 50
 #: Seconds over which the shown rates are taken.
-_RATE_WINDOW = 5.0
+_RATE_WINDOW_S = 5.0
 
 
 @dataclass(slots=True)
 class UserStory:
-    """The user whose clicks and recommendations the demo shows."""
+    """The user whose clicks and recommendations the demo shows.
+
+    Attributes:
+        key: the user's key.
+        clicks: item ids of the last clicks.
+        recommended, recommended_before: item ids of the newest recommendation and of the one before it, best first.
+    """
 
     key: bytes
     clicks: deque[int] = field(default_factory=lambda: deque(maxlen=6))
-    now: list[int] = field(default_factory=list)
-    before: list[int] = field(default_factory=list)
+    recommended: list[int] = field(default_factory=list)
+    recommended_before: list[int] = field(default_factory=list)
 
 
-class Scoreboard:
-    """Counts, latencies and the online hit rate.
+@dataclass(slots=True)
+class NewItemTimes:
+    """Times until newly published items were found and recommended.
 
-    A click is a hit when its item was among the first `CUT` of the user's newest recommendation made *before* the
-    click; only clicks of users who had one count. The baseline recommends to everybody the most clicked items of
-    training that the user has not clicked yet, and is judged on the same clicks.
+    Attributes:
+        searchable_s: seconds from the publication of each item until a search found it.
+        first_recommended_s: item id → seconds from its publication to its first recommendation.
+    """
+
+    searchable_s: list[float] = field(default_factory=list)
+    first_recommended_s: dict[int, float] = field(default_factory=dict)
+    _published_at: dict[int, float] = field(default_factory=dict)
+
+    def add_published(self, item: int, at: float) -> None:
+        """Count an item from its publication `at`, in seconds since 1970."""
+        self._published_at[item] = at
+
+    def add_recommendation(self, items: Sequence[int], written: float) -> None:
+        """Look for new items in a recommendation that Kafka got at `written`, in seconds since 1970."""
+        for item in self._published_at.keys() & set(items):
+            self.first_recommended_s.setdefault(item, written - self._published_at[item])
+
+
+class RecentRates:
+    """Clicks and recommendations per second, over the last seconds.
 
     Args:
-        popular: item ids by falling number of clicks in training.
-        story: key of the user whose story is shown.
         clock: seconds since 1970.
     """
 
-    def __init__(self, popular: Sequence[int], story: bytes, clock: Callable[[], float] = time.time) -> None:
-        self._popular = popular
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._seen: dict[bytes, set[int]] = {}
-        self._newest: dict[bytes, list[tuple[int, frozenset[int]]]] = {}  # the last two: (source offset, items)
-        self._recent: deque[tuple[float, int, int]] = deque()  # time, clicks, recommendations
-        self._published: dict[int, float] = {}
+        self._events: deque[tuple[float, int, int]] = deque()  # seconds since 1970, clicks, recommendations
+
+    def add(self, clicks: int = 0, recommendations: int = 0) -> None:
+        self._events.append((self._clock(), clicks, recommendations))
+
+    def per_second(self) -> tuple[float, float]:
+        """Return clicks/s and recommendations/s."""
+        now = self._clock()
+        while self._events and self._events[0][0] < now - _RATE_WINDOW_S:
+            self._events.popleft()
+        if not self._events:
+            return 0.0, 0.0
+        span = max(1.0, min(_RATE_WINDOW_S, now - self._events[0][0]))
+        return sum(c for _, c, _ in self._events) / span, sum(r for _, _, r in self._events) / span
+
+
+class Scoreboard:
+    """The counts and measurements that the demo shows and sums up.
+
+    Args:
+        popular: item ids, the most clicked in training first.
+        story: key of the user whose story is shown.
+        clock: seconds since 1970.
+
+    Attributes:
+        clicks, recommendations, dead_letters: messages so far.
+        latencies_s: seconds from each answered click to its recommendation.
+    """
+
+    def __init__(self, popular: Sequence[int], story: bytes, clock: Callable[[], float] = time.time) -> None:
         self.clicks = self.recommendations = self.dead_letters = 0
-        self.judged = self.hits = self.popular_hits = 0
-        self.latencies: list[float] = []  # seconds, click to recommendation
-        self.searchable: list[float] = []  # seconds, published to found by a search
-        self.first_recommended: dict[int, float] = {}  # new item → seconds from publication to a recommendation
+        self.latencies_s: list[float] = []
+        self.hit_rate = OnlineHitRate(popular)
+        self.recent = RecentRates(clock)
+        self.new_items = NewItemTimes()
         self.story = UserStory(story)
 
-    def click(self, key: bytes, offset: int, click: Click) -> None:
-        """A click as Kafka holds it."""
+    def add_click(self, key: bytes, offset: int, click: Click) -> None:
+        """Count a click as Kafka holds it."""
         self.clicks += 1
-        self._recent.append((self._clock(), 1, 0))
-        seen = self._seen.setdefault(key, set())
-        # The topics are read side by side: the answer to this very click may have arrived before the click.
-        before = [items for source, items in self._newest.get(key, []) if source < offset]
-        if before:
-            self.judged += 1
-            self.hits += click.item_id in before[-1]
-            self.popular_hits += click.item_id in self._most_popular(seen)
-        seen.add(click.item_id)
+        self.recent.add(clicks=1)
+        self.hit_rate.add_click(key, offset, click.item_id)
         if key == self.story.key:
             self.story.clicks.append(click.item_id)
 
-    def recommendation(self, key: bytes, recommendation: Recommendation, written: float) -> None:
-        """A recommendation and when it was written to Kafka, in seconds since 1970."""
+    def add_recommendation(self, key: bytes, recommendation: Recommendation, written: float) -> None:
+        """Count a recommendation that Kafka got at `written`, in seconds since 1970."""
         self.recommendations += 1
-        self._recent.append((self._clock(), 0, 1))
-        self.latencies.append(max(0.0, written - recommendation.click_ts))
-        answers = self._newest.setdefault(key, [])
-        answers.append((recommendation.source_offset, frozenset(recommendation.item_ids[:CUT])))
-        del answers[:-2]
-        for item in self._published.keys() & set(recommendation.item_ids):
-            self.first_recommended.setdefault(item, written - self._published[item])
+        self.recent.add(recommendations=1)
+        self.latencies_s.append(max(0.0, written - recommendation.click_ts))
+        items = list(recommendation.item_ids)
+        self.hit_rate.add_recommendation(key, recommendation.source_offset, items)
+        self.new_items.add_recommendation(items, written)
         if key == self.story.key:
-            self.story.before, self.story.now = self.story.now, list(recommendation.item_ids)
-
-    def published(self, item: int, at: float) -> None:
-        """A new item was published at a time in seconds since 1970."""
-        self._published[item] = at
-
-    def rates(self) -> tuple[float, float]:
-        """Clicks and recommendations a second, over the last seconds."""
-        now = self._clock()
-        while self._recent and self._recent[0][0] < now - _RATE_WINDOW:
-            self._recent.popleft()
-        if not self._recent:
-            return 0.0, 0.0
-        span = max(1.0, min(_RATE_WINDOW, now - self._recent[0][0]))
-        return sum(c for _, c, _ in self._recent) / span, sum(r for _, _, r in self._recent) / span
-
-    def hit_rates(self) -> tuple[float, float]:
-        """Share of judged clicks that were recommended before: by the worker, and by popularity."""
-        judged = max(1, self.judged)
-        return self.hits / judged, self.popular_hits / judged
-
-    def _most_popular(self, seen: Collection[int]) -> set[int]:
-        best: set[int] = set()
-        for item in self._popular:
-            if item not in seen:
-                best.add(item)
-                if len(best) == CUT:
-                    break
-        return best
+            self.story.recommended_before, self.story.recommended = self.story.recommended, items
 
 
 def percentile(seconds: Sequence[float], q: float) -> str:
-    """A percentile in milliseconds, with its unit; a dash without values."""
+    """Return a percentile in milliseconds, with its unit; a dash without values."""
     return f"{1000 * np.percentile(seconds, q):.0f} ms" if seconds else "–"

@@ -1,4 +1,4 @@
-"""How the demo shows itself: a live table in a terminal, plain lines elsewhere."""
+"""The display of the demo: a live table in a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from embedded.demo.scoreboard import CUT, Scoreboard, percentile
+from embedded.demo.messages import BROKEN_MESSAGES
+from embedded.demo.scoreboard import Scoreboard, percentile
+from streams.recall.hit_rate import CUT
 
 #: Seconds between plain lines.
-_LINE_EVERY = 5.0
-#: Recommended items shown of the story's user.
+_LINE_INTERVAL_S = 5.0
+#: Recommended items that are shown of the story's user.
 _SHOWN = 10
 
 Naming = Callable[[int], str]
@@ -26,10 +28,10 @@ class View:
     """Shows a scoreboard while a block runs.
 
     Args:
-        console: where to; a terminal gets the live table.
-        board: what to show.
-        total: clicks expected in all.
-        name: text for an item id.
+        console: for output; a terminal gets the live table.
+        board: the scoreboard.
+        total: clicks expected in total.
+        name: item id → text.
     """
 
     def __init__(self, console: Console, board: Scoreboard, total: int, name: Naming) -> None:
@@ -52,55 +54,57 @@ class View:
             self._live.stop()
 
     def update(self) -> None:
-        """Show the present state; cheap enough to call often."""
+        """Show the current state; cheap enough to call often."""
         if self._live is not None:
             self._live.update(Group(self._figures(), self._story()))
         elif time.monotonic() >= self._next_line:
-            self._next_line = time.monotonic() + _LINE_EVERY
+            self._next_line = time.monotonic() + _LINE_INTERVAL_S
             self._console.print(self.line(), soft_wrap=True)
 
     def line(self) -> str:
-        """The state in one line."""
+        """Return the state in one line."""
         board = self._board
-        clicks, recommendations = board.rates()
-        ours, popular = board.hit_rates()
+        clicks, recommendations = board.recent.per_second()
+        ours, popular = board.hit_rate.rates()
         return (
             f"t={time.monotonic() - self._started:.0f}s clicks {board.clicks:,}/{self._total:,} ({clicks:.0f}/s) "
             f"recommendations {board.recommendations:,} ({recommendations:.0f}/s) "
-            f"latency p50 {percentile(board.latencies, 50)} p99 {percentile(board.latencies, 99)} "
+            f"latency p50 {percentile(board.latencies_s, 50)} p99 {percentile(board.latencies_s, 99)} "
             f"hit@{CUT} {ours:.1%} (popular {popular:.1%}) "
-            f"new item searchable p50 {percentile(board.searchable, 50)} dead letters {board.dead_letters}"
+            f"new item searchable p50 {percentile(board.new_items.searchable_s, 50)} dead letters {board.dead_letters}"
         )
 
     def _figures(self) -> Table:
         board = self._board
-        clicks, recommendations = board.rates()
-        ours, popular = board.hit_rates()
+        clicks, recommendations = board.recent.per_second()
+        ours, popular = board.hit_rate.rates()
         table = Table(show_header=False, box=None, padding=(0, 2))
         table.add_row("clicks in", f"{board.clicks:,} of {self._total:,}", f"{clicks:,.0f} /s")
         table.add_row("recommendations out", f"{board.recommendations:,}", f"{recommendations:,.0f} /s")
         table.add_row(
             "click → recommendation",
-            f"p50 {percentile(board.latencies, 50)}",
-            f"p99 {percentile(board.latencies, 99)}",
+            f"p50 {percentile(board.latencies_s, 50)}",
+            f"p99 {percentile(board.latencies_s, 99)}",
         )
         table.add_row(f"already recommended (hit@{CUT})", f"[bold]{ours:.1%}[/]", f"popular items: {popular:.1%}")
         table.add_row(
-            f"new items ({len(board.searchable)}) searchable after",
-            f"p50 {percentile(board.searchable, 50)}",
-            f"max {percentile(board.searchable, 100)}",
+            f"new items ({len(board.new_items.searchable_s)}) searchable after",
+            f"p50 {percentile(board.new_items.searchable_s, 50)}",
+            f"max {percentile(board.new_items.searchable_s, 100)}",
         )
-        table.add_row("new items recommended", f"{len(board.first_recommended)}", "")
-        table.add_row("dead letters", f"{board.dead_letters}", "3 broken messages are sent on purpose")
+        table.add_row("new items recommended", f"{len(board.new_items.first_recommended_s)}", "")
+        table.add_row(
+            "dead letters", f"{board.dead_letters}", f"{len(BROKEN_MESSAGES)} broken messages are sent on purpose"
+        )
         return table
 
     def _story(self) -> Panel:
         story = self._board.story
         clicks = " → ".join(self._name(item) for item in story.clicks) or "no click yet"
         shown = Text()
-        for item in story.now[:_SHOWN]:
-            fresh = item not in story.before
-            shown.append(self._name(item) + "  ", style="bold green" if fresh and story.before else "")
+        for item in story.recommended[:_SHOWN]:
+            new = item not in story.recommended_before
+            shown.append(self._name(item) + "  ", style="bold green" if new and story.recommended_before else "")
         return Panel(
             Group(Text(f"last clicks      {clicks}"), Text("recommended      ").append_text(shown)),
             title=f"user {story.key.decode()} (green: new since the last click)",

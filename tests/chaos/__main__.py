@@ -16,7 +16,7 @@ from random import Random
 
 import click
 
-from benchmarks.harness.report import Run
+from benchmarks.harness.report import Provenance
 from tests.chaos.figures import Figures, table
 from tests.chaos.rounds import play_one, prepare_process
 from tests.chaos.scenarios import SCENARIOS
@@ -65,7 +65,7 @@ def main(
     for stop in (signal.SIGINT, signal.SIGTERM):  # a shell may have started this process with them ignored
         signal.signal(stop, signal.default_int_handler)  # an exception: servers and workers are stopped
     seed = Random().randrange(10**6) if seed is None else seed
-    click.echo(Run.of_now(shlex.join(["python", "-m", "tests.chaos", *sys.argv[1:]])).to_text())
+    click.echo(Provenance.capture(shlex.join(["python", "-m", "tests.chaos", *sys.argv[1:]])).to_text())
     click.echo(f"seed     {seed}")
     folder = Path(tempfile.mkdtemp(prefix="mindstream-chaos-"))
     click.echo(f"logs     {folder}")  # first, because a round may raise

@@ -15,8 +15,9 @@ import numpy as np
 from configs.errors import TransientError
 from embedded import ports
 from embedded.errors import EmbeddedError
+from embedded.instance import Reporter
 from embedded.kafka import Kafka
-from embedded.server import Launch, Report, Server
+from embedded.server import Launch, Server
 from embedded.stack import Stack
 from embedded.standalone import require_platform
 from streams.kafka.reading import read_to_end, watermarks
@@ -49,7 +50,7 @@ class _ProxiedKafka(Kafka):
 
     proxy: Proxy
 
-    def launch(self, port: int, report: Report) -> Launch:
+    def launch(self, port: int, report: Reporter) -> Launch:
         launch = super().launch(port, report)
         (hidden,) = ports.pick(1, taken=[port, self.proxy.port])
         self.proxy.target = hidden
@@ -92,7 +93,7 @@ def servers(folder: Path) -> Iterator[Servers]:
         stack = Stack(folder, milvus="standalone", environ={})
     closing = threading.Event()
     proxy = Proxy()
-    kafka = _ProxiedKafka(stack.place)
+    kafka = _ProxiedKafka(stack.instance)
     kafka.proxy = proxy
     stack._wanted["kafka"] = kafka
     try:

@@ -1,4 +1,4 @@
-"""The demo itself, small: generated clicks, the small Milvus, no terminal."""
+"""A small demo: generated clicks, milvus-lite, no terminal."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ pytestmark = pytest.mark.integration
 
 
 def _clicks(folder: Path) -> Path:
-    made = generate(Shape(users=600, items=300, clicks=6_000, tastes=6, tastes_per_user=2, drift=0.0), seed=1)
+    generated = generate(Shape(users=600, items=300, clicks=6_000, tastes=6, tastes_per_user=2, drift=0.0), seed=1)
     path = folder / "clicks.csv"
-    rows = zip(made.user.tolist(), made.item.tolist(), made.order.tolist(), strict=True)
+    rows = zip(generated.user.tolist(), generated.item.tolist(), generated.order.tolist(), strict=True)
     path.write_text("".join(f"{user},{item},{order}\n" for user, item, order in rows))
     return path
 
@@ -41,8 +41,8 @@ def _command(folder: Path) -> list[str]:
     ]
 
 
-def _left_over(folder: Path) -> list[str]:
-    """Processes that name the folder on their command line."""
+def _processes_of(folder: Path) -> list[str]:
+    """Return the command lines of processes that contain the folder."""
     found = []
     for process in psutil.process_iter(["cmdline", "status"]):
         line = " ".join(process.info["cmdline"] or [])
@@ -59,10 +59,10 @@ def test_the_demo_ends_with_every_click_accounted_for(tmp_path: Path) -> None:
     assert "Every click is accounted for." in done.stdout
     assert "hit@50" in done.stdout
     assert "3 broken messages" in done.stdout
-    assert _left_over(tmp_path) == []
+    assert _processes_of(tmp_path) == []
 
 
-def test_ctrl_c_cleans_up(tmp_path: Path) -> None:
+def test_ctrl_c_stops_all_processes(tmp_path: Path) -> None:
     with subprocess.Popen(
         _command(tmp_path), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
@@ -74,6 +74,6 @@ def test_ctrl_c_cleans_up(tmp_path: Path) -> None:
         process.stdout.read()
         assert process.wait(timeout=60) == 130
     deadline = time.monotonic() + 10
-    while _left_over(tmp_path):
-        assert time.monotonic() < deadline, _left_over(tmp_path)
+    while _processes_of(tmp_path):
+        assert time.monotonic() < deadline, _processes_of(tmp_path)
         time.sleep(0.1)

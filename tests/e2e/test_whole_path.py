@@ -27,27 +27,25 @@ TOLERANCE = 1e-4
 
 @pytest.fixture
 def site(tmp_path: Path, kafka: str, milvus_standalone: str) -> Iterator[Site]:
-    made = Site(tmp_path, kafka, milvus_standalone, items=ITEMS)
-    made.create_topics()
-    made.fill_index()
-    yield made
-    index = made.index()
-    index.drop()
-    index.close()
+    new_site = Site(tmp_path, kafka, milvus_standalone, items=ITEMS)
+    new_site.create_topics()
+    new_site.fill_index()
+    yield new_site
+    new_site.drop_index()
 
 
 def _click_file(folder: Path) -> Path:
-    """Some items are unknown to the model, as in real traffic."""
+    """Write a click file in which some items are unknown to the model, as in real traffic."""
     shape = Shape(users=USERS, items=ITEMS + 50, clicks=CLICKS, tastes=10, tastes_per_user=3, drift=0.02)
-    made = generate(shape, seed=5)
+    generated = generate(shape, seed=5)
     path = folder / "clicks.csv"
-    rows = zip(made.user.tolist(), made.item.tolist(), made.order.tolist(), strict=True)
+    rows = zip(generated.user.tolist(), generated.item.tolist(), generated.order.tolist(), strict=True)
     path.write_text("".join(f"{user},{item},{order}\n" for user, item, order in rows))
     return path
 
 
 def _expected_histories(path: Path) -> dict[str, list[int]]:
-    """From the file alone: the newest clicks of each user, in order of the third column."""
+    """Return user → newest clicks, from the file only, in the order of the third column."""
     clicks: dict[str, list[tuple[int, int]]] = {}
     for line in path.read_text().splitlines():
         user, item, order = line.split(",")
@@ -55,8 +53,8 @@ def _expected_histories(path: Path) -> dict[str, list[int]]:
     return {user: [item for _, item in sorted(rows)][-LENGTH:] for user, rows in clicks.items()}
 
 
-def _offline(site: Site, history: list[int], top_k: int) -> dict[int, float] | None:
-    """Fused score of the best unseen items by exact search, best first; one user, no batches, no Milvus."""
+def _exact_scores(site: Site, history: list[int], top_k: int) -> dict[int, float] | None:
+    """Return item → fused score of the best unseen items, best first, by exact search; None without known items."""
     artifact = site.artifact
     known = [item for item in history if 1 <= item <= ITEMS]
     if not known:
@@ -79,13 +77,13 @@ def test_every_history_and_every_last_recommendation_is_right(site: Site) -> Non
     path = _click_file(site.folder)
     expected = _expected_histories(path)
     with site.worker(name="one"), site.worker(name="two"):
-        sent = site.run("producers.replay", str(path), sets=("kafka", "topics"))
+        sent = site.run("producers.replay", str(path), sections=("kafka", "topics"))
         assert sent.returncode == 0, sent.stderr
-        wait_for(lambda: audit_kafka(site.config).ok, "the workers to answer every click", patience=240)
+        wait_for(lambda: audit_kafka(site.config).ok, "the workers to answer every click", timeout_s=240)
     report = audit_kafka(site.config)
     assert (report.clicks, report.users, report.dead_letters) == (CLICKS, len(expected), 0)
     for name in ("one", "two"):
-        assert "partitions [" in (site.folder / f"{name}.log").read_text()
+        assert "partitions [" in site.log(name).read_text()
 
     changelog = site.messages(changelog_topic(site.config.worker.group))
     histories = {(m.key or b"").decode(): History.from_bytes(m.value or b"").items.tolist() for m in changelog}
@@ -94,15 +92,15 @@ def test_every_history_and_every_last_recommendation_is_right(site: Site) -> Non
     newest: dict[str, Recommendation] = {}
     for message in site.messages(site.config.topics.recommendations):
         newest[(message.key or b"").decode()] = decode_recommendation(message.value or b"")
-    answered_by_nobody = 0
+    unanswered = 0
     for user, history in expected.items():
-        offline = _offline(site, history, site.config.recall.top_k)
-        if offline is None:
+        exact = _exact_scores(site, history, site.config.recall.top_k)
+        if exact is None:
             assert user not in newest
-            answered_by_nobody += 1
+            unanswered += 1
             continue
-        _assert_same(newest[user], offline, site.config.recall.top_k)
-    assert report.without_candidates == answered_by_nobody
+        _assert_same(newest[user], exact, site.config.recall.top_k)
+    assert report.without_candidates == unanswered
 
     partitions = {m.partition for m in site.messages(site.config.topics.clicks)}
     assert len(partitions) == site.config.topics.partitions
@@ -111,11 +109,11 @@ def test_every_history_and_every_last_recommendation_is_right(site: Site) -> Non
 
 
 def test_workers_join_and_are_killed_under_a_backlog(site: Site) -> None:
-    """Many users with few clicks each, so that no loss can leave a window unseen; more than one worker does in 20 s."""
+    """Many users with few clicks, so that the audit finds every loss; more clicks than one worker answers in 20 s."""
     shape = Shape(users=8_000, items=ITEMS, clicks=32_000, tastes=10, tastes_per_user=2, drift=0.0)
-    made = generate(shape, seed=6)
-    order = np.argsort(made.order, kind="stable")
-    rows = zip(made.user[order].tolist(), made.item[order].tolist(), strict=True)
+    generated = generate(shape, seed=6)
+    order = np.argsort(generated.order, kind="stable")
+    rows = zip(generated.user[order].tolist(), generated.item[order].tolist(), strict=True)
     site.producer.send([site.click(user, item) for user, item in rows])
     slow = ["--set", "batch.size=20", "--set", "worker.session_timeout=6"]
 
@@ -123,21 +121,21 @@ def test_workers_join_and_are_killed_under_a_backlog(site: Site) -> None:
         return len(site.messages(site.config.topics.recommendations))
 
     with site.worker(*slow, name="first") as first:
-        wait_for(lambda: answered() > 500, "the first worker to be at work")
+        wait_for(lambda: answered() > 500, "recommendations of the first worker")
         with site.worker(*slow, name="second"):
             seen = answered()
-            wait_for(lambda: answered() > seen + 500, "both to be at work")
+            wait_for(lambda: answered() > seen + 500, "more recommendations")
             first.kill()
             with site.worker(*slow, name="third"):
-                wait_for(lambda: audit_kafka(site.config).ok, "the others to answer every click", patience=240)
+                wait_for(lambda: audit_kafka(site.config).ok, "the others to answer every click", timeout_s=240)
     report = audit_kafka(site.config)
     assert (report.clicks, report.users) == (shape.clicks, shape.users)
 
 
-def _assert_same(found: Recommendation, offline: dict[int, float], top_k: int) -> None:
-    """Equal scores place by place, and equal items but where scores are equal."""
+def _assert_same(found: Recommendation, exact: dict[int, float], top_k: int) -> None:
+    """Assert equal scores by rank, and equal items except where scores are equal."""
     assert len(found.item_ids) == len(set(found.item_ids)) == top_k
-    wanted = list(offline.values())[:top_k]
+    wanted = list(exact.values())[:top_k]
     np.testing.assert_allclose(found.scores, wanted, atol=TOLERANCE)
     for item, score in zip(found.item_ids, found.scores, strict=True):
-        assert offline[item] == pytest.approx(score, abs=TOLERANCE)
+        assert exact[item] == pytest.approx(score, abs=TOLERANCE)

@@ -1,4 +1,4 @@
-"""The benchmarks run to their end, and leave nothing behind; what they measure is not judged here."""
+"""The benchmarks run to their end, and leave nothing behind; their figures are not checked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.site import ROOT, environment, wait_for
 pytestmark = pytest.mark.integration
 
 SHOP = {"items": 50, "dim": 8, "users": 12, "clicks": 60, "batch": 4}
-# Groups run at the same time, so each has a model, and with it a collection, of its own.
+# Groups run at the same time, so each has a model of its own, and so a collection.
 OTHER, ANOTHER = SHOP | {"items": 60}, SHOP | {"items": 70}
 SIZES = {
     "throughput": SHOP | {"faust": 50, "seconds": 1},
@@ -47,7 +47,7 @@ SIZES = {
     },
     "reader": {"clicks": 500, "users": 50, "items": 40, "malformed": 3},
 }
-#: They wait for workers to start, most of the time.
+#: Run at the same time, because they wait for workers to start most of the time.
 GROUPS = (
     ("throughput", "recall", "producers"),
     ("latency", "freshness", "pressure", "restore", "evaluation", "encoder", "training", "reader"),
@@ -61,8 +61,8 @@ def _command(folder: Path, *names: str) -> list[str]:
     return [sys.executable, "-m", "benchmarks", *names, "--milvus", "lite", "--dir", str(folder), *options]
 
 
-def _left(kafka: str, folder: Path) -> tuple[list[str], list[str]]:
-    """Topics and files of benchmarks that still exist."""
+def _leftovers(kafka: str, folder: Path) -> tuple[list[str], list[str]]:
+    """Return topics and files of benchmarks that still exist."""
     topics = AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=10).topics
     files = [path.name for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
     return [topic for topic in topics if topic.startswith("bench-")], files
@@ -73,7 +73,7 @@ def test_every_benchmark_runs_and_reports(tmp_path: Path, kafka: str, milvus_lit
     assert sorted(name for group in GROUPS for name in group) == sorted(SIZES)
     with ThreadPoolExecutor(len(GROUPS)) as pool:
         list(pool.map(lambda group: _run(group, tmp_path / group[0], kafka, milvus_lite), GROUPS))
-    wait_for(lambda: _left(kafka, tmp_path) == ([], []), "the topics to go")
+    wait_for(lambda: _leftovers(kafka, tmp_path) == ([], []), "the deletion of the topics")
 
 
 def _run(names: Sequence[str], folder: Path, kafka: str, milvus: str) -> None:
@@ -91,7 +91,9 @@ def _run(names: Sequence[str], folder: Path, kafka: str, milvus: str) -> None:
         assert result["figures"]
         for figure in result["figures"]:
             assert math.isfinite(figure["value"]), figure
-            assert figure["value"] >= 0 or figure["unit"].startswith("MiB / million"), figure  # noise in what little is
+            assert figure["value"] >= 0 or figure["unit"].startswith("MiB / million"), (
+                figure
+            )  # noise of small differences
             assert figure["name"] in done.stdout
     assert curves.stat().st_size
     figures.unlink()
@@ -123,7 +125,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, kafka: str, mi
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130, log.read_text()
     assert not any(worker.is_running() for worker in workers)
-    wait_for(lambda: _left(kafka, folder) == ([], []), "the topics to go")
+    wait_for(lambda: _leftovers(kafka, folder) == ([], []), "the deletion of the topics")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, kafka: str, mi
         (("recall",), "nowhere/x.png", "cannot be written"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_before_anything_runs(
+def test_a_plot_that_cannot_be_written_is_refused_before_anything_runs(
     tmp_path: Path, names: tuple[str, ...], plot: str, text: str
 ) -> None:
     command = [*_command(tmp_path / "bench", *names), "--plot", str(tmp_path / plot)]
@@ -144,7 +146,7 @@ def test_what_cannot_be_drawn_is_refused_before_anything_runs(
     assert not done.stdout
 
 
-def test_wrong_sizes_are_refused_with_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_size_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     command = [*_command(tmp_path, "encoder"), "--set", "encoder.user=3"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,22 +29,19 @@ TRACE = [("traceparent", b"00-ab-01"), ("twice", b"1"), ("twice", b"\xff"), ("to
 
 @pytest.fixture
 def site(tmp_path: Path, kafka: str) -> Site:
-    """Topics only: without a worker, no Milvus is needed."""
-    made = Site(tmp_path, kafka, "http://127.0.0.1:9", items=20)
-    made.create_topics()
-    return made
+    """A site with topics only: without a worker, no Milvus is needed."""
+    new_site = Site(tmp_path, kafka, "http://127.0.0.1:9", items=20)
+    new_site.create_topics()
+    return new_site
 
 
 @pytest.fixture
 def served(tmp_path: Path, kafka: str, milvus_lite: str) -> Iterator[Site]:
-    made = Site(tmp_path, kafka, milvus_lite)
-    made.create_topics()
-    made.fill_index()
-    yield made
-    with suppress(TransientError):  # the server ends with the session, so a busy one need not clean up
-        index = made.index()
-        index.drop()
-        index.close()
+    new_site = Site(tmp_path, kafka, milvus_lite)
+    new_site.create_topics()
+    new_site.fill_index()
+    yield new_site
+    new_site.drop_index()
 
 
 def _put(site: Site, messages: Sequence[Message], reason: Reason = "not_json", now: float = 1000.0) -> None:

@@ -1,6 +1,6 @@
 """The embedded stack with the real servers: Kafka and milvus-lite, and once Milvus standalone.
 
-`python -m embedded` starts them, in a folder of the test's own; the downloads are shared with the demo.
+They are started in a folder of the test's own; the downloads are shared with the demo.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from pymilvus import MilvusClient
 from embedded import process
 from embedded.errors import EmbeddedError
 from embedded.external import VARIABLES
-from embedded.stack import CHECKOUT, Stack
+from embedded.instance import CHECKOUT
+from embedded.stack import Stack
 from embedded.standalone import require_platform
 
 pytestmark = pytest.mark.integration
@@ -32,11 +33,11 @@ pytestmark = pytest.mark.integration
 def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     Stack(tmp_path, environ={}).down()
-    assert process.leftovers(tmp_path) == []
+    assert process.marked_processes(tmp_path) == []
 
 
 def embedded(*arguments: str, home: Path, folder: Path) -> subprocess.Popen[str]:
-    """`python -m embedded …` where neither Java nor Maven is on the path and HOME is empty."""
+    """Start `python -m embedded …` with neither Java nor Maven on the path and an empty HOME."""
     environ = {name: value for name, value in os.environ.items() if name not in VARIABLES.values()}
     environ |= {"HOME": str(home), "PATH": str(home), "JAVA_HOME": "", "XDG_CACHE_HOME": ""}
     command = [sys.executable, "-m", "embedded", *arguments, "--dir", str(folder)]
@@ -58,7 +59,7 @@ def pids(folder: Path) -> dict[str, int | None]:
 def wait_until(condition: Callable[[], object], timeout: float = 120.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.05)
 
 
@@ -72,7 +73,7 @@ def listening(pid: int) -> set[str]:
     return {address.removeprefix("::ffff:") for address in addresses}
 
 
-def test_the_command_line_from_nothing_to_nothing(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_up_status_and_down_on_the_command_line(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     home = tmp_path_factory.mktemp("home")
     printed = output(embedded("up", home=home, folder=folder))
     exports = dict(
@@ -85,12 +86,12 @@ def test_the_command_line_from_nothing_to_nothing(folder: Path, tmp_path_factory
         assert pid is not None
         assert listening(pid) == {"127.0.0.1"}
 
-    assert "runs already" in output(embedded("up", home=home, folder=folder))
+    assert "already runs" in output(embedded("up", home=home, folder=folder))
     assert pids(folder) == first
     assert "running" in output(embedded("status", home=home, folder=folder))
 
     output(embedded("down", home=home, folder=folder))
-    assert process.leftovers(folder) == []
+    assert process.marked_processes(folder) == []
     assert not any(psutil.pid_exists(pid) for pid in first.values() if pid is not None)
     assert "stopped" in output(embedded("status", home=home, folder=folder), status=3)
     output(embedded("down", "--wipe", home=home, folder=folder))
@@ -101,10 +102,10 @@ def test_the_command_line_from_nothing_to_nothing(folder: Path, tmp_path_factory
 def test_a_killed_up_does_not_break_the_next(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     up = embedded("up", home=tmp_path_factory.mktemp("home"), folder=folder)
     stack = Stack(folder, environ={})
-    wait_until(lambda: stack.place.state.get("kafka") is not None)
+    wait_until(lambda: stack.instance.state.get("kafka") is not None)
     up.kill()
     up.communicate()
-    left = process.leftovers(folder)
+    left = process.marked_processes(folder)
     assert left, "the servers outlive the command that started them"
     stack.up()
     assert not any(identity.alive for identity in left if identity.pid != stack.milvus.pid)
@@ -119,17 +120,17 @@ def test_killed_servers_keep_their_data_and_addresses(folder: Path) -> None:
     topic = NewTopic("kept", 3, 1)
     admin = AdminClient({"bootstrap.servers": addresses.kafka})
     admin.create_topics([topic])["kept"].result(10)
-    del admin  # or it complains of the killed broker
+    del admin  # or it logs errors about the killed broker
     with closing(MilvusClient(addresses.milvus)) as client:
         client.create_collection("kept", dimension=2, metric_type="IP")
         client.insert("kept", [{"id": 7, "vector": [1.0, 0.0]}])
     stack.kafka.kill()
     stack.milvus.kill()
-    assert process.leftovers(folder) == []
+    assert process.marked_processes(folder) == []
     assert stack.milvus.start() == addresses.milvus
     assert stack.kafka.start() == addresses.kafka
     with closing(MilvusClient(addresses.milvus)) as client:
-        client.load_collection("kept")  # milvus-lite, unlike the real server, forgets what was loaded
+        client.load_collection("kept")  # milvus-lite, unlike the real server, does not reload it
         assert client.search("kept", [[1.0, 0.0]], limit=1)[0][0].id == 7
     topics = AdminClient({"bootstrap.servers": addresses.kafka}).list_topics(timeout=10).topics
     assert len(topics["kept"].partitions) == 3
@@ -142,9 +143,9 @@ def test_standalone_replaces_lite_at_the_same_address(folder: Path) -> None:
     except EmbeddedError as error:
         pytest.skip(str(error))
     lite = Stack(folder, "lite", kafka=False, environ={}).up()
-    stack, said = Stack(folder, "standalone", kafka=False, environ={}), list[str]()
-    assert stack.up(said.append) == lite
-    assert any("Milvus (lite)" in line and "makes way" in line for line in said)
+    stack, lines = Stack(folder, "standalone", kafka=False, environ={}), list[str]()
+    assert stack.up(lines.append) == lite
+    assert any("Milvus (lite)" in line and "is stopped" in line for line in lines)
     assert lite.milvus is not None
     with closing(MilvusClient(lite.milvus)) as client:
         assert client.get_server_version().startswith("v2.3.5")
@@ -152,10 +153,10 @@ def test_standalone_replaces_lite_at_the_same_address(folder: Path) -> None:
 
 
 @pytest.mark.standalone
-def test_a_standalone_that_starts_again_makes_no_collection_beside_those_it_has(
+def test_a_restarted_standalone_creates_no_collection_beside_existing_ones(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """This version may lose rows of collections that share a channel."""
+    """This version of Milvus may lose rows of collections that share a channel."""
     try:
         require_platform()
     except EmbeddedError as error:
@@ -172,4 +173,4 @@ def test_a_standalone_that_starts_again_makes_no_collection_beside_those_it_has(
     monkeypatch.setattr(MilvusClient, "create_collection", None)
     assert stack.milvus.start() == address
     with closing(MilvusClient(address)) as client:
-        assert client.search("kept", [[1.0, 0.0]], limit=1)[0][0].id == 7, "ready, so at once"
+        assert client.search("kept", [[1.0, 0.0]], limit=1)[0][0].id == 7, "it is ready, so the search succeeds at once"

@@ -1,4 +1,4 @@
-"""A model measured through a real Milvus: it agrees with the exact search, and leaves the server as it was."""
+"""A model measured with a real Milvus: it agrees with the exact search, and leaves no collection."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def collections(uri: str) -> list[str]:
         client.close()
 
 
-def test_milvus_agrees_with_the_exact_search_and_is_left_as_it_was(
+def test_milvus_agrees_with_the_exact_search_and_keeps_no_collection(
     tmp_path: Path, uri: str, artifact: Artifact
 ) -> None:
     rng = np.random.default_rng(0)
     clicks = [f"{user},{item},{n}" for user in range(30) for n, item in enumerate(rng.integers(1, 501, user + 2))]
     test = tmp_path / "test.csv"
-    test.write_text("\n".join([*clicks, "99,900,1", "99,901,2"]))  # somebody who clicked nothing that the model knows
+    test.write_text("\n".join([*clicks, "99,900,1", "99,901,2"]))  # a user who clicked only unknown items
     before = collections(uri)
     options = ["--artifact", str(artifact.path), "--test", str(test), "--top-n", "5,20", "--milvus", uri, "--json"]
     result = CliRunner().invoke(main, options)
@@ -68,7 +68,7 @@ def test_milvus_agrees_with_the_exact_search_and_is_left_as_it_was(
     assert collections(uri) == before
 
 
-def test_the_collection_goes_when_something_fails(
+def test_the_collection_is_dropped_after_a_failure(
     uri: str, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = collections(uri)

@@ -1,4 +1,4 @@
-"""A worker that hangs, one that has to leave while servers are away, and what it says over HTTP meanwhile."""
+"""Workers that stall, that must exit while servers are unavailable, and their answers over HTTP."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,10 +18,10 @@ from typing import Any
 import pytest
 
 from configs.errors import EXIT_CONFIG, EXIT_STALLED, TransientError
-from embedded import ports
+from embedded.program import WorkerProgram, http_get
 from embedded.stack import Stack
 from streams.tools.audit import audit_kafka
-from tests.site import ROOT, Site, wait_for
+from tests.site import Site, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -35,11 +33,11 @@ def site(tmp_path: Path, kafka: str, milvus_lite: str) -> Site:
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Servers of this module's own, because it kills them."""
-    made = Stack(tmp_path_factory.mktemp("outages"), milvus="lite", environ={})
-    made.up()
-    yield made
-    made.down(wipe=True)
+    """Servers of this module only, because its tests kill them."""
+    started = Stack(tmp_path_factory.mktemp("outages"), milvus="lite", environ={})
+    started.up()
+    yield started
+    started.down(wipe=True)
 
 
 @pytest.fixture
@@ -61,18 +59,14 @@ def _filled(folder: Path, kafka: str, milvus: str) -> Site:
 def _fill(site: Site) -> bool:
     try:
         site.fill_index()
-    except TransientError:  # its connections may still be those from before the last test's outage
+    except TransientError:  # its connections may be from before the outage of the last test
         return False
     return True
 
 
-def _ask(port: int, path: str) -> tuple[int, Any]:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
-            return answer.status, json.loads(answer.read())
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.loads(error.read())
+def _ask(worker: WorkerProgram, path: str) -> tuple[int, Any]:
+    status, body = http_get(worker.metrics_port, path)
+    return status, json.loads(body)
 
 
 def _send(site: Site, clicks: int) -> None:
@@ -81,101 +75,100 @@ def _send(site: Site, clicks: int) -> None:
 
 @dataclass(frozen=True)
 class Stuck:
-    """A worker that stood still, at its end."""
+    """A worker that stalled, after its end."""
 
     site: Site
     status: int | None
-    said: str
+    log: str
 
 
-#: What stands still → what the worker says of it.
+#: Part that hangs → text in the worker's log.
 CAUSES = {"batch": "a batch of", "loop": "the event loop has not run for", "partition": "on partitions [0]"}
 
 
 @pytest.fixture(scope="module")
 def stuck(tmp_path_factory: pytest.TempPathFactory, kafka: str, milvus_lite: str) -> dict[str, Stuck]:
-    """One for each cause; they wait at the same time."""
+    """One stalled worker for each cause, all run at the same time."""
     sites = {part: _filled(tmp_path_factory.mktemp(part), kafka, milvus_lite) for part in CAUSES}
     with ThreadPoolExecutor(len(sites)) as pool:
-        return dict(zip(sites, pool.map(_stand_still, sites.values(), sites), strict=True))
+        return dict(zip(sites, pool.map(_run_until_stalled, sites.values(), sites), strict=True))
 
 
-def _stand_still(site: Site, part: str) -> Stuck:
-    log = site.folder / "stuck.log"
-    data = f"worker.data_dir={site.folder / 'stuck'}"
-    command = site.command("tests.integration.stuck_worker", "--set", "worker.stall_timeout=6", "--set", data)
-    environment = os.environ | {"MINDSTREAM_HANGS": part}
-    with log.open("ab") as file:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=file, env=environment)
+def _run_until_stalled(site: Site, part: str) -> Stuck:
+    worker = site.start_worker(
+        "--set",
+        "worker.stall_timeout=6",
+        name="stuck",
+        program=["tests.integration.stuck_worker"],
+        environ=os.environ | {"MINDSTREAM_HANGS": part},
+    )
+    log = site.log("stuck")
     try:
-        wait_for(lambda: log.read_text().count("partitions [") >= 2, "a worker")
+        # Not /readyz: a worker whose event loop hangs restores nothing.
+        wait_for(lambda: log.read_text().count("partitions [") >= 2, "the assignment of partitions")
         started = time.monotonic()
-        while process.poll() is None and time.monotonic() < started + 90:
-            _send(site, 8)  # with work going on elsewhere
+        while worker.poll() is None and time.monotonic() < started + 90:
+            _send(site, 8)  # other partitions make progress
             with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=1)
-        return Stuck(site, process.returncode, log.read_text())
+                worker.wait(timeout=1)
+        return Stuck(site, worker.poll(), log.read_text())
     finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        if worker.poll() is None:
+            worker.kill()
+            worker.wait()
 
 
 @pytest.mark.parametrize("part", CAUSES)
-def test_a_worker_that_stands_still_leaves_and_the_next_one_goes_on(stuck: dict[str, Stuck], part: str) -> None:
+def test_a_stalled_worker_exits_and_the_next_one_continues(stuck: dict[str, Stuck], part: str) -> None:
     worker = stuck[part]
-    assert worker.status == EXIT_STALLED, worker.said
-    assert CAUSES[part] in worker.said
-    assert "Thread 0x" in worker.said, "the stacks of all threads"
+    assert worker.status == EXIT_STALLED, worker.log
+    assert CAUSES[part] in worker.log
+    assert "Thread 0x" in worker.log, "the stacks of all threads"
     with worker.site.worker(name="next"):
         wait_for(lambda: audit_kafka(worker.site.config).ok, "the next worker to catch up")
 
 
-def test_readiness_follows_milvus_and_the_process_lives_on(shaky: Site, stack: Stack) -> None:
-    (port,) = ports.pick(1)
-    with shaky.worker("--set", f"worker.metrics_port={port}", "--set", "milvus.timeout=2"):
-        wait_for(lambda: _ask(port, "/readyz")[0] == 200, "readiness")
-        body = _ask(port, "/readyz")[1]
+def test_readiness_follows_milvus_and_the_process_stays_alive(shaky: Site, stack: Stack) -> None:
+    with shaky.worker("--set", "milvus.timeout=2") as worker:
+        body = _ask(worker, "/readyz")[1]
         assert body["agents"]["clicks"] == {"partitions": [0, 1, 2, 3], "restored": True}
         assert body["model_version"] == shaky.artifact.model_version
         stack.milvus.kill()
-        wait_for(lambda: _ask(port, "/readyz")[0] == 503, "Milvus to be missed, without traffic")
-        assert any(part.startswith("milvus: ") for part in _ask(port, "/readyz")[1]["missing"])
+        wait_for(lambda: _ask(worker, "/readyz")[0] == 503, "the outage of Milvus to show, without traffic")
+        assert any(part.startswith("milvus: ") for part in _ask(worker, "/readyz")[1]["missing"])
         _send(shaky, 10)
-        wait_for(lambda: "tried again" in str(_ask(port, "/readyz")[1]["missing"]), "a batch that waits")
-        assert _ask(port, "/healthz") == (200, {"live": True, "reasons": []})
+        wait_for(lambda: "has been retried" in str(_ask(worker, "/readyz")[1]["missing"]), "a batch that is retried")
+        assert _ask(worker, "/healthz") == (200, {"live": True, "reasons": []})
         stack.up()
-        wait_for(lambda: _ask(port, "/readyz")[0] == 200, "readiness after the outage")
+        wait_for(lambda: _ask(worker, "/readyz")[0] == 200, "readiness after the outage")
 
 
 def test_a_second_worker_on_the_same_port_is_refused(site: Site) -> None:
-    (port,) = ports.pick(1)
-    choice = ("--set", f"worker.metrics_port={port}")
-    with site.worker(*choice):
-        refused = site.run("streams", "worker", *choice)
+    with site.worker() as worker:
+        refused = site.run("streams", "worker", "--set", f"worker.metrics_port={worker.metrics_port}")
     assert refused.returncode == EXIT_CONFIG
     assert "worker.metrics_port" in refused.stderr
 
 
-@pytest.mark.parametrize("state", ["idle", "milvus away", "kafka away"])
+@pytest.mark.parametrize("state", ["idle", "milvus unavailable", "kafka unavailable"])
 def test_sigterm_ends_the_worker_within_5_seconds(shaky: Site, stack: Stack, state: str) -> None:
     if state != "idle":
         _send(shaky, 600)
-    with shaky.worker("--set", "batch.size=8") as process:
-        log = shaky.folder / "worker.log"
+    with shaky.worker("--set", "batch.size=8") as worker:
+        log = shaky.log("worker")
         if state != "idle":
             answered = shaky.config.topics.recommendations
-            wait_for(lambda: shaky.messages(answered), "work in hand")
-        if state == "milvus away":
+            wait_for(lambda: shaky.messages(answered), "some recommendations")
+        if state == "milvus unavailable":
             stack.milvus.kill()
-            wait_for(lambda: "is retried" in log.read_text(), "a batch that waits")
-        elif state == "kafka away":
+            wait_for(lambda: "is retried" in log.read_text(), "a batch that is retried")
+        elif state == "kafka unavailable":
             stack.kafka.kill()
         started = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0, log.read_text()
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(timeout=30) == 0, log.read_text()
         assert time.monotonic() - started < 5.0
     stack.up()
     if state != "idle":
         with shaky.worker(name="next"):
-            wait_for(lambda: audit_kafka(shaky.config).ok, "the next worker to finish", patience=120)
+            wait_for(lambda: audit_kafka(shaky.config).ok, "the next worker to finish", timeout_s=120)

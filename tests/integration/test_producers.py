@@ -1,4 +1,4 @@
-"""The producers against a real broker: what is in the topic afterwards, and where."""
+"""The producers on a real broker: the messages on the topic afterwards, and their partitions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def topic(kafka: str) -> Iterator[str]:
 
 
 def read_all(kafka: str, topic: str) -> Messages:
-    """(partition, key, value) of all messages; each partition in its order."""
+    """Return (partition, key, value) of all messages, each partition in its order."""
     consumer = ck.Consumer({"bootstrap.servers": kafka, "group.id": topic, "enable.partition.eof": True})
     consumer.assign([ck.TopicPartition(topic, partition, ck.OFFSET_BEGINNING) for partition in range(PARTITIONS)])
     found: Messages = []
@@ -71,9 +71,9 @@ def config(kafka: str, topic: str, *overrides: str) -> ReplayConfig:
 
 
 def test_replay_ends_with_every_click_once_in_order_and_keyed(kafka: str, topic: str, tmp_path: Path) -> None:
-    made = generate(Shape(users=900, items=400, clicks=20_000, tastes=8, tastes_per_user=2, drift=0.05), seed=1)
+    generated = generate(Shape(users=900, items=400, clicks=20_000, tastes=8, tastes_per_user=2, drift=0.05), seed=1)
     path = tmp_path / "clicks.csv.gz"
-    write_clicks(made, str(path))
+    write_clicks(generated, str(path))
     settings = config(kafka, topic)
     report = replay.replay(read_click_log([path]), settings, replay.clicks_sender(settings))
     assert (report.sent, report.delivered, report.failed) == (20_000, 20_000, 0)
@@ -85,7 +85,7 @@ def test_replay_ends_with_every_click_once_in_order_and_keyed(kafka: str, topic:
         history[click.user_id].append(click.item_id)
         partitions[click.user_id].add(partition)
     expected: defaultdict[int | str, list[int]] = defaultdict(list)
-    for user, item in zip(made.user.tolist(), made.item.tolist(), strict=True):
+    for user, item in zip(generated.user.tolist(), generated.item.tolist(), strict=True):
         expected[user].append(item)
     assert history == expected
     assert all(len(used) == 1 for used in partitions.values())

@@ -63,13 +63,13 @@ class Owner:
 
 @pytest.fixture
 def owner(tmp_path: Path, kafka: str) -> Iterator[Owner]:
-    made = Owner(tmp_path, kafka, {})
-    yield made
-    made.stores.close()
+    new_owner = Owner(tmp_path, kafka, {})
+    yield new_owner
+    new_owner.stores.close()
 
 
 def test_the_end_is_the_offset_after_the_last_own_record(owner: Owner) -> None:
-    """So one request shows that no other worker has written."""
+    """One request then shows that no other worker has written."""
     for fence in range(3):
         owner.write(b"a", fence)
         assert owner.changelog.end_offsets([0, 1]) == {0: 0, 1: fence + 1}
@@ -81,7 +81,7 @@ def test_an_open_transaction_does_not_hide_the_end(owner: Owner) -> None:
     producer = Producer(owner.kafka.client(**{"transactional.id": owner.topic}))
     producer.init_transactions()
     producer.begin_transaction()
-    producer.produce(owner.topic, b"someone else's", key=b"ada", partition=1)
+    producer.produce(owner.topic, b"of another producer", key=b"ada", partition=1)
     producer.flush()
     assert owner.changelog.end_offsets([0, 1]) == {0: 0, 1: 1}
     producer.abort_transaction()
@@ -130,7 +130,7 @@ def test_compaction_keeps_the_newer_record(tmp_path: Path, kafka: str) -> None:
 
 
 def _caught_up(log: str, partitions: int) -> bool:
-    """Return whether a standby has caught up with the last partitions that it follows, this many."""
+    """Return whether a standby has caught up with the partitions that it follows now, `partitions` of them."""
     _, _, last = log.rpartition("standby for partitions ")
     found = re.match(r"([\d, ]+); (\d+) of them", last)
     return found is not None and len(found[1].split(",")) == partitions and last.count("caught up") == int(found[2])
@@ -144,10 +144,10 @@ def test_a_standby_acquires_partitions_without_a_full_restore(tmp_path: Path, ka
     timeout = ["--set", "worker.session_timeout=6"]
 
     def log(name: str) -> str:
-        return (tmp_path / f"{name}.log").read_text()
+        return site.log(name).read_text()
 
     with site.worker(*clicks, *timeout, name="a") as first:
-        # Two partitions stay here when another worker comes.
+        # Two partitions stay here when another worker joins.
         site.producer.send([site.click(u, 1 + u % 300) for u in range(100)])
         wait_for(lambda: audit_kafka(site.config).ok, "the histories")
         with site.worker(*clicks, *timeout, "--set", "worker.standby=true", name="b"):
@@ -157,6 +157,4 @@ def test_a_standby_acquires_partitions_without_a_full_restore(tmp_path: Path, ka
             assert "acquired partitions 0, 1, 2, 3: restored 0 records" in log("b")
             site.producer.send([site.click(u, 1 + u % 300) for u in range(100)])
             wait_for(lambda: audit_kafka(site.config).ok and audit_kafka(site.config).clicks == 200, "more clicks")
-    index = site.index()
-    index.drop()
-    index.close()
+    site.drop_index()

@@ -1,10 +1,10 @@
-"""The demo's split: users are trained on or replayed, never both."""
+"""The demo's split: each user is trained on or replayed, never both."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from embedded.demo.data import LEAST_CLICKS, prepare
+from embedded.demo.data import MIN_CLICKS, prepare_clicks
 
 
 def _users(path: Path) -> dict[str, list[str]]:
@@ -18,21 +18,21 @@ def _users(path: Path) -> dict[str, list[str]]:
 def test_a_file_is_split_by_user(tmp_path: Path) -> None:
     source = tmp_path / "clicks.csv"
     source.write_text("".join(f"{u},{i},{i}\n" for u in range(50) for i in range(1, 2 + u % 7)))
-    data = prepare(source, tmp_path, clicks=20)
+    data = prepare_clicks(source, tmp_path, clicks=20)
     train, replay = _users(data.train), _users(data.replay)
     assert not train.keys() & replay.keys()
     assert len(train) + len(replay) == 50
-    assert all(len(items) >= LEAST_CLICKS for items in replay.values())
+    assert all(len(items) >= MIN_CLICKS for items in replay.values())
     assert sum(map(len, replay.values())) == data.replay_clicks >= 20
     assert len(replay) == data.replay_users
     longest = max(len(items) for items in replay.values())
-    assert len(replay[data.story.decode()]) == longest
-    assert data.name(3) == "3"
-    assert "NEW" in data.name(1000)
+    assert len(replay[data.story_user.decode()]) == longest
+    assert data.item_text(3) == "3"
+    assert "NEW" in data.item_text(1000)
 
 
 def test_generated_clicks_name_their_taste(tmp_path: Path) -> None:
-    data = prepare(None, tmp_path, clicks=100)
+    data = prepare_clicks(None, tmp_path, clicks=100)
     assert data.train_clicks + data.replay_clicks == 400_000
-    assert "taste" in data.name(1)
+    assert "taste" in data.item_text(1)
     assert 100 <= data.replay_clicks < 2_000

@@ -1,8 +1,8 @@
-"""What the demo counts, over a clock of the test's own."""
+"""The demo's bookkeeping, with a clock of the test's own. The hit rate has tests of its own."""
 
 from __future__ import annotations
 
-from embedded.demo.scoreboard import Scoreboard, percentile
+from embedded.demo.scoreboard import NewItemTimes, RecentRates, Scoreboard, percentile
 from streams.messages.clicks import Click
 from streams.messages.recommendations import Recommendation
 
@@ -14,8 +14,8 @@ class Clock:
         return self.now
 
 
-def _board(clock: Clock | None = None) -> Scoreboard:
-    return Scoreboard(popular=[1, 2, 3], story=b"7", clock=clock or Clock())
+def _board() -> Scoreboard:
+    return Scoreboard(popular=[1, 2, 3], story=b"7", clock=Clock())
 
 
 def _recommendation(source: int, items: list[int], user: int = 7) -> Recommendation:
@@ -23,63 +23,52 @@ def _recommendation(source: int, items: list[int], user: int = 7) -> Recommendat
     return Recommendation(user, items, [0.5] * n, [0] * n, "m1", 3, 0, source, 99.0, 99.5)
 
 
-def test_a_click_counts_only_when_the_user_had_a_recommendation() -> None:
+def test_messages_are_counted_and_clicks_are_judged() -> None:
     board = _board()
-    board.click(b"7", 0, Click(7, 5, 1.0))
-    assert (board.clicks, board.judged) == (1, 0)
-    board.recommendation(b"7", _recommendation(0, [8, 9]), 99.75)
-    board.click(b"7", 1, Click(7, 9, 1.0))
-    board.click(b"7", 2, Click(7, 4, 1.0))
-    assert (board.judged, board.hits) == (2, 1)
-    assert board.latencies == [0.75]
+    board.add_click(b"7", 0, Click(7, 5, 1.0))
+    board.add_recommendation(b"7", _recommendation(0, [8, 9]), 99.75)
+    board.add_click(b"7", 1, Click(7, 9, 1.0))
+    assert (board.clicks, board.recommendations, board.dead_letters) == (2, 1, 0)
+    assert (board.hit_rate.judged, board.hit_rate.hits) == (1, 1)
+    assert board.latencies_s == [0.75]
 
 
-def test_the_answer_to_a_click_that_arrives_before_it_does_not_judge_it() -> None:
-    """Topics are read side by side; the answer leaves out what was clicked, so it would count as a miss."""
-    board = _board()
-    board.recommendation(b"7", _recommendation(0, [9]), 99.75)
-    board.recommendation(b"7", _recommendation(1, [8]), 99.75)
-    board.click(b"7", 1, Click(7, 9, 1.0))
-    assert (board.judged, board.hits) == (1, 1)
-
-
-def test_the_baseline_recommends_what_is_popular_and_not_clicked_yet() -> None:
-    board = _board()
-    board.recommendation(b"7", _recommendation(0, []), 99.75)
-    for offset, item in enumerate([1, 1, 3, 9], start=1):
-        board.click(b"7", offset, Click(7, item, 1.0))
-    assert (board.judged, board.hits, board.popular_hits) == (4, 0, 2)
-    assert board.hit_rates() == (0.0, 0.5)
-
-
-def test_rates_are_of_the_last_seconds() -> None:
+def test_rates_are_those_of_the_last_seconds() -> None:
     clock = Clock()
-    board = _board(clock)
-    for offset in range(20):
-        board.click(b"7", offset, Click(7, 5, 1.0))
+    recent = RecentRates(clock)
+    for _ in range(20):
+        recent.add(clicks=1)
         clock.now += 0.1
-    clicks, recommendations = board.rates()
+    clicks, recommendations = recent.per_second()
     assert 9 <= clicks <= 11
     assert recommendations == 0
     clock.now += 60
-    assert board.rates() == (0.0, 0.0)
+    assert recent.per_second() == (0.0, 0.0)
 
 
-def test_new_items_count_when_they_are_first_recommended() -> None:
+def test_new_items_count_from_their_publication_to_their_first_recommendation() -> None:
+    times = NewItemTimes()
+    times.add_published(900, 98.0)
+    times.add_recommendation([5, 900], 99.0)
+    times.add_recommendation([900], 105.0)
+    assert times.first_recommended_s == {900: 1.0}
+
+
+def test_the_scoreboard_looks_for_new_items_in_recommendations() -> None:
     board = _board()
-    board.published(900, 98.0)
-    board.recommendation(b"7", _recommendation(0, [5, 900]), 99.0)
-    board.recommendation(b"7", _recommendation(1, [900]), 105.0)
-    assert board.first_recommended == {900: 1.0}
+    board.new_items.add_published(900, 98.0)
+    board.add_recommendation(b"7", _recommendation(0, [5, 900]), 99.0)
+    assert board.new_items.first_recommended_s == {900: 1.0}
 
 
 def test_the_story_follows_one_user() -> None:
     board = _board()
-    board.click(b"8", 0, Click(8, 4, 1.0))
-    board.click(b"7", 1, Click(7, 5, 1.0))
-    board.recommendation(b"7", _recommendation(1, [1, 2]), 99.0)
-    board.recommendation(b"7", _recommendation(2, [2, 3]), 99.0)
-    assert (list(board.story.clicks), board.story.before, board.story.now) == ([5], [1, 2], [2, 3])
+    board.add_click(b"8", 0, Click(8, 4, 1.0))
+    board.add_click(b"7", 1, Click(7, 5, 1.0))
+    board.add_recommendation(b"7", _recommendation(1, [1, 2]), 99.0)
+    board.add_recommendation(b"7", _recommendation(2, [2, 3]), 99.0)
+    story = board.story
+    assert (list(story.clicks), story.recommended_before, story.recommended) == ([5], [1, 2], [2, 3])
 
 
 def test_percentiles_are_in_milliseconds() -> None:

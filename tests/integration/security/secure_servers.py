@@ -25,8 +25,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from embedded import ports
+from embedded.instance import Instance
 from embedded.kafka import Kafka
-from embedded.server import Place
 from embedded.standalone import Standalone
 from streams.kafka.acls import Right
 from tests.site import wait_for
@@ -93,13 +93,13 @@ class SecureKafka(Kafka):
     Rights are granted by ACLs; without one, a user may do nothing.
 
     Args:
-        place: see `Server`.
+        instance: see `Server`.
         users: names of the users that get a password.
     """
 
-    def __init__(self, place: Place, users: Iterable[str]) -> None:
-        super().__init__(place)
-        self.authority = Authority(place.folder / "certificates")
+    def __init__(self, instance: Instance, users: Iterable[str]) -> None:
+        super().__init__(instance)
+        self.authority = Authority(instance.folder / "certificates")
         # Random, so that tests can search logs for them.
         self.passwords = {user: f"secret-{secrets.token_hex(8)}" for user in (SUPER, *users)}
         self.tls_port = 0
@@ -193,9 +193,9 @@ class SecureMilvus(Standalone):
 
     token = "root:Milvus"  # noqa: S105 - the default of every Milvus
 
-    def __init__(self, place: Place) -> None:
-        super().__init__(place)
-        self.authority = Authority(place.folder / "certificates")
+    def __init__(self, instance: Instance) -> None:
+        super().__init__(instance)
+        self.authority = Authority(instance.folder / "certificates")
 
     def uri(self, port: int) -> str:
         return f"https://{ports.HOST}:{port}"
@@ -203,7 +203,7 @@ class SecureMilvus(Standalone):
     def client(self) -> dict[str, Any]:
         return {"token": self.token, "server_pem_path": str(self.authority.file)}
 
-    def secure(self, settings: dict[str, Any]) -> None:
+    def adjust_settings(self, settings: dict[str, Any]) -> None:
         chain, key = self.authority.server("milvus")
         settings["common"]["security"] = {"authorizationEnabled": True, "tlsMode": 1}
         settings["tls"] = {
