@@ -3,7 +3,7 @@
 Faust reads the topic and takes part in the group; offsets are committed here, not by Faust, because it acknowledges
 messages that it skips while partitions move, and because it takes the first run of acknowledged offsets for the
 processed ones, whatever lies before them. Here one batch at a time is processed, in the order of the partition, and
-the offset behind the last message of a finished batch is committed: everything before it is done.
+the offset behind the last message of a finished batch is committed (step 6 of `streams/DELIVERY.md`).
 
 When partitions are revoked, the current batch is finished (or abandoned, if it is being retried), what was done is
 committed, and everything queued is discarded: the next owner reads it again from the committed offset.

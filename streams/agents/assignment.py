@@ -3,7 +3,7 @@
 A process that is paused for longer than its session loses its partitions and wakes as a zombie, with messages that the
 new owner of their partitions has already processed. Kafka accepts commits from members of the group only. So an
 accepted commit proves that the partitions belonged to no other member when it was sent, and for the rest of the
-session: that is the *lease*.
+session: that is the *lease* (`streams/DELIVERY.md`, *Items*).
 """
 
 from __future__ import annotations

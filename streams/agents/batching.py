@@ -1,7 +1,8 @@
 """Batches of what the consumer fetches: no message is skipped, and none of an older generation is processed.
 
 Every message carries the generation of the consumer group in which it was fetched. When partitions move, what was
-fetched before is discarded: it is read again, here or elsewhere, from the committed offset.
+fetched before is discarded: it is read again, here or elsewhere, from the committed offset (`streams/DELIVERY.md`,
+*Reading*).
 """
 
 from __future__ import annotations

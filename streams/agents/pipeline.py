@@ -1,8 +1,7 @@
 """Batches in the batch thread: the next one is started behind the current one, before that is finished.
 
-While a batch is merged, packed and sent, the search of the next one is under way. That changes nothing but a value in
-memory, which is discarded unless the batch in front is finished. Without a backlog there is no next batch, and nothing
-waits for one.
+While a batch is merged, packed and sent, the search of the next one is under way. The rules are in
+`streams/DELIVERY.md`, *The pending batch*: it changes nothing, and is discarded unless the batch before it is finished.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Bring the local history store up to the changelog, and repair the changelog where an older record is the last one.
 
-A history record is a pure function of its user's clicks up to its fence: of two records, the one with the higher fence
-is right, and the store keeps that one. Kafka's compaction keeps the record written last. A worker paused beyond
-its session (a zombie) may write an older record after a newer one; the owner then writes the newer one again. Why no
-record is lost: `streams/DELIVERY.md`, *The changelog and its repair*, points 1 to 8.
+A history record is a pure function of its user's clicks up to its fence, so of two records the one with the higher
+fence is right, whichever worker wrote it, and the store keeps that one. Kafka's compaction keeps the one written last.
+Where a zombie wrote an older record after a newer one, the owner writes the newer one again.
+Why no record is lost, in eight points: `streams/DELIVERY.md`, *The changelog and its repair*. The code relies on these:
 
-The end offset of a partition is one more than the offset of its last record, because these producers use no
-transactions, whose markers would take up offsets.
+- Point 1: whatever needs a repair is after the offset of every store.
+- Point 2: a repair is acknowledged before the store's offset moves past the older record.
+- Point 3: the worker's own records move the offset only if no other worker's record lies in between.
 """
 
 from __future__ import annotations
