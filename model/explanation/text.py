@@ -86,7 +86,7 @@ def tables(explanation: Explanation, names: ItemNames) -> list[Table | Text]:
     for interest, recalled in enumerate(explanation.recalled):
         fed = f" is the strongest for {explanation.fed_by(interest)} clicks and recalls"
         shown += [_title(f"■ interest {interest}", colour(interest), fed), _items(recalled, names)]
-    title = f"merged: the best {len(explanation.merged)}, and the interest that brings each"
+    title = f"merged: the best {len(explanation.merged)}, and the interest that recalls each"
     shown += [_title(title), _items(explanation.merged, names, with_interest=True)]
     if explanation.targets:
         shown += [_title("clicked next"), _targets(explanation, names)]

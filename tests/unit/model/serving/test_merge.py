@@ -16,16 +16,16 @@ def _reference(
     """Merge by the definition, one user at a time, with dicts."""
     lists: list[dict[int, tuple[np.float32, int]]] = []  # for each interest: item → score, rank
     for found, values in zip(ids.tolist(), scores, strict=True):
-        usable = [(item, (values[place], place)) for place, item in enumerate(found) if item not in {PADDING, *seen}]
+        usable = [(item, (values[rank], rank)) for rank, item in enumerate(found) if item not in {PADDING, *seen}]
         lists.append(dict(usable[:top_k]))
     filled = [found for found in lists if found]
     ranked = []
     for item in set().union(*lists):
-        score, k, place = min((-found[item][0], k, found[item][1]) for k, found in enumerate(lists) if item in found)
+        score, k, rank = min((-found[item][0], k, found[item][1]) for k, found in enumerate(lists) if item in found)
         known = [found[item][0] if item in found else min(s for s, _ in found.values()) for found in filled]
         mean = np.float32(sum(known)) * (np.float32(1) / np.float32(len(filled)))
         fused = np.float32(1 - fusion) * -score + np.float32(fusion) * mean if fusion else -score
-        ranked.append((-fused, k, place, item))
+        ranked.append((-fused, k, rank, item))
     return [(item, float(-fused), k) for fused, k, _, item in sorted(ranked)[:top_k]]
 
 
@@ -34,7 +34,7 @@ def test_merge_equals_its_definition(data: st.DataObject) -> None:
     B, K, n = (data.draw(st.integers(1, 4)) for _ in range(3))
     ids = data.draw(hnp.arrays(np.int64, (B, K, n), elements=st.integers(0, 8)))
     for found in ids.reshape(B * K, n):  # an index finds an item once
-        found[[place for place in range(n) if found[place] in found[:place]]] = PADDING
+        found[[rank for rank in range(n) if found[rank] in found[:rank]]] = PADDING
     given = hnp.arrays(np.float32, (B, K, n), elements=st.sampled_from([-2.0, -0.5, 0.0, 0.25, 0.5, 1.0, 3.0]))
     scores = -np.sort(-data.draw(given), axis=2)  # best first
     seen = data.draw(hnp.arrays(np.int64, (B, 3), elements=st.integers(0, 8)))
