@@ -56,8 +56,7 @@ class AuditReport:  # 15 attributes: the report, a figure each; their names are 
         histories_equal: users with changelog records, all of which equal the recomputed ones.
         unaccounted: clicks neither in a history nor among the dead letters.
         letters_unfounded: dead letters of clicks that are readable or do not exist.
-        histories_missing, histories_different: users without a changelog record, or with one that does not equal the
-            recomputed one.
+        histories_missing, histories_different: users without a changelog record, or with one that is not as recomputed.
         histories_overwritten: users whose newest changelog record is followed by an older one.
         users_stale: users without a recommendation for their newest click.
     """
