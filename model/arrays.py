@@ -1,4 +1,4 @@
-"""Array types of all rooms, defined once. Docstrings give the shapes, with the same letters everywhere.
+"""Array types of all rooms, defined once. Docstrings give the shapes, with the same symbols everywhere.
 
 B users of a batch, K interests, L clicks of history that the model reads, D numbers of a vector, N items of the
 catalogue, n items of a list, T targets of a user, M negatives of a batch.

@@ -32,7 +32,7 @@ def merge(
 ) -> list[Candidates]:
     """Merge each user's K lists: every item once, by (1 - fusion) · maximum + fusion · mean of its scores.
 
-    The maximum is taken over the interests that found the item, the mean over all interests whose list is not empty: an
+    The maximum is that of the interests that found the item, the mean that of all interests whose list is not empty: an
     interest that did not find the item counts with the last score of its list, which is the item's upper bound there.
     Fusion 0 is CombMAX, 1 is CombSUM (Fox and Shaw 1994, "Combination of multiple searches"). An interest contributes
     its best `top_k` items that are not excluded, however long its list is. Ties go to the smaller interest, then to the

@@ -29,8 +29,8 @@ _QUEUED_BYTES = 64 * 2**20
 class FetchedRun(NamedTuple):
     """Successive aiokafka records of one partition, and the consumer's position before and after them.
 
-    The positions show whether any message was skipped: offsets alone may have gaps, left by compaction and by the
-    markers of transactions.
+    The positions show whether any message was skipped. Offsets cannot: they may have gaps, left by compaction and by
+    the markers of transactions.
     """
 
     begin: int

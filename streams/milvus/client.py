@@ -32,7 +32,7 @@ _REFUSED = (
 #: gRPC's texts, with the code for "unavailable", when the server is up but the TLS handshake fails for good.
 _TLS_FAILURES = ("TSI_PROTOCOL_FAILURE", "security handshaker", "peer certificate")
 
-# pymilvus logs each failed call as an error before it raises; whoever handles the exception reports it once.
+# pymilvus logs each failed call as an error before it raises; the code that handles the exception reports it once.
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
 
 

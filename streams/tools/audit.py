@@ -1,4 +1,4 @@
-"""The audit: recompute every history from the clicks alone, and compare it with what the worker wrote.
+"""The audit: recompute every history from the clicks, and compare it with what the worker wrote.
 
 It shares no bookkeeping with the worker: it applies each readable click once, in the topic's order, and expects
 
@@ -7,8 +7,8 @@ It shares no bookkeeping with the worker: it applies each readable click once, i
    record written last to be the one of the user's newest click;
 3. for every user a recommendation whose source is the user's newest click.
 
-Older records count because a lost click leaves the window after `history.length` more: the newest record alone would
-not show it. The record written last counts because compaction keeps that one.
+Older records count because a lost click leaves the window after `history.length` more: the newest record would not
+show it. The record written last counts because compaction keeps that one.
 """
 
 from __future__ import annotations

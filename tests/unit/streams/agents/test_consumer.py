@@ -133,7 +133,7 @@ def test_a_position_that_moves_without_messages_begins_the_next_run(monkeypatch:
     assert _spans(_fetch(thread, client)) == {0: (8, 9, [8])}
 
 
-def test_a_seek_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_seek_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
     thread, client = _thread(monkeypatch), _Client({0: 3}, {0: (4, [])})
     assert _fetch(thread, client) == {}
     client.states[TP(TOPIC, 0)]._position = 2

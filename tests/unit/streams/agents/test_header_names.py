@@ -25,7 +25,7 @@ def _mended(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _batch(codec: str, first: int, names: Sequence[bytes]) -> bytes:
-    """A record for each name of a header. The builder takes text alone: other bytes are put in before it packs."""
+    """Build a record for each header name. The builder takes only text: other bytes are inserted before it packs."""
     builder = DefaultRecordBatchBuilder(2, CODECS[codec], 0, -1, -1, -1, 10**6)
     for offset, name in enumerate(names):
         builder.append(offset, 1000, b"key", b"value %d" % (first + offset), [(name.decode("latin-1"), b"x")])
@@ -59,7 +59,7 @@ def test_a_name_that_is_no_text_stops_nothing() -> None:
     assert found[5][2] == (("name", b"x"),)
 
 
-def test_what_was_handed_over_before_the_name_does_not_come_again() -> None:
+def test_records_before_the_name_are_not_delivered_again() -> None:
     batch = _batch("none", 0, [NAME, b"nome", NAME])
     found = _read(batch.replace(b"nome", b"n\xffme"))
     assert [offset for offset, _, _ in found] == [0, 1, 2]

@@ -110,7 +110,7 @@ def test_an_unknown_item_is_masked_not_a_zero_click() -> None:
     np.testing.assert_allclose(interests[0, 0], [0.5, 0.5, 0, 0, 0, 0])
 
 
-def test_nothing_changes_while_milvus_is_away() -> None:
+def test_nothing_changes_while_milvus_is_unavailable() -> None:
     world = ClickWorld(failures=2)
     batch = [click_message(0, 7, 1)]
     for _ in range(2):

@@ -98,12 +98,12 @@ def test_a_wrong_dimension_is_a_dead_letter_and_the_rest_goes_on() -> None:
     world = ItemWorld()
     world.process([world.message(1, [1, 0, 0]), world.message(2, [0, 1])])
     assert world.ids() == {2}
-    (letter,) = world.producer.sent
-    assert dict(letter.headers)["reason"] == b"wrong_dimension"
-    assert b"3 numbers" in dict(letter.headers)["error"]
+    (dead_letter,) = world.producer.sent
+    assert dict(dead_letter.headers)["reason"] == b"wrong_dimension"
+    assert b"3 numbers" in dict(dead_letter.headers)["error"]
 
 
-def test_items_of_another_model_are_passed_over_and_counted() -> None:
+def test_items_of_another_model_are_skipped_and_counted() -> None:
     world = ItemWorld()
     world.process([world.message(1, [1, 0, 0], version="m2")])
     assert world.ids() == set()

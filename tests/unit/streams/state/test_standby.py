@@ -66,7 +66,7 @@ def test_acquiring_a_followed_partition_restores_only_the_latest_records(
 
 
 def test_partitions_move_between_worker_and_standby(worker: Worker, changelog: MemoryChangelog) -> None:
-    """RocksDB refuses to open a database twice: whoever gives up a partition has to close it first."""
+    """RocksDB refuses to open a database twice: the one that gives up a partition has to close it first."""
     for number in range(20):
         owned = [p for p in PARTITIONS if (number >> p) % 2]
         worker.acquire(owned)

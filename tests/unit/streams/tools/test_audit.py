@@ -143,7 +143,7 @@ def test_a_loss_that_has_left_the_window_is_found_in_the_older_records() -> None
     topics.changelog = topics._messages("changelog")
     topics.recommendations = topics._messages("recommendations")
     newest = History.from_bytes(topics.changelog[-1].value or b"")
-    assert newest.items.tolist() == [4, 5, 6, 1], "the newest record alone looks right"
+    assert newest.items.tolist() == [4, 5, 6, 1], "the newest record looks right"
     assert topics.audit().histories_different == 1
 
 

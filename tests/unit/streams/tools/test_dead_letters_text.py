@@ -30,9 +30,9 @@ def test_untrusted_text_cannot_control_the_terminal() -> None:
 
 
 def test_the_summary_counts_by_reason() -> None:
-    letters = [stored_dead_letter(Message("clicks", 0, i, b"42", b"{")) for i in range(2)]
+    dead_letters = [stored_dead_letter(Message("clicks", 0, i, b"42", b"{")) for i in range(2)]
     assert (
-        _summary(letters, FoundDeadLetters(letters, {letters[0].kept_at}, 0))
+        _summary(dead_letters, FoundDeadLetters(dead_letters, {dead_letters[0].kept_at}, 0))
         == "2 dead letters: 2 not_json; 2 replayed"
     )
     assert (

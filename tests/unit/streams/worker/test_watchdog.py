@@ -91,14 +91,14 @@ class World:
         return self.time - before
 
 
-def test_messages_that_nobody_commits_end_the_process(capfd: pytest.CaptureFixture[str]) -> None:
+def test_messages_without_a_commit_end_the_process(capfd: pytest.CaptureFixture[str]) -> None:
     world = World()
     world.group.ends[1] = 7
     assert TIMEOUT <= world.dies_after() <= TIMEOUT + 3 * STEP
     assert "Thread 0x" in capfd.readouterr().err, "the stacks of all threads"
 
 
-def test_the_log_says_what_stands_still(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_names_what_is_stalled(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
     world.group.ends[1] = 7
     world.agent.becomes(call="a batch of 7 messages", call_s=99.0)
@@ -182,7 +182,7 @@ def test_restoring_is_progress_while_records_come() -> None:
     world.dies_after()
 
 
-def test_a_take_over_that_hangs_is_a_standstill() -> None:
+def test_acquiring_that_hangs_is_a_stall() -> None:
     world = World()
     world.group.ends[0] = 5
     world.restored = 7
@@ -214,7 +214,7 @@ def test_offsets_without_messages_are_no_lag() -> None:
     assert not world.exits
 
 
-def test_a_process_that_was_paused_has_not_stood_still() -> None:
+def test_a_process_that_was_paused_is_not_stalled() -> None:
     world = World()
     world.group.ends[0] = 5
     world.passes(10 * STEP)
