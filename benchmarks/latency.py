@@ -7,7 +7,7 @@ that it delays. The broker may receive a click after its scheduled time, above a
 starts: "moment → recommendation" includes that. The answer to a click is the first recommendation that takes it into
 account.
 
-For comparison, searches alone are measured on the idle Milvus: for one user, beside single clicks on an idle system;
+For comparison, single searches are measured on the idle Milvus: for one user, beside single clicks on an idle system;
 for a full batch; and for as many users as a batch has on average at half the sustained rate, beside that rate.
 """
 
@@ -36,7 +36,7 @@ from producers.click_log import ClickLog
 _PARTS = (10, 50, 80)
 #: Clicks/s so few that none meets another.
 _IDLE_RATE = 2.0
-#: Number of searches alone, of each size.
+#: Number of single searches, of each size.
 _SEARCHES = 20
 
 
@@ -107,7 +107,7 @@ def _run_paced(servers: BenchmarkServers, steady: SustainedWorker, name: str, ra
 
 
 def _search_figures(users: int, seconds: list[float]) -> list[Figure]:
-    return percentiles(f"one search alone, users {users}", seconds, (50, 99))
+    return percentiles(f"one search on idle Milvus, users {users}", seconds, (50, 99))
 
 
 def _excess_s(delays: DoubleArray, search: list[float], quantile: int) -> float:

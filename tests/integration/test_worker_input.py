@@ -50,11 +50,11 @@ def test_bad_input_becomes_dead_letters_and_the_stream_goes_on(site: Site) -> No
         index = site.index()
         wait_for(lambda: 902 in index.get(np.array([902])), "the good item")
 
-    letters = site.dead_letters()
+    dead_letters = site.dead_letters()
     for topic, sent in ((topics.clicks, bad_clicks), (topics.items, bad_items)):
-        found = {h["reason"]: (m.key, m.value) for m, h in letters if h["topic"] == topic}
+        found = {h["reason"]: (m.key, m.value) for m, h in dead_letters if h["topic"] == topic}
         assert found == sent, "original bytes, one reason each"
-    for _, headers in letters:
+    for _, headers in dead_letters:
         assert {"reason", "error", "topic", "partition", "offset", "time"} <= headers.keys()
     assert audit_kafka(site.config).ok
 

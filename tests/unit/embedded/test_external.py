@@ -12,7 +12,7 @@ from embedded.stack import Stack
 from tests.unit.embedded.toy_servers import Toy
 
 
-def test_an_external_server_is_checked_and_left_alone(folder: Path, taken: int) -> None:
+def test_an_external_server_is_checked_and_not_stopped(folder: Path, taken: int) -> None:
     environ = {"MINDSTREAM_KAFKA": f"127.0.0.1:1,127.0.0.1:{taken}", "MINDSTREAM_MILVUS": f"http://127.0.0.1:{taken}"}
     stack = Stack(folder, environ=environ)
     assert stack.up().exports() == environ
