@@ -1,8 +1,10 @@
 """The command-line frame of all programs: settings, errors, exit statuses, progress.
 
-@click.command(cls=Command)        # a group of commands: @click.group(cls=Group)
-@configured(load_worker)           # -c and --set; passes the settings as `config`
-def main(config: WorkerConfig) -> None: ...
+Every program is made like this:
+
+    @click.command(cls=Command)        # a group of commands: @click.group(cls=Group)
+    @configured(load_worker)           # -c and --set; passes the settings as `config`
+    def main(config: WorkerConfig) -> None: ...
 """
 
 from __future__ import annotations

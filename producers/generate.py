@@ -29,7 +29,7 @@ Examples:
 """
 
 #: Lines formatted and written at a time.
-CHUNK = 100_000
+CHUNK_LINES = 100_000
 
 
 def write_clicks(
@@ -41,8 +41,8 @@ def write_clicks(
         OSError: the file cannot be written.
     """
     with _created(path) as file:
-        for begin in range(0, len(clicks.item), CHUNK):
-            part = slice(begin, begin + CHUNK)
+        for begin in range(0, len(clicks.item), CHUNK_LINES):
+            part = slice(begin, begin + CHUNK_LINES)
             columns = (clicks.user[part].tolist(), clicks.item[part].tolist(), clicks.order[part].tolist())
             file.write("".join([f"{u},{i},{o}\n" for u, i, o in zip(*columns, strict=True)]).encode())
             on_progress(begin + len(columns[0]))

@@ -38,7 +38,7 @@ cannot work, or Kafka refuses this client; 130, 143 stopped by SIGINT, SIGTERM.
 
 
 #: Rows read from the memory map at a time.
-CHUNK = 4096
+CHUNK_ROWS = 4096
 
 #: Key and value of a message; None as value is a tombstone.
 KeyValue = tuple[bytes, bytes | None]
@@ -59,8 +59,8 @@ def item_messages(source: ItemSource, limit: int | None = None) -> Iterator[KeyV
     """Yield a message for each item, in the order of the artifact; with `limit`, for the first ones."""
     count = len(source.item_ids) if limit is None else min(limit, len(source.item_ids))
     version = source.model_version
-    for begin in range(0, count, CHUNK):
-        end = min(begin + CHUNK, count)
+    for begin in range(0, count, CHUNK_ROWS):
+        end = min(begin + CHUNK_ROWS, count)
         vectors = np.asarray(source.item_vectors[begin:end], dtype=np.float32)
         for item_id, vector in zip(source.item_ids[begin:end].tolist(), vectors, strict=True):
             yield item_key(item_id), encode_item(Item(item_id, vector, version))

@@ -31,7 +31,7 @@ configuration cannot work, or Kafka refuses this client; 130, 143 stopped by SIG
 """
 
 #: Clicks converted to Python objects at a time.
-CHUNK = 10_000
+CHUNK_CLICKS = 10_000
 
 
 def messages(log: ClickLog, settings: Replay, sender: Sender) -> Iterator[tuple[bytes, bytes]]:
@@ -96,8 +96,8 @@ def clicks_sender(config: ReplayConfig) -> Sender:
 
 def _rows(log: ClickLog) -> Iterator[tuple[int | str, int, float]]:
     ids = log.user_ids
-    for begin in range(0, len(log), CHUNK):
-        part = log.take(np.arange(begin, min(begin + CHUNK, len(log))))
+    for begin in range(0, len(log), CHUNK_CLICKS):
+        part = log.take(np.arange(begin, min(begin + CHUNK_CLICKS, len(log))))
         for user, item, order in zip(part.user.tolist(), part.item.tolist(), part.order.tolist(), strict=True):
             yield ids[user], item, order
 

@@ -5,9 +5,10 @@ How a click is generated:
 1. The catalogue is divided into `tastes` groups of items. Within a group, item r is as popular as 1 / (r + 1) (Zipf).
 2. A user has exactly `tastes_per_user` active tastes at any time. With probability `drift` a click is preceded by a
    drift: the oldest active taste leaves for one that the user did not have.
-3. A user stays with one taste for a run of clicks (`SWITCH`), then picks one of the active tastes again.
-4. Within a run, the next item often (`FOLLOW`) comes shortly after the last one on the taste's shelf, a fixed order of
-   its items. So the order of items can be learned, beyond the taste. Otherwise the item is drawn by popularity.
+3. A user stays with one taste for a run of clicks (`SWITCH_PROBABILITY`), then picks one of the active tastes again.
+4. Within a run, the next item often (`FOLLOW_PROBABILITY`) comes shortly after the last one on the taste's shelf, a
+   fixed order of its items. So the order of items can be learned, beyond the taste. Otherwise the item is drawn by
+   popularity.
 5. Ids are assigned by falling frequency, from 1, as in AmazonBook.
 
 Users are generated in blocks of bounded size, and columns are narrow: peak memory is about 50 bytes per click.
@@ -28,22 +29,22 @@ from model.arrays import IntMatrix, IntVector
 Column = npt.NDArray[np.signedinteger[Any]]
 
 #: Probability that a click leaves the taste of the previous click: runs of about three clicks.
-SWITCH = 0.3
+SWITCH_PROBABILITY = 0.3
 #: Probability that a click within a run takes an item shortly after the last one on the shelf.
-FOLLOW = 0.5
+FOLLOW_PROBABILITY = 0.5
 #: Largest step on the shelf, in items.
-STEP = 3
+MAX_SHELF_STEP = 3
 #: Shape of the Pareto distribution of clicks per user: mean and median differ by about two, as in AmazonBook.
-ACTIVITY = 2.0
+ACTIVITY_SHAPE = 2.0
 #: Minimum of clicks per user, as in AmazonBook, if there are enough clicks.
-LEAST_CLICKS = 5
+MIN_CLICKS_PER_USER = 5
 #: Rounds in which repeated items of a user are drawn again: people seldom buy a book twice.
 REDRAW_ROUNDS = 4
 #: Clicks in one block of users.
-BLOCK = 500_000
+BLOCK_CLICKS = 500_000
 #: 2024-01-01 00:00 UTC in seconds since 1970, and the days within which users start.
-FIRST_SECOND = 1_704_067_200
-DAYS = 30
+FIRST_START_S = 1_704_067_200
+START_DAYS = 30
 #: Mean seconds between two clicks of one run, and between two runs.
 CLICK_GAP_S, RUN_GAP_S = 60.0, 43_200.0
 
@@ -162,18 +163,18 @@ def _catalogue(shape: Shape, rng: np.random.Generator) -> _Catalogue:
 
 
 def _clicks_per_user(shape: Shape, rng: np.random.Generator) -> IntVector:
-    least = min(LEAST_CLICKS, shape.clicks // shape.users)
-    activity = rng.pareto(ACTIVITY, shape.users) + 0.1  # above 0, so that the sum is not 0
+    least = min(MIN_CLICKS_PER_USER, shape.clicks // shape.users)
+    activity = rng.pareto(ACTIVITY_SHAPE, shape.users) + 0.1  # above 0, so that the sum is not 0
     return least + rng.multinomial(shape.clicks - least * shape.users, activity / activity.sum())
 
 
 def _blocks(counts: IntVector) -> Iterator[tuple[int, int]]:
-    """Yield (first user, last user + 1) of runs of users with about BLOCK clicks."""
+    """Yield (first user, last user + 1) of runs of users with about BLOCK_CLICKS clicks."""
     ends = np.cumsum(counts)
     begin = 0
     while begin < len(counts):
         done = ends[begin - 1] if begin else 0
-        end = max(begin + 1, int(np.searchsorted(ends, done + BLOCK, side="right")))
+        end = max(begin + 1, int(np.searchsorted(ends, done + BLOCK_CLICKS, side="right")))
         yield begin, end
         begin = end
 
@@ -189,14 +190,14 @@ def _block(
 
     drifted = np.cumsum((rng.random(B) < shape.drift) & ~opens)
     drift = drifted - drifted[begin]  # (B,) drifts of the user so far
-    switch = opens | (rng.random(B) < SWITCH)
+    switch = opens | (rng.random(B) < SWITCH_PROBABILITY)
     slot = rng.integers(K, size=B)[np.maximum.accumulate(np.where(switch, index, 0))]
     # The active tastes after d drifts are perm_u(d) … perm_u(d + K - 1); slot s holds the one with index s modulo K.
     taste = (first[user] + step[user] * (drift + (slot - drift) % K)) % shape.tastes
 
     changed = opens | (np.diff(taste, prepend=-1) != 0)
-    drawn = changed | (rng.random(B) >= FOLLOW)
-    walk = np.cumsum(np.where(drawn, 0, rng.integers(1, STEP + 1, size=B)))
+    drawn = changed | (rng.random(B) >= FOLLOW_PROBABILITY)
+    walk = np.cumsum(np.where(drawn, 0, rng.integers(1, MAX_SHELF_STEP + 1, size=B)))
     last_drawn = np.maximum.accumulate(np.where(drawn, index, 0))
     start = catalogue.position[_popular(catalogue, taste, rng)][last_drawn]  # (B,) position where the walk began
     base, size = catalogue.base[taste], catalogue.size[taste]
@@ -208,7 +209,7 @@ def _block(
         return *narrow, (index - begin).astype(np.int32), drift
     gap = rng.exponential(np.where(switch, RUN_GAP_S, CLICK_GAP_S)).astype(np.int64) + 1
     elapsed = np.cumsum(gap)
-    begins = rng.integers(FIRST_SECOND, FIRST_SECOND + DAYS * 86_400, size=B)[begin]
+    begins = rng.integers(FIRST_START_S, FIRST_START_S + START_DAYS * 86_400, size=B)[begin]
     return *narrow, begins + elapsed - elapsed[begin], drift
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from itertools import islice, zip_longest
 from pathlib import Path
 
-import click
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator
 
+from benchmarks.harness.errors import BenchmarkError
 from benchmarks.harness.report import Curve, Result
 
 #: Size of one plot in inches.
@@ -24,21 +24,21 @@ _TICKS = 6
 
 
 def check(path: Path) -> None:
-    """Raise `click.ClickException` if `draw` could not write this file."""
+    """Raise `BenchmarkError` if `draw` could not write this file."""
     known = Canvas().canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in known:
-        raise click.ClickException(f"{path}: {path.suffix or 'no suffix'} cannot be drawn; known: {', '.join(known)}")
+        raise BenchmarkError(f"{path}: {path.suffix or 'no suffix'} cannot be drawn; known: {', '.join(known)}")
     try:
         path.open("ab").close()
     except OSError as error:
-        raise click.ClickException(f"{path}: cannot be written: {error.strerror}") from None
+        raise BenchmarkError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def draw(path: Path, results: Sequence[Result]) -> None:
     """Draw the curves of all results, if there are any.
 
     Raises:
-        click.ClickException: the file cannot be written.
+        BenchmarkError: the file cannot be written.
     """
     drawn = [result for result in results if result.curves]
     if not drawn:
@@ -56,7 +56,7 @@ def draw(path: Path, results: Sequence[Result]) -> None:
     try:
         canvas.savefig(path, dpi=150)
     except OSError as error:
-        raise click.ClickException(f"{path}: cannot be written: {error.strerror}") from None
+        raise BenchmarkError(f"{path}: cannot be written: {error.strerror}") from None
 
 
 def _draw(axes: Axes, title: str, curve: Curve) -> None:

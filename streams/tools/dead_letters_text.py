@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from configs.errors import InputError
 from configs.schema import WorkerConfig
 from streams.messages.dead_letters import MessageRef, StoredDeadLetter, json_value
 from streams.tools.dead_letters import FoundDeadLetters, Selection, find_dead_letters
@@ -43,14 +44,12 @@ def show_dead_letter(config: WorkerConfig, ref: MessageRef) -> None:
     """Print one dead letter in full.
 
     Raises:
-        ClickException: there is none of this reference.
+        InputError: there is none of this reference.
         TransientError, FatalError: as `find_dead_letters`.
     """
     found = find_dead_letters(config, Selection(refs=[ref]))
     if not found.dead_letters:
-        raise click.ClickException(
-            f"there is no dead letter of or at {ref}; list them with: python -m streams deadletters list"
-        )
+        raise InputError(f"there is no dead letter of or at {ref}; list them with: python -m streams deadletters list")
     dead_letter = found.dead_letters[-1]
     message = dead_letter.message
     kind, body = _readable(message.value)

@@ -17,6 +17,7 @@ from random import Random
 import click
 
 from benchmarks.harness.report import Provenance
+from configs.cli import Command
 from tests.chaos.figures import Figures, table
 from tests.chaos.rounds import play_one, prepare_process
 from tests.chaos.scenarios import SCENARIOS
@@ -30,7 +31,7 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Command, epilog=EPILOG)
 @click.option("--rounds", default=1, show_default=True, type=click.IntRange(min=1), help="Number of rounds.")
 @click.option(
     "--jobs",

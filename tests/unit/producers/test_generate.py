@@ -58,7 +58,7 @@ def test_the_seed_decides_everything(made: SyntheticClicks) -> None:
 
 
 def test_blocks_of_users_do_not_affect_the_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic, "BLOCK", 700)
+    monkeypatch.setattr(synthetic, "BLOCK_CLICKS", 700)
     done: list[int] = []
     made = generate(SHAPE, 3, done.append)
     assert len(done) > 10
