@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.report import ROOT, Curve, Figure, Provenance, Result, to_json
+from benchmarks.harness.report import Curve, Figure, Provenance, Result, to_json
 from configs.cli import Command
+from embedded.instance import CHECKOUT
 
 if TYPE_CHECKING:
     from benchmarks.harness.benchmark import Benchmark
     from benchmarks.harness.servers import MilvusKind
 
 #: Ignored by git.
-FOLDER = ROOT / ".mindstream" / "bench"
+FOLDER = CHECKOUT / ".mindstream" / "bench"
 #: Name → what it measures. Their modules load Milvus' client, which takes a second: `--help` does without.
 NAMES = {
     "throughput": "clicks a second of one worker beside Milvus alone, a hand-wired service, and plain Faust",
