@@ -4,16 +4,16 @@
 
 FROM python:3.11.13-slim-bookworm AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# A fixed number, so that volumes keep their owner from image to image. A new named volume takes over the owner of the
-# folder that it is mounted on: hence /artifacts and /var/lib/mindstream, and /volumes for the images that have no user
-# of their own (the service `folders` in docker-compose.yml).
+# A fixed user id, so that volumes keep their owner from image to image. A new named volume gets the owner of the folder
+# that it is mounted on: hence /artifacts and /var/lib/mindstream, and /volumes for the images that have no user of
+# their own (the service `folders` in docker-compose.yml).
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin mindstream \
     && install -d -o 10001 -g 10001 /artifacts /var/lib/mindstream /volumes/etcd /volumes/minio /volumes/milvus \
     && touch /volumes/etcd/.keep /volumes/minio/.keep /volumes/milvus/.keep \
     && chown -R 10001:10001 /volumes
 WORKDIR /app
-# The distribution holds no packages: this installs its dependencies, and is repeated only when they change. So the page
-# that pyproject.toml names as its description is an empty one.
+# The distribution holds no packages: this installs its dependencies, and is repeated only when they change. README.md, its
+# description in pyproject.toml, is therefore an empty file here.
 COPY pyproject.toml ./
 RUN touch README.md && pip install .
 

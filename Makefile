@@ -1,11 +1,11 @@
-# Every target makes its environment by itself, inside this checkout (.venv and .mindstream); nothing else is changed.
+# Every target creates its environment inside this checkout (.venv and .mindstream); nothing else is changed.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 BENCH := $(VENV)/.bench
 PADDLE ?= cpu
-# Tests wait for servers most of the time: two files at once, each process with servers of its own.
+# Tests mostly wait for servers: two files at once, each process with servers of its own.
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml
 	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[$(PADDLE),embedded,dev]'
 	@touch $@
 
-# Little, but of no use to the demo: what benchmarks compare with.
+# What benchmarks compare with; small, but not needed by the demo.
 $(BENCH): $(STAMP)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@touch $@

@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks`. Each benchmark is a file of its own; this one runs and reports them."""
+"""Command line of the benchmarks, `python -m benchmarks`: runs and reports them; each is a module of its own."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from benchmarks.harness.benchmark import Benchmark
     from benchmarks.harness.servers import MilvusKind
 
-#: Ignored by git.
+#: Default folder of the servers, models and logs; ignored by git.
 FOLDER = CHECKOUT / ".mindstream" / "bench"
-#: Name → what it measures. Their modules load Milvus' client, which takes a second: `--help` does without.
+#: Benchmark → what it measures. The modules load slowly, so `--help` must not need them.
 NAMES = {
-    "throughput": "clicks a second of one worker beside Milvus alone, a hand-wired service, and plain Faust",
-    "latency": "click → recommendation at 10, 50 and 80 % of what the worker sustains",
+    "throughput": "clicks per second of one worker, compared with only Milvus, a hand-wired service, and plain Faust",
+    "latency": "click → recommendation at 10, 50 and 80 % of the sustained rate of the worker",
     "freshness": "published item → found by a search, while clicks flow",
-    "pressure": "more clicks than the worker sustains: memory, lag, nothing lost, time to catch up",
+    "pressure": "twice the sustained rate of clicks: memory, lag, lost clicks, time to catch up",
     "scaling": "throughput, CPU time and memory by items, users, top-k, history length and number of workers",
-    "recall": "what the approximate search finds of the exact one, and at which speed, by ef",
-    "producers": "items and clicks a second into Kafka",
-    "restore": "histories a second from the changelog into an empty store; memory and disk",
-    "evaluation": "test users a second through exact search and all metrics; peak memory",
+    "recall": "recall of the approximate search against the exact one, and its speed, by ef",
+    "producers": "items and clicks per second into Kafka",
+    "restore": "histories per second from the changelog into an empty store; memory and disk",
+    "evaluation": "test users per second through exact search and all metrics; peak memory",
     "encoder": "histories → interest vectors, for a batch, on one thread",
-    "training": "samples a second on a table of AmazonBook's size, beside dense gradients; share of the data",
+    "training": "samples per second on a table of AmazonBook's size, compared with dense gradients; time share of data",
     "reader": "click files of AmazonBook's size → training arrays, seconds and memory",
 }
 EPILOG = """\b
@@ -52,17 +52,17 @@ Examples:
   python -m benchmarks throughput --set throughput.clicks=100000 --set throughput.items=20000
 
 \b
-The servers are embedded ones (python -m embedded --help), unless MINDSTREAM_KAFKA or MINDSTREAM_MILVUS name others.
+The servers are embedded (python -m embedded --help), unless MINDSTREAM_KAFKA or MINDSTREAM_MILVUS name others.
 Exit status: 0 all measured; 1 a benchmark could not be finished; 75 Kafka or Milvus is unavailable; 130 interrupted.
 """.format(names="\n".join(f"  {name:10} {title}" for name, title in NAMES.items()))
 
 
 @click.command(cls=Command, epilog=EPILOG)
 @click.argument("names", nargs=-1, type=click.Choice(list(NAMES)), metavar="[NAME]...")
-@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there, too.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curves there: .png, .svg.")
+@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures here.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curves here: .png, .svg.")
 @click.option("--milvus", type=click.Choice(["lite", "standalone"]), help="The real server where the platform has it.")
-@click.option("--set", "overrides", multiple=True, metavar="NAME.SIZE=N", help="Another size; repeatable.")
+@click.option("--set", "overrides", multiple=True, metavar="NAME.SIZE=N", help="Change a size; repeatable.")
 @click.option(
     "--dir",
     "folder",
@@ -79,12 +79,15 @@ def main(
     overrides: tuple[str, ...],
     folder: Path,
 ) -> None:
-    """Measure the benchmarks with these names, or all, and print machine, commit, command and figures.
+    """Run the named benchmarks, or all, and print machine, commit, command and figures.
 
     Figures go to standard output, progress to standard error. Sizes differ between the real Milvus and milvus-lite;
-    each result names its own.
+    each result states its sizes.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT, too: a shell starts background commands with it ignored
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+    ):  # SIGINT, too: a shell starts background commands with it ignored
         signal.signal(number, signal.default_int_handler)
     chosen = tuple(dict.fromkeys(names)) or tuple(NAMES)
     try:
@@ -102,7 +105,7 @@ def measure(
     overrides: Sequence[str],
     folder: Path,
 ) -> None:
-    """Run benchmarks one after the other; what is finished is printed, written and drawn at once.
+    """Run benchmarks one after the other; print, write and draw each result as soon as it is complete.
 
     Raises:
         MindstreamError: a benchmark could not be finished.
@@ -136,7 +139,7 @@ def measure(
 
 
 def load(name: str) -> Benchmark:
-    """The benchmark of a name in `NAMES`."""
+    """Import the benchmark with a name in `NAMES`."""
     return cast("Benchmark", import_module(f"benchmarks.{name}").BENCHMARK)
 
 
@@ -150,12 +153,12 @@ def _write(path: Path | None, run: Provenance, results: Sequence[Result]) -> Non
 
 
 def _check_plot(path: Path, benchmarks: Mapping[str, Benchmark]) -> None:
-    """Before anything is measured; matplotlib is loaded only for those who draw."""
+    """Check the path and that there is a curve, before anything is measured. Loads matplotlib only now."""
     from benchmarks.harness.plot import check
 
     if not any(benchmark.curves for benchmark in benchmarks.values()):
         have = ", ".join(name for name in NAMES if load(name).curves)
-        raise click.BadParameter(f"none of these benchmarks has a curve; these have some: {have}", param_hint="--plot")
+        raise click.BadParameter(f"none of these benchmarks has a curve; these have: {have}", param_hint="--plot")
     check(path)
 
 
@@ -171,9 +174,9 @@ def _override(sizes: dict[str, dict[str, int]], override: str) -> None:
     name, _, size = key.partition(".")
     if size not in sizes.get(name, {}):
         known = ", ".join(f"{name}.{size}" for name, its in sizes.items() for size in its)
-        raise click.BadParameter(f"there is no size {key!r} here; known: {known}", param_hint="--set")
+        raise click.BadParameter(f"there is no size {key!r}; known: {known}", param_hint="--set")
     if not value.isascii() or not value.isdigit() or int(value) < 1:
-        raise click.BadParameter(f"{key} is a whole number from 1, found {value!r}", param_hint="--set")
+        raise click.BadParameter(f"{key} must be a whole number from 1, found {value!r}", param_hint="--set")
     sizes[name][size] = int(value)
 
 

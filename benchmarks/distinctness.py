@@ -1,7 +1,7 @@
-"""Recall by the distinctness of interests, for one trained model: python -m benchmarks.distinctness --help
+"""Measure recall against the distinctness of interests, on one trained model: python -m benchmarks.distinctness --help
 
-Residual, temperature and fusion are changed after training, so that each point of a curve costs one evaluation. A model
-trained with `loss.readout: mean` suits all points equally; any other model was trained for one of them.
+Residual, temperature and fusion are changed after training, so each point of a curve costs one evaluation. They do not
+affect training with `loss.readout: mean`; any other model was trained for one of the points.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from model.evaluation.measure import measure_encoder
 from model.figures import panels, save_figure
 from model.serving.encoder import Encoder, Routing
 
-#: With the last one, the interests are practically one vector: they differ by a hundredth.
+#: The last one is practically a single vector: its interests differ by a hundredth.
 RESIDUALS = (0.0, 0.2, 0.4, 0.7, 1.0, 2.0, 100.0)
-#: Routing temperature and fusion.
+#: (routing temperature, fusion) of each curve.
 SERIES = ((0.2, 0.0), (0.2, 0.5), (0.5, 0.5))
 EPILOG = """\b
 Example:
@@ -30,11 +30,18 @@ Example:
 
 
 @click.command(cls=Command, epilog=EPILOG)
-@click.option("--artifact", "folder", required=True, type=click.Path(path_type=Path), help="A trained model.")
-@click.option("--test", "paths", required=True, multiple=True, type=click.Path(path_type=Path), help="Users.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the curve.")
+@click.option("--artifact", "folder", required=True, type=click.Path(path_type=Path), help="Folder of a trained model.")
+@click.option(
+    "--test",
+    "paths",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Test file.",
+)
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the curves into this file.")
 def main(folder: Path, paths: tuple[Path, ...], plot: Path | None) -> None:
-    """Measure a model with other residuals, routing temperatures and fusions than it was saved with."""
+    """Measure a model with other residuals, routing temperatures and fusions than its own."""
     artifact = Artifact.load(folder)
     users = read_users(paths, "fail")
     figure, axes = panels(1)

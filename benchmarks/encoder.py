@@ -64,7 +64,7 @@ def measure(artifact: Artifact, sizes: Sizes) -> dict[str, float]:
     B, L = sizes["users"], sizes["length"]
     encoder = Encoder.from_artifact(artifact)
     index = MemoryIndex(artifact.model_version, artifact.dim)
-    embeddings = HistoryEmbeddings(artifact, index, capacity=1, refresh=60.0, unknown_ttl=60.0)
+    embeddings = HistoryEmbeddings(artifact, index, capacity=1, refresh_s=60.0, unknown_ttl_s=60.0)
     engine = RecallEngine(encoder, embeddings, index, top_k=50)
     taken: dict[str, list[float]] = {"lookup": [], "model input": [], "encoding": [], "all": []}
     rows, lengths = list(np.arange(1, B * L + 1).reshape(B, L)), np.full(B, L, dtype=np.int64)  # B × (L,), (B,)

@@ -28,7 +28,7 @@ from configs.cli import Command
 from embedded.instance import CHECKOUT
 from producers.synthetic import Shape, generate
 
-#: Ignored by git.
+#: Folder of the trained models; ignored by git.
 FOLDER = CHECKOUT / ".mindstream" / "quality"
 DATA = "../shared/data"
 CONFIGS = "configs"
@@ -81,7 +81,7 @@ VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "8 dimensions, one vector": ("one-vector.yaml", ("network.dim=8",)),
 }
 STANDARD = ("default", "one vector", "published", "published, public code")
-#: The default with one choice changed, for the table in the docs.
+#: Name → override: the default with one choice changed, for the table in model/README.md.
 ABLATIONS = {
     "residual 0": ("network.residual=0",),
     "residual 0.25": ("network.residual=0.25",),
@@ -122,7 +122,7 @@ VARIANTS |= {name: ("mind.yaml", overrides) for name, overrides in ABLATIONS.ite
 
 @dataclass(frozen=True)
 class Task:
-    """One training with one seed."""
+    """A training of one variant with one seed."""
 
     variant: str
     split: str
@@ -142,15 +142,23 @@ Variants: {", ".join(VARIANTS)}.
 @click.command(cls=Command, epilog=EPILOG)
 @click.argument("variants", nargs=-1, type=click.Choice(list(VARIANTS)), metavar="[VARIANT]...")
 @click.option(
-    "--split", "splits", multiple=True, type=click.Choice([*SPLITS, GENERATED]), help="Default: the real ones."
+    "--split",
+    "splits",
+    multiple=True,
+    type=click.Choice([*SPLITS, GENERATED]),
+    help="Default: the real ones.",
 )
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1), help="Trainings of each variant.")
-@click.option("--on", default="test", show_default=True, type=click.Choice(["valid", "test"]), help="Users measured.")
+@click.option("--on", default="test", show_default=True, type=click.Choice(["valid", "test"]), help="Users to measure.")
 @click.option("--ablations", is_flag=True, help="All variants of the default with one choice changed.")
 @click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="For every training, before the variant; repeatable."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="For every training, before the variant's; repeatable.",
 )
-@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there, too.")
+@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures here.")
 def main(
     variants: tuple[str, ...],
     splits: tuple[str, ...],
@@ -160,7 +168,7 @@ def main(
     overrides: tuple[str, ...],
     path: Path | None,
 ) -> None:
-    """Train and measure VARIANTs, by default those of configs/, on both splits; a line for each with the references.
+    """Train and measure VARIANTs, by default those of configs/, on both splits; compare them with the references.
 
     Exit status: 0 the default beats the references, or was not measured on test users; 1 it does not; 2 no data.
     """

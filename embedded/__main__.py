@@ -1,4 +1,4 @@
-"""The command line: `python -m embedded up | env | status | down`. What the commands do is in `embedded.stack`."""
+"""Command line of the embedded servers: `python -m embedded up | env | status | down | demo`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from embedded.stack import Addresses, Flavour, ServerStatus, Stack
 NOTHING_RUNS = 3
 NOTHING = "Nothing runs. Start the servers: python -m embedded up"
 
-# Standard output carries the export lines alone, so that `eval "$(python -m embedded up)"` works.
+# Standard output has only the export lines, so that `eval "$(python -m embedded up)"` works.
 _console = Console(stderr=True, highlight=False)
 
 
@@ -49,7 +49,7 @@ def _folder(command: Callable[..., None]) -> Callable[..., None]:
 def main() -> None:
     """Real Kafka and Milvus servers on this machine, for the demo and the tests.
 
-    Servers that MINDSTREAM_KAFKA or MINDSTREAM_MILVUS name are used as they are.
+    Servers named by MINDSTREAM_KAFKA or MINDSTREAM_MILVUS are used instead.
     """
 
 
@@ -64,19 +64,19 @@ def main() -> None:
 @click.option(
     "--milvus",
     type=click.Choice(["lite", "standalone", "none"]),
-    help="Which Milvus; else the one that runs or ran last, at first lite. One that runs makes way for another.",
+    help="Kind of Milvus. Default: the one that runs or ran last, or else lite. Replaces another kind that runs.",
 )
-@click.option("--kafka-port", type=click.IntRange(1, 65_535), help="Kafka's port; any free one by default.")
-@click.option("--milvus-port", type=click.IntRange(1, 65_535), help="Milvus's port; any free one by default.")
+@click.option("--kafka-port", type=click.IntRange(1, 65_535), help="Port of Kafka; default: any free one.")
+@click.option("--milvus-port", type=click.IntRange(1, 65_535), help="Port of Milvus; default: any free one.")
 @_folder
 def up(milvus: Flavour | None, kafka_port: int | None, milvus_port: int | None, folder: Path) -> None:
-    """Start what doesn't run yet and print the addresses, as lines for a shell.
+    """Start the servers that do not run yet, and print their addresses as lines for a shell.
 
-    standalone is the real Milvus, for Linux on x86-64; it asks for no password and listens on all network interfaces.
-    lite is a small one in Python, reached from this machine only. The first time, Kafka's jars are downloaded (43 MB)
-    and, for --milvus standalone, the server (58 MB).
+    standalone is the real Milvus, for Linux on x86-64; it requires no password and listens on all network interfaces.
+    lite is a small one in Python, reachable only from this machine. The first time, the jars of Kafka are downloaded
+    (43 MB) and, for --milvus standalone, the server (58 MB).
     """
-    # A terminated `up` tidies up as an interrupted one does.
+    # SIGTERM cleans up like Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     stack = Stack(folder, milvus, kafka_port or 0, milvus_port or 0)
     with _console.status("Looking for running servers …") as spinner:
@@ -97,7 +97,7 @@ def up(milvus: Flavour | None, kafka_port: int | None, milvus_port: int | None, 
 )
 @_folder
 def env(folder: Path) -> None:
-    """Print the addresses of the servers that run, as lines for a shell. Starts nothing; status 3 if nothing runs."""
+    """Print the addresses of the running servers as lines for a shell. Starts nothing; status 3 if nothing runs."""
     running = {server.name: server.address for server in Stack(folder).status() if server.serves}
     if not running:
         click.echo(NOTHING, err=True)
@@ -114,7 +114,7 @@ def env(folder: Path) -> None:
 )
 @_folder
 def status(folder: Path) -> None:
-    """Show what runs. The exit status is 3 if nothing does."""
+    """Show the servers. The exit status is 3 if none runs."""
     servers = Stack(folder).status()
     if servers:
         Console(highlight=False).print(_table(servers))
@@ -151,19 +151,25 @@ def down(wipe: bool, folder: Path) -> None:
     """
 )
 @click.option(
-    "--data", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Click file; else generated."
+    "--data",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Click file; default: generated.",
 )
 @click.option("--milvus", type=click.Choice(["lite", "standalone"]), help="The real server where the platform has it.")
 @click.option("--train-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Training time.")
 @click.option("--replay-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Replay time.")
-@click.option("--rate", type=click.FloatRange(min=0.1), help="Clicks a second; else what the platform's Milvus takes.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=0.1),
+    help="Clicks per second; default: by the kind of Milvus.",
+)
 @click.option(
     "--dir",
     "folder",
     type=click.Path(file_okay=False, path_type=Path),
     default=FOLDER.parent / "demo",
     show_default=".mindstream/demo in the checkout",
-    help="Folder of the run: servers, model, logs. What an earlier demo left there is deleted.",
+    help="Folder for servers, model and logs. Files of an earlier demo there are deleted.",
 )
 def demo(
     data: Path | None,
@@ -175,9 +181,9 @@ def demo(
 ) -> None:
     """Run the whole path on real servers: train, publish items, replay clicks, watch, audit.
 
-    Ends by itself; exits with status 1 if any click is unaccounted for.
+    Ends by itself, with exit status 1 if any click is unaccounted for.
     """
-    from embedded.demo.run import DemoOptions, run  # the other commands do without Faust, Milvus and the model
+    from embedded.demo.run import DemoOptions, run  # Faust, Milvus' client and the model load slowly
 
     sys.exit(run(DemoOptions(data, milvus, train_seconds, replay_seconds, rate), folder))
 

@@ -54,20 +54,22 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
 
 @click.command(cls=Command, epilog=EPILOG)
 @config_options(load_train)
-@click.option("--artifact", type=click.Path(path_type=Path), help="The model; default: output.folder.")
-@click.option("--run", type=click.Path(path_type=Path), help="Folder of a training run, instead of one model.")
-@click.option("--epochs", callback=_numbers, help="Of the run, such as 5-20; default: all kept ones.")
-@click.option("--test", "tests", multiple=True, type=click.Path(path_type=Path), help="Default: data.valid_paths.")
+@click.option("--artifact", type=click.Path(path_type=Path), help="Folder of the model; default: output.folder.")
+@click.option("--run", type=click.Path(path_type=Path), help="Folder of a training run: measure its kept epochs.")
+@click.option("--epochs", callback=_numbers, help="Epochs of the run, such as 5-20; default: all kept ones.")
+@click.option(
+    "--test", "tests", multiple=True, type=click.Path(path_type=Path), help="Test file; default: data.valid_paths."
+)
 @click.option(
     "--top-n",
     default="20,50",
     show_default=True,
     callback=_numbers,
-    help="Lengths of the lists, all cut from the longest.",
+    help="Lengths of the lists; shorter ones are prefixes of the longest.",
 )
 @click.option("--milvus", metavar="URI", help="Measure through this Milvus, too, in a temporary collection.")
-@click.option("--json", "as_json", is_flag=True, help="Everything as one JSON document.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw recall against K, epochs, time.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Plot recall against K, epochs and time.")
 def main(
     config_path: Path | None,
     overrides: tuple[str, ...],
@@ -82,10 +84,10 @@ def main(
 ) -> None:
     """Measure a model, or the epochs of a training run, on test users: recall, NDCG, hit rate, coverage, diversity."""
     if run is not None and artifact is not None:
-        raise click.UsageError("--run and --artifact exclude each other: a run holds its models")
+        raise click.UsageError("--run and --artifact exclude each other: a run has its own models")
     if epochs is not None and run is None:
-        raise click.UsageError("--epochs are those of a training run: --run DIR --epochs 5-20")
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell has started us with them ignored
+        raise click.UsageError("--epochs needs a training run: --run DIR --epochs 5-20")
+    for number in (signal.SIGINT, signal.SIGTERM):  # also if a shell started this process with them ignored
         signal.signal(number, signal.default_int_handler)
     try:
         if config_path is None and run is not None and (run / "config.yaml").is_file():

@@ -47,7 +47,7 @@ user cannot be used; 78 a wrong setting.
 @click.command(cls=Command, epilog=EPILOG)
 @click.option("--user", required=True, help="Id of the user, as in the click files.")
 @configured(load_train)
-@click.option("--artifact", type=click.Path(path_type=Path), help="The model; default: output.folder.")
+@click.option("--artifact", type=click.Path(path_type=Path), help="Folder of the model; default: output.folder.")
 @click.option(
     "--clicks",
     "files",
@@ -55,12 +55,12 @@ user cannot be used; 78 a wrong setting.
     type=click.Path(path_type=Path),
     help="Click file; repeatable. Default: data.valid_paths, or else data.paths.",
 )
-@click.option("--hold-out", "held", is_flag=True, help="Keep the last 20 % of the clicks back, as clicked next.")
-@click.option("--top-n", "n", default=10, show_default=True, type=click.IntRange(1, 1000), help="Items of a list.")
-@click.option("--unseen", is_flag=True, help="Leave out items of the history, as the worker does as shipped.")
-@click.option("--names", "names_file", type=click.Path(path_type=Path), help="Items' names, CSV; .gz and .xz, too.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw it all into this PNG.")
-@click.option("--json", "as_json", is_flag=True, help="Everything as one JSON document.")
+@click.option("--hold-out", "held", is_flag=True, help="Hold out the last 20 % of the clicks, as clicked next.")
+@click.option("--top-n", "n", default=10, show_default=True, type=click.IntRange(1, 1000), help="Length of the lists.")
+@click.option("--unseen", is_flag=True, help="Exclude items of the history, as the worker does by default.")
+@click.option("--names", "names_file", type=click.Path(path_type=Path), help="Names of items, CSV; .gz and .xz, too.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the explanation into this PNG.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def main(
     config: TrainConfig,
     user: str,

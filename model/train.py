@@ -42,16 +42,16 @@ Examples:
 
 \b
 Exit status: 0 the artifact is written; 1 a file cannot be used, or the training diverged; 78 a wrong setting;
-130 or 143 stopped by Ctrl-C or SIGTERM: --resume goes on from there.
+130 or 143 stopped by Ctrl-C or SIGTERM: continue with --resume.
 """
 
 
 @click.command(cls=Command, epilog=EPILOG)
 @config_options(load_train)
-@click.option("--data", multiple=True, metavar="PATH", help="Click file (uid,item_id,order); may be repeated.")
-@click.option("--out", metavar="DIR", help="Folder of the artifact.")
+@click.option("--data", multiple=True, metavar="PATH", help="Click file; repeatable. Default: data.paths.")
+@click.option("--out", metavar="DIR", help="Folder of the artifact; default: output.folder.")
 @click.option("--run", type=click.Path(path_type=Path), help="Folder of this run; default: a new one in output.runs.")
-@click.option("--resume", type=click.Path(path_type=Path), help="Folder of a run that goes on where it was.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Folder of a run to continue.")
 def main(
     config_path: Path | None,
     overrides: tuple[str, ...],
@@ -62,10 +62,10 @@ def main(
 ) -> None:
     """Train MIND on click files and write an artifact: weights, item vectors, manifest."""
     if resume and (config_path or run):
-        raise click.UsageError("a run that goes on has its own configuration and folder: --resume without -c and --run")
+        raise click.UsageError("--resume excludes -c and --run: a resumed run keeps its configuration and folder")
     given = [f"data.paths={json.dumps(data)}"] if data else []
     given += [f"output.folder={json.dumps(out)}"] if out else []
-    paddle.disable_signal_handler()  # Ctrl-C and SIGTERM are ours
+    paddle.disable_signal_handler()  # `StopSignals` handles Ctrl-C and SIGTERM
     with StopSignals().installed() as stop:
         try:
             config = load_train(resume / CONFIG if resume else config_path, (*overrides, *given))

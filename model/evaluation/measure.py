@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from configs.errors import InputError
-from model.arrays import DoubleArray, FloatArray, IdMatrix, IdVector
+from model.arrays import DoubleArray, FloatArray, IdMatrix, IdVector, IntVector, Mask
 from model.artifact import Artifact
 from model.data.clicks import Clicks, Holdout
 from model.evaluation import metrics
@@ -175,7 +174,7 @@ class _Catalogue:
     ids: IdVector
     vectors: FloatArray
     units: FloatArray
-    cluster: IdVector
+    cluster: IntVector
 
     @classmethod
     def from_artifact(cls, artifact: Artifact, rng: np.random.Generator) -> _Catalogue:
@@ -193,7 +192,7 @@ class _ListStatistics:
     interests: int
     values: dict[tuple[int, str], list[DoubleArray]] = field(default_factory=dict)
     shares: dict[int, list[DoubleArray]] = field(default_factory=dict)
-    shown: dict[int, npt.NDArray[np.bool_]] = field(default_factory=dict)
+    shown: dict[int, Mask] = field(default_factory=dict)
     recall_at: DoubleArray = field(default_factory=lambda: np.zeros(1))
 
     def add(self, rows: IdMatrix, recalled_by: IdMatrix, targets: Clicks, exact: IdMatrix | None = None) -> None:
@@ -219,6 +218,7 @@ class _ListStatistics:
             self.shown.setdefault(n, np.zeros(len(self.catalogue.ids), bool))[top[top != NO_ROW]] = True
 
     def lists(self, name: str, seen: str, seed: int) -> list[ListMeasurement]:
+        """Return the figures of the lists of each length."""
         return [self._lists(name, seen, n, seed) for n in self.top_n]
 
     def _lists(self, name: str, seen: str, n: int, seed: int) -> ListMeasurement:

@@ -7,9 +7,8 @@ that code base and others publish, is for comparison with them. NaN = the metric
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from model.arrays import DoubleArray, FloatArray, IdMatrix
+from model.arrays import DoubleArray, FloatArray, IdMatrix, IntVector, Mask
 from model.data.clicks import Clicks
 from model.evaluation.search import NO_ROW
 
@@ -30,7 +29,7 @@ def quality(top: IdMatrix, targets: Clicks, n: int) -> dict[str, float]:
     return {f"{name}@{n}": float(values[name].mean()) for name in ("recall", "hit_rate", "ndcg")}
 
 
-def hits(top: IdMatrix, targets: Clicks) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]]:
+def hits(top: IdMatrix, targets: Clicks) -> tuple[Mask, IntVector]:
     """Return which recommended items are targets, (B, n) bool, and the number of different targets of each user, (B,).
 
     Args:
@@ -45,7 +44,7 @@ def hits(top: IdMatrix, targets: Clicks) -> tuple[npt.NDArray[np.bool_], npt.NDA
     return found, np.bincount(wanted // size, minlength=B)
 
 
-def ranking(found: npt.NDArray[np.bool_], count: npt.NDArray[np.int64]) -> dict[str, DoubleArray]:
+def ranking(found: Mask, count: IntVector) -> dict[str, DoubleArray]:
     """Return recall, hit rate and NDCG at n of each user, (B,) float64 each.
 
     recall = hits / targets; hit rate = 1 if there is a hit; NDCG (Järvelin and Kekäläinen 2002, with gain 0 or 1) =

@@ -26,7 +26,7 @@ _TITLES = {
 
 
 def document(measured: Sequence[Measurement], files: Sequence[Path], top_n: Sequence[int], seed: int) -> dict[str, Any]:
-    """Everything, for JSON; `model.evaluation.measure` has the meanings. Figures are fractions."""
+    """Return all figures as JSON values, as fractions; `model.evaluation.measure` describes them."""
     return {
         "tests": [str(path) for path in files],
         "top_n": list(top_n),

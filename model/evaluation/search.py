@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from model.arrays import FloatArray, IdMatrix, IdVector
+from model.arrays import FloatArray, IdMatrix, IdVector, IntVector
 from model.data.clicks import Clicks
 from model.serving.merge import PADDING, merge
 from model.serving.sort_keys import NONE, Keys, pack, positions_of, scores_of
@@ -46,7 +46,7 @@ class SearchResult(NamedTuple):
 class _SeenPairs(NamedTuple):
     """Pairs of a user of the block and the row of an item that it has seen, ascending by row; (P,) each."""
 
-    user: IdVector
+    user: IntVector
     row: IdVector
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from configs.schema import TrainConfig
 from model.arrays import FloatArray, FloatVector, IntVector
@@ -99,7 +95,7 @@ class Learner:
         """Return what `restore` needs to resume exactly here; weights that are not trained come from the seed."""
         return _prefixed("table", self._table.state()) | _prefixed("net", self._adam.state())
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    def restore(self, state: State) -> None:
         """Restore a `state` of a run with the same configuration and data."""
         self._table.restore(_within("table", state))
         self._adam.restore(_within("net", state))
@@ -109,5 +105,5 @@ def _prefixed(prefix: str, state: State) -> State:
     return {f"{prefix}.{name}": value for name, value in state.items()}
 
 
-def _within(prefix: str, state: Mapping[str, npt.NDArray[Any]]) -> State:
+def _within(prefix: str, state: State) -> State:
     return {name.partition(".")[2]: value for name, value in state.items() if name.startswith(f"{prefix}.")}

@@ -57,7 +57,7 @@ class Adam:
                 state[f"{name}.{part}"] = np.array(tensor.numpy())
         return state
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    def restore(self, state: State) -> None:
         """Restore what `state` returned."""
         self._steps = int(state["steps"])
         for name, weight in self._weights.items():
@@ -108,7 +108,7 @@ class ItemTable:
         tables = {"values": self._values, "first": self._first, "second": self._second}
         return {name: np.array(table.numpy()) for name, table in tables.items()} | {"steps": np.array(self._steps)}
 
-    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+    def restore(self, state: State) -> None:
         """Restore what `state` returned."""
         self._steps = int(state["steps"])
         self._values, self._first, self._second = (paddle.to_tensor(state[n]) for n in ("values", "first", "second"))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from configs.schema import TrainConfig
-from model.arrays import FloatVector, IdMatrix, IdVector
+from model.arrays import FloatVector, IdMatrix, IdVector, IntVector
 from model.data.clicks import Clicks
 from model.serving.inputs import windows
 
@@ -26,7 +26,7 @@ class TrainingBatch(NamedTuple):
     """
 
     histories: IdMatrix
-    lengths: IdVector
+    lengths: IntVector
     targets: IdMatrix
     negatives: IdVector
 
@@ -39,7 +39,7 @@ class Sampler:
             sampled softmax (Bengio and Senécal 2008). Row 0 is never drawn.
     """
 
-    def __init__(self, clicks: Clicks, counts: IdVector, config: TrainConfig) -> None:
+    def __init__(self, clicks: Clicks, counts: IntVector, config: TrainConfig) -> None:
         """
         Args:
             clicks: clicks with table rows, 1 … N; counts: (N,), clicks of each row.
@@ -70,7 +70,7 @@ class Examples(NamedTuple):
     """Histories, lengths and targets of a `TrainingBatch`."""
 
     histories: IdMatrix
-    lengths: IdVector
+    lengths: IntVector
     targets: IdMatrix
 
 
@@ -88,7 +88,7 @@ class ExampleSampler:
             user_power: the probability of a user is proportional to its number of examples to this power: 0 = all
                 users equally, 1 = all clicks equally.
             targets: T, largest number of next clicks that are targets together.
-            window: targets are also at most this share of the number of clicks before them, rounded up.
+            window: limits them further, to this share of the number of clicks before them, rounded up.
 
         Raises:
             ValueError: no user has enough clicks.
@@ -119,9 +119,8 @@ class ExampleSampler:
 
     def shares(self, items: int) -> FloatVector:
         """Return the probability that each row is the first target, (N + 1,) float32."""
-        weights = (
-            np.diff(self._bounds, prepend=0) / self._bounds[-1] / self._examples
-        )  # probability of an example of each user
+        # Probability of one example of each user.
+        weights = np.diff(self._bounds, prepend=0) / self._bounds[-1] / self._examples
         change = np.zeros(len(self._clicks.items) + 1)
         change[self._first] += weights
         np.subtract.at(change, self._ends, weights)
@@ -135,7 +134,7 @@ class NegativeSampler:
         log_q: (N + 1,) float32, as in `Sampler`.
     """
 
-    def __init__(self, counts: IdVector, config: TrainConfig, targets: FloatVector) -> None:
+    def __init__(self, counts: IntVector, config: TrainConfig, targets: FloatVector) -> None:
         """
         Args:
             counts: (N,) clicks of the items of rows 1 … N; the popularity rank is by them, not by the item ids.
@@ -164,9 +163,8 @@ class NegativeSampler:
         if self._kind == "in_batch":
             return targets
         if self._kind == "log_uniform":
-            rank = (
-                np.exp(rng.random(self._size) * np.log(self._items + 1)).astype(np.int64) - 1
-            )  # inverse of the distribution function
+            # By the inverse of the distribution function.
+            rank = np.exp(rng.random(self._size) * np.log(self._items + 1)).astype(np.int64) - 1
             rows: IdVector = self._by_rank[np.minimum(rank, self._items - 1)]
             return rows
         rows = rng.integers(1, self._items + 1, self._size)

@@ -94,7 +94,7 @@ class Trainer:
     ) -> None:
         """
         Args:
-            draw: step → batch. position: start of the run, updated by it.
+            draw: step → batch. position: where the run starts; the run updates it.
             measure: returns the quality of the current weights, empty without users to measure on; called after each
                 epoch if `folder` is given.
             keep_epoch: called with each epoch and its quality, also only if `folder` is given.
@@ -121,10 +121,9 @@ class Trainer:
     @property
     def out_of_patience(self) -> bool:
         """Return whether recall has not risen for `training.patience` epochs."""
-        patience, measured = self._settings.patience, self.position.step // self._settings.epoch_steps
-        return (
-            patience is not None and self.position.best is not None and measured - self.position.best_epoch >= patience
-        )
+        patience, position = self._settings.patience, self.position
+        measured = position.step // self._settings.epoch_steps
+        return patience is not None and position.best is not None and measured - position.best_epoch >= patience
 
     def train(self, progress: TrainingProgress) -> None:
         """Train until the last epoch, the time limit, or an early stop.
@@ -136,9 +135,8 @@ class Trainer:
         with self._stop.deferred(), contextlib.closing(draw_ahead(self._draw, self.position.step + 1)) as batches:
             while True:
                 # Signals and clocks differ between processes: a signal to any of them counts, and the first clock.
-                signal, self.position.seconds = self._team.agree_on_max(
-                    self._stop.number, time.monotonic() - self._started
-                )
+                seconds = time.monotonic() - self._started
+                signal, self.position.seconds = self._team.agree_on_max(self._stop.number, seconds)
                 if signal:
                     self._save()
                     raise Stopped(128 + int(signal))
@@ -155,9 +153,8 @@ class Trainer:
             self._folder.plot()
 
     def _epoch_is_over(self) -> bool:
-        return self.position.tally.steps > 0 and (
-            self.position.step % self._settings.epoch_steps == 0 or self.done == 1
-        )
+        position = self.position
+        return position.tally.steps > 0 and (position.step % self._settings.epoch_steps == 0 or self.done == 1)
 
     def _step(self, batches: Iterator[TrainingBatch], progress: TrainingProgress) -> None:
         begin = time.monotonic()
@@ -203,9 +200,8 @@ class Trainer:
         kept = "there is no checkpoint yet"
         if self._folder and self._folder.saved_step:
             kept = f"{self._folder.path} keeps the earlier checkpoints, the last one of step {self._folder.saved_step}"
-        raise DivergenceError(
-            f"training diverged at step {position.step} (epoch {self.epoch}): {what}. {advice}; {kept}."
-        )
+        where = f"step {position.step} (epoch {self.epoch})"
+        raise DivergenceError(f"training diverged at {where}: {what}. {advice}; {kept}.")
 
     def _end_epoch(self, progress: TrainingProgress) -> None:
         """Measure, write a line of metrics, then the checkpoint, so that each epoch of a checkpoint has its line."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from configs.schema import TrainingData
-from model.arrays import IdVector
+from model.arrays import IdVector, IntVector
 from model.data.clicks import Clicks, Holdout, hold_out, read_clicks, split_users
 from model.data.users import read_users
 
@@ -24,7 +24,7 @@ class TrainingSet(NamedTuple):
 
     clicks: Clicks
     item_ids: IdVector
-    counts: IdVector
+    counts: IntVector
     held: Holdout
 
     @classmethod

@@ -110,9 +110,8 @@ def check_rights(kafka: Kafka, wanted: Collection[Right]) -> None:
     topics = sorted({right.name for right in wanted if right.resource_type == "topic"})
     groups = sorted({right.name for right in wanted if right.resource_type == "group"})
     answers = {("topic", t): f for t, f in client.describe_topics(TopicCollection(topics), **options).items()}
-    answers |= (
-        {("group", g): f for g, f in client.describe_consumer_groups(groups, **options).items()} if groups else {}
-    )
+    if groups:
+        answers |= {("group", g): f for g, f in client.describe_consumer_groups(groups, **options).items()}
     granted: dict[tuple[str, str], set[AclOperation]] = {}
     for resource, answer in answers.items():
         try:

@@ -85,7 +85,10 @@ def is_harmless(error: KafkaError) -> bool:
 
 
 def translate_error(error: KafkaError, topic: str | None = None) -> TransientError | FatalError:
-    """Convert librdkafka's error, about this topic, to one of this project: can a retry succeed?"""
+    """Convert librdkafka's error: to TransientError, or to FatalError if a retry cannot succeed.
+
+    The text names `topic` if the error is fatal.
+    """
     if error.code() in _FATAL:
         about = f"{topic}: {error.str()}" if topic else error.str()
         return FatalError(f"Kafka refuses: {about}; check kafka.* in the configuration and the access rights")

@@ -24,7 +24,7 @@ COMPACTION_LAG_MS = 10 * 60_000
 #: are more than an hour ahead, and retention deletes those early that are far behind.
 _BROKER_TIME = {"message.timestamp.type": "LogAppendTime"}
 #: Settings that the histories rely on: without them, Kafka may delete records that are still needed.
-_CHANGELOG = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(COMPACTION_LAG_MS)} | _BROKER_TIME
+_CHANGELOG_SETTINGS = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(COMPACTION_LAG_MS)} | _BROKER_TIME
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def topic_specs(topics: Topics, group: str) -> list[TopicSpec]:
         TopicSpec(topics.items, topics.item_partitions, compacted | large | safe),
         TopicSpec(topics.recommendations, topics.partitions, kept | safe),
         TopicSpec(topics.dead_letters, topics.item_partitions, kept | larger | safe),
-        TopicSpec(changelog_topic(group), topics.partitions, _CHANGELOG | safe),
+        TopicSpec(changelog_topic(group), topics.partitions, _CHANGELOG_SETTINGS | safe),
     ]
 
 
@@ -122,7 +122,7 @@ def check_changelog(kafka: Kafka, topic: str) -> None:
     lag_suffices = int(found["min.compaction.lag.ms"]) >= COMPACTION_LAG_MS
     wrong = {
         name: wanted
-        for name, wanted in _CHANGELOG.items()
+        for name, wanted in _CHANGELOG_SETTINGS.items()
         if found[name] != wanted and not (lag_suffices and name == "min.compaction.lag.ms")
     }
     if wrong:

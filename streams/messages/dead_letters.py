@@ -1,7 +1,8 @@
 """Dead letters: messages that can never be processed, kept on a topic with their original bytes and the reason.
 
 `streams.ports.DeadLetter`   an invalid message and its reason, on the way to the topic
-`StoredDeadLetter`           the same as read back from the topic
+`DeadLetterTopic`            converts them to messages of the topic
+`StoredDeadLetter`           a dead letter as read back from the topic
 `MessageRef`                 topic, partition and offset of a message: of the invalid one, or of its dead letter
 
 A dead letter can be replayed, that is sent back to its source topic (`streams.tools.dead_letters_replay`). The message

@@ -24,8 +24,8 @@ class HistoryEmbeddings:
         known: the items that the model was trained on.
         index: has the vectors of items published after training.
         capacity: largest number of ids in the cache, known and unknown together; the oldest entries are evicted first.
-        refresh: seconds until a cached vector is read again.
-        unknown_ttl: seconds for which an id counts as unknown before it is looked up again.
+        refresh_s: seconds until a cached vector is read again.
+        unknown_ttl_s: seconds for which an id counts as unknown before it is looked up again.
         clock: monotonic seconds.
     """
 
@@ -35,16 +35,16 @@ class HistoryEmbeddings:
         index: ItemIndex,
         *,
         capacity: int,
-        refresh: float,
-        unknown_ttl: float,
+        refresh_s: float,
+        unknown_ttl_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._known = known
         self._vectors: FloatArray = np.asarray(known.item_vectors)  # calls on a numpy.memmap are slower
         self._index = index
         self._capacity = capacity
-        self._refresh = refresh
-        self._unknown_ttl = unknown_ttl
+        self._refresh_s = refresh_s
+        self._unknown_ttl_s = unknown_ttl_s
         self._clock = clock
         self._cache: OrderedDict[int, tuple[float, FloatArray | None]] = OrderedDict()  # id → (expiry, vector)
 
@@ -84,9 +84,9 @@ class HistoryEmbeddings:
             fetched = self._index.get(np.array(stale, dtype=np.int64))
             for item_id in stale:
                 vector = fetched.get(item_id)
-                ttl = self._unknown_ttl if vector is None else self._refresh
+                ttl_s = self._unknown_ttl_s if vector is None else self._refresh_s
                 self._cache.pop(item_id, None)
-                self._cache[item_id] = (now + ttl, vector)
+                self._cache[item_id] = (now + ttl_s, vector)
                 vectors[item_id] = vector
             while len(self._cache) > self._capacity:
                 self._cache.popitem(last=False)

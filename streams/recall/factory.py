@@ -50,8 +50,8 @@ def build_engine(settings: Recall, artifact: Artifact, index: ItemIndex) -> Reca
         artifact,
         index,
         capacity=settings.new_item_cache,
-        refresh=settings.new_item_refresh,
-        unknown_ttl=settings.unknown_item_ttl,
+        refresh_s=settings.new_item_refresh,
+        unknown_ttl_s=settings.unknown_item_ttl,
     )
     return RecallEngine(
         encoder,

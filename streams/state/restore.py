@@ -1,31 +1,9 @@
 """Bring the local history store up to the changelog, and repair the changelog where an older record is the last one.
 
-A history record is a pure function of its user's clicks up to its fence. So two records with the same fence have the
-same bytes, whichever worker wrote them; of two records, the one with the higher fence is right; and the store keeps
-that one, in whatever order they arrive. Only Kafka's compaction does not know this order: it keeps the record written
-last. A worker that was paused beyond its session (a zombie) may write an older record after a newer one; the owner then
-writes the newer one again. No worker is fenced off, and none waits for a transaction. Why no record is lost:
-
-1. The store's offset means: for every user, the store keeps the newest of all records up to this offset, and either
-   that record is also the user's last one up to there, or another one follows after the offset. The rules below
-   preserve this. So whatever needs a repair is after the offset of every store, and comparing the offset with the
-   changelog's end shows whether there is anything to do.
-2. Reading moves the offset only while no user is known whose last record is older than the kept one. A repair is
-   acknowledged before the offset moves past the older record. If the process dies in between, the older record is read
-   and found again. If it dies after the repair was sent, or the acknowledgement is lost, the repair itself is read as
-   the last record, and nothing is sent.
-3. Writing moves the offset only if no other worker's record lies in between. After the first such record the offset
-   stays, until `maintain` reads the rest, this worker's own records included.
-4. A zombie that writes again meanwhile, before or after the repair, writes after the offset: the next `maintain` finds
-   it. The zombie ends with its next heartbeat, whose response says that its partitions are revoked.
-5. If a partition has two owners for a moment, each repairs with the newest record that it knows. Once they have read
-   each other's, both keep the same one, and records with equal fences need no repair. Neither can bring the other's
-   store back to an older history.
-6. A zombie's record that is ahead of the owner's is adopted. Its fence skips the clicks that it counts when the owner
-   reads them; their recommendations are sent again.
-7. A tombstone removes the user. For tombstones the order of the changelog counts: records before it are gone.
-8. Until the repair, compaction must keep the newer record: `streams.kafka.topics.COMPACTION_LAG_MS`. It is lost only if
-   the partition has no owner for that long and the store of no later owner has it.
+A history record is a pure function of its user's clicks up to its fence: of two records, the one with the higher fence
+is right, and the store keeps that one. Kafka's compaction keeps the record written last. A worker paused beyond
+its session (a zombie) may write an older record after a newer one; the owner then writes the newer one again. Why no
+record is lost: `streams/DELIVERY.md`, *The changelog and its repair*, points 1 to 8.
 
 The end offset of a partition is one more than the offset of its last record, because these producers use no
 transactions, whose markers would take up offsets.

@@ -97,10 +97,10 @@ def _max_message_bytes(kafka: Kafka, topics: Collection[str]) -> dict[str, int]:
 def _obstacle(dead_letter: StoredDeadLetter, limits: Mapping[str, int]) -> str | None:
     """Return why a dead letter cannot be sent back; None if it can."""
     topic = dead_letter.message.topic
-    if dead_letter.omitted_bytes:
+    if omitted := dead_letter.omitted_bytes:
         return (
-            f"its {dead_letter.omitted_bytes:,} bytes were too large to keep; the original message has them for as "
-            "long as Kafka retains it"
+            f"its {omitted:,} bytes were too large to keep; they are in the original message, as long as Kafka "
+            "retains it"
         )
     if topic not in limits:
         return f"Kafka has no topic {topic} any more; create it, or send the bytes of `list --json` elsewhere"

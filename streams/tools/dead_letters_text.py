@@ -19,7 +19,7 @@ from streams.tools.dead_letters import FoundDeadLetters, Selection, find_dead_le
 
 #: Most characters of keys and errors in the table; `show` prints all of them.
 _MAX_KEY, _MAX_ERROR = 24, 60
-#: Characters per line when the output is no terminal: enough that nothing is cut.
+#: Characters per line when the output is not a terminal: enough that nothing is cut.
 _LINE_WIDTH = 320
 
 

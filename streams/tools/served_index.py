@@ -71,7 +71,7 @@ def temporary_index(artifact: Artifact, config: WorkerConfig) -> Iterator[Served
 
     Raises:
         TransientError, FatalError: see `MilvusIndex`.
-        EvaluationError: Milvus does not make all items visible in time.
+        EvaluationError: Milvus does not show or index all items in time.
     """
     version = f"evaluation_{uuid.uuid4().hex[:12]}"
     index = MilvusIndex(config.milvus, version, artifact.dim, create=True)

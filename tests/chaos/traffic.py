@@ -39,11 +39,11 @@ class _WrongClockProducer(KafkaRecordProducer):
         super().__init__(kafka, max_message_bytes)
         self._rng = rng
 
-    def _produce(self, output: Output, delivered: Any) -> None:
+    def _produce(self, output: Output, on_delivery: Any) -> None:
         when = _wrong_time(self._rng)
         try:
             self._producer.produce(
-                output.topic, output.value, output.key, on_delivery=delivered, timestamp=round(when * 1000)
+                output.topic, output.value, output.key, on_delivery=on_delivery, timestamp=round(when * 1000)
             )
         except KafkaException as error:
             raise translate_error(error.args[0], output.topic) from None

@@ -1,4 +1,4 @@
-"""What the documents say, taken apart: command lines, code spans, links, headings."""
+"""Parse the documents: command lines, code spans, links, headings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+#: Folders whose pages are checked.
+FOLDERS = (
+    "",
+    "model",
+    "configs",
+    "configs/observability",
+    "streams",
+    "streams/messages",
+    "producers",
+    "benchmarks",
+    "tests/chaos",
+)
 
 _FENCE = re.compile(r"^\s*(```+|~~~+)")
 _SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)", re.DOTALL)
@@ -16,7 +28,7 @@ _LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?[^)]*\)")
 _HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$")
 _ASSIGNMENT = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
 _OPERATORS = set("();<>|&")
-#: A command that stands in another one: eval "$(python -m embedded up)".
+#: A command inside another one: eval "$(python -m embedded up)".
 _SUBSTITUTION = re.compile(r'"?\$\(([^()]*)\)"?')
 #: Fenced blocks in these languages, or in none, hold command lines.
 _SHELLS = {"", "sh", "bash", "shell", "console", "text"}
@@ -24,7 +36,7 @@ _SHELLS = {"", "sh", "bash", "shell", "console", "text"}
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command of a document, in words."""
+    """One command of a document, split into words."""
 
     document: str
     line: int
@@ -35,13 +47,12 @@ class Command:
 
 
 def documents() -> list[Path]:
-    """The pages about what there is now; CHANGELOG.md tells of what was."""
-    pages = {path for room in ("", "model", "configs", "configs/observability") for path in (ROOT / room).glob("*.md")}
-    return sorted(pages - {ROOT / "CHANGELOG.md"})
+    """Return the pages about the present state: all but CHANGELOG.md, which describes the past."""
+    return sorted({path for room in FOLDERS for path in (ROOT / room).glob("*.md")} - {ROOT / "CHANGELOG.md"})
 
 
 def commands(path: Path) -> list[Command]:
-    """`python -m …` and `make …` commands in fenced blocks and in code spans."""
+    """Return the `python -m …` and `make …` commands in fenced blocks and in code spans."""
     found = []
     name = str(path.relative_to(ROOT))
     prose, blocks = _parts(path)
@@ -55,14 +66,14 @@ def commands(path: Path) -> list[Command]:
 
 
 def module_of(command: Command) -> str | None:
-    """MODULE of `python -m MODULE`, by whatever path python is called."""
+    """Return MODULE of `python -m MODULE`, whatever the path of python is; None for other commands."""
     words = command.words
     is_python = re.fullmatch(r"(.*/)?python[0-9.]*", words[0]) is not None
     return words[2] if is_python and len(words) > 2 and words[1] == "-m" else None
 
 
 def split(line: str) -> list[tuple[str, ...]]:
-    """The commands of a shell line: comments, prompts, assignments and redirections are left out."""
+    """Return the commands of a shell line, without comments, prompts, assignments and redirections."""
     line = _SUBSTITUTION.sub(r" ; \1 ; ", line.strip().removeprefix("$ "))
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
@@ -80,19 +91,19 @@ def split(line: str) -> list[tuple[str, ...]]:
 
 
 def spans(path: Path) -> list[str]:
-    """Everything between backticks, outside of fenced blocks."""
+    """Return everything between backticks, outside of fenced blocks."""
     prose, _ = _parts(path)
     return [span[2] for span in _SPAN.finditer("\n".join(line for _, line in prose))]
 
 
 def links(path: Path) -> list[str]:
-    """Targets of links, outside of fenced blocks and code spans."""
+    """Return the targets of links, outside of fenced blocks and code spans."""
     prose, _ = _parts(path)
     return _LINK.findall(_SPAN.sub("", "\n".join(line for _, line in prose)))
 
 
 def anchors(path: Path) -> set[str]:
-    """What the headings of a page are linked by, as GitHub makes it: letters, digits, hyphens."""
+    """Return the anchors of a page's headings, as GitHub makes them: letters, digits, hyphens."""
     prose, _ = _parts(path)
     found: set[str] = set()
     for _, line in prose:
@@ -105,7 +116,7 @@ def anchors(path: Path) -> set[str]:
 
 @cache
 def _parts(path: Path) -> tuple[list[tuple[int, str]], list[tuple[int, str, str]]]:
-    """Prose as (line number, line), and fenced blocks as (line number, language, line with its continuations)."""
+    """Return prose as (line number, line), and fenced blocks as (line number, language, line with continuations)."""
     prose: list[tuple[int, str]] = []
     blocks: list[tuple[int, str, str]] = []
     fence, language, begun = "", "", ""

@@ -1,7 +1,8 @@
-"""The rules that the chaos suite checks, and the table that it prints."""
+"""The rules that the chaos suite checks, the table that it prints, and the table of its page."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,8 @@ from configs.errors import EXIT_DEFECT, EXIT_STALLED, EXIT_TRANSIENT
 from streams.tools.audit import AuditReport
 from tests.chaos.figures import KILLED, Figures, table
 from tests.chaos.fleet import Shutdown
+from tests.chaos.scenarios import SCENARIOS
+from tests.docs.documents import ROOT
 
 BALANCED = AuditReport(*[0] * len(AuditReport.__dataclass_fields__))
 GOOD = Figures("kill", 1000, 0, [KILLED, EXIT_TRANSIENT], [Shutdown(0, 1.25)], 3, 1, 2.5, 4.0, 0, BALANCED)
@@ -48,3 +51,11 @@ def test_the_table_is_markdown_with_a_row_for_each_scenario() -> None:
         "",
         "3,000 clicks in 3 scenarios, 0 of them wrong; longest from SIGTERM to exit 2.0 s",
     ]
+
+
+def test_the_page_has_a_row_for_each_scenario_and_the_sum_of_their_clicks() -> None:
+    page = (ROOT / "tests" / "chaos" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([a-z: ]+) \| ([\d,]+) \| \d", page, re.MULTILINE)
+    assert [name for name, _ in rows] == list(SCENARIOS)
+    clicks = sum(int(clicks.replace(",", "")) for _, clicks in rows)
+    assert f"Of {clicks:,} clicks" in re.sub(r"\s+", " ", page)

@@ -1,6 +1,6 @@
-"""The documents hold true: every command, option, make target, configuration key, variable and link in them exists.
+"""Every command, option, make target, configuration key, variable and link in the documents exists.
 
-And every command explains itself: `--help` works, says what the command does, and gives an example.
+Every command has a `--help` with a description and an example, and ends with the documented exit statuses.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from configs.schema import ReplayConfig, TrainConfig, WorkerConfig
 from embedded.__main__ import NOTHING_RUNS
 from tests.docs.documents import ROOT, Command, anchors, commands, documents, links, module_of, spans, split
 
-#: Every command line of the project, as in `python -m NAME`. `python -m producers` only names its parts.
+#: Every program of the project, as in `python -m NAME`. `python -m producers` only lists the producers.
 PROGRAMS = (
     "streams",
     "embedded",
@@ -42,9 +42,9 @@ PROGRAMS = (
     "tests.chaos",
 )
 ROOMS = {"configs", "model", "streams", "producers", "embedded", "benchmarks", "tests"}
-#: Variables of ours that are no configuration keys.
+#: Environment variables of the project that set no configuration key.
 OTHER_VARIABLES = {"MINDSTREAM_DATA"}
-#: Suffixes by which `name.suffix` is a file, not a configuration key.
+#: Suffixes for which `name.suffix` is a file, not a configuration key.
 FILES = {"yaml", "yml", "md", "py", "json", "toml", "csv", "npy", "npz", "txt", "gz", "xz", "db", "log", "png"}
 
 ALL_COMMANDS = [command for path in documents() for command in commands(path)]
@@ -67,7 +67,7 @@ def _help(module: str, *path: str) -> str:
 
 
 def _paths(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    """A command and everything below it."""
+    """Yield a command and all commands below it, with their paths."""
     yield path, command
     if isinstance(command, click.Group):
         for name, part in command.commands.items():
@@ -75,7 +75,7 @@ def _paths(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...]
 
 
 def _keys() -> dict[str, set[str]]:
-    """Section → keys, of all configurations."""
+    """Return section → keys of all configurations."""
     found: dict[str, set[str]] = {}
     for config in (WorkerConfig, ReplayConfig, TrainConfig):
         for section, field in config.model_fields.items():
@@ -87,8 +87,8 @@ def _keys() -> dict[str, set[str]]:
 KEYS = _keys()
 TARGETS = set(re.findall(r"^([A-Za-z][\w-]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
 MAKE_VARIABLES = set(re.findall(r"\$\((?:if \$\()?([A-Z]+)\)", (ROOT / "Makefile").read_text()))
-#: Variables of the Makefile that nobody sets.
-OF_MAKE_ITSELF = {"BENCH", "PY", "PYTEST", "STAMP", "VENV"}
+#: Variables of the Makefile that users do not set.
+INTERNAL_VARIABLES = {"BENCH", "PY", "PYTEST", "STAMP", "VENV"}
 
 
 def test_the_readme_has_commands() -> None:
@@ -114,7 +114,7 @@ def test_python_commands(command: Command) -> None:
 
 
 def _check_arguments(module: str, words: list[str]) -> None:
-    """Sub-commands exist, options stand in their help, keys given with --set exist."""
+    """Check that sub-commands exist, that their help has the options, and that keys given with --set exist."""
     part = import_program(module) if module in PROGRAMS else None
     path: list[str] = []
     while isinstance(part, click.Group) and words and not words[0].startswith("-"):
@@ -122,19 +122,19 @@ def _check_arguments(module: str, words: list[str]) -> None:
         path.append(words.pop(0))
         part = part.commands[path[-1]]
     shown = _help(module, *path)
-    for place, word in enumerate(words):
+    for position, word in enumerate(words):
         option, _, value = word.partition("=")
         if not option.startswith("-") or option == "-":
             continue
         assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", shown), f"no option {option} in the help"
         if option == "--set":
-            key = (value or words[place + 1]).split("=")[0]
+            key = (value or words[position + 1]).split("=")[0]
             assert _is_known(key) or module == "benchmarks", f"there is no configuration key {key}"
 
 
 def _is_known(key: str) -> bool:
     section, _, name = key.partition(".")
-    return section == "section" or name in KEYS.get(section, set())  # `section.key` stands for any
+    return section == "section" or name in KEYS.get(section, set())  # `section.key` is a placeholder
 
 
 def test_configuration_keys_exist() -> None:
@@ -143,21 +143,21 @@ def test_configuration_keys_exist() -> None:
             match = re.fullmatch(r"(?:--set )?([a-z_]+)\.([a-z_]+)(?:=\S*)?", span)
             if match is None or match[2] in FILES or _is_module(*match.groups()):
                 continue
-            # A name that nearly is that of a section is a slip of the pen, not something else.
+            # A name close to that of a section is a misspelled section.
             if difflib.get_close_matches(match[1], KEYS, n=1, cutoff=0.8):
                 assert _is_known(f"{match[1]}.{match[2]}"), f"{path.name}: there is no configuration key {span}"
 
 
-def test_make_clean_keeps_what_users_made_and_purge_does_not() -> None:
+def test_make_clean_keeps_the_files_of_users_and_purge_deletes_them() -> None:
     kept = {"artifacts", "runs", ".mindstream"}
     removed = {target: set(_make("-n", target).split()) for target in ("clean", "purge")}
     assert not kept & removed["clean"]
     assert kept | removed["clean"] <= removed["purge"]
 
 
-def test_make_help_names_all_targets_and_what_they_take() -> None:
+def test_make_help_names_all_targets_and_variables() -> None:
     shown = _make("help")
-    for name in (TARGETS | MAKE_VARIABLES) - OF_MAKE_ITSELF:
+    for name in (TARGETS | MAKE_VARIABLES) - INTERNAL_VARIABLES:
         assert re.search(rf"\b{name}\b", shown), f"make help does not name {name}"
 
 
@@ -166,7 +166,7 @@ def _make(*words: str) -> str:
 
 
 def test_files_exist() -> None:
-    """Paths below the project's folders, in code spans and commands, are files of this checkout."""
+    """Check that paths below the project's folders, in code spans and commands, are files of this checkout."""
     for path in documents():
         named = [*spans(path), *(word for command in commands(path) for word in command.words)]
         for name in re.findall(rf"(?<![\w./])(?:{'|'.join(ROOMS)})/[\w./-]+\.\w+", " ".join(named)):
@@ -187,7 +187,7 @@ def test_environment_variables_exist() -> None:
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_local_links_lead_somewhere(path: Path) -> None:
+def test_local_links_have_a_target(path: Path) -> None:
     for link in links(path):
         if re.match(r"[a-z]+:", link):
             continue
@@ -204,7 +204,7 @@ def test_every_command_explains_itself(module: str) -> None:
         shown = _help(module, *path)
         assert (command.help or "").strip(), f"{module} {path}: no description"
         assert "-h, --help" in shown, f"{module} {path}: no -h"
-        # A group within a group lists its commands, which have the examples.
+        # A group within a group lists its commands; they have the examples.
         if not path or not isinstance(command, click.Group):
             assert "Example" in shown and f"python -m {module}" in shown, f"{module} {path}: no example"
             for line in shown.splitlines():
@@ -212,8 +212,8 @@ def test_every_command_explains_itself(module: str) -> None:
 
 
 def _check_example(module: str, line: str) -> None:
-    """The examples of the help are true, too."""
-    line = re.sub(r"\s{3,}.*", "", line.strip().removeprefix("Example: "))  # what it does stands behind it
+    """Check the examples of the help like the commands of the documents."""
+    line = re.sub(r"\s{3,}.*", "", line.strip().removeprefix("Example: "))  # without the explanation after it
     if not line.startswith("python -m "):
         return
     for words in split(line):

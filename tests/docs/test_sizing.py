@@ -1,4 +1,4 @@
-"""configs/sizing.md: what its tables say of Milvus follows from its own unit costs."""
+"""The tables about Milvus in configs/sizing.md follow from its own unit costs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GROWTH = (LARGE - SMALL) / LARGE / log10(368_000 / 20_000)
 
 
 def _seconds(items: float) -> float:
-    """Milvus' cost of 1,000 users in a segment of so many items."""
+    """Return Milvus' seconds for 1,000 users in a segment of this many items."""
     return COST * (1 + GROWTH * log10(items / 368_000))
 
 

@@ -132,7 +132,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, kafka: str, mi
 @pytest.mark.parametrize(
     ("names", "plot", "text"),
     [
-        (("encoder", "reader"), "x.png", "these have some: throughput, latency, pressure, scaling, recall"),
+        (("encoder", "reader"), "x.png", "these have: throughput, latency, pressure, scaling, recall"),
         (("encoder", "recall"), "x.txt", ".txt cannot be drawn"),
         (("recall",), "nowhere/x.png", "cannot be written"),
     ],

@@ -46,8 +46,9 @@ def served(tmp_path: Path, kafka: str, milvus_lite: str) -> Iterator[Site]:
 
 def _put(site: Site, messages: Sequence[Message], reason: Reason = "not_json", now: float = 1000.0) -> None:
     """Write dead letters as the worker does."""
-    letters = [DeadLetter(message, reason, f"broken {message.offset}") for message in messages]
-    site.producer.send([dead_letter_output(site.config.topics.dead_letters, letter, now, 10**8) for letter in letters])
+    topic = site.config.topics.dead_letters
+    dead_letters = [DeadLetter(message, reason, f"broken {message.offset}") for message in messages]
+    site.producer.send([dead_letter_output(topic, dead_letter, now, 10**8) for dead_letter in dead_letters])
 
 
 def _message(site: Site, offset: int, key: bytes | None = b"42", value: bytes | None = b"{broken") -> Message:
@@ -99,13 +100,13 @@ def test_a_dead_letter_is_replayed_through_the_worker(served: Site) -> None:
             ["replay-of", first["place"]],
         ]
         wait_for(lambda: len(served.messages(topics.recommendations)) == 1, "the answer to the good click")
-        assert [letter["replayed"] for letter in _list(served)] == [True, True, False]
+        assert [row["replayed"] for row in _list(served)] == [True, True, False]
 
         done = served.run("streams", "deadletters", "replay", str(first["place"]), str(second["place"]), "--yes")
         assert "skipped 1 that were sent back before" in done.stdout
         assert done.stdout.splitlines()[-1] == "1 of 1 dead letter sent back"
         wait_for(lambda: len(_list(served)) == 4, "the third dead letter")
-        assert [letter["attempt"] for letter in _list(served, "--topic", topics.clicks)][-1] == 2
+        assert [row["attempt"] for row in _list(served, "--topic", topics.clicks)][-1] == 2
     by_key = [record.message.partition for record in _records(served, topics.clicks) if record.message.key == b"42"]
     assert len(by_key) == 3 and len(set(by_key)) == 1, "the key decides the partition, as for any producer"
     report = audit_kafka(served.config)
@@ -125,9 +126,9 @@ def test_the_list_and_its_filters(site: Site) -> None:
     assert [f"{topic}/1/{offset}" in line for offset, line in zip((1, 2, 3), lines[1:4], strict=True)] == [True] * 3
     assert "0xff1b" in lines[3] and "null" in lines[3]
     assert lines[4] == "3 dead letters: 2 not_json, 1 null_value; 1 messages on the topic are not dead letters"
-    assert [letter["place"] for letter in _list(site, "--limit", "2")] == [f"{topic}/1/2", f"{topic}/1/3"]
-    assert [letter["key"] for letter in _list(site, "--reason", "null_value")] == [{"base64": "/xs="}]
-    assert [letter["key"] for letter in _list(site, "--reason", "bad_key", "--reason", "not_json")] == ["42", None]
+    assert [row["place"] for row in _list(site, "--limit", "2")] == [f"{topic}/1/2", f"{topic}/1/3"]
+    assert [row["key"] for row in _list(site, "--reason", "null_value")] == [{"base64": "/xs="}]
+    assert [row["key"] for row in _list(site, "--reason", "bad_key", "--reason", "not_json")] == ["42", None]
     assert _list(site, "--since", "1h") == _list(site, "--topic", "other") == []
     assert len(_list(site, "--until", "1970-01-01T00:20:00Z")) == 2
     assert site.run("streams", "deadletters", "list", "--reason", "bad_luck").returncode == 2
@@ -164,9 +165,9 @@ def test_a_dead_letter_that_cannot_be_sent_is_kept(site: Site) -> None:
     assert done.stdout.splitlines()[-1] == "1 of 1 dead letter sent back"
     (sent,) = _records(site, topics.clicks)
     assert (sent.message.key, sent.message.value) == (b"42", b"{broken")
-    letters = _list(site)
-    assert len(letters) == 3, "nothing is lost"
-    assert [letter["replayed"] for letter in letters].count(True) == 1
+    listed = _list(site)
+    assert len(listed) == 3, "nothing is lost"
+    assert [row["replayed"] for row in listed].count(True) == 1
 
 
 class CutRecordProducer(KafkaRecordProducer):

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from pymilvus import MilvusClient
 
 from benchmarks.harness.data import random_artifact
 from configs.loader import load_worker
 from model.artifact import Artifact
 from model.evaluate import main
 from model.evaluation.measure import EvaluationError
+from streams.milvus.client import connect
 from streams.tools import served_index
 
 pytestmark = pytest.mark.integration
@@ -35,9 +35,7 @@ def artifact(tmp_path: Path) -> Artifact:
 
 
 def collections(uri: str) -> list[str]:
-    client = MilvusClient(
-        uri=uri, dedicated=True
-    )  # a shared connection is older than the test, and may have been closed
+    client = connect(load_worker(None, [f"milvus.uri={uri}"], {}).milvus)
     try:
         return sorted(client.list_collections())
     finally:

@@ -153,7 +153,7 @@ def test_a_standby_acquires_partitions_without_a_full_restore(tmp_path: Path, ka
         with site.worker(*clicks, *timeout, "--set", "worker.standby=true", name="b"):
             wait_for(lambda: _caught_up(log("b"), partitions=2), "the standby")
             first.kill()
-            wait_for(lambda: "acquired partitions 0, 1, 2, 3: " in log("b"), "the take-over")
+            wait_for(lambda: "acquired partitions 0, 1, 2, 3: " in log("b"), "the acquisition")
             assert "acquired partitions 0, 1, 2, 3: restored 0 records" in log("b")
             site.producer.send([site.click(u, 1 + u % 300) for u in range(100)])
             wait_for(lambda: audit_kafka(site.config).ok and audit_kafka(site.config).clicks == 200, "more clicks")

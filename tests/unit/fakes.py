@@ -117,7 +117,7 @@ class ClickWorld:
         self.producer = producer or MemoryRecordProducer()
         self.metrics = ClickMetrics(CollectorRegistry())
         self.embeddings = HistoryEmbeddings(
-            self.known, self.index, capacity=10, refresh=60.0, unknown_ttl=1.0, clock=lambda: self.now
+            self.known, self.index, capacity=10, refresh_s=60.0, unknown_ttl_s=1.0, clock=lambda: self.now
         )
         self.engine = RecallEngine(MeanEncoder(items), self.embeddings, self.index, top_k=3)
         self.processor = ClickProcessor(

@@ -1,6 +1,6 @@
-"""docker-compose.yml, Dockerfile and .env.example: the specification's schema, and what we promise beyond it.
+"""docker-compose.yml, Dockerfile and .env.example follow the specification's schema, and our own rules beyond it.
 
-Docker itself is not needed. The first command in docker-compose.yml and `docker compose config` check the same by hand.
+Docker itself is not needed; `docker compose config` checks the schema by hand.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OBSERVABILITY = {"prometheus", "grafana"}
 OURS = sorted(name for name, service in SERVICES.items() if "build" in service)
 #: ${NAME}, ${NAME:-default}, ${NAME:-…${OTHER:?message}}, ${NAME:?message}
 VARIABLE = re.compile(r"\$\{([A-Z_]+)(:[-?](?:[^{}]|\{[^}]*\})*)?\}")
-#: What a service runs: the workers share an entry point.
+#: Service → entry point and command; the workers share an entry point.
 COMMANDS = {name: service.get("entrypoint", []) + service.get("command", []) for name, service in SERVICES.items()}
 
 
@@ -36,7 +36,7 @@ def validate(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_follows_the_compose_specification() -> None:
+def test_the_file_follows_the_compose_specification() -> None:
     result = validate(COMPOSE)
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -45,14 +45,14 @@ def test_follows_the_compose_specification() -> None:
     ("right", "wrong"),
     [("    restart: unless-stopped", "    restrat: unless-stopped"), ("replicas: 2", "replicas: [2]")],
 )
-def test_the_schema_finds_faults(tmp_path: Path, right: str, wrong: str) -> None:
+def test_the_schema_finds_errors(tmp_path: Path, right: str, wrong: str) -> None:
     assert right in TEXT
     broken = tmp_path / "docker-compose.yml"
     broken.write_text(TEXT.replace(right, wrong, 1), encoding="utf-8")
     assert validate(broken).returncode != 0
 
 
-def test_the_services_that_the_system_consists_of() -> None:
+def test_services_and_profiles_are_as_documented() -> None:
     assert set(LASTING) == {"kafka", "etcd", "minio", "milvus", "item-worker", "click-worker"} | OBSERVABILITY
     assert {name for name, service in SERVICES.items() if "training" in service.get("profiles", ())} == {
         "train",
@@ -81,14 +81,14 @@ def test_ports_are_published_to_this_machine_only(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LASTING)
-def test_lasting_services_are_watched_and_restarted(name: str) -> None:
+def test_lasting_services_have_a_health_check_and_are_restarted(name: str) -> None:
     service = SERVICES[name]
     assert service["restart"] == "unless-stopped"
     assert service["healthcheck"]["test"][0] == "CMD"
 
 
 @pytest.mark.parametrize("name", ["item-worker", "click-worker"])
-def test_workers_are_asked_for_their_health_at_the_port_that_they_serve(name: str) -> None:
+def test_health_checks_of_workers_use_the_port_that_they_serve(name: str) -> None:
     service = SERVICES[name]
     (port,) = service["expose"]
     assert f"--set=worker.metrics_port={port}" in COMMANDS[name]
@@ -118,20 +118,20 @@ def test_no_service_can_take_the_whole_machine(name: str) -> None:
     assert service["logging"]["options"].keys() == {"max-size", "max-file"}
 
 
-def test_only_those_who_use_milvus_have_its_token() -> None:
+def test_only_services_that_use_milvus_have_its_token() -> None:
     holders = {name for name, s in SERVICES.items() if "MINDSTREAM_MILVUS_TOKEN" in s.get("environment", {})}
     assert holders == {"item-worker", "click-worker"}
 
 
 @pytest.mark.parametrize("name", ["topics", "item-worker", "click-worker", "publish", "replay"])
-def test_clusters_elsewhere_can_be_named(name: str) -> None:
+def test_addresses_of_other_clusters_can_be_set(name: str) -> None:
     environment = SERVICES[name]["environment"]
     assert {key for key in ENVIRONMENT if key.startswith("MINDSTREAM_KAFKA")} <= environment.keys()
     for key in {"MINDSTREAM_KAFKA", "MINDSTREAM_MILVUS", "MINDSTREAM_MILVUS_TOKEN"} & environment.keys():
         assert environment[key].startswith(f"${{{key}:-")
 
 
-def test_a_change_of_the_readme_installs_nothing_again() -> None:
+def test_a_change_of_the_readme_does_not_install_again() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     (copied,) = re.findall(r"^COPY (.+) \./$", dockerfile, re.MULTILINE)
     assert copied == "pyproject.toml"
@@ -158,12 +158,12 @@ def test_variables_are_documented_and_secrets_left_empty() -> None:
     used = dict(VARIABLE.findall(TEXT))
     assert set(used) == set(documented)
     for name, default in used.items():
-        # One that another variable stands in for is left empty, too.
+        # Empty, too, where another variable is the default.
         assert documented[name] == (default[2:] if re.match(r":-[^$]*$", default) else ""), name
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_settings_in_the_environment_are_read(name: str) -> None:
+def test_all_settings_in_the_environment_exist(name: str) -> None:
     ours = {key for key in SERVICES[name].get("environment", {}) if key.startswith("MINDSTREAM_")}
     assert ours <= set(ENVIRONMENT)
 
@@ -177,7 +177,7 @@ def test_commands_name_modules_and_files_that_exist(name: str) -> None:
         assert (ROOT / file).is_file()
 
 
-def test_the_build_context_holds_what_the_commands_need() -> None:
+def test_the_build_context_has_the_folders_of_the_commands() -> None:
     rules = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     assert "*" in rules
     rooms = {COMMANDS[name][2].split(".")[0] for name in OURS if name != "folders"}
@@ -197,7 +197,7 @@ def test_named_volumes_are_declared_and_workers_share_no_folder() -> None:
     assert SERVICES["click-worker"]["environment"]["MINDSTREAM_DATA_DIR"] in SERVICES["click-worker"]["volumes"]
 
 
-def test_prometheus_asks_every_container_of_the_workers_and_they_answer_in_their_network_only() -> None:
+def test_prometheus_scrapes_every_worker_container_inside_the_network_only() -> None:
     text = (ROOT / "configs" / "observability" / "prometheus.yml").read_text(encoding="utf-8")
     jobs = {job["job_name"]: job["dns_sd_configs"] for job in yaml.safe_load(text)["scrape_configs"]}
     assert set(jobs) == {"click-worker", "item-worker"}
@@ -226,7 +226,7 @@ def _mounts(name: str) -> list[tuple[str, str]]:
     return [(source, target) for source, target, *_ in (volume.split(":") for volume in SERVICES[name]["volumes"])]
 
 
-def test_grafana_knows_nobody_without_a_password_and_reaches_only_prometheus() -> None:
+def test_grafana_requires_a_password_and_reaches_only_prometheus() -> None:
     grafana = SERVICES["grafana"]
     assert grafana["environment"]["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
     assert "GRAFANA_PASSWORD:?" in grafana["environment"]["GF_SECURITY_ADMIN_PASSWORD"]

@@ -1,6 +1,6 @@
-"""configs/observability: the table, the dashboard and the alerts name metrics that a worker exports, and none else.
+"""configs/observability: the table, the dashboard and the alerts name only metrics that a worker exports.
 
-Prometheus and Grafana themselves are not needed; `promtool check rules` does more, by hand.
+This needs neither Prometheus nor Grafana; `promtool check rules`, run manually, checks more.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ ALERTS: list[dict[str, Any]] = [
     for group in yaml.safe_load((FOLDER / "alerts.yml").read_text(encoding="utf-8"))["groups"]
     for rule in group["rules"]
 ]
-#: Words of PromQL that can stand where a name can.
+#: Words of PromQL at positions of metric names.
 KEYWORDS = {"and", "or", "unless", "bool", "offset"}
 #: Labels that Prometheus adds.
 TARGET_LABELS = {"job", "instance"}
-#: What the process collector exports beside its start; on Linux alone.
+#: Metrics of the process collector except its start; exported only on Linux.
 PROCESS = re.compile(r"process_(?!start_time)")
 
 
 def worker() -> CollectorRegistry:
-    """The registry of a worker with both agents."""
+    """Return the registry of a worker with both agents."""
     registry = worker_registry("m1")
     ClickMetrics(registry).lag.labels(0)
     ItemMetrics(registry).lag.labels(0)
@@ -41,7 +41,7 @@ def worker() -> CollectorRegistry:
 
 
 def exported() -> dict[str, tuple[str, str, set[str]]]:
-    """Sample name → name in the table, type, labels."""
+    """Return sample name → name in the table, type, labels."""
     found = {}
     for family in worker().collect():
         suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
@@ -58,7 +58,7 @@ LABELS = set().union(TARGET_LABELS, *(labels for _, _, labels in EXPORTED.values
 
 
 def names(expression: str) -> set[str]:
-    """Metrics of a PromQL expression."""
+    """Return the metrics of a PromQL expression."""
     bare = re.sub(r'"[^"]*"', "", expression)
     bare = re.sub(r"\{[^}]*\}|\[[^]]*\]", "", bare)
     bare = re.sub(r"\b(by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)", "", bare)
@@ -66,7 +66,7 @@ def names(expression: str) -> set[str]:
 
 
 def labels(expression: str) -> set[str]:
-    """Labels by which an expression groups or selects."""
+    """Return the labels by which an expression groups or selects."""
     grouped = re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", expression)
     selected = re.findall(r"(\w+)\s*[=!]~?\"", expression)
     return {name.strip() for part in grouped for name in part.split(",")} | set(selected)
@@ -98,14 +98,14 @@ def test_the_table_names_exactly_what_a_worker_exports() -> None:
         if line.startswith("| `"):
             _, cell, kind, *_ = line.split("|")
             for name in re.findall(r"`([^`]+)`", cell):
-                assert name not in table, f"{name} stands there twice"
+                assert name not in table, f"{name} is in the table twice"
                 table[name] = kind.strip()
     if not linux():
         del table["process_start_time_seconds"]
     assert table == {name: kind for name, kind, _ in EXPORTED.values() if not PROCESS.match(name)}
 
 
-def test_the_table_names_exactly_the_alerts_there_are() -> None:
+def test_the_table_names_exactly_the_existing_alerts() -> None:
     text = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert set(re.findall(r"`([A-Z][a-z]+[A-Za-z]+)`", text)) == {alert for alert, _ in RULES}
 
@@ -134,7 +134,7 @@ def test_the_dashboard_asks_the_provisioned_data_source() -> None:
     assert {(found["type"], found["uid"]) for found in asked} == {("prometheus", source["uid"])}
 
 
-def test_panels_have_places_of_their_own() -> None:
+def test_panels_do_not_overlap() -> None:
     taken: set[tuple[int, int]] = set()
     for panel in DASHBOARD["panels"]:
         at = panel["gridPos"]
@@ -145,7 +145,7 @@ def test_panels_have_places_of_their_own() -> None:
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
-def test_alerts_say_what_happens_and_what_to_do() -> None:
+def test_every_alert_has_a_summary_and_an_action() -> None:
     assert len({alert for alert, _ in RULES}) == len(RULES)
     for rule in ALERTS:
         assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
@@ -154,11 +154,11 @@ def test_alerts_say_what_happens_and_what_to_do() -> None:
         assert set(rule["annotations"]) == {"summary", "action"}
 
 
-def test_late_is_a_bound_that_a_loaded_worker_keeps_and_the_dashboard_shows() -> None:
+def test_the_threshold_of_late_recommendations_exceeds_a_loaded_worker_and_is_on_the_dashboard() -> None:
     (expression,) = (rule["expr"] for rule in ALERTS if rule["alert"] == "RecommendationsLate")
     late = float(expression.rpartition(">")[2])
     assert f'le="{late}"' in generate_latest(worker()).decode()
-    figures = (FOLDER.parents[1] / "README.md").read_text(encoding="utf-8")
+    figures = (FOLDER.parents[1] / "benchmarks" / "README.md").read_text(encoding="utf-8")
     (loaded,) = re.findall(r"^\| 80 % \|.*\| ([\d,]+) ms \|$", figures, re.MULTILINE)
     assert late > int(loaded.replace(",", "")) / 1000
     (panel,) = (panel for panel in panels() if panel["title"] == "Click → recommendation, p99")

@@ -36,7 +36,7 @@ def test_layers_override_in_order(tmp_path: Path) -> None:
     assert (
         load_worker(path, ["kafka.bootstrap_servers=d:4"], {"MINDSTREAM_KAFKA": "b:2"}).kafka.bootstrap_servers == "d:4"
     )
-    assert config.recall.filter_seen is True, "the rest comes from the shipped files"
+    assert config.recall.filter_seen is True, "other keys come from the shipped files"
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_errors_name_file_key_and_remedy(tmp_path: Path, text: str, needles: lis
         ("loss.routing_variance=1", "loss.routing_variance: 0"),
     ],
 )
-def test_what_training_would_not_learn_is_refused(setting: str, remedy: str) -> None:
+def test_settings_that_training_cannot_learn_are_refused(setting: str, remedy: str) -> None:
     on_the_mean = ["network.routing_map=identity", "loss.readout=mean"]
     load_train(None, on_the_mean, {})
     with pytest.raises(ConfigError, match=f"^configuration: .*loss.readout: mean.* set {remedy}, or"):

@@ -54,7 +54,7 @@ def test_a_stopped_run_is_resumed_and_ends_like_an_uninterrupted_one(
     [
         (["--set", "network.dim=9"], "network.dim was 8; start a new run"),
         (["--data", "{folder}/other.csv"], "other data than when this run was started"),
-        (["-c", "configs/mind.yaml"], "--resume without -c"),
+        (["-c", "configs/mind.yaml"], "--resume excludes -c"),
     ],
 )
 def test_a_run_is_only_resumed_with_its_own_settings_and_data(

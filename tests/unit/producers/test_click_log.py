@@ -18,7 +18,7 @@ from streams.messages.clicks import Click, decode_click, encode_click, user_key
 DATA = Path(os.environ.get("MINDSTREAM_DATA", Path(__file__).parents[4] / "shared" / "data"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"real data: no folder {DATA}; name it in MINDSTREAM_DATA")
 
-#: (user, item, order): few users and orders, so that users repeat and orders tie.
+#: (user, item, order), with few users and orders, so that users repeat and orders are equal.
 rows = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 99), st.integers(0, 9)), max_size=60)
 
 
@@ -36,7 +36,7 @@ def per_user(log: ClickLog) -> dict[int | str, list[int]]:
 
 
 def expected(clicks: Iterable[tuple[int, int, int]]) -> dict[int, list[int]]:
-    """Each user's items by order; equal orders as they come."""
+    """Return each user's items by order; equal orders keep the order of the file."""
     items = defaultdict(list)
     for user, item, _ in sorted(clicks, key=lambda click: click[2]):
         items[user].append(item)
@@ -128,7 +128,7 @@ def test_a_file_that_cannot_be_read_is_fatal(tmp_path: Path) -> None:
         read_click_log([tmp_path / "missing.csv"])
 
 
-def test_orders_that_contradict(tmp_path: Path) -> None:
+def test_contradicting_orders_are_refused(tmp_path: Path) -> None:
     ranks = write(tmp_path, "ranks", ["1,2,0"])
     times = write(tmp_path, "times", ["1,2,1700000000"])
     milliseconds = write(tmp_path, "ms", ["1,2,1700000000000"])

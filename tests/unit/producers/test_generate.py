@@ -1,4 +1,4 @@
-"""Synthetic clicks: what they promise is counted from the clicks themselves."""
+"""Synthetic clicks: their documented structure is verified by counting clicks."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_seed_decides_everything(made: SyntheticClicks) -> None:
     assert made.item.tolist() == again.item.tolist() != other.item.tolist()
 
 
-def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_users_do_not_affect_the_clicks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "BLOCK", 700)
     done: list[int] = []
     made = generate(SHAPE, 3, done.append)
@@ -76,7 +76,9 @@ def test_without_drift_a_user_keeps_its_tastes() -> None:
 
 def test_drift_replaces_tastes_at_its_rate(made: SyntheticClicks) -> None:
     assert made.drifts.sum() == pytest.approx(0.05 * (SHAPE.clicks - SHAPE.users), rel=0.15)
-    drifted = (made.drifts > 0) & (made.drifts < SHAPE.tastes)  # after as many drifts as tastes, all are back
+    drifted = (made.drifts > 0) & (
+        made.drifts < SHAPE.tastes
+    )  # after as many drifts as tastes, the first ones are active again
     assert (made.first_tastes[drifted] != made.last_tastes[drifted]).any(axis=1).all()
 
 
@@ -89,7 +91,7 @@ def test_skew_of_items_and_users(made: SyntheticClicks) -> None:
     assert sum(count - 1 for count in pairs.values()) < 0.1 * SHAPE.clicks, "people seldom click a book twice"
 
 
-def test_what_follows_what_beats_popularity() -> None:
+def test_the_order_of_items_predicts_better_than_popularity() -> None:
     made = generate(Shape(3_000, 600, 60_000, 12, 3, 0.02), seed=6)
     same = made.user[1:] == made.user[:-1]
     pairs = np.stack((made.item[:-1], made.item[1:]), axis=1)[same]
@@ -114,7 +116,7 @@ def test_what_follows_what_beats_popularity() -> None:
         ({"tastes_per_user": 12}, "none to drift to"),
     ],
 )
-def test_shapes_that_contradict_themselves(change: dict[str, float], fault: str) -> None:
+def test_contradicting_sizes_are_refused(change: dict[str, float], fault: str) -> None:
     fields = {name: getattr(SHAPE, name) for name in SHAPE.__slots__}
     with pytest.raises(ValueError, match=fault):
         Shape(**(fields | change))
@@ -131,7 +133,7 @@ def test_files_read_back_and_repeat_to_the_byte(tmp_path: Path, made: SyntheticC
     assert (tmp_path / name).read_bytes() == content
 
 
-def test_truth_files(tmp_path: Path, made: SyntheticClicks) -> None:
+def test_both_truth_formats_hold_the_same_arrays(tmp_path: Path, made: SyntheticClicks) -> None:
     write_truth(made, tmp_path / "t.npz")
     write_truth(made, tmp_path / "t.json")
     told = json.loads((tmp_path / "t.json").read_text())

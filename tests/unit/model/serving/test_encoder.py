@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from model.arrays import FloatArray, IntVector
 from model.serving.encoder import Encoder, Routing
 
 D, K, L = 8, 4, 6
@@ -30,13 +31,13 @@ def encoder_of(routing: Routing, seed: int = 0) -> Encoder:
     return Encoder({name: rng.standard_normal(shape, dtype=np.float32) for name, shape in shapes.items()}, routing)
 
 
-def histories(rng: np.random.Generator, users: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def histories(rng: np.random.Generator, users: int) -> tuple[FloatArray, IntVector]:
     lengths = rng.integers(0, L + 1, users)
     embeddings = rng.standard_normal((users, L, D), dtype=np.float32) * np.float32(D**-0.5)
     return embeddings * (np.arange(L) < lengths[:, None])[:, :, None], lengths
 
 
-def published_algorithm(encoder: Encoder, clicks: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+def published_algorithm(encoder: Encoder, clicks: FloatArray) -> npt.NDArray[Any]:
     """Encode one user click by click, as the paper describes the algorithm: (n, D) → (K, D)."""
     routing, n = encoder.routing, len(clicks)
     K = max(1, min(encoder.interests, int(np.log2(n)))) if routing.by_history else encoder.interests

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 
 pytest.importorskip("paddle", reason="Paddle is not installed: pip install -e '.[cpu]'")
 
 from configs.loader import FOLDER, load_train
 from configs.schema import TrainConfig
+from model.arrays import FloatArray, IntVector
 from model.serving.encoder import Encoder, Routing
 from model.training.backend import paddle
 from model.training.learner import Learner
@@ -50,7 +50,7 @@ def config_of(variant: str, *overrides: str) -> TrainConfig:
     return load_train(path, ["network.dim=16", "network.history_length=7", *given, *overrides], {})
 
 
-def random_net(config: TrainConfig, seed: int = 0) -> tuple[Mind, dict[str, npt.NDArray[np.float32]]]:
+def random_net(config: TrainConfig, seed: int = 0) -> tuple[Mind, dict[str, FloatArray]]:
     """Return a network with only random weights, also those that training initialises with the identity or zero."""
     rng = np.random.default_rng(seed)
     weights = initial_weights(config.network, rng)
@@ -59,7 +59,7 @@ def random_net(config: TrainConfig, seed: int = 0) -> tuple[Mind, dict[str, npt.
     return Mind(weights, config.network), weights
 
 
-def random_users(B: int, L: int, seed: int = 0) -> tuple[Any, npt.NDArray[np.int64]]:
+def random_users(B: int, L: int, seed: int = 0) -> tuple[Any, IntVector]:
     """Return item vectors of histories, (B, L, 16), with random padding, and the lengths of the histories, (B,)."""
     rng = np.random.default_rng(seed)
     embeddings = rng.standard_normal((B, L, 16), dtype=np.float32)

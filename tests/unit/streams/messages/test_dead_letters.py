@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.messages.dead_letters import (
+    DeadLetterTopic,
     MessageRef,
     dead_letter_output,
     json_value,
@@ -85,6 +86,14 @@ def test_of_a_message_too_large_for_the_topic_only_source_and_size_are_kept() ->
     assert (cut.key, cut.value) == (None, None)
     found = read_dead_letter(*stored(cut))
     assert found is not None and (found.omitted_bytes, str(found.source)) == (100, "clicks/3/991")
+
+
+def test_the_topic_limits_the_size_of_each_dead_letter() -> None:
+    messages = [Message("clicks", 0, offset, b"42", value) for offset, value in enumerate([b"x" * 8, b"x" * 9])]
+    topic = DeadLetterTopic("dead-letters", max_bytes=10)
+    outputs = topic.outputs([DeadLetter(message, "not_json", "broken") for message in messages], 12.5)
+    assert [(output.topic, output.value) for output in outputs] == [("dead-letters", b"x" * 8), ("dead-letters", None)]
+    assert {dict(output.headers)["time"] for output in outputs} == {b"12.500"}
 
 
 @given(messages, st.integers(1, 4))

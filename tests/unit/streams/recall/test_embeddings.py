@@ -31,7 +31,7 @@ class Clock:
 
 def _world(capacity: int = 10) -> tuple[HistoryEmbeddings, RecordingIndex, Clock]:
     index, clock = RecordingIndex(), Clock()
-    lookup = HistoryEmbeddings(FewItems(3), index, capacity=capacity, refresh=60.0, unknown_ttl=1.0, clock=clock)
+    lookup = HistoryEmbeddings(FewItems(3), index, capacity=capacity, refresh_s=60.0, unknown_ttl_s=1.0, clock=clock)
     return lookup, index, clock
 
 

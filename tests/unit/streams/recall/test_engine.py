@@ -35,7 +35,7 @@ class HeldIndex(FailingIndex):
 
 
 def _engine(index: HeldIndex, *, filter_seen: bool = True) -> RecallEngine:
-    embeddings = HistoryEmbeddings(FewItems(ITEMS), index, capacity=10, refresh=60.0, unknown_ttl=1.0)
+    embeddings = HistoryEmbeddings(FewItems(ITEMS), index, capacity=10, refresh_s=60.0, unknown_ttl_s=1.0)
     return RecallEngine(MeanEncoder(ITEMS), embeddings, index, top_k=2, filter_seen=filter_seen)
 
 

@@ -1,4 +1,4 @@
-"""From settings and artifact to an engine."""
+"""Building a recall engine from settings and an artifact."""
 
 from __future__ import annotations
 
