@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.report import ROOT, Curve, Figure, Provenance, Result, to_json
+from benchmarks.harness.report import Curve, Figure, Provenance, Result, to_json
 from configs.cli import Command
+from embedded.instance import CHECKOUT
 
 if TYPE_CHECKING:
     from benchmarks.harness.benchmark import Benchmark
     from benchmarks.harness.servers import MilvusKind
 
 #: Default folder of the servers, models and logs; ignored by git.
-FOLDER = ROOT / ".mindstream" / "bench"
+FOLDER = CHECKOUT / ".mindstream" / "bench"
 #: Benchmark → what it measures. The modules load slowly, so `--help` must not need them.
 NAMES = {
     "throughput": "clicks per second of one worker, compared with only Milvus, a hand-wired service, and plain Faust",

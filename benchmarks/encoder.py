@@ -24,8 +24,9 @@ import numpy as np
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import random_artifact
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.report import ROOT, Figure
+from benchmarks.harness.report import Figure
 from benchmarks.harness.servers import BenchmarkServers
+from embedded.instance import CHECKOUT
 from model.artifact import Artifact
 from model.serving.encoder import Encoder
 from model.serving.inputs import model_input
@@ -45,7 +46,7 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
     servers.report(f"Encoding {sizes['rounds']:,} batches of {sizes['users']} users")
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "benchmarks.encoder", str(folder), json.dumps(dict(sizes))],
-        cwd=ROOT,
+        cwd=CHECKOUT,
         env=os.environ | _ONE_THREAD,
         capture_output=True,
         text=True,

@@ -23,12 +23,13 @@ import click
 import numpy as np
 
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.report import ROOT, Provenance
+from benchmarks.harness.report import Provenance
 from configs.cli import Command
+from embedded.instance import CHECKOUT
 from producers.synthetic import Shape, generate
 
 #: Folder of the trained models; ignored by git.
-FOLDER = ROOT / ".mindstream" / "quality"
+FOLDER = CHECKOUT / ".mindstream" / "quality"
 DATA = "../shared/data"
 CONFIGS = "configs"
 #: Figures in percent, with seen items kept except in the last one → heads of the table.
@@ -171,7 +172,7 @@ def main(
 
     Exit status: 0 the default beats the references, or was not measured on test users; 1 it does not; 2 no data.
     """
-    data = Path(os.environ.get("MINDSTREAM_DATA", ROOT / DATA)).resolve()
+    data = Path(os.environ.get("MINDSTREAM_DATA", CHECKOUT / DATA)).resolve()
     chosen = splits or SPLITS
     if GENERATED in chosen:
         generate_split()
@@ -256,7 +257,7 @@ def _python(arguments: Sequence[str]) -> str:
     # One thread each: small products gain nothing from a second one, and two trainings run at the same time.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-m", *arguments], cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise BenchmarkError(f"python -m {shlex.join(arguments)}: {(done.stderr or done.stdout).strip()[-2000:]}")

@@ -1,1 +1,1 @@
-"""Real Kafka and Milvus servers on this machine, for the demo and the tests: see `embedded.stack`."""
+"""Real Kafka and Milvus servers on this machine (`embedded.stack`), and deployments on them (`embedded.deployment`)."""

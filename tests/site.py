@@ -26,7 +26,6 @@ from streams.messages.recommendations import Recommendation, decode_recommendati
 from streams.milvus.index import MilvusIndex
 from streams.ports import Message, Output
 
-ROOT = CHECKOUT
 #: Seconds within which a condition becomes true, even on a busy machine.
 WAIT_TIMEOUT_S = 90.0
 

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from benchmarks.harness.errors import BenchmarkError
-from benchmarks.harness.report import ROOT
+from embedded.instance import CHECKOUT
 
 #: Appended to each program. It reads /proc where there is one: on Linux, the peak of getrusage begins with that of the
 #: parent process.
@@ -35,7 +35,7 @@ def run_isolated(program: str, *arguments: str, quiet: bool = True) -> Any:
     """
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-c", program + _PEAK, *arguments],
-        cwd=ROOT,
+        cwd=CHECKOUT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE if quiet else None,
         text=True,

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
+from embedded.instance import CHECKOUT
+
 #: Seconds for one git command: the index may be on a slow disk.
 _GIT_TIMEOUT_S = 10.0
 
@@ -99,7 +100,7 @@ class Provenance:
             memory=psutil.virtual_memory().total,
             system=f"{platform.system()} {platform.machine()}",
             python=platform.python_version(),
-            commit=commit(ROOT),
+            commit=commit(CHECKOUT),
             command=command,
             began=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )

@@ -11,7 +11,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.site import ROOT, Site
+from embedded.instance import CHECKOUT
+from tests.site import Site
 
 #: Seconds between two looks at the processes.
 _INTERVAL_S = 0.5
@@ -119,7 +120,7 @@ class Fleet:
         data = f"worker.data_dir={self._site.folder / name}"
         command = self._site.command("tests.chaos.worker", "--set", data, *self._extra)
         with (self._site.folder / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, env=self._environment)
+            process = subprocess.Popen(command, cwd=CHECKOUT, stdout=log, stderr=log, env=self._environment)
             log.write(f"process {process.pid}:\n".encode())
         return process
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from embedded.instance import CHECKOUT
 from producers.synthetic import Shape, generate
-from tests.site import ROOT, environment
+from tests.site import environment
 
 pytestmark = pytest.mark.integration
 
@@ -53,7 +54,7 @@ def _processes_of(folder: Path) -> list[str]:
 
 def test_the_demo_ends_with_every_click_accounted_for(tmp_path: Path) -> None:
     done = subprocess.run(
-        _command(tmp_path), cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=240, check=False
+        _command(tmp_path), cwd=CHECKOUT, env=environment(), capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Every click is accounted for." in done.stdout
@@ -64,7 +65,7 @@ def test_the_demo_ends_with_every_click_accounted_for(tmp_path: Path) -> None:
 
 def test_ctrl_c_stops_all_processes(tmp_path: Path) -> None:
     with subprocess.Popen(
-        _command(tmp_path), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        _command(tmp_path), cwd=CHECKOUT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         assert process.stdout is not None
         for line in process.stdout:

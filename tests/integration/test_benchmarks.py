@@ -17,8 +17,9 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from benchmarks.harness.data import Shop
+from embedded.instance import CHECKOUT
 from model.serving.encoder import Encoder
-from tests.site import ROOT, environment, wait_for
+from tests.site import environment, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -80,7 +81,7 @@ def _run(names: Sequence[str], folder: Path, kafka: str, milvus: str) -> None:
     figures, curves = folder.with_suffix(".json"), folder.with_suffix(".png")
     command = [*_command(folder, *names), "--json", str(figures), "--plot", str(curves)]
     servers = environment(MINDSTREAM_KAFKA=kafka, MINDSTREAM_MILVUS=milvus)
-    done = subprocess.run(command, cwd=ROOT, env=servers, capture_output=True, text=True, timeout=580, check=False)
+    done = subprocess.run(command, cwd=CHECKOUT, env=servers, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, done.stderr
     assert "commit " in done.stdout
     assert "command " in done.stdout
@@ -118,7 +119,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, kafka: str, mi
     command = [*_command(folder, "freshness"), "--set", "freshness.published=100000"]
     servers = environment(MINDSTREAM_KAFKA=kafka, MINDSTREAM_MILVUS=milvus_lite)
     with log.open("wb") as file:
-        process = subprocess.Popen(command, cwd=ROOT, env=servers, stdout=file, stderr=file)
+        process = subprocess.Popen(command, cwd=CHECKOUT, env=servers, stdout=file, stderr=file)
     wait_for(lambda: "Publishing" in log.read_text() or process.poll() is not None, "the measurement to begin")
     workers = psutil.Process(process.pid).children(recursive=True)
     assert workers, log.read_text()
@@ -140,7 +141,7 @@ def test_a_plot_that_cannot_be_written_is_refused_before_anything_runs(
     tmp_path: Path, names: tuple[str, ...], plot: str, text: str
 ) -> None:
     command = [*_command(tmp_path / "bench", *names), "--plot", str(tmp_path / plot)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode in (1, 2)
     assert text in " ".join(done.stderr.replace("\n", " ").split())
     assert not done.stdout
@@ -148,6 +149,6 @@ def test_a_plot_that_cannot_be_written_is_refused_before_anything_runs(
 
 def test_an_unknown_size_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     command = [*_command(tmp_path, "encoder"), "--set", "encoder.user=3"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "known: encoder.users" in done.stderr

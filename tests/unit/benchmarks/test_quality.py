@@ -13,8 +13,9 @@ import pytest
 from benchmarks import quality
 from benchmarks.quality import ABLATIONS, REFERENCES, SPLITS, VARIANTS, Task, beats
 from configs.loader import FOLDER, load_train
+from embedded.instance import CHECKOUT
 from producers.synthetic import Shape
-from tests.site import ROOT, environment
+from tests.site import environment
 
 
 def results(**recall: float) -> dict[Task, dict[str, float]]:
@@ -55,6 +56,6 @@ def test_the_generated_split_separates_users(tmp_path: Path, monkeypatch: pytest
 def test_missing_data_are_reported(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks.quality"]
     missing = environment(MINDSTREAM_DATA=str(tmp_path / "none"))
-    done = subprocess.run(command, cwd=ROOT, env=missing, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=CHECKOUT, env=missing, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "MINDSTREAM_DATA" in done.stdout

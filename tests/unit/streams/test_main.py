@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from configs.errors import EXIT_TRANSIENT, TransientError
+from embedded.instance import CHECKOUT
 from streams.__main__ import main
-from tests.site import ROOT
 
 
 @pytest.mark.parametrize(("system", "key"), [("Kafka", "kafka.bootstrap_servers"), ("Milvus", "milvus.uri")])
@@ -47,5 +47,5 @@ def test_a_wrong_message_reference_is_a_wrong_command_line() -> None:
 
 def test_help_imports_neither_faust_nor_a_client() -> None:
     program = "import sys, streams.__main__; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", program], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert not {"faust", "confluent_kafka", "pymilvus", "numpy"} & set(done.stdout.split())
