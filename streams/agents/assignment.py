@@ -53,7 +53,8 @@ class Assignment:
     @property
     def acquired(self) -> bool:
         """True while the partitions are acquired: their histories are up to date."""
-        return self.generation is not None and self._acquired == self.generation
+        generation = self.generation  # once: other threads read it, too
+        return generation is not None and self._acquired == generation
 
     @property
     def revoked(self) -> bool:
@@ -62,10 +63,10 @@ class Assignment:
 
     def assign(self, generation: int, partitions: Sequence[int]) -> None:
         """Begin a generation."""
-        self.generation = generation
         self.partitions = sorted(partitions)
         self._acquired = None
         self._revoked.clear()
+        self.generation = generation  # last: other threads read the partitions once it is set
 
     def acquired_by(self, generation: int | None) -> None:
         """Record that the partitions of this generation are acquired."""

@@ -74,7 +74,7 @@ class Pipeline(Generic[Pending]):
 
     def _start_ahead(self, next_work: Work[Pending] | None, pending: Pending) -> Pending | None:
         # Never across maintenance: nothing else that writes histories may come between a batch and one started ahead.
-        if next_work is None or next_work.batch.maintain:
+        if next_work is None or next_work.batch.maintain or not next_work.batch.messages:
             return None
         with suppress(TransientError, PartitionLost):  # they are reported when its own turn comes
             return self._processor.start(next_work.batch.messages, pending)

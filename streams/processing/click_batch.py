@@ -34,7 +34,7 @@ class UserClicks:
     clicks: list[tuple[int, int]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen: there is one for each user of a batch, and frozen ones take longer
 class UserUpdate:
     """The effect of a batch on one user.
 

@@ -24,7 +24,9 @@ from streams.agents.agent import BatchAgent
 from streams.agents.pipeline import Work
 from streams.history import History
 from streams.kafka.producer import KafkaRecordProducer
-from streams.ports import Output
+from streams.ports import HistoryStore, Output
+from streams.processing.clicks import ClickProcessor
+from streams.recall.engine import RecallEngine
 from streams.state.store import PartitionStores
 from streams.worker.parts import WorkerParts
 from tests.chaos.trips import POINTS
@@ -107,23 +109,29 @@ class _NeverBehind(_Stores):
         return set()
 
 
-class _Unfenced(_Stores):
-    """Reads histories whose fence stops no click."""
+class _UnfencedStore:
+    """The click processor's view of the store: histories whose fence stops no click. Restoring keeps its own view."""
+
+    def __init__(self, store: HistoryStore) -> None:
+        self._store = store
+        self.check, self.write = store.check, store.write
 
     def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
-        return [None if r is None else _unfenced(r) for r in super().read(partition, keys)]
+        records = self._store.read(partition, keys)
+        return [None if r is None else replace(History.from_bytes(r), offset=-1).to_bytes() for r in records]
 
 
-def _unfenced(record: bytes) -> bytes:
-    return replace(History.from_bytes(record), offset=-1).to_bytes()
+class _Unfenced(ClickProcessor):
+    def __init__(self, engine: RecallEngine, store: HistoryStore, *args: Any, **options: Any) -> None:
+        super().__init__(engine, _UnfencedStore(store), *args, **options)
 
 
 if __name__ == "__main__":
     sabotage = os.environ.get("MINDSTREAM_SABOTAGE", "")
-    stores: dict[str, type[PartitionStores]] = {"no repair": _NeverBehind, "no fence": _Unfenced}
     parts = WorkerParts(
         record_producer=_RecordProducer,
-        stores=stores.get(sabotage, _Stores),
+        stores=_NeverBehind if sabotage == "no repair" else _Stores,
+        click_processor=_Unfenced if sabotage == "no fence" else ClickProcessor,
         agent=_CommitsFirst if sabotage == "commit first" else _Agent,
     )
     main(["worker", *sys.argv[1:]], prog_name="chaos worker", obj=parts)
