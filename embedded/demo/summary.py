@@ -16,7 +16,7 @@ def summary_rows(board: Scoreboard, report: AuditReport) -> dict[str, str]:
     return {
         "clicks in": f"{report.clicks:,}",
         "recommendations out": f"{report.recommendations:,}",
-        "users": f"{report.users:,} ({report.without_candidates:,} without a known item, so without an answer)",
+        "users": f"{report.users:,} ({report.without_candidates:,} without a known item, so without a recommendation)",
         "click → recommendation": f"p50 {percentile(latencies, 50)}, p99 {percentile(latencies, 99)}",
         f"already recommended (hit@{CUT})": f"{ours:.1%} of {board.hit_rate.judged:,} clicks; "
         f"popular items: {popular:.1%}",

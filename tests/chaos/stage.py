@@ -15,7 +15,7 @@ import numpy as np
 from configs.errors import TransientError
 from embedded import ports
 from embedded.errors import EmbeddedError
-from embedded.instance import Reporter
+from embedded.instance import Instance, Reporter
 from embedded.kafka import Kafka
 from embedded.server import Launch, Server
 from embedded.stack import Stack
@@ -48,7 +48,9 @@ WORKER = (
 class _ProxiedKafka(Kafka):
     """A broker with a second listener, which it advertises at the proxy's port."""
 
-    proxy: Proxy
+    def __init__(self, instance: Instance, proxy: Proxy) -> None:
+        super().__init__(instance)
+        self.proxy = proxy
 
     def launch(self, port: int, report: Reporter) -> Launch:
         launch = super().launch(port, report)
@@ -93,8 +95,7 @@ def servers(folder: Path) -> Iterator[Servers]:
         stack = Stack(folder, milvus="standalone", environ={})
     closing = threading.Event()
     proxy = Proxy()
-    kafka = _ProxiedKafka(stack.instance)
-    kafka.proxy = proxy
+    kafka = _ProxiedKafka(stack.instance, proxy)
     stack._wanted["kafka"] = kafka
     try:
         addresses = stack.up()
