@@ -60,7 +60,7 @@ def worker(config: WorkerConfig, agents: str, log_level: str) -> None:
     each process needs its own worker.data_dir and worker.metrics_port.
     """
     # Imported here: Faust takes a second to import, and the other commands do not need it.
-    from streams.worker.logs import configure
+    from streams.worker.logs import configure_logging
     from streams.worker.parts import WorkerParts
     from streams.worker.process import run
 
@@ -68,11 +68,11 @@ def worker(config: WorkerConfig, agents: str, log_level: str) -> None:
     unknown = [name for name in names if name not in ("clicks", "items")]
     if unknown:
         raise click.BadParameter(f"unknown agent {unknown[0]!r}; known: clicks, items", param_hint="--agents")
-    configure(log_level)
+    configure_logging(log_level)
     # Tests and benchmarks pass other parts with `main(obj=…)`.
     status = run(config, names, click.get_current_context().obj or WorkerParts())
     logging.shutdown()
-    # Not sys.exit, which joins threads: one may still wait for a response of Milvus, to a batch that is not committed.
+    # Not sys.exit, which joins threads: one may still wait for Milvus' response to a batch that will not be committed.
     os._exit(status)
 
 
@@ -105,7 +105,7 @@ def topics_check(config: WorkerConfig) -> None:
 
     check_topics(config.kafka, topic_specs(config.topics, config.worker.group))
     check_changelog(config.kafka, changelog_topic(config.worker.group))
-    click.echo("all topics exist with the configured partitions; the changelog keeps the histories")
+    click.echo("all topics exist with the configured partitions; the changelog retains the histories")
 
 
 main.add_command(tail)

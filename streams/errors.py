@@ -30,8 +30,8 @@ class BadMessage(MindstreamError):  # noqa: N818 - a fault of the input, not of 
     """A message that can never be processed.
 
     Attributes:
-        reason: one of `Reason`, for headers, counters and filters.
-        detail: for people: what was expected, and what was found.
+        reason: one of `Reason`; used in headers, counters and filters.
+        detail: human-readable text: what was expected, and what was found.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:

@@ -56,7 +56,7 @@ class History:
         """Decode what `to_bytes` returned.
 
         Raises:
-            CorruptHistoryError: the bytes are no record of this format.
+            CorruptHistoryError: the bytes are not a record of this format.
         """
         _, partition, offset = _header(record)
         return cls(partition, offset, np.frombuffer(record, dtype="<i8", offset=_HEADER.size))
@@ -70,7 +70,7 @@ def newer_record(a: bytes, b: bytes) -> bytes:
     (`streams.state.restore`).
 
     Raises:
-        CorruptHistoryError: one of the two is no record of this format.
+        CorruptHistoryError: one of the two is not a record of this format.
     """
     (_, partition_a, offset_a), (_, partition_b, offset_b) = _header(a), _header(b)
     return a if partition_a == partition_b and offset_a > offset_b else b

@@ -31,14 +31,15 @@ STAGES = ("decode", "read", "embed", "encode", "search", "merge", "pack", "produ
 class BatchHistogram(Collector):
     """A histogram that a single thread writes, without locks.
 
-    An observation of prometheus_client's histogram acquires two locks and walks through the buckets, which takes four
-    times as long, for each user of each batch. Without locks, a scrape may see an observation counted but not summed.
+    It is called for each user of each batch. An observation of prometheus_client's histogram acquires two locks and
+    walks through the buckets, which takes four times as long. Without locks, a scrape may see an observation counted
+    but not summed.
 
     Args:
         registry: exports the histogram.
         name, documentation: name and help text of the metric.
         buckets: upper bounds, ascending, without infinity.
-        label, values: the name of its one label and all values of that label; no label by default.
+        label, values: name of its only label, and all values of that label; by default, there is no label.
     """
 
     def __init__(
@@ -129,7 +130,9 @@ class BatchMetrics:
 
 
 def worker_registry(model_version: str) -> CollectorRegistry:
-    """Return a registry with the metrics of every worker: its model, as the label of a metric that is always 1, and its
+    """Return a registry with the metrics that every worker has.
+
+    These are `mindstream_model_info`, which is always 1 and has the model version as its label, and the metrics of the
     process (start, CPU, memory, open files; on Linux only).
     """
     registry = CollectorRegistry()

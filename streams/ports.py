@@ -26,7 +26,7 @@ class Message(NamedTuple):
 
 
 class Output(NamedTuple):
-    """One message to send. `partition` None: by the hash of the key (murmur2, as Kafka's Java clients do)."""
+    """One message to send. Without a `partition`, the hash of the key decides (murmur2, as in Kafka's Java clients)."""
 
     topic: str
     key: bytes | None
@@ -52,7 +52,7 @@ class RecordProducer(Protocol):
 
         Args:
             outputs: messages to send.
-            produced: called when all are packed and queued, before the wait.
+            produced: called when all messages are packed and queued, before the wait.
 
         Raises:
             TransientError: at least one was not acknowledged; any of them may have been written.
@@ -80,7 +80,7 @@ class HistoryStore(Protocol):
 
 
 class PendingBatch(Protocol):
-    """A batch whose processing was started; nothing outside the process has been changed by it."""
+    """A batch that was started and is not finished. It has changed nothing outside the process."""
 
     def wait(self) -> None:
         """Wait for the answers of other servers that `BatchProcessor.finish` needs.
@@ -101,12 +101,12 @@ class BatchProcessor(Protocol[Pending]):
     """
 
     def start(self, messages: Sequence[Message], after: Pending | None) -> Pending:
-        """Start a batch: everything that changes nothing outside the process.
+        """Start a batch: do the part of the work that changes nothing outside the process.
 
         Args:
             messages: the batch, in the order of its partitions.
-            after: the pending batch in front of this one, which will be finished first; None = there is none. If it
-                is not finished after all, discard what this call returns.
+            after: the pending batch before this one, which must be finished first; None = there is none. If it is
+                never finished, the caller must discard the result of this call.
 
         Raises:
             TransientError: a server did not respond; call again with the same messages.
@@ -137,7 +137,7 @@ class PartitionHooks(Protocol):
         ...
 
     def maintain(self, partitions: Collection[int]) -> None:
-        """Do what is due now and then, between two batches, in the batch thread. Raises as `acquire`."""
+        """Do periodic work between two batches, in the batch thread. Raises the same errors as `acquire`."""
         ...
 
     def release(self) -> None:

@@ -1,18 +1,18 @@
-"""Find out whether a server speaks TLS: to a client without TLS, it looks like one that is unavailable."""
+"""Find out whether a server speaks TLS: to a client without TLS, such a server looks unavailable."""
 
 from __future__ import annotations
 
 import socket
 import ssl
 
-#: Seconds to wait for the server's part of the handshake, or for the answer of a broker that has just cut off a client.
+#: Seconds to wait for the server's part of the TLS handshake, or for a broker's answer to a client without TLS.
 HANDSHAKE_TIMEOUT_S = 2.0
 
 
 def speaks_tls(host: str, port: int) -> bool:
-    """Return whether a TLS server listens at this address. A client without TLS is only cut off by it.
+    """Return whether a TLS server listens at this address.
 
-    The certificate is not verified, because nothing but the handshake is sent.
+    Its certificate is not verified, because nothing but the handshake is sent.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

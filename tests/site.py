@@ -19,7 +19,7 @@ from embedded.instance import CHECKOUT
 from embedded.program import WorkerProgram
 from streams.kafka.producer import KafkaRecordProducer
 from streams.kafka.reading import read_to_end
-from streams.kafka.topics import HEADER_BYTES
+from streams.kafka.topics import DEAD_LETTER_HEADER_BYTES
 from streams.messages.clicks import Click, encode_click, user_key
 from streams.messages.items import Item, encode_item
 from streams.messages.recommendations import Recommendation, decode_recommendation
@@ -73,7 +73,9 @@ class Site(Deployment):
         }
         name = f"t{uuid.uuid4().hex[:8]}"
         super().__init__(folder, shared | dict(settings or {}), name=name, environ=environ or {})
-        self.producer = KafkaRecordProducer(self.config.kafka, self.config.topics.max_message_bytes + HEADER_BYTES)
+        self.producer = KafkaRecordProducer(
+            self.config.kafka, self.config.topics.max_message_bytes + DEAD_LETTER_HEADER_BYTES
+        )
 
     def index(self, *, create: bool = False) -> MilvusIndex:
         return MilvusIndex(self.config.milvus, self.artifact.model_version, self.artifact.dim, create=create)

@@ -32,7 +32,7 @@ from embedded.standalone import best_flavour
 from model.artifact import Artifact
 from streams.kafka.reading import ReceivedMessage, follow
 from streams.milvus.index import MilvusIndex
-from streams.processing.items import SEAL_AFTER
+from streams.processing.items import SEAL_AFTER_UPSERTS
 from streams.tools.audit import AuditReport, audit_kafka
 
 #: Clicks/s. milvus-lite is Python: it answers some hundred queries/s, four of them for a user.
@@ -159,9 +159,9 @@ class Demo:
         index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create=False)
         with contextlib.closing(index):
             self._await(deployment, f"{expected:,} items in Milvus", lambda: index.describe().count >= expected)
-            if self._flavour == "standalone" and expected >= SEAL_AFTER:
-                # The worker leaves fewer than SEAL_AFTER outside the graph, where they are compared one by one.
-                indexed = expected - SEAL_AFTER
+            if self._flavour == "standalone" and expected >= SEAL_AFTER_UPSERTS:
+                # The worker leaves fewer than SEAL_AFTER_UPSERTS outside the graph, where they are compared one by one.
+                indexed = expected - SEAL_AFTER_UPSERTS
                 self._await(deployment, "Milvus to index them", lambda: index.indexed_count() > indexed)
 
     def _replay(self, deployment: Deployment, data: DemoData) -> Scoreboard:

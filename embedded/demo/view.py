@@ -14,7 +14,7 @@ from rich.text import Text
 
 from embedded.demo.messages import BROKEN_MESSAGES
 from embedded.demo.scoreboard import Scoreboard, percentile
-from streams.recall.hit_rate import CUT
+from streams.recall.hit_rate import CUTOFF
 
 #: Seconds between plain lines.
 _LINE_INTERVAL_S = 5.0
@@ -70,7 +70,7 @@ class View:
             f"t={time.monotonic() - self._started:.0f}s clicks {board.clicks:,}/{self._total:,} ({clicks:.0f}/s) "
             f"recommendations {board.recommendations:,} ({recommendations:.0f}/s) "
             f"latency p50 {percentile(board.latencies_s, 50)} p99 {percentile(board.latencies_s, 99)} "
-            f"hit@{CUT} {ours:.1%} (popular {popular:.1%}) "
+            f"hit@{CUTOFF} {ours:.1%} (popular {popular:.1%}) "
             f"new item searchable p50 {percentile(board.new_items.searchable_s, 50)} dead letters {board.dead_letters}"
         )
 
@@ -86,7 +86,7 @@ class View:
             f"p50 {percentile(board.latencies_s, 50)}",
             f"p99 {percentile(board.latencies_s, 99)}",
         )
-        table.add_row(f"already recommended (hit@{CUT})", f"[bold]{ours:.1%}[/]", f"popular items: {popular:.1%}")
+        table.add_row(f"already recommended (hit@{CUTOFF})", f"[bold]{ours:.1%}[/]", f"popular items: {popular:.1%}")
         table.add_row(
             f"new items ({len(board.new_items.searchable_s)}) searchable after",
             f"p50 {percentile(board.new_items.searchable_s, 50)}",

@@ -1,15 +1,15 @@
 """A Faust agent that works in batches and commits by itself: receive → batch → process → remember → commit.
 
-Faust reads the topic and takes part in the group; offsets are committed here, not by Faust, because it acknowledges
-messages that it skips while partitions move, and because it takes the first run of acknowledged offsets for the
-processed ones, whatever lies before them. Here one batch at a time is processed, in the order of the partition, and
-the offset behind the last message of a finished batch is committed (step 6 of `streams/DELIVERY.md`).
+Faust reads the topic and takes part in the group. Offsets are committed here, not by Faust, for two reasons: Faust
+acknowledges messages that it skips while partitions move, and it commits up to the end of the first run of acknowledged
+offsets, even if messages before that run were not processed. Here one batch at a time is processed, in the order of
+the partition, and the offset after the last message of a finished batch is committed (step 6 of `streams/DELIVERY.md`).
 
 When partitions are revoked, the current batch is finished (or abandoned, if it is being retried), what was done is
 committed, and everything queued is discarded: the next owner reads it again from the committed offset.
 
-No exception ever leaves an agent's loop, where Faust would continue behind the message that it concerned: transient
-errors are retried (`streams.agents.retrying`), a defect ends the process with status 70, without commit.
+No exception ever leaves an agent's loop, because Faust would continue after the message that caused it: transient
+errors are retried (`streams.agents.retrying`), and a defect ends the process with status 70, without commit.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from streams.ports import BatchProcessor, PartitionHooks, Pending
 _LOG = logging.getLogger("mindstream.agent")
 
 _ACQUIRING = "acquiring partitions"
-#: Seconds that the current batch gets when the process stops, well inside the 5 s until it must have exited.
-_STOP_PATIENCE_S = 2.0
+#: Seconds that the current batch gets when the process stops. The process must exit within 5 s.
+_STOP_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,9 @@ class AgentOptions:
         batch_wait_s: seconds to wait for a batch to fill; 0 = take what is there.
         look_ahead: start the next batch while the current one is finished. For processors that wait for other servers
             in between; others would only get smaller batches.
-        retry: of transient errors.
+        retry: waits between tries after transient errors.
         commit_interval_s: seconds between commits.
-        revoke_patience_s: seconds that the current batch gets when partitions are revoked.
+        revoke_timeout_s: seconds that the current batch gets to finish when partitions are revoked.
         maintain_interval_s: seconds between two calls of `PartitionHooks.maintain`, while partitions are owned.
     """
 
@@ -64,7 +64,7 @@ class AgentOptions:
     look_ahead: bool
     retry: RetryPolicy
     commit_interval_s: float
-    revoke_patience_s: float
+    revoke_timeout_s: float
     maintain_interval_s: float = 5.0
 
 
@@ -74,10 +74,10 @@ class BatchAgent(Generic[Pending]):
     Args:
         app: the Faust app that it belongs to. The value of each of its messages is a list of runs
             (`streams.agents.consumer`).
-        topic: topic to read.
+        topic: the topic to read.
         processor: called in one thread, one batch at a time.
         hooks: called when partitions are assigned and revoked, and between batches.
-        assignment: that the agent keeps; its lease is renewed before `BatchProcessor.finish`.
+        assignment: kept up to date by the agent, which also renews its lease before `BatchProcessor.finish`.
         options: settings.
         metrics: counters.
         exit_process: ends the process with a status; replaced in tests.
@@ -113,7 +113,7 @@ class BatchAgent(Generic[Pending]):
             self._member.oldest_offset,
             size=options.batch_size,
             wait_s=options.batch_wait_s,
-            patience_s=options.retry.longest,
+            retry_interval_s=options.retry.longest_s,
             exit_process=exit_process,
         )
         metrics.waiting.set_function(lambda: self.state().retrying_s)
@@ -138,9 +138,9 @@ class BatchAgent(Generic[Pending]):
         return stopping is not None and stopping.done() and not stopping.cancelled() and stopping.exception() is None
 
     def state(self) -> AgentState:
-        """Return a snapshot; from any thread."""
+        """Return a snapshot. May be called from any thread."""
         assignment, call = self._assignment, self._retrier.call
-        call_s = 0.0 if call is None else time.monotonic() - call.started
+        call_s = 0.0 if call is None else time.monotonic() - call.started_at
         return AgentState(
             partitions=None if assignment.generation is None else frozenset(assignment.partitions),
             acquired=assignment.acquired,
@@ -151,20 +151,20 @@ class BatchAgent(Generic[Pending]):
             call_s=call_s,
         )
 
-    async def between_batches(self, patience_s: float) -> None:
-        """Wait until no batch is in progress, for so many seconds at most: until then messages could only queue."""
+    async def between_batches(self, timeout_s: float) -> None:
+        """Wait until no batch is in progress, for at most `timeout_s`: messages fetched earlier could only queue."""
         if not self._idle.is_set():
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), patience_s)
+                await asyncio.wait_for(self._idle.wait(), timeout_s)
 
-    def refuse(self, error: FatalError) -> None:
+    def exit_on(self, error: FatalError) -> None:
         """Exit, because the process cannot work as configured any more."""
-        self._retrier.refuse(error)
+        self._retrier.exit_on(error)
 
     async def stop(self) -> None:
-        """Finish the current batch, commit what is done, and take no more. Call before the consumer stops."""
+        """Finish the current batch, commit its offsets, and start no other. Call it before the consumer stops."""
         if self._stopping is None:
-            self._stopping = asyncio.ensure_future(self._drain(_STOP_PATIENCE_S))
+            self._stopping = asyncio.ensure_future(self._drain(_STOP_TIMEOUT_S))
         await asyncio.shield(self._stopping)
         self._retrier.close()
 
@@ -182,7 +182,7 @@ class BatchAgent(Generic[Pending]):
             self._exit(EXIT_DEFECT)
 
     async def _receive(self, stream: Any) -> None:
-        # Faust would start the reader again behind the message that it failed at.
+        # After an exception, Faust would start the reader again, after the message that caused it.
         await self._guarded(self._read(stream))
 
     async def _read(self, stream: Any) -> None:
@@ -194,7 +194,7 @@ class BatchAgent(Generic[Pending]):
         while True:
             work, next_work = next_work or Work(await self._batcher.next_batch()), None
             batch, generation = work.batch, self._assignment.generation
-            # What was fetched before the partitions moved is discarded: it is read again from the committed offset.
+            # Messages fetched before the partitions moved are discarded: they are read again from the committed offset.
             current = batch.generation is not None and batch.generation == generation
             if current and (batch.messages or batch.maintain) and not self._assignment.revoked:
                 self._idle.clear()
@@ -214,7 +214,7 @@ class BatchAgent(Generic[Pending]):
             generation = assignment.generation
             if not await self._retrier.run(partial(self._hooks.acquire, list(assignment.partitions)), _ACQUIRING):
                 return None
-            assignment.acquired_by(generation)
+            assignment.set_acquired(generation)
             if assignment.revoked:
                 return None  # the partitions are revoked again, and nothing of the batch was started
         elif batch.maintain:
@@ -242,8 +242,8 @@ class BatchAgent(Generic[Pending]):
         self._metrics.last_progress.set_to_current_time()
         return next_work
 
-    def _ready_work(self, least: int) -> Work[Pending] | None:
-        batch = self._batcher.ready_batch(least) if self._options.look_ahead else None
+    def _ready_work(self, min_messages: int) -> Work[Pending] | None:
+        batch = self._batcher.ready_batch(min_messages) if self._options.look_ahead else None
         return None if batch is None else Work(batch)
 
     async def _commit_regularly(self) -> None:
@@ -260,27 +260,27 @@ class BatchAgent(Generic[Pending]):
             if self._assignment.generation is not None:
                 self._batcher.request_maintenance()
 
-    async def _drain(self, patience_s: float) -> None:
-        """Let the current batch finish, commit, and take no more until partitions are assigned again."""
-        deadline = time.monotonic() + patience_s
+    async def _drain(self, timeout_s: float) -> None:
+        """Let the current batch finish, commit, and start no other until partitions are assigned again."""
+        deadline = time.monotonic() + timeout_s
         self._assignment.revoke()
         if not self._assignment.acquired:
-            self._hooks.release()  # restoring continues at the next owner, from where it ends here
+            self._hooks.release()  # ends a restore that is in progress; the next one continues where it ended
         try:
-            await asyncio.wait_for(self._idle.wait(), patience_s)
+            await asyncio.wait_for(self._idle.wait(), timeout_s)
         except asyncio.TimeoutError:
             name = self._retrier.call.name if self._retrier.call else "the current batch"
-            _LOG.warning("%s was not finished within %.1f s; it will be repeated", name, patience_s)
+            _LOG.warning("%s was not finished within %.1f s; it will be repeated", name, timeout_s)
         self._assignment.unassign()
         self._hooks.release()
         try:
             await asyncio.wait_for(self._commit(), max(0.5, deadline - time.monotonic()))
         except asyncio.TimeoutError:
-            _LOG.warning("Kafka did not accept the commit within %.1f s; some messages will be repeated", patience_s)
+            _LOG.warning("Kafka did not accept the commit within %.1f s; some messages will be repeated", timeout_s)
         self._commits.forget()
 
     async def _on_revoked(self, *_: Any, **__: Any) -> None:
-        await self._guarded(self._drain(self._options.revoke_patience_s))
+        await self._guarded(self._drain(self._options.revoke_timeout_s))
 
     async def _on_assigned(self, *args: Any, **_: Any) -> None:
         if self._stopping is not None:

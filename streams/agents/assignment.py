@@ -26,19 +26,19 @@ class Assignment:
     | acquired   | set        | yes      | no      | processes batches, and maintains the partitions between them |
     | revoked    | set        | any      | yes     | finishes or abandons its current call, then is unassigned    |
 
-    `assign` leads to *assigned* from every state, `acquired_by` to *acquired*, `revoke` to *revoked*, and `unassign` to
-    *unassigned*. A generation is the number that the group gives to one distribution of its partitions: messages that
-    were fetched in an older one are discarded, because their partitions may have had another owner since.
+    `assign` leads to *assigned* from every state, `set_acquired` to *acquired*, `revoke` to *revoked*, and `unassign`
+    to *unassigned*. A generation is the number that the group gives to one distribution of its partitions: messages
+    that were fetched in an older one are discarded, because their partitions may have had another owner since.
 
     For the event loop only, except `require_lease`, and reading the attributes.
 
     Args:
         lease_s: seconds, less than the session, for which an accepted commit proves ownership. None: no proof is
-            needed, because the processing does no harm to the partitions of others.
+            needed, because processing a partition of another worker does no harm.
 
     Attributes:
-        generation: of the group; None = unassigned.
-        partitions: ascending.
+        generation: the group's generation; None = unassigned.
+        partitions: partition numbers, ascending.
     """
 
     def __init__(self, lease_s: float | None = None) -> None:
@@ -68,7 +68,7 @@ class Assignment:
         self._revoked.clear()
         self.generation = generation  # last: other threads read the partitions once it is set
 
-    def acquired_by(self, generation: int | None) -> None:
+    def set_acquired(self, generation: int | None) -> None:
         """Record that the partitions of this generation are acquired."""
         self._acquired = generation
 
@@ -80,16 +80,16 @@ class Assignment:
         """End the generation."""
         self.generation = None
 
-    async def revoked_within(self, seconds: float) -> bool:
-        """Wait until the partitions are revoked, for so many seconds at most; return whether they were."""
+    async def revoked_within(self, timeout_s: float) -> bool:
+        """Wait until the partitions are revoked, for at most `timeout_s`; return whether they were."""
         try:
-            await asyncio.wait_for(self._revoked.wait(), seconds)
+            await asyncio.wait_for(self._revoked.wait(), timeout_s)
         except asyncio.TimeoutError:
             return False
         return True
 
     def begin_call(self) -> int | None:
-        """Record that a call of the batch thread begins, and return the generation in which it does."""
+        """Record that a call of the batch thread begins, and return the current generation."""
         self._call = self.generation
         return self.generation
 

@@ -1,4 +1,4 @@
-"""Batches of what the consumer fetches: no message is skipped, and none of an older generation is processed.
+"""Batches of the messages that the consumer fetches: none is skipped, and none of an older generation is processed.
 
 Every message carries the generation of the consumer group in which it was fetched. When partitions move, what was
 fetched before is discarded: it is read again, here or elsewhere, from the committed offset (`streams/DELIVERY.md`,
@@ -21,9 +21,9 @@ from streams.ports import Message
 _LOG = logging.getLogger("mindstream.agent")
 
 #: Batches that may wait in memory while one is processed; beyond that, Faust stops fetching.
-_QUEUED_BATCHES = 4
+_MAX_QUEUED_BATCHES = 4
 #: Size of keys and values beyond which no further message may wait: large ones would fill the memory.
-_QUEUED_BYTES = 64 * 2**20
+_MAX_QUEUED_BYTES = 64 * 2**20
 
 
 class FetchedRun(NamedTuple):
@@ -61,20 +61,20 @@ class _Received(NamedTuple):
 
 
 class _Queue(asyncio.Queue[_Received]):
-    """A queue bounded by the size of its messages, too. `_put` and `_get` are what asyncio's own queues override."""
+    """A queue that is also bounded by the size of its messages. asyncio's own subclasses override the same methods."""
 
-    _bytes = 0
+    _queued_bytes = 0
 
     def full(self) -> bool:
-        return super().full() or self._bytes >= _QUEUED_BYTES
+        return super().full() or self._queued_bytes >= _MAX_QUEUED_BYTES
 
     def _put(self, item: _Received) -> None:
-        self._bytes += _size_bytes(item.message)
+        self._queued_bytes += _size_bytes(item.message)
         super()._put(item)
 
     def _get(self) -> _Received:
         item = super()._get()
-        self._bytes -= _size_bytes(item.message)
+        self._queued_bytes -= _size_bytes(item.message)
         return item
 
 
@@ -87,16 +87,16 @@ class Batcher:
 
     Args:
         generation: returns the generation whose partitions this process owns now; None = it owns none.
-        start_offset: returns the committed offset of a partition that reading began at; None = nothing was committed.
+        start_offset: returns the committed offset of a partition, where reading began; None = nothing was committed.
         oldest_offset: returns the offset of the oldest message of a partition that Kafka still has; raises
             TransientError.
         size: most messages in a batch.
         wait_s: seconds to wait for a batch to fill; 0 = take what is there.
-        patience_s: seconds until a request that Kafka did not answer is sent again.
+        retry_interval_s: seconds until `oldest_offset` is called again after a failure.
         exit_process: ends the process with a status.
 
     Attributes:
-        idle_count: how often nothing was left to do.
+        idle_count: number of times that a batch was asked for and no message was queued.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Batcher:
         *,
         size: int,
         wait_s: float,
-        patience_s: float,
+        retry_interval_s: float,
         exit_process: Callable[[int], Any],
     ) -> None:
         self.idle_count = 0
@@ -116,14 +116,14 @@ class Batcher:
         self._oldest_offset = oldest_offset
         self._size = size
         self._wait_s = wait_s
-        self._patience_s = patience_s
+        self._retry_interval_s = retry_interval_s
         self._exit = exit_process
-        self._next: dict[int, int] = {}  # partition → position behind what was received in this generation
-        self._maintain = False  # the next batch says so
-        self._queue = _Queue(maxsize=_QUEUED_BATCHES * size)
+        self._next: dict[int, int] = {}  # partition → position after the last run received in this generation
+        self._maintain = False  # `Batch.maintain` of the next batch
+        self._queue = _Queue(maxsize=_MAX_QUEUED_BATCHES * size)
 
     def reset(self) -> None:
-        """Begin a generation: discard what was received, and have its partitions maintained at once."""
+        """Begin a generation: discard all queued messages, and have its partitions maintained at once."""
         self._next.clear()
         while not self._queue.empty():  # nothing of the new generation has arrived yet
             self._queue.get_nowait()
@@ -136,7 +136,7 @@ class Batcher:
             self._queue.put_nowait(_Received(None, None))
 
     async def add(self, generation: int, runs: Sequence[FetchedRun]) -> None:
-        """Queue what is new of runs that were fetched in this generation; wait while there is no room."""
+        """Queue the new messages of runs that were fetched in this generation; wait while the queue is full."""
         for run in runs:
             if generation == self._generation():  # otherwise it is read again, from the committed offset
                 await self._add(generation, run)
@@ -145,7 +145,7 @@ class Batcher:
         partition = run.records[0].partition
         expected = self._next.get(partition)
         if expected is None and (start := self._start_offset(partition)) is not None:
-            expected = min(start, run.begin)  # a topic that was recreated begins before
+            expected = min(start, run.begin)  # a topic that was recreated begins before the committed offset
         if (expected is None or run.begin > expected) and not await self._nothing_skipped(run, partition, expected):
             return
         self._next[partition] = max(run.end, expected or 0)
@@ -176,7 +176,7 @@ class Batcher:
                 return await self._oldest_offset(partition)
             except TransientError as error:
                 _LOG.warning("%s; reading partition %d waits", error, partition)
-                await asyncio.sleep(self._patience_s)
+                await asyncio.sleep(self._retry_interval_s)
 
     async def next_batch(self) -> Batch:
         """Wait for the next batch."""
@@ -191,12 +191,12 @@ class Batcher:
             self._fill(received)
         return self._batch(received)
 
-    def ready_batch(self, least: int) -> Batch | None:
-        """Return the next batch, if at least so many messages are there."""
-        return self._batch(self._fill([])) if self._queue.qsize() >= least else None
+    def ready_batch(self, min_messages: int) -> Batch | None:
+        """Return the next batch without waiting; None if fewer than `min_messages` are queued."""
+        return self._batch(self._fill([])) if self._queue.qsize() >= min_messages else None
 
     def _fill(self, received: list[_Received]) -> list[_Received]:
-        """Add what is there, up to a full batch."""
+        """Add queued messages, up to a full batch."""
         with suppress(asyncio.QueueEmpty):
             while not self._full(received):
                 received.append(self._queue.get_nowait())

@@ -1,4 +1,4 @@
-"""The offsets of one topic that are processed, and those that Kafka knows.
+"""Offsets of one topic: those that are processed, and those that Kafka has accepted.
 
 A commit also proves that the partitions belong to this process (`streams.agents.assignment`).
 """
@@ -14,7 +14,7 @@ from streams.ports import Message
 
 
 class Commits:
-    """Offsets of the partitions of one topic that this process owns. For the event loop only.
+    """Processed and committed offsets of the partitions that this process owns. For the event loop only.
 
     Args:
         commit: asks Kafka to accept these offsets by partition; returns whether it did.
@@ -37,11 +37,11 @@ class Commits:
 
     @property
     def due(self) -> Mapping[int, int]:
-        """Partition → offset that Kafka does not know yet."""
+        """Partition → offset that has to be committed."""
         return {p: offset for p, offset in self._done.items() if self._accepted.get(p) != offset}
 
     async def commit(self) -> None:
-        """Commit what is done. A failed commit costs repeats, never clicks."""
+        """Commit the offsets that are due. A failed commit costs repeats, never clicks."""
         async with self._sending:
             due = self.due
             if due and await self._commit(due):

@@ -33,8 +33,8 @@ _REASSIGNMENT_POLL_S = 0.05
 class _Thread(AIOKafkaConsumerThread):
     """The thread of the Kafka client. Nothing is taken out of the client while the flow is stopped.
 
-    Faust lets a fetch that waits for messages continue while partitions move, and may discard what it brings then,
-    although the client's position has moved on: it would never be read.
+    Faust lets a fetch that waits for messages continue while partitions move, and may then discard its messages,
+    although the client's position has moved past them: they would never be processed.
     """
 
     def __init__(self, consumer: _Consumer, **options: Any) -> None:
@@ -58,7 +58,7 @@ class _Thread(AIOKafkaConsumerThread):
             if subscriptions.reassignment_in_progress:
                 await asyncio.sleep(_REASSIGNMENT_POLL_S)
                 break
-            # The loop of this thread does nothing else from here until the messages are taken.
+            # No other task of this thread's loop runs between here and the end of `fetched_records`.
             assignment = subscriptions.subscription.assignment
             begins = {tp: self._begin(assignment.state_value(tp)) for tp in assignment.tps}
             with subscriptions.fetch_context():
@@ -73,7 +73,7 @@ class _Thread(AIOKafkaConsumerThread):
             if not done:
                 waiter.cancel()
                 break
-            waiter.result()  # raises Kafka's refusals
+            waiter.result()  # raises the errors that Kafka returned
         return {}
 
     def _begin(self, state: Any) -> Any:
@@ -85,11 +85,11 @@ class _Thread(AIOKafkaConsumerThread):
 class _Consumer(Consumer):
     """Faust's consumer, fixed in four places.
 
-    It would let messages through before it is back at the committed offset, crash when Kafka refuses a commit, and
-    crash when it looks for stalled partitions while they move (`streams.worker.watchdog` does that). And it spends some
-    0.3 ms of CPU time on each message that it delivers. So this one delivers runs, some thousand messages where the
-    Kafka client has them, between batches or a little later. What Faust takes for a message is the last one of the
-    runs, with all runs as its value.
+    Faust's own delivers messages before it is back at the committed offset, crashes when Kafka refuses a commit, and
+    crashes when it looks for stalled partitions while they move (`streams.worker.watchdog` does that instead). It also
+    spends some 0.3 ms of CPU time on each message. So this one delivers runs, with some thousand messages if the Kafka
+    client has them, between batches or a little later. Faust gets one message for all of them: the last one, with all
+    runs as its value.
     """
 
     def _new_consumer_thread(self) -> _Thread:
@@ -102,9 +102,9 @@ class _Consumer(Consumer):
         try:
             taken, active = await super()._wait_next_records(timeout)
         except TopicAuthorizationFailedError as refused:
-            agent.refuse(FatalError(f"Kafka refuses: {refused}; grant this user its rights (configs/access.md)"))
+            agent.exit_on(FatalError(f"Kafka refuses: {refused}; grant this user its rights (configs/access.md)"))
             raise
-        self._read_offset.clear()  # by which Faust drops messages; the batcher knows better what was read
+        self._read_offset.clear()  # Faust drops messages by it; the batcher drops exactly those that were read before
         if not taken:
             return {}, active
         runs = cast("list[FetchedRun]", list(taken.values()))
@@ -119,21 +119,21 @@ class _Consumer(Consumer):
     async def perform_seek(self) -> None:
         self.stop_flow()  # both callers resume it afterwards
         await super().perform_seek()
-        # Faust leaves partitions without a commit where they are: whatever was fetched and discarded while the
+        # Faust does not seek in partitions without a commit: messages that were fetched and discarded while the
         # partitions moved would be lost.
         fresh = [tp for tp in self.assignment() if not self._committed_offset.get(tp)]
         if fresh:
             await self._thread.seek_to_beginning(*[self._new_topicpartition(t.topic, t.partition) for t in fresh])
 
     def start_offset(self, tp: TP) -> int | None:
-        """Return the committed offset that reading began at; None = nothing was committed."""
+        """Return the committed offset, where reading began; None = nothing was committed."""
         return self._committed_offset.get(tp)
 
     async def oldest_offset(self, tp: TP) -> int:
         """Return the offset of the oldest message that Kafka still has.
 
         Raises:
-            TransientError: it did not respond.
+            TransientError: Kafka did not respond.
         """
         topic_partition = self._new_topicpartition(tp.topic, tp.partition)
         try:
@@ -172,11 +172,11 @@ class _Transport(Transport):
 
 
 class WorkerApp(faust.App):
-    """A Faust app over the fixed consumer, which lets its agent finish before the consumer stops.
+    """A Faust app with the fixed consumer. It stops its agent before the consumer.
 
     Args:
-        name: of the app, and so of its consumer group.
-        agent: makes the app's agent.
+        name: name of the app and of its consumer group.
+        agent: builds the app's agent.
         options: Faust's settings.
     """
 

@@ -15,10 +15,10 @@ from streams.agents.agent import BatchAgent
 from streams.agents.consumer import WorkerApp
 
 #: Messages that the Kafka client delivers at once, or two batches if that is more: some 2 MB of clicks. Without a limit
-#: it unpacks all that it has of a partition, 40,000 clicks; with 500, the agent waits for the next half of the time.
+#: it unpacks all that it has of a partition, 40,000 clicks; with 500, the agent spends half of its time waiting.
 _MAX_POLL_RECORDS = 4096
-#: How often that may wait for the agent; beyond that, Faust stops fetching.
-_MAX_WAITING = 2
+#: Deliveries that may wait for the agent; beyond that, Faust stops fetching.
+_MAX_WAITING_DELIVERIES = 2
 
 
 def worker_app(
@@ -27,10 +27,10 @@ def worker_app(
     """Build the Faust app of one agent, a consumer group of its own.
 
     Args:
-        config: of the worker.
+        config: the worker's configuration.
         agent_name: "clicks" or "items".
         batch_size: most messages in a batch.
-        agent: makes the agent, for the app.
+        agent: builds the app's agent.
     """
     worker = config.worker
     return WorkerApp(
@@ -47,8 +47,8 @@ def worker_app(
         broker_max_poll_records=max(_MAX_POLL_RECORDS, 2 * batch_size),
         broker_session_timeout=worker.session_timeout,
         broker_heartbeat_interval=worker.session_timeout / 5,
-        # Members that died together with the broker are known to its successor, which may not notice their death: then
-        # the others wait for them for as long as this.
+        # If members die together with the broker, its successor may not notice that they are dead: then the other
+        # members wait for them for this long.
         broker_rebalance_timeout=worker.session_timeout,
         # Beyond the retry budget: while a batch waits for Milvus, nothing is fetched, and a worker that leaves the
         # group for that never returns.
@@ -63,7 +63,7 @@ def worker_app(
         web_enabled=False,
         worker_redirect_stdouts=False,
         autodiscover=False,
-        stream_buffer_maxsize=_MAX_WAITING,
+        stream_buffer_maxsize=_MAX_WAITING_DELIVERIES,
     )
 
 

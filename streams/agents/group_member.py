@@ -10,11 +10,11 @@ from faust.types import TP
 
 
 class GroupMember:
-    """The consumer of a Faust app, for one topic. Faust makes the consumer when it starts.
+    """The consumer of a Faust app, for one topic. The app has a consumer only after Faust has started it.
 
     Args:
-        app: a `streams.agents.consumer.WorkerApp`, whose consumer this class knows.
-        topic: that is read.
+        app: a `streams.agents.consumer.WorkerApp`: this class uses methods that only its consumer has.
+        topic: the topic that is read.
     """
 
     def __init__(self, app: faust.App, topic: str) -> None:
@@ -23,17 +23,17 @@ class GroupMember:
 
     @property
     def generation(self) -> int:
-        """The generation of the group that the consumer knows."""
+        """The group's generation, as the consumer knows it."""
         return int(cast("Any", self._app).consumer_generation_id)
 
     async def commit(self, offsets: Mapping[int, int]) -> bool:
         """Commit offsets by partition; return whether Kafka accepted them."""
-        # Faust's `commit` takes no offsets; `_commit` does, and is what it calls with its own.
+        # Faust's `commit` takes no offsets. It calls `_commit`, which does.
         topic_partitions = {TP(self.topic, partition): offset for partition, offset in offsets.items()}
         return bool(await self._consumer._commit(topic_partitions))
 
     def start_offset(self, partition: int) -> int | None:
-        """Return the committed offset at which reading began; None = nothing was committed."""
+        """Return the committed offset, where reading began; None = nothing was committed."""
         offset: int | None = self._consumer.start_offset(TP(self.topic, partition))
         return offset
 
@@ -41,7 +41,7 @@ class GroupMember:
         """Return the offset of the oldest message that Kafka still has.
 
         Raises:
-            TransientError: it did not respond.
+            TransientError: Kafka did not respond.
         """
         return int(await self._consumer.oldest_offset(TP(self.topic, partition)))
 

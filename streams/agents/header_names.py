@@ -1,7 +1,7 @@
-"""A fix of aiokafka's parser: a header name that is not UTF-8 would end the worker, again after each restart.
+"""A fix of aiokafka's parser: a header name that is not UTF-8 would crash the worker, again after each restart.
 
-Kafka accepts any bytes in a header name. aiokafka raises UnicodeDecodeError in the middle of what it has fetched. Here
-that part is parsed once more, by aiokafka's parser in Python, with such bytes written as `\\xff`.
+Kafka accepts any bytes in a header name. aiokafka raises UnicodeDecodeError in the middle of the fetched batches. Here
+those batches are then parsed again by aiokafka's parser in Python, with such bytes written as `\\xff`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy  # ty
 
 
 class _Fetched(MemoryRecords):  # type: ignore[misc]
-    """Record batches as they were fetched; `raw` are their bytes."""
+    """Record batches as they were fetched; `raw` holds their bytes."""
 
     def __init__(self, raw: bytes) -> None:
         super().__init__(raw)
@@ -23,7 +23,7 @@ class _Fetched(MemoryRecords):  # type: ignore[misc]
 
 
 class _Partition(fetcher.PartitionRecords):  # type: ignore[misc]
-    """Successive records of a partition."""
+    """Successive records of a partition, parsed leniently from the first undecodable header name on."""
 
     _records: Any
 

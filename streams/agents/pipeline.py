@@ -1,4 +1,4 @@
-"""Batches in the batch thread: the next one is started behind the current one, before that is finished.
+"""Batches in the batch thread: the next one is started before the current one is finished.
 
 While a batch is merged, packed and sent, the search of the next one is under way. The rules are in
 `streams/DELIVERY.md`, *The pending batch*: it changes nothing, and is discarded unless the batch before it is finished.
@@ -22,7 +22,7 @@ class Work(Generic[Pending]):
 
     Attributes:
         batch: its messages.
-        pending: the part of it that was started; None = nothing yet, or what was started was discarded.
+        pending: the started batch; None = it was not started yet, or was discarded.
     """
 
     batch: Batch
@@ -30,21 +30,21 @@ class Work(Generic[Pending]):
 
 
 def without_pending(work: Work[Pending] | None) -> Work[Pending] | None:
-    """Return the batch without what was started of it: the batch in front was not finished."""
+    """Return the batch as one that was not started, because the batch before it was not finished."""
     return None if work is None else Work(work.batch)
 
 
 class Pipeline(Generic[Pending]):
     """Takes batches through a processor in two calls, `search` and `finish`, either of which may be repeated.
 
-    When a call fails, what was started of both batches is discarded. For the batch thread.
+    When a call fails, both batches count as not started. For the batch thread.
     """
 
     def __init__(self, processor: BatchProcessor[Pending]) -> None:
         self._processor = processor
 
     def search(self, work: Work[Pending], next_work: Work[Pending] | None) -> None:
-        """Start a batch, unless it was started ahead, and the next one behind it; wait until the first can be finished.
+        """Start a batch, unless it was started ahead, and the next one; wait until the first one can be finished.
 
         Raises:
             TransientError, PartitionLost: see `streams.ports.BatchProcessor`.
@@ -59,7 +59,7 @@ class Pipeline(Generic[Pending]):
             next_work.pending = ahead
 
     def finish(self, work: Work[Pending], next_work: Work[Pending] | None) -> None:
-        """Finish a batch, and before that start the next one, unless `search` has. Raises as `search`."""
+        """Start the next batch, unless `search` has, and finish this one. Raises the same errors as `search`."""
         pending, work.pending = work.pending, None
         ahead: Pending | None = None
         if next_work is not None:

@@ -1,8 +1,8 @@
 """Calls in the batch thread, retried until they succeed, are abandoned, or end the process.
 
 `TransientError` is retried with growing waits; when the budget is used up, the process exits with status 75, without
-commit, so that its supervisor restarts it. `FatalError` ends it with status 78. Any other exception is a defect, which
-the agent ends the process for. Calls that hang are detected by the watchdog (`streams.worker.watchdog`).
+commit, so that its supervisor restarts it. `FatalError` ends it with status 78. Any other exception is a defect, for
+which the agent ends the process. Calls that hang are detected by the watchdog (`streams.worker.watchdog`).
 """
 
 from __future__ import annotations
@@ -26,26 +26,32 @@ _LOG = logging.getLogger("mindstream.agent")
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Waits between tries, in seconds: `first`, doubled up to `longest`, with jitter; `budget` for all of them."""
+    """Seconds between tries: `first_s`, doubled up to `longest_s`, with jitter; `budget_s` for all tries together."""
 
-    first: float
-    longest: float
-    budget: float
+    first_s: float
+    longest_s: float
+    budget_s: float
 
     def waits(self, rng: random.Random) -> Iterator[float]:
-        """Yield the waits, without end. The upper half is random, so that workers do not return all at once."""
-        wait = self.first
+        """Yield the waits in seconds, without end. Half of each is random, so that workers do not retry all at once."""
+        wait = self.first_s
         while True:
             yield wait * rng.uniform(0.5, 1.0)
-            wait = min(self.longest, 2 * wait)
+            wait = min(self.longest_s, 2 * wait)
 
 
 @dataclass(slots=True)
 class Call:
-    """The current call of the batch thread: its name, for people, its monotonic start, and whether it has failed."""
+    """The current call of the batch thread.
+
+    Attributes:
+        name: human-readable name.
+        started_at: monotonic time at which it began, in seconds.
+        failing: at least one try has failed.
+    """
 
     name: str
-    started: float
+    started_at: float
     failing: bool = False
 
 
@@ -53,11 +59,11 @@ class Retrier:
     """Runs calls one at a time in a thread of its own. For the event loop.
 
     Args:
-        policy: how often, and for how long.
+        policy: waits between tries.
         assignment: a call is abandoned when its partitions are revoked.
         metrics: counters.
         exit_process: ends the process with a status.
-        thread_name: of the thread.
+        thread_name: name of the thread.
     """
 
     def __init__(
@@ -81,13 +87,13 @@ class Retrier:
         """Call a function until it succeeds.
 
         Args:
-            function: to call; after a failure, again.
-            name: of the call, for people.
+            function: the function to call, again after each transient error.
+            name: human-readable name of the call.
             renew_lease: called before each try while the lease is not valid; None = the call needs no lease.
 
         Returns:
-            True, or False when the partitions were revoked: also if they have been assigned again since, because
-            then their messages are read again, and the offsets of the old ones must not be committed.
+            True if the call succeeded; False if the partitions were revoked meanwhile, even if they have been assigned
+            again since: their messages are read again, and the offsets of the old ones must not be committed.
         """
         generation = self._assignment.begin_call()
         self.call = Call(name, time.monotonic())
@@ -110,26 +116,26 @@ class Retrier:
                     _LOG.warning("%s; abandoned %s", error, name)
                     return False
                 except FatalError as error:
-                    self.refuse(error)
+                    self.exit_on(error)
                     return False
         finally:
             self.call = None
 
-    def refuse(self, error: FatalError) -> None:
+    def exit_on(self, error: FatalError) -> None:
         """Exit, because the process cannot work as configured any more."""
         _LOG.critical("%s; exiting without commit", error)
         self._exit(EXIT_CONFIG)
 
     def close(self) -> None:
-        """Start no further call; one that is running is not waited for."""
+        """Start no further call. Does not wait for one that is running."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _retry(self, error: TransientError, call: Call, wait_s: float, generation: int | None) -> bool:
-        """Wait for the next try; return False if there is none."""
+        """Wait until the next try is due; return False if there must not be one."""
         self._metrics.retries.inc()
         call.failing = True
-        tried_s = time.monotonic() - call.started
-        if tried_s > self._policy.budget:
+        tried_s = time.monotonic() - call.started_at
+        if tried_s > self._policy.budget_s:
             _LOG.critical("%s; retried for %.0f s, exiting without commit", error, tried_s)
             self._exit(EXIT_TRANSIENT)
             return False

@@ -14,9 +14,9 @@ class AgentState:
         acquired: the partitions are acquired: their histories are up to date.
         acquiring: they are being acquired.
         retrying_s: seconds for which the current call has been retried after transient errors; 0 = not at all.
-        idle_count: how often the agent has had nothing left to do.
-        call: what the batch thread is doing, for people; None = nothing.
-        call_s: seconds for which it has been doing that.
+        idle_count: number of times that the agent had no message left to process.
+        call: human-readable name of the batch thread's current call; None = it is idle.
+        call_s: seconds since that call began.
     """
 
     partitions: frozenset[int] | None

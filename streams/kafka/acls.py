@@ -1,8 +1,8 @@
 """Rights on a Kafka with an authorizer: the fewest that each program needs, as one table, checked at the start.
 
-The documentation shows this table, and the tests grant exactly these rights, so none is missing and none is too many.
+The documentation shows this table, and the tests grant exactly these rights: none is missing, and all are documented.
 Kafka implies some: a user that may read or write a topic, or read a group, may also describe it; and a user that may
-write any topic may write idempotently. Reading without a consumer group needs no right to one.
+write any topic may write idempotently. Reading without a consumer group needs no right to a group.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def metadata(kafka: Kafka) -> Any:
 
 
 def admin_client(kafka: Kafka) -> AdminClient:
-    """Return a client for admin requests. Keep it until its futures are done: they are cancelled with it."""
+    """Return a client for admin requests. Keep a reference to it: deleting it cancels its futures."""
     return AdminClient(kafka.client(), logger=_LOG)
 
 
@@ -85,9 +85,9 @@ def is_harmless(error: KafkaError) -> bool:
 
 
 def translate_error(error: KafkaError, topic: str | None = None) -> TransientError | FatalError:
-    """Convert librdkafka's error: to TransientError, or to FatalError if a retry cannot succeed.
+    """Convert librdkafka's error to a TransientError, or to a FatalError if a retry cannot succeed.
 
-    The text names `topic` if the error is fatal.
+    The text of a FatalError names `topic`.
     """
     if error.code() in _FATAL:
         about = f"{topic}: {error.str()}" if topic else error.str()

@@ -30,7 +30,7 @@ class TopicOffsets:
     Args:
         kafka: the cluster.
         topic: name of the topic.
-        group: consumer group of `committed`.
+        group: the consumer group whose offsets `committed` returns.
 
     All methods raise TransientError when Kafka is unavailable, FatalError when it refuses the request.
     """
@@ -82,10 +82,10 @@ class TopicOffsets:
 def assigned_to_others(kafka: Kafka, group: str, topic: str, client_id: str) -> set[int]:
     """Return the partitions of a topic that are assigned to members of the group with another client id.
 
-    Only an admin client can tell, and it may abort the process (see `TopicOffsets`): it lives for this one request.
+    Only an admin client can tell. It may abort the process (see `TopicOffsets`), so it is used for one request only.
 
     Raises:
-        TransientError: Kafka is unavailable, or refuses to tell.
+        TransientError: Kafka is unavailable, or refuses the request.
     """
     client = admin_client(kafka)
     try:

@@ -1,4 +1,4 @@
-"""Read partitions of a topic from given offsets on, key and value only: how histories are restored."""
+"""Read keys and values of a topic's partitions from given offsets on, to restore histories."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class PartitionChunk:
 
     Attributes:
         messages: keys and values; None as value is a tombstone.
-        last_offset: offset of the last one.
+        last_offset: offset of the last message.
     """
 
     messages: Sequence[tuple[bytes, bytes | None]]
@@ -84,5 +84,5 @@ def _chunk(received: Sequence[RawMessage]) -> PartitionChunk:
 
 
 def _int(value: int | None) -> int:
-    assert value is not None  # set on consumed messages; the type leaves it open
+    assert value is not None  # set on consumed messages; only its type is optional
     return value

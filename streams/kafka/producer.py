@@ -41,7 +41,7 @@ def idempotent_producer(
         kafka: the cluster.
         linger_s: seconds to wait for more messages before a request is sent.
         delivery_timeout_s: seconds until an unacknowledged message fails.
-        max_message_bytes: of the largest topic that it writes to.
+        max_message_bytes: the largest max.message.bytes of the topics that it writes to.
         logger: receives librdkafka's log lines.
         settings: further settings of librdkafka.
 
@@ -69,7 +69,7 @@ def serve(call: Callable[[float], int], timeout_s: float) -> int:
     """
     try:
         return call(timeout_s)
-    except SystemError as error:  # what confluent-kafka makes of the same exception if a callback runs meanwhile
+    except SystemError as error:  # confluent-kafka wraps the same exception in it if a callback runs meanwhile
         if isinstance(error.__cause__, KafkaException):
             raise error.__cause__ from None
         raise
@@ -80,7 +80,7 @@ class KafkaRecordProducer:
 
     Args:
         kafka: the cluster.
-        max_message_bytes: of the largest topic that it writes to.
+        max_message_bytes: the largest max.message.bytes of the topics that it writes to.
     """
 
     def __init__(self, kafka: Kafka, max_message_bytes: int) -> None:
@@ -153,7 +153,7 @@ class KafkaRecordProducer:
         except KafkaException as error:
             reason = error
         except SystemError as error:
-            raise KeyboardInterrupt from error  # a signal: our callbacks raise nothing
+            raise KeyboardInterrupt from error  # only a signal can raise it: our callbacks raise nothing
         self._replace()
         raise translate_error(reason.args[0])
 

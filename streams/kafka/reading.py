@@ -28,7 +28,7 @@ class ReceivedMessage(NamedTuple):
 
     Attributes:
         message: topic, partition, offset, key and value; neither headers nor timestamp.
-        headers: name → value; empty unless they were asked for. Of repeated names the last one.
+        headers: name → value; empty unless they were asked for. If a name is repeated, its last value.
         timestamp: seconds since 1970, by the broker's clock.
     """
 
@@ -86,7 +86,7 @@ def read_to_end(
                     yield _received(raw, headers)
                 elif not is_harmless(error):
                     raise translate_error(error, raw.topic())
-            # Not by the last message's offset: transaction markers and compaction leave gaps at the end.
+            # The last message's offset would not do: transaction markers and compaction leave gaps at the end.
             positions = {tp.partition: tp.offset for tp in consumer.position(assigned)}
             ends = {p: end for p, end in ends.items() if positions[p] < end}
             if time.monotonic() - last_message_at > SILENCE_TIMEOUT_S:
@@ -101,7 +101,7 @@ def follow(kafka: Kafka, topics: Sequence[str], from_beginning: bool = False) ->
     """Yield messages as they arrive, without end, and None whenever none has arrived for 0.2 s.
 
     Raises:
-        TransientError: Kafka is unavailable at the start. Later, it waits until Kafka is available again.
+        TransientError: Kafka is unavailable at the start. During later outages, the iterator waits.
         FatalError: there is no such topic, or Kafka refuses to let this user read it.
     """
     topic_partitions = [(topic, partition) for topic in topics for partition in _partitions(kafka, topic)]

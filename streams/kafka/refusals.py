@@ -19,7 +19,7 @@ def is_refusal(error: KafkaError) -> bool:
 
 
 def protocol_mismatch(kafka: Kafka) -> str | None:
-    """Return why TLS keeps brokers that look unavailable from answering; None if TLS is not the reason."""
+    """Return in which way brokers that look unavailable disagree with this client about TLS; None if they agree."""
     if kafka.uses_tls:
         return "it does not speak TLS, and this client does" if _answers_without_tls(kafka) else None
     addresses = [server.rpartition(":") for server in kafka.bootstrap_servers.split(",")]
@@ -29,7 +29,7 @@ def protocol_mismatch(kafka: Kafka) -> str | None:
 
 
 def _answers_without_tls(kafka: Kafka) -> bool:
-    """Return whether brokers answer without TLS and user. They only cut off TLS clients, as if unavailable."""
+    """Return whether brokers answer a client without TLS and user. To a client with TLS, they look unavailable."""
     try:
         AdminClient({"bootstrap.servers": kafka.bootstrap_servers, "log_level": 0}).list_topics(
             timeout=HANDSHAKE_TIMEOUT_S

@@ -1,4 +1,4 @@
-"""The project's topics: their names and settings, how to create and to check them."""
+"""The project's topics: their names and settings, and functions that create and check them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from configs.schema import Kafka, Topics
 from streams.kafka.client import ADMIN_TIMEOUT_S, admin_client, metadata, translate_error
 
 #: Bytes that a dead letter may have beyond the largest input message: its headers.
-HEADER_BYTES = 2**20
+DEAD_LETTER_HEADER_BYTES = 2**20
 #: Milliseconds during which compaction must keep every changelog record. A worker that was paused may write an older
 #: record after a newer one; the owner repairs that within seconds, or when it acquires the partition
 #: (`streams.state.restore`), and needs the newer one until then.
 COMPACTION_LAG_MS = 10 * 60_000
-#: Compaction lag and retention go by the broker's clock. A producer's clock may be wrong: Kafka 4 rejects messages that
-#: are more than an hour ahead, and retention deletes those early that are far behind.
+#: Compaction lag and retention go by the broker's clock, because a producer's clock may be wrong: Kafka 4 rejects
+#: messages that are more than an hour ahead, and retention deletes messages that are far behind too early.
 _BROKER_TIME = {"message.timestamp.type": "LogAppendTime"}
 #: Settings that the histories rely on: without them, Kafka may delete records that are still needed.
 _CHANGELOG_SETTINGS = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(COMPACTION_LAG_MS)} | _BROKER_TIME
@@ -37,7 +37,7 @@ class TopicSpec:
 
 
 def changelog_topic(group: str) -> str:
-    """Return the name of the histories' changelog, as Faust derives it from application and table."""
+    """Return the name of the changelog topic of the histories: it has the form of Faust's changelog topics."""
     return f"{group}-clicks-history-changelog"
 
 
@@ -46,7 +46,7 @@ def topic_specs(topics: Topics, group: str) -> list[TopicSpec]:
     kept = _BROKER_TIME | {"cleanup.policy": "delete", "retention.ms": str(int(topics.retention_days * 86_400_000))}
     compacted = _BROKER_TIME | {"cleanup.policy": "compact"}
     large = {"max.message.bytes": str(topics.max_message_bytes)}
-    larger = {"max.message.bytes": str(topics.max_message_bytes + HEADER_BYTES)}
+    larger = {"max.message.bytes": str(topics.max_message_bytes + DEAD_LETTER_HEADER_BYTES)}
     safe = {"min.insync.replicas": "2"} if topics.replication >= 3 else {}
     return [
         TopicSpec(topics.clicks, topics.partitions, kept | large | safe),
@@ -115,7 +115,7 @@ def check_changelog(kafka: Kafka, topic: str) -> None:
 
     Raises:
         TransientError: Kafka is unavailable.
-        FatalError: a setting is wrong, or Kafka refuses to tell; the message names the remedy.
+        FatalError: a setting is wrong, or Kafka refuses the request; the message names the remedy.
     """
     found = topic_settings(kafka, [topic])[topic]
     # A longer lag is safe, too.
@@ -139,7 +139,7 @@ def topic_settings(kafka: Kafka, topics: Collection[str]) -> dict[str, dict[str,
 
     Raises:
         TransientError: Kafka is unavailable.
-        FatalError: there is no such topic, or Kafka refuses to tell.
+        FatalError: there is no such topic, or Kafka refuses the request.
     """
     if not topics:
         return {}
@@ -154,7 +154,7 @@ def topic_settings(kafka: Kafka, topics: Collection[str]) -> dict[str, dict[str,
 
 
 def topic_id(kafka: Kafka, topic: str) -> str:
-    """Return the id of a topic. A topic of the same name that is created later has another one.
+    """Return the id of a topic. If the topic is deleted and created again, it has another id.
 
     Raises:
         TransientError: Kafka is unavailable.

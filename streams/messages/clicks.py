@@ -36,7 +36,7 @@ def decode_click(key: bytes | None, value: bytes | None) -> Click:
     """Decode a message of the `clicks` topic.
 
     Raises:
-        BadMessage: the message is no click, or its key is not its user id.
+        BadMessage: the message is not a click, or its key is not its user id.
     """
     if value is None:
         raise BadMessage("null_value", "a click has a JSON value; null values have no meaning on this topic")

@@ -51,7 +51,7 @@ class MessageRef(NamedTuple):
         """Parse what `str` returns.
 
         Raises:
-            ValueError: the text is no topic/partition/offset.
+            ValueError: the text is not of the form topic/partition/offset.
         """
         topic, partition, offset = text.split("/")  # topic names cannot contain a slash
         return cls(topic, int(partition), int(offset))
@@ -63,7 +63,8 @@ class StoredDeadLetter:
 
     Attributes:
         message: the original message: its topic, partition, offset, key, value and headers.
-        reason, error: what is wrong with it, for programs and for people.
+        reason: one of `streams.errors.Reason`.
+        error: human-readable text: what was expected, and what was found.
         time: when it became a dead letter, in seconds since 1970.
         attempt: number of times that it had been replayed before.
         omitted_bytes: size of key and value where they were too large to keep; 0 if they were kept.
@@ -87,9 +88,9 @@ class StoredDeadLetter:
 def dead_letter_output(topic: str, dead_letter: DeadLetter, now: float, max_bytes: int) -> Output:
     """Return the message for the dead-letter topic: key and value as received, everything else in the headers.
 
-    The headers, all UTF-8 text, are `reason` (one of `streams.errors.Reason`), `error` (for people), `topic`,
+    The headers, all UTF-8 text, are `reason` (one of `streams.errors.Reason`), `error` (human-readable), `topic`,
     `partition` and `offset` of the original (the same in all repeats of one dead letter), `time` (seconds since 1970),
-    `attempt` (number of replays before), and, if the original had headers, `headers`: a JSON list of [name, value],
+    `attempt` (number of earlier replays), and, if the original had headers, `headers`: a JSON list of [name, value],
     where a value that is not UTF-8 is {"base64": …}. Headers too large to keep are left out; `headers-omitted` is
     their number.
 
@@ -152,7 +153,7 @@ def read_dead_letter(kept: Message, headers: Mapping[str, bytes]) -> StoredDeadL
 def replay_output(dead_letter: StoredDeadLetter) -> Output:
     """Return the message for the source topic. Its partition is chosen by the key, as for any producer."""
     message = dead_letter.message
-    # Any: a header's null value is sent back as null, although no message that we write has one.
+    # Any, because a null value of a header is sent back as null, although `Output` has no null values.
     original: list[tuple[str, Any]] = [
         header for header in message.headers if header[0] not in (_REPLAY_ATTEMPT, _REPLAY_OF)
     ]
@@ -169,12 +170,12 @@ def receipt_output(topic: str, dead_letter: StoredDeadLetter) -> Output:
 
 
 def read_receipt(headers: Mapping[str, bytes]) -> str | None:
-    """Return the source of the replayed dead letter, as text; None if the message is no receipt."""
+    """Return the source of the replayed dead letter, as text; None if the message is not a receipt."""
     return headers[_REPLAYED].decode("utf-8", "replace") if _REPLAYED in headers else None
 
 
 def json_value(value: bytes | None) -> str | dict[str, str] | None:
-    """Convert bytes to what JSON can express: a string if they are UTF-8, {"base64": …} if not."""
+    """Convert bytes to a JSON value: a string if they are UTF-8, {"base64": …} if not."""
     if value is None:
         return None
     try:
@@ -198,6 +199,6 @@ def _headers_from_json(value: bytes) -> Headers:
 
 
 def _attempt(headers: Headers) -> int:
-    """Read the last `replay-attempt`; 0 if it is no number, because other programs may write anything into a header."""
+    """Read the last `replay-attempt`; 0 if it is not a number: other programs may write anything into a header."""
     texts = [value for name, value in headers if name == _REPLAY_ATTEMPT and value is not None]
     return int(texts[-1]) if texts and texts[-1].isdigit() and len(texts[-1]) < 10 else 0

@@ -41,7 +41,7 @@ def decode_item(key: bytes | None, value: bytes | None) -> Item | ItemRemoval:
     """Decode a message of the `items` topic; a null value removes the item that the key names.
 
     Raises:
-        BadMessage: the message is no item, or its key is not its item id.
+        BadMessage: the message is not an item, or its key is not its item id.
     """
     keyed_id = _decode_key(key)
     if value is None:

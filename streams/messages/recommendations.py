@@ -44,7 +44,7 @@ def decode_recommendation(value: bytes) -> Recommendation:
     """Decode a message of the `recommendations` topic; unknown properties are ignored.
 
     Raises:
-        BadMessage: the value is no recommendation.
+        BadMessage: the value is not a recommendation.
     """
     fields = decode_fields(value)
     source = required(fields, "source")

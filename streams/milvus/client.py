@@ -29,7 +29,7 @@ _REFUSED = (
     grpc.StatusCode.UNIMPLEMENTED,
     grpc.StatusCode.INVALID_ARGUMENT,
 )
-#: gRPC's texts, with the code for "unavailable", when the server is up but the TLS handshake fails for good.
+#: Texts of gRPC's errors, with the code for "unavailable", when the TLS handshake fails and a retry cannot succeed.
 _TLS_FAILURES = ("TSI_PROTOCOL_FAILURE", "security handshaker", "peer certificate")
 
 # pymilvus logs each failed call as an error before it raises; the code that handles the exception reports it once.
@@ -43,8 +43,8 @@ def connect(settings: Milvus) -> MilvusClient:
         FatalError: milvus.ca_file cannot be read.
         MilvusException: Milvus is unavailable or refuses this client; `translated_errors` converts it.
     """
-    # Not shared: pymilvus shares connections by address, whatever their options. Without gRPC's pings on idle
-    # connections: servers with gRPC's usual limits, milvus-lite among them, close the connection because of them.
+    # A connection of its own, because pymilvus shares connections by address, whatever their options. No gRPC pings
+    # while it is idle, because servers with gRPC's usual limits, milvus-lite among them, then close the connection.
     options: dict[str, Any] = {"dedicated": True, "grpc_options": {"grpc.keepalive_permit_without_calls": 0}}
     if settings.token is not None:
         options["token"] = settings.token.get_secret_value()

@@ -41,12 +41,12 @@ class MilvusIndex:
         settings: server and index parameters.
         model_version: names the collection.
         dim: dimension of the vectors.
-        create: create the collection if it does not exist; without it, that is an error.
+        create: create the collection if it does not exist; if False, a missing collection is an error.
 
     Raises:
         TransientError: Milvus is unavailable.
-        FatalError: the collection is missing, or another model's, or Milvus refuses this client; the message names the
-            remedy.
+        FatalError: the collection is missing or does not fit the model, or Milvus refuses this client; the message
+            names the remedy.
     """
 
     def __init__(self, settings: Milvus, model_version: str, dim: int, *, create: bool) -> None:

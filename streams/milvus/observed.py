@@ -1,4 +1,4 @@
-"""An item index that records whether Milvus answers: for /readyz."""
+"""An item index that records for /readyz whether Milvus answers."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class ObservedIndex:
 
     Args:
         index: handles the requests.
-        patience_s: seconds after which an answer no longer proves that Milvus is available.
-        clock: seconds, monotonic.
+        max_age_s: seconds after which an answer no longer proves that Milvus is available.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, index: ItemIndex, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, index: ItemIndex, max_age_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._index = index
-        self._patience_s = patience_s
+        self._max_age_s = max_age_s
         self._clock = clock
         self._last_result_at = clock()
         self._fault: str | None = None
@@ -35,7 +35,7 @@ class ObservedIndex:
     @property
     def fault(self) -> str | None:
         """Error of the last request, or that there has been no answer for too long; None = Milvus is available."""
-        if self._fault is None and self.age_s > self._patience_s:
+        if self._fault is None and self.age_s > self._max_age_s:
             return f"no answer for {self.age_s:.0f} s"
         return self._fault
 

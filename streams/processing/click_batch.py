@@ -1,4 +1,7 @@
-"""A batch of clicks as values: decoded, applied to its users' histories, and turned into messages. No I/O but reads."""
+"""A batch of clicks as values: decoded, applied to its users' histories, and turned into messages.
+
+The only I/O is reading the store.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ from streams.messages.clicks import Click, decode_click
 from streams.messages.recommendations import Recommendation, encode_recommendation
 from streams.ports import DeadLetter, HistoryStore, Message, Output
 
-#: (partition, message key): a user. Its clicks have one key, and therefore lie in one partition.
+#: (partition, message key): a user. All clicks of a user have the same key, and so are in one partition.
 User = tuple[int, bytes]
-#: Histories that replace those in the store: the ones that the batch in front will leave.
+#: Histories that replace those in the store: the ones that the pending batch will leave.
 Overlay = Mapping[User, History]
 
 
@@ -24,7 +27,7 @@ class UserClicks:
 
     Attributes:
         partition, key: the user.
-        newest: the last click.
+        newest: the last of the clicks.
         clicks: (offset, item id) in the order of delivery, at least one.
     """
 
@@ -39,9 +42,9 @@ class UserUpdate:
     """The effect of a batch on one user.
 
     Attributes:
-        user: whose clicks they are.
-        history: the user's history after them.
-        applied: how many of them were new; the fence stopped the others.
+        user: the user and the clicks.
+        history: the user's history after the clicks.
+        applied: number of the clicks that were new; the fence stopped the others.
     """
 
     user: UserClicks

@@ -5,10 +5,10 @@
     3. recall       one encoding and one search for all users of the batch; nothing has been changed so far
     4. send         dead letters, history records and recommendations; wait until all in-sync replicas have all of them
     5. store        write the records to the local store, with their offsets in the changelog
-    6. commit       the agent commits the offsets behind the batch (`streams.agents.agent`)
+    6. commit       the agent commits the offsets after the batch (`streams.agents.agent`)
 
 `start` takes steps 1 to 3 up to the search, `finish` the rest. The next batch may be started on the histories that a
-pending batch will leave: Milvus searches while the answers of the first are merged, packed and sent.
+pending batch will leave: Milvus searches for it while the answers to the pending one are merged, packed and sent.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ClickTopics:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PendingClicks:
-    """A batch of clicks after step 2, its search under way."""
+    """A batch of clicks after step 2, whose search is under way."""
 
     batch: ClickBatch
     recall: PendingRecall
@@ -54,8 +54,8 @@ class ClickProcessor:
         engine: recalls candidates.
         store: local histories.
         producer: sends to Kafka.
-        topics: to write to.
-        model_version: stands in every recommendation.
+        topics: the topics to write to.
+        model_version: the version to name in every recommendation.
         history_length: clicks kept for each user.
         metrics: counters.
         clock: seconds since 1970.

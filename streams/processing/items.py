@@ -27,11 +27,11 @@ from streams.recall.ports import ItemIndex
 
 _LOG = logging.getLogger("mindstream.items")
 
-#: Upserts after which the index is sealed, once the topic is quiet. Comparing so many rows one by one costs a search
-#: about as much as the graph does; and each seal leaves a segment, of which there should be few.
-SEAL_AFTER = 2_000
-#: Upserts after which it is sealed although more are coming: by then they cost a search 8 ms on two cores.
-SEAL_AT_LATEST = 10_000
+#: Upserts after which the index is sealed, once the topic is quiet. Comparing this many rows one by one costs a search
+#: about as much as the graph does. Each seal leaves a segment, and there should be few segments.
+SEAL_AFTER_UPSERTS = 2_000
+#: Upserts after which the index is sealed even if more are arriving: by then they cost a search 8 ms on two cores.
+MAX_UNSEALED_UPSERTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class ItemProcessor:
         index: the index of `model_version`.
         producer: sends dead letters.
         dead_letters: the topic that keeps them.
-        model_version: whose vectors the index holds.
+        model_version: the model that the vectors in the index belong to.
         dim: dimension of the vectors.
         require_lease: raises TransientError when the messages may belong to another worker by now.
         metrics: counters.
@@ -79,7 +79,7 @@ class ItemProcessor:
         self._metrics = metrics
         self._clock = clock
         self._unsealed = 0  # upserts since the last seal
-        self._seen_unsealed = 0  # of them, at the last call of `seal_when_due`
+        self._seen_unsealed = 0  # value of `_unsealed` at the last call of `seal_when_due`
 
     def start(self, messages: Sequence[Message], after: PendingItems | None = None) -> PendingItems:  # noqa: ARG002
         """Return the batch as it is: all its work changes the index. See `streams.ports.BatchProcessor.start`."""
@@ -91,7 +91,7 @@ class ItemProcessor:
         Raises:
             TransientError: Milvus or Kafka did not respond, or the lease expired; start the batch again.
         """
-        newest: dict[int, tuple[FloatVector | None, float]] = {}  # item id → vector, None = removed, and time stamp
+        newest: dict[int, tuple[FloatVector | None, float]] = {}  # item id → (vector or None = removed, timestamp)
         dead_letters: list[DeadLetter] = []
         other_versions = 0
         for message in pending.messages:
@@ -133,7 +133,7 @@ class ItemProcessor:
         The items are in the index already: a failure costs speed, and the next call tries again.
         """
         quiet, self._seen_unsealed = self._unsealed == self._seen_unsealed, self._unsealed
-        if self._unsealed < (SEAL_AFTER if quiet else SEAL_AT_LATEST):
+        if self._unsealed < (SEAL_AFTER_UPSERTS if quiet else MAX_UNSEALED_UPSERTS):
             return
         try:
             self._index.seal()

@@ -1,4 +1,4 @@
-"""The seams in memory: for tests, for offline computation, and as the reference of the contract tests."""
+"""The protocols of `streams.ports` in memory, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from streams.ports import Output
 
 
 class MemoryHistoryStore:
-    """Records in dicts; remembers the changelog offset of each partition in `offsets`, owns every partition."""
+    """Keeps records, and the changelog offset of each partition, in dicts. It owns every partition."""
 
     def __init__(self) -> None:
         self.records: dict[int, dict[bytes, bytes]] = {}
@@ -26,7 +26,7 @@ class MemoryHistoryStore:
 
 
 class MemoryRecordProducer:
-    """Keeps what was sent; offsets count up over all topics."""
+    """Keeps the messages that were sent. Offsets count up over all topics."""
 
     def __init__(self) -> None:
         self.sent: list[Output] = []

@@ -1,4 +1,4 @@
-"""The recall engine: histories in, candidates out. Knows neither Kafka nor Milvus."""
+"""The recall engine: histories in, candidates out. It depends on neither Kafka nor Milvus."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.ports import InterestEncoder, ItemIndex
 
 #: Called with the name of the stage that has just ended: embed, encode, search, merge.
-Stopwatch = Callable[[str], object]
-#: Batches whose search may be under way: the current one, and the next one started ahead of its turn.
+StageTimer = Callable[[str], object]
+#: Searches that may be under way at the same time: that of the current batch, and that of the next one.
 _IN_FLIGHT = 2
 
 
@@ -24,16 +24,16 @@ def _untimed(_stage: str) -> None:
 
 
 class PendingRecall:
-    """Candidates of a batch of users whose search is under way. Nothing outside has been changed by it.
+    """Candidates of a batch of users whose search is under way. Nothing outside the process has been changed.
 
-    `wait` and `finish` raise TransientError if the index did not respond. For one thread.
+    `wait` and `finish` raise TransientError if the index did not respond. Not thread-safe.
 
     Args:
         users: number of users, B.
-        rows: (B',) rows, among them, of those with a known item.
-        seen: (B', H) items to leave out, padded with `PADDING`; None = none.
+        rows: (B',) rows, from 0 to B - 1, of the users with a known item.
+        seen: (B', H) item ids to leave out, padded with `PADDING`; None = none.
         search: ids and scores, (B'·K, limit) each; None = there is nothing to search for.
-        top_k: candidates for each user.
+        top_k: number of candidates for each user.
         fusion: see `model.serving.merge`.
     """
 
@@ -54,8 +54,8 @@ class PendingRecall:
         self._fusion = fusion
         self._timed = False
 
-    def wait(self, stopwatch: Stopwatch = _untimed) -> None:
-        """Wait until the index has answered. Only the first call times the search: `finish` waits, too."""
+    def wait(self, stopwatch: StageTimer = _untimed) -> None:
+        """Wait until the index has answered. Only the first call is timed, because `finish` calls this method, too."""
         if self._search is None:
             return
         self._search.result()
@@ -63,8 +63,8 @@ class PendingRecall:
             self._timed = True
             stopwatch("search")
 
-    def finish(self, stopwatch: Stopwatch = _untimed) -> list[Candidates | None]:
-        """Wait for the answer and merge it: candidates for each user, None where no item of the history is known."""
+    def finish(self, stopwatch: StageTimer = _untimed) -> list[Candidates | None]:
+        """Wait for the answer, and return each user's merged candidates; None where no item of the history is known."""
         candidates: list[Candidates | None] = [None] * self._users
         if self._search is None:
             return candidates
@@ -85,8 +85,8 @@ class RecallEngine:
         encoder: histories → interest vectors.
         embeddings: item ids → embeddings.
         index: item vectors of the same model version.
-        top_k: candidates for each user.
-        interests: interest vectors to search with, the first ones of the encoder's; None = all.
+        top_k: number of candidates for each user.
+        interests: number of interest vectors to search with, the encoder's first ones; None = all.
         filter_seen: leave out the items of the user's history.
     """
 
@@ -116,7 +116,7 @@ class RecallEngine:
         """
         return self.start(histories).finish()
 
-    def start(self, histories: Sequence[IdArray], stopwatch: Stopwatch = _untimed) -> PendingRecall:
+    def start(self, histories: Sequence[IdArray], stopwatch: StageTimer = _untimed) -> PendingRecall:
         """Encode the histories and send their search to the index, without waiting for the answer.
 
         Raises:
@@ -133,7 +133,7 @@ class RecallEngine:
             search = self._threads.submit(self._index.search, interests.reshape(-1, interests.shape[2]), limit)
         return PendingRecall(len(histories), rows, seen, search, self._top_k, self._encoder.fusion)
 
-    def interests(self, histories: Sequence[IdArray], stopwatch: Stopwatch = _untimed) -> tuple[FloatArray, IdArray]:
+    def interests(self, histories: Sequence[IdArray], stopwatch: StageTimer = _untimed) -> tuple[FloatArray, IdArray]:
         """Return interest vectors (B', K, D) of the users whose history holds a known item, and their rows (B',)."""
         ends = np.cumsum([0, *map(len, histories)], dtype=np.int64)
         vectors, known = self._embeddings.lookup(np.concatenate(histories, dtype=np.int64))  # (Σ n, D), (Σ n,)

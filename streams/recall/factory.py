@@ -1,4 +1,4 @@
-"""The one way from the settings to a recall engine: load the artifact, check that it fits, build the parts."""
+"""Build a recall engine from the settings: load the artifact, check that it fits, build the parts."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-#: Recommendations compared with a click: those that a page could have shown. The field's usual cut-off.
-CUT = 50
+#: Number of recommendations compared with a click: as many as a page could show. It is usual in the literature.
+CUTOFF = 50
 
 
 class OnlineHitRate:
@@ -24,7 +24,7 @@ class OnlineHitRate:
         hits, popular_hits: hits among them, of the recommendations and of the baseline.
     """
 
-    def __init__(self, popular: Sequence[int], cut: int = CUT) -> None:
+    def __init__(self, popular: Sequence[int], cut: int = CUTOFF) -> None:
         self.cut = cut
         self.judged = self.hits = self.popular_hits = 0
         self._popular = popular
@@ -37,7 +37,7 @@ class OnlineHitRate:
 
         Args:
             user: the user's key; all clicks of a user are in one partition.
-            offset: of the click in its partition.
+            offset: the click's offset in its partition.
             item: the item's id.
         """
         clicked = self._clicked.setdefault(user, set())
@@ -62,7 +62,7 @@ class OnlineHitRate:
         del newest[:-2]
 
     def rates(self) -> tuple[float, float]:
-        """Return the share of hits among the judged clicks: that of the recommendations, that of the baseline."""
+        """Return the hit rates of the recommendations and of the baseline; both are 0 without judged clicks."""
         judged = max(1, self.judged)
         return self.hits / judged, self.popular_hits / judged
 

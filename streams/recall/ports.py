@@ -14,8 +14,8 @@ class IndexInfo:
     """The content of an item index.
 
     Attributes:
-        model_version: whose vectors it holds.
-        dim: of the vectors.
+        model_version: the model that the vectors belong to.
+        dim: dimension of the vectors.
         metric: "IP", the inner product.
         count: number of items.
     """
@@ -31,7 +31,7 @@ class InterestEncoder(Protocol):
 
     @property
     def dim(self) -> int:
-        """D, of embeddings and interest vectors."""
+        """D, the dimension of embeddings and interest vectors."""
         ...
 
     @property
@@ -41,7 +41,7 @@ class InterestEncoder(Protocol):
 
     @property
     def history_length(self) -> int:
-        """L, the most clicks that it reads."""
+        """L, the largest number of clicks that it reads."""
         ...
 
     @property
@@ -90,7 +90,10 @@ class ItemIndex(Protocol):
         ...
 
     def seal(self) -> None:
-        """Make what was written so far fast to search, some time after the return. Not for single items."""
+        """Have everything that was written so far indexed for fast search, some time after the return.
+
+        Call it after bulk loads, not after single items.
+        """
         ...
 
     def describe(self) -> IndexInfo:

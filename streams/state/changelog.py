@@ -20,7 +20,7 @@ _WAIT_S = 0.1
 
 
 class Changelog:
-    """The changelog topic of the histories. A history record's key is the user's, its value may be None: no history.
+    """The changelog topic of the histories. The key of a record is the user's; None as value removes the history.
 
     Args:
         kafka: the cluster.

@@ -34,7 +34,7 @@ class Restorer:
     """Keeps store and changelog consistent for the partitions that this worker owns. For the batch thread.
 
     Args:
-        changelog: to read.
+        changelog: the changelog to read.
         stores: local histories.
         producer: sends repairs to the changelog.
 
@@ -62,7 +62,7 @@ class Restorer:
         return restored
 
     def maintain(self, partitions: Collection[int]) -> int:
-        """Apply records that the store does not reflect, and write newer records again that an older one follows.
+        """Apply records that the store does not reflect; write newer records again where an older one follows.
 
         Cheap when there is nothing to do: one request.
 
@@ -113,16 +113,16 @@ class Restorer:
         return offsets
 
 
-def check_fences(changelog: Changelog, clicks: TopicOffsets, partitions: Collection[int]) -> None:
-    """Raise an error if histories reflect clicks that their topic does not have: it was deleted and created again.
+def check_fences(changelog: Changelog, click_offsets: TopicOffsets, partitions: Collection[int]) -> None:
+    """Raise an error if histories reflect clicks that the click topic does not have: it was deleted and created again.
 
     Its offsets start again at 0, so new clicks below the old fences would be skipped as repeats. The last record of a
     partition suffices to tell: its fence is among the highest.
 
     Args:
-        changelog: of the histories.
-        clicks: the topic that the histories are made of.
-        partitions: to check.
+        changelog: the changelog of the histories.
+        click_offsets: offsets of the click topic.
+        partitions: the partitions to check.
 
     Raises:
         TransientError: Kafka is unavailable.
@@ -134,12 +134,12 @@ def check_fences(changelog: Changelog, clicks: TopicOffsets, partitions: Collect
         for _, record in chunk.messages:
             if record is not None and (history := History.from_bytes(record)).partition == partition:
                 fences[partition] = history.offset
-    click_ends = clicks.end_offsets(fences)  # queried last: a click is on its topic before a fence names it
+    click_ends = click_offsets.end_offsets(fences)  # queried last: a click is on its topic before a fence names it
     for partition, fence in fences.items():
         if fence >= click_ends[partition]:
             raise FatalError(
-                f"topic {clicks.topic} ends at offset {click_ends[partition]} of partition {partition}, but histories "
-                f"reflect offset {fence}: the topic was deleted and created again. Start with empty histories under "
+                f"topic {click_offsets.topic} ends at offset {click_ends[partition]} of partition {partition}, but "
+                f"histories reflect offset {fence}: the topic was deleted and created again. Start with empty histories under "
                 "another worker.group. (If the topic only lost its end, start again when it has grown beyond that "
                 "offset)"
             )

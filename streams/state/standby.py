@@ -30,7 +30,7 @@ _LOG = logging.getLogger("mindstream.standby")
 
 #: Most records applied at a time: a few milliseconds during which acquiring a partition waits for the lock.
 _MAX_RECORDS = 2000
-#: Seconds to wait for a chunk to fill: how far the standby is behind.
+#: Seconds to wait for a chunk to fill. The standby lags by up to this time.
 _WAIT_S = 0.5
 #: Seconds until a retry after a fault.
 _RETRY_S = 5.0
@@ -40,8 +40,8 @@ class Standby:
     """Follows the changelog of partitions in its own thread, which ends with the process, or with `close`.
 
     Args:
-        changelog: to follow.
-        stores: over the folder of the worker's own stores; used by nothing else.
+        changelog: the changelog to follow.
+        stores: stores in the same folder as the worker's own; nothing else uses this object.
         partitions: all partitions of the changelog.
         retry_s: seconds until a retry after a fault.
     """
@@ -82,7 +82,7 @@ class Standby:
             self._stores.own(self._followed)
 
     def close(self) -> None:
-        """Stop following, for good."""
+        """Stop following permanently."""
         self._closed.set()
         self.follow(())
         if threading.current_thread() is not self._thread:

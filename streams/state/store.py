@@ -105,13 +105,13 @@ class PartitionStores:
         self._put(partition, records, max(offsets) if contiguous else None)
 
     def restore(self, partition: int, records: Sequence[tuple[bytes, bytes | None]], offset: int | None) -> set[bytes]:
-        """Apply records of the changelog, in its order; of two records of a user, keep the newer one.
+        """Apply records of the changelog, in its order; keep the newer one of two records of a user.
 
         Args:
-            partition: of the records.
+            partition: the partition of the records.
             records: user keys and history records; None as record removes the user.
-            offset: of the last of these records in the changelog. It is stored unless a user is returned; None = do
-                not store it.
+            offset: offset of the last of these records in the changelog. It is stored unless a user is returned;
+                None = do not store it.
 
         Returns:
             Users whose last record among these is older than the one that the store keeps.

@@ -51,8 +51,8 @@ class AuditReport:  # 15 attributes: the report, a figure each; their names are 
         out_of_order: recommendations that follow one for a newer click of the same user.
         foreign: messages on the recommendation topic that are not recommendations: another program writes to it.
         without_candidates: users without a recommendation for their newest click whose items the artifact does not
-            know. Not verified: one of these items may have been published after training, and either too late for the
-            user's click, or in time, and the recommendation was lost.
+            know. Not verified: such an item may have been published after training, either after the click, so that
+            there was nothing to recommend, or before it, so that a recommendation was lost.
         histories_equal: users with changelog records, all of which equal the recomputed ones.
         unaccounted: clicks neither in a history nor among the dead letters.
         letters_unfounded: dead letters of clicks that are readable or do not exist.
@@ -99,7 +99,7 @@ def audit_kafka(config: WorkerConfig, item_rows: ItemRows | None = None) -> Audi
 
     Args:
         config: names the cluster and the topics.
-        item_rows: None = those of the configured artifact.
+        item_rows: converts item ids to rows, -1 for unknown items; None = those of the configured artifact.
 
     Raises:
         TransientError: Kafka is unavailable.
@@ -116,7 +116,7 @@ def audit_kafka(config: WorkerConfig, item_rows: ItemRows | None = None) -> Audi
 
     for partition, (oldest, _) in watermarks(config.kafka, topics.clicks).items():
         _require_all(topics.clicks, partition, oldest)
-    # Before the clicks: every dead letter read here is of a click that is read afterwards.
+    # Dead letters are read before the clicks, so that every click with a dead letter is among those read afterwards.
     received = read_to_end(config.kafka, topics.dead_letters, headers=True)
     found = (read_dead_letter(message, headers) for message, headers, _ in received)
     sources = [dead_letter.source for dead_letter in found if dead_letter is not None]
@@ -230,7 +230,7 @@ class _Histories:
             if message.key is None:
                 continue
             user = (message.partition, message.key)
-            if message.value is None:  # removes the user, and all records before it
+            if message.value is None:  # it removes the user's history, so earlier records do not count
                 last.pop(user, None)
                 newest.pop(user, None)
             else:
@@ -246,7 +246,7 @@ class _Histories:
 
 
 def _equals(history: History, clicks: Sequence[tuple[int, int]], history_length: int) -> bool:
-    """Return whether a history is the one of the user's clicks, as (offset, item id) in order, up to its fence."""
+    """Return whether a history equals the user's clicks up to its fence; `clicks` are (offset, item id), in order."""
     count = bisect_right(clicks, history.offset, key=lambda click: click[0])
     return (
         count > 0

@@ -21,8 +21,8 @@ class Selection:
     Attributes:
         reasons: `streams.errors.Reason`s.
         topics: topics of the original messages.
-        since, until: seconds since 1970, when the message became a dead letter; both inclusive.
-        refs: original messages or dead letters.
+        since, until: limits of the time at which the message became a dead letter, in seconds since 1970, inclusive.
+        refs: references of original messages or of dead letters.
     """
 
     reasons: Collection[str] = ()
@@ -60,7 +60,7 @@ def parse_time(text: str, now: float) -> float:
     """Parse an ISO time (local, unless it has a zone), or an age such as "30m", "2h", "1d", as seconds since 1970.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: the text is neither.
     """
     if age := re.fullmatch(r"(\d+)([smhd])", text):
         return now - int(age[1]) * _SECONDS[age[2]]

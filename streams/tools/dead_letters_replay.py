@@ -14,12 +14,12 @@ import click
 from configs.schema import Kafka, WorkerConfig
 from streams.kafka.client import metadata
 from streams.kafka.producer import KafkaRecordProducer
-from streams.kafka.topics import HEADER_BYTES, topic_settings
+from streams.kafka.topics import DEAD_LETTER_HEADER_BYTES, topic_settings
 from streams.messages.dead_letters import StoredDeadLetter, receipt_output, replay_output
 from streams.tools.dead_letters import Selection, find_dead_letters
 from streams.tools.dead_letters_text import count_text, print_table
 
-#: Dead letters that are sent before their receipts.
+#: Dead letters in a chunk: all are sent, then their receipts.
 _CHUNK_SIZE = 100
 
 
@@ -40,7 +40,7 @@ def replay_dead_letters(
 
     Raises:
         TransientError: Kafka is unavailable. Chunks that were acknowledged before have their receipts.
-        FatalError: there is no dead-letter topic, or Kafka refuses to describe or to accept the messages.
+        FatalError: there is no dead-letter topic, or Kafka refuses to describe the topics or to accept the messages.
     """
     found = find_dead_letters(config, selection)
     wanted = [d for d in found.dead_letters if again or d.kept_at not in found.replayed]
@@ -69,8 +69,8 @@ def replay_dead_letters(
 
 def _send(config: WorkerConfig, dead_letters: Sequence[StoredDeadLetter], limits: Mapping[str, int]) -> Iterator[int]:
     """Send in the order of the original messages, which keeps the order within a key; yield each chunk's size."""
-    receipts = KafkaRecordProducer(config.kafka, config.topics.max_message_bytes + HEADER_BYTES)
-    # One for each topic: a request must not be larger than its topic accepts either.
+    receipts = KafkaRecordProducer(config.kafka, config.topics.max_message_bytes + DEAD_LETTER_HEADER_BYTES)
+    # A producer for each topic: requests, too, must not be larger than the topic's limit.
     producers = {topic: KafkaRecordProducer(config.kafka, limit) for topic, limit in limits.items()}
     ordered = sorted(dead_letters, key=lambda dead_letter: dead_letter.source)
     for topic, producer in producers.items():
@@ -87,7 +87,7 @@ def _max_message_bytes(kafka: Kafka, topics: Collection[str]) -> dict[str, int]:
 
     Raises:
         TransientError: Kafka is unavailable.
-        FatalError: Kafka refuses to tell.
+        FatalError: Kafka refuses the request.
     """
     existing = metadata(kafka).topics
     found = topic_settings(kafka, [topic for topic in topics if topic in existing])

@@ -27,7 +27,7 @@ _LINE_WIDTH = 320
 def list_dead_letters(config: WorkerConfig, selection: Selection, *, limit: int | None, as_json: bool) -> None:
     """Print the selected dead letters, newest last: a table, or one JSON object per line.
 
-    `limit` keeps the newest ones. Raises as `find_dead_letters`.
+    `limit` keeps the newest ones. Raises the same errors as `find_dead_letters`.
     """
     found = find_dead_letters(config, selection)
     dead_letters = found.dead_letters[-limit:] if limit else found.dead_letters
@@ -44,12 +44,15 @@ def show_dead_letter(config: WorkerConfig, ref: MessageRef) -> None:
     """Print one dead letter in full.
 
     Raises:
-        InputError: there is none of this reference.
+        InputError: the reference is neither that of a dead letter nor that of a message that has one.
         TransientError, FatalError: as `find_dead_letters`.
     """
     found = find_dead_letters(config, Selection(refs=[ref]))
     if not found.dead_letters:
-        raise InputError(f"there is no dead letter of or at {ref}; list them with: python -m streams deadletters list")
+        raise InputError(
+            f"{ref} is neither a dead letter nor a message that has one; list them with: "
+            "python -m streams deadletters list"
+        )
     dead_letter = found.dead_letters[-1]
     message = dead_letter.message
     kind, body = _readable(message.value)
@@ -74,7 +77,7 @@ def show_dead_letter(config: WorkerConfig, ref: MessageRef) -> None:
 
 
 def print_table(dead_letters: Sequence[StoredDeadLetter], replayed: Collection[MessageRef]) -> None:
-    """Print a table of dead letters, a line each."""
+    """Print a table with one line for each dead letter."""
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_LINE_WIDTH)
@@ -139,7 +142,7 @@ def _time(dead_letter: StoredDeadLetter) -> str:
 
 
 def _short(value: bytes | None) -> str:
-    """Return a key or a header for people: text, or hexadecimal digits."""
+    """Return a key or a header in readable form: text, or hexadecimal digits."""
     if value is None:
         return "null"
     text = json_value(value)
@@ -156,7 +159,7 @@ def _plain(text: str, keep: str = "") -> str:
 
 
 def _readable(value: bytes | None) -> tuple[str, str]:
-    """Return the size and the kind of a value, and the value for people: indented JSON, text, or a hex dump."""
+    """Return the size and kind of a value, and the value in readable form: indented JSON, text, or a hex dump."""
     if value is None:
         return "null", ""
     size = f"{len(value):,} bytes"

@@ -20,7 +20,7 @@ from model.artifact import Artifact
 from model.data.clicks import Clicks
 from model.evaluation.measure import EvaluationError
 from streams.milvus.index import MilvusIndex
-from streams.processing.items import SEAL_AFTER
+from streams.processing.items import SEAL_AFTER_UPSERTS
 from streams.recall.engine import RecallEngine
 from streams.recall.factory import build_engine
 
@@ -93,14 +93,14 @@ def _fill(index: MilvusIndex, artifact: Artifact, config: WorkerConfig) -> None:
         index.upsert(artifact.item_ids[batch], np.asarray(artifact.item_vectors[batch]))
     deadline = time.monotonic() + TIMEOUT_S
     _wait("show", lambda: index.describe().count, N, deadline)
-    if N >= SEAL_AFTER:  # searches compare fewer items one by one in service, too
+    if N >= SEAL_AFTER_UPSERTS:  # searches compare fewer items one by one in service, too
         index.seal()
         if _can_count_indexed(index):
             _wait("index", index.indexed_count, N, deadline)
 
 
 def _can_count_indexed(index: MilvusIndex) -> bool:
-    """Return whether this server tells how many items are indexed; milvus-lite, which indexes at once, does not."""
+    """Return whether this server can count indexed items; milvus-lite, which indexes at once, cannot."""
     try:
         index.indexed_count()
     except MindstreamError:

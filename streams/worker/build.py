@@ -1,4 +1,4 @@
-"""The composition root of the worker: check → build → observe → warn. Nothing connects to a server elsewhere."""
+"""The composition root of the worker: check → build → observe → warn."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class Process:
 def build(config: WorkerConfig, agents: Collection[str], parts: WorkerParts = WorkerParts()) -> Process:  # noqa: B008 - immutable
     """Check everything that the worker needs, then build one Faust app for each agent, and what observes them.
 
-    Each agent is a consumer group of its own, so that agents can run together or apart.
+    Each agent is a consumer group of its own, so that agents can run in one process or in several.
 
     Args:
-        config: of the worker.
-        agents: some of `AGENTS`.
-        parts: classes of replaceable parts.
+        config: the worker's configuration.
+        agents: names from `AGENTS`.
+        parts: classes of the replaceable parts.
 
     Raises:
         FatalError: something cannot work; the message names the command or setting that fixes it.
@@ -58,7 +58,7 @@ def build(config: WorkerConfig, agents: Collection[str], parts: WorkerParts = Wo
     artifact = _check(config, agents)
     # The item agent owns the collection; a click worker without it must find the collection.
     milvus = parts.index(config.milvus, artifact.model_version, artifact.dim, create="items" in agents)
-    index = ObservedIndex(milvus, patience_s=2 * config.milvus.timeout + 10)
+    index = ObservedIndex(milvus, max_age_s=2 * config.milvus.timeout + 10)
     registry = worker_registry(artifact.model_version)
     blueprint = Blueprint(config, artifact, index, registry, parts)
     built = {name: _BUILDERS[name](blueprint) for name in agents}
@@ -68,7 +68,7 @@ def build(config: WorkerConfig, agents: Collection[str], parts: WorkerParts = Wo
 
 
 def _check(config: WorkerConfig, agents: Collection[str]) -> Artifact:
-    """Check artifact, data folder, rights and topics; return the artifact."""
+    """Check artifact, data folder, rights and topics; return the artifact. Raises as `build`."""
     artifact = load_artifact(config)
     _make_folder(config.worker.data_dir)
     rights = worker_rights(config.topics, config.worker.group, agents)

@@ -20,15 +20,15 @@ from streams.worker.parts import Blueprint, BuiltAgent
 
 
 class HistoryHooks:
-    """The `PartitionHooks` of the click agent: the histories follow the partitions.
+    """The `PartitionHooks` of the click agent: they keep the histories of the owned partitions up to date.
 
     Args:
-        restorer: keeps store and changelog together.
-        changelog: of the histories.
+        restorer: keeps store and changelog consistent.
+        changelog: the changelog of the histories.
         stores: local histories.
-        clicks: offsets of the topic that the histories are made of.
+        click_offsets: offsets of the click topic.
         metrics: counters.
-        standby: follows the partitions of other workers; None = nothing does.
+        standby: follows the partitions of other workers; None = no standby.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class HistoryHooks:
         restorer: Restorer,
         changelog: Changelog,
         stores: PartitionStores,
-        clicks: TopicOffsets,
+        click_offsets: TopicOffsets,
         metrics: ClickMetrics,
         standby: Standby | None,
     ) -> None:
         self._restorer = restorer
         self._changelog = changelog
         self._stores = stores
-        self._clicks = clicks
+        self._click_offsets = click_offsets
         self._metrics = metrics
         self._acquire = self._restore if standby is None else standby.wrap_acquire(self._restore)
 
@@ -61,7 +61,7 @@ class HistoryHooks:
 
     def _restore(self, partitions: Collection[int]) -> None:
         self._metrics.restored.inc(self._restorer.acquire(partitions))
-        check_fences(self._changelog, self._clicks, partitions)
+        check_fences(self._changelog, self._click_offsets, partitions)
 
 
 def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
@@ -92,8 +92,8 @@ def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
     restorer = Restorer(changelog, stores, producer)
     standby = None
     if config.worker.standby:
-        others = parts.stores(config.worker.data_dir / "history")
-        standby = Standby(Changelog(config.kafka, changelog.topic), others, range(topics.partitions))
+        standby_stores = parts.stores(config.worker.data_dir / "history")
+        standby = Standby(Changelog(config.kafka, changelog.topic), standby_stores, range(topics.partitions))
     hooks = HistoryHooks(restorer, changelog, stores, TopicOffsets(config.kafka, topics.clicks), metrics, standby)
     options = blueprint.options(batch_size=config.batch.size, batch_wait_s=config.batch.wait, look_ahead=True)
     app = worker_app(

@@ -1,7 +1,7 @@
 """The health of the worker: /healthz (should it be restarted?) and /readyz (are clicks answered?).
 
-The answers come from memory. Whether Milvus responds is checked by the HTTP server's own thread, and only while there
-is no traffic that shows it.
+The answers come from memory. A thread asks Milvus whether it responds, but only while there is no traffic that shows
+it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 from streams.milvus.observed import ObservedIndex
 from streams.worker.watchdog import Agent, LoopMonitor, Watchdog
 
-#: Seconds without a run of the event loop from which on the process counts as dead.
-_SILENCE_S = 10.0
+#: Seconds for which the event loop may not run before the process counts as dead.
+_MAX_SILENCE_S = 10.0
 #: Seconds without traffic after which Milvus is pinged.
 PING_INTERVAL_S = 5.0
 
@@ -23,10 +23,10 @@ class Health:
 
     Args:
         agents: name → agent.
-        index: as the agents use it.
-        watchdog: of the agents.
-        loop_monitor: of the event loop.
-        model_version: that the process serves.
+        index: the index that the agents use.
+        watchdog: watches the agents.
+        loop_monitor: monitors the event loop.
+        model_version: the model that the process serves.
     """
 
     def __init__(
@@ -44,16 +44,16 @@ class Health:
         self._model_version = model_version
 
     def live(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether there is no reason to restart the process, and the reasons."""
+        """Return whether the process need not be restarted, and the body of /healthz, with the reasons to restart."""
         reasons = []
-        if self._loop_monitor.silence > _SILENCE_S:
-            reasons.append(f"the event loop has not run for {self._loop_monitor.silence:.0f} s")
+        if self._loop_monitor.silence_s > _MAX_SILENCE_S:
+            reasons.append(f"the event loop has not run for {self._loop_monitor.silence_s:.0f} s")
         for topic, seconds in self._watchdog.stalled_seconds().items():
             reasons.append(f"{topic} has been stalled for {seconds:.0f} s while messages wait")
         return not reasons, {"live": not reasons, "reasons": reasons}
 
     def ready(self) -> tuple[bool, dict[str, Any]]:
-        """Return whether clicks are answered, and what is missing.
+        """Return whether clicks are answered, and the body of /readyz, with what is missing.
 
         An agent without partitions, because there are more workers than partitions, is ready.
         """
@@ -82,6 +82,6 @@ class Health:
         }
 
     def ping(self) -> None:
-        """Ping Milvus, if there was no traffic lately."""
+        """Ping Milvus if there was no traffic for `PING_INTERVAL_S`."""
         if self._index.age_s > PING_INTERVAL_S:
             self._index.ping()

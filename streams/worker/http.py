@@ -23,7 +23,6 @@ from streams.worker.health import PING_INTERVAL_S, Health
 
 _LOG = logging.getLogger("mindstream.health")
 
-
 #: Seconds that a client gets for its request and its answer together, and most clients at a time.
 _CLIENT_TIMEOUT_S, _MAX_CLIENTS = 5.0, 64
 
@@ -40,7 +39,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         super().__init__(address, _Handler)
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTPServer's looks the host's name up in DNS
+        TCPServer.server_bind(self)  # HTTPServer's method would look up the host's name in DNS
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
@@ -80,12 +79,12 @@ def serve(host: str, port: int, health: Health, registry: CollectorRegistry) -> 
     """Answer requests in other threads until the process ends.
 
     Args:
-        host, port: to listen on; port 0 = a free one.
+        host, port: the address to listen on; port 0 = any free port.
         health: answers /healthz and /readyz.
-        registry: of the metrics.
+        registry: the metrics of /metrics.
 
     Returns:
-        The port.
+        The port that it listens on.
 
     Raises:
         FatalError: the address cannot be used.
@@ -100,8 +99,8 @@ def serve(host: str, port: int, health: Health, registry: CollectorRegistry) -> 
         if path not in answers:
             start_response("404 Not Found", [("Content-Type", "text/plain")])
             return [b"/metrics, /healthz, /readyz\n"]
-        well, body = answers[path]()
-        start_response("200 OK" if well else "503 Service Unavailable", [("Content-Type", "application/json")])
+        ok, body = answers[path]()
+        start_response("200 OK" if ok else "503 Service Unavailable", [("Content-Type", "application/json")])
         return [json.dumps(body).encode() + b"\n"]
 
     try:

@@ -13,7 +13,7 @@ from streams.worker.parts import Blueprint, BuiltAgent
 
 
 class ItemHooks:
-    """The `PartitionHooks` of the item agent: partitions need no preparation, the index is sealed now and then."""
+    """The `PartitionHooks` of the item agent: partitions need no preparation; maintenance seals the index."""
 
     def __init__(self, processor: ItemProcessor) -> None:
         self._processor = processor
@@ -39,7 +39,7 @@ def build_item_agent(blueprint: Blueprint) -> BuiltAgent:
     config, artifact = blueprint.config, blueprint.artifact
     topics = config.topics
     metrics = ItemMetrics(blueprint.registry)
-    # Half a session: what Kafka does with a commit is known for the rest of the session only.
+    # Half a session: an accepted commit proves ownership for the rest of the session only.
     assignment = Assignment(lease_s=config.worker.session_timeout / 2)
     processor = ItemProcessor(
         blueprint.index,

@@ -35,7 +35,7 @@ class LagReader(Protocol):
         ...
 
     def readable(self, partition: int, offset: int) -> bool:
-        """Return whether there is a message at the offset or behind it."""
+        """Return whether there is a message at or after the offset."""
         ...
 
     def owned_by_others(self) -> Collection[int]:
@@ -48,10 +48,10 @@ class KafkaLag:
 
     Args:
         kafka: the cluster.
-        group: consumer group.
-        topic: that it reads.
+        group: the consumer group.
+        topic: the topic that the group reads.
         partitions: number of the topic's partitions.
-        client_id: of this process's members of the group.
+        client_id: client id of this process in the group.
     """
 
     def __init__(self, kafka: Kafka, group: str, topic: str, partitions: int, client_id: str) -> None:
@@ -68,7 +68,7 @@ class KafkaLag:
             committed, ends = self._offsets.committed(self._partitions), self._offsets.end_offsets(self._partitions)
             begins = self._offsets.beginning_offsets([p for p, offset in committed.items() if offset is None])
         except FatalError as error:
-            raise TransientError("Kafka", str(error)) from None  # whether the worker can go on is not decided here
+            raise TransientError("Kafka", str(error)) from None  # a refused watchdog does not end the worker
         return {p: PartitionLag(begins.get(p, committed[p] or 0), end) for p, end in ends.items()}
 
     def readable(self, partition: int, offset: int) -> bool:

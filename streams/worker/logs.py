@@ -1,4 +1,4 @@
-"""The worker's log: lines on standard error, repetitive ones limited."""
+"""The worker's log: lines on standard error, with a limit on repetitive ones."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from collections.abc import Callable
 _FORMAT = "%(asctime)s %(levelname)-8s %(name)s: %(message)s"
 #: Loggers of Kafka clients, which report for each try that the broker is unavailable: 70 lines a second.
 _REPETITIVE = ("aiokafka", "mindstream.kafka")
-#: Seconds in which one message of theirs is logged once.
+#: Seconds between two log lines of one kind from these loggers.
 _INTERVAL_S = 10.0
-#: Kinds that are remembered: bounds the memory.
+#: Most kinds that are remembered, which bounds the memory.
 _MAX_KINDS = 1000
 
 
 class Repetitions(logging.Filter):
-    """Lets messages of one kind through once in `interval_s` seconds, with the number of those suppressed meanwhile.
+    """Passes one message of a kind every `interval_s` seconds, with the number of those suppressed in between.
 
-    A kind is a logger, a text before its values are filled in, and the first value: a node, or librdkafka's code.
+    A kind is a logger, a text before its values are filled in, and the first value, which is a node or an error code.
 
     Args:
         interval_s: seconds between two messages of one kind.
-        clock: seconds, monotonic.
+        clock: monotonic seconds.
     """
 
     def __init__(self, interval_s: float = _INTERVAL_S, clock: Callable[[], float] = time.monotonic) -> None:
@@ -50,8 +50,8 @@ class Repetitions(logging.Filter):
         return True
 
 
-def configure(level: str) -> None:
-    """Log to standard error, from this level on up."""
+def configure_logging(level: str) -> None:
+    """Log messages of this level and above to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(Repetitions())
     logging.basicConfig(level=level, format=_FORMAT, handlers=[handler])

@@ -14,7 +14,7 @@ from streams.agents.agent import AgentOptions, BatchAgent
 from streams.agents.consumer import WorkerApp
 from streams.agents.retrying import RetryPolicy
 from streams.kafka.producer import KafkaRecordProducer
-from streams.kafka.topics import HEADER_BYTES
+from streams.kafka.topics import DEAD_LETTER_HEADER_BYTES
 from streams.metrics import BatchMetrics
 from streams.milvus.index import MilvusIndex
 from streams.processing.clicks import ClickProcessor
@@ -35,7 +35,7 @@ class WorkerParts:
 
 @dataclass(frozen=True, slots=True)
 class Blueprint:
-    """The common input for building both agents of a process."""
+    """The inputs that the builders of both agents share."""
 
     config: WorkerConfig
     artifact: Artifact
@@ -45,7 +45,7 @@ class Blueprint:
 
     def record_producer(self) -> KafkaRecordProducer:
         """Build a producer; each agent has its own, because it is for one thread."""
-        largest = self.config.topics.max_message_bytes + HEADER_BYTES
+        largest = self.config.topics.max_message_bytes + DEAD_LETTER_HEADER_BYTES
         return self.parts.record_producer(self.config.kafka, largest)
 
     def options(self, *, batch_size: int, batch_wait_s: float, look_ahead: bool) -> AgentOptions:
@@ -58,7 +58,7 @@ class Blueprint:
             retry=RetryPolicy(worker.retry_first, worker.retry_longest, worker.retry_budget),
             commit_interval_s=worker.commit_interval,
             # Kafka gives the group this long to rejoin; the next owner repeats a batch that needs longer.
-            revoke_patience_s=worker.session_timeout / 2,
+            revoke_timeout_s=worker.session_timeout / 2,
         )
 
 
@@ -68,9 +68,9 @@ class BuiltAgent:
 
     Attributes:
         app: the Faust app in which it runs.
-        metrics: that it counts.
+        metrics: the agent's metrics.
         partitions: number of partitions of its topic.
-        restored: returns the number of history records that it has restored so far; from any thread.
+        restored: returns the number of history records that it has restored so far. May be called from any thread.
     """
 
     app: WorkerApp

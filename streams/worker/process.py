@@ -36,11 +36,12 @@ class _Worker(faust.Worker):
     """Faust's worker with a shutdown that ends in time.
 
     Faust and aiokafka wait for the broker in several places of their shutdown, in one of them without a limit. So the
-    agents are stopped first, both at the same time: afterwards nothing is left to lose, and the rest of the shutdown
-    gets what is left of the time.
+    agents are stopped first, both at the same time: afterwards nothing can be lost, and the rest of the shutdown gets
+    the remaining time.
 
-    A thread receives the signals: asyncio handles them in the event loop, and Python between two instructions of the
-    main thread, and either may hang. The interpreter itself writes their number into a socket.
+    A thread of its own receives the signals, because asyncio handles them in the event loop, and Python between two
+    instructions of the main thread, and either may hang. The interpreter itself writes a signal's number into a socket,
+    from which this thread reads it.
     """
 
     def __init__(self, process: Process, loop: asyncio.AbstractEventLoop) -> None:
@@ -105,21 +106,17 @@ def run(config: WorkerConfig, agents: Collection[str], parts: WorkerParts = Work
     """Run until SIGTERM or SIGINT, and return the exit status.
 
     Args:
-        config: of the worker.
-        agents: some of `streams.worker.build.AGENTS`.
-        parts: classes of replaceable parts.
+        config: the worker's configuration.
+        agents: names from `streams.worker.build.AGENTS`.
+        parts: classes of the replaceable parts.
 
     Raises:
         FatalError, TransientError: as `streams.worker.build.build`.
     """
-    # Faust logs every step of a rebalance as a table; this project logs what an operator needs.
-    for chatty in (
-        "faust",
-        "aiokafka",
-        "mode",
-        "streams.agents.consumer",
-    ):  # the last one: what Faust says of its subclasses
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # Faust logs every step of a rebalance as a table; this project logs what an operator needs. Faust logs the messages
+    # of its consumer under the name of the subclass's module.
+    for name in ("faust", "aiokafka", "mode", "streams.agents.consumer"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     # A batch's matrices are too small for a second thread to help, and BLAS' threads spin between them.
     threadpool_limits(1, user_api="blas")
     process = build(config, agents, parts)

@@ -4,15 +4,15 @@ Consumers are known to hang after outages, event loops and threads can hang for 
 looks healthy from outside: it keeps its partitions, so no other worker processes them. The watchdog checks from a
 thread of its own, with Kafka clients of its own, what matters in the end: do the committed offsets move?
 
-A partition is stalled while messages wait behind its committed offset and this offset does not move. The process exits
+A partition is stalled while messages wait after its committed offset and this offset does not move. The process exits
 when one of the agent's partitions has been stalled for the timeout. Not a stall:
 
 - Kafka does not respond to the watchdog: then nothing is known. All clocks restart.
 - Histories are being restored, and more of them at each check.
 - A batch is retried after transient errors: that is limited by the retry budget, not here.
-- Others of the agent's partitions move and there is always more to do: this one may be waiting for its turn, and its
+- Other partitions of the agent move, and it never runs out of messages: this one may be waiting for its turn, and its
   clock runs ten times slower.
-- Nothing can be read behind the committed offset: compaction or transactions took the last offsets.
+- Nothing can be read after the committed offset: compaction or transactions left the last offsets without messages.
 - This process owns nothing, and the group is processing, or other members own the partitions: there are more workers
   than partitions. A process that owns nothing while no other member does, because joining the group hangs, is stalled.
 """
@@ -34,7 +34,7 @@ from prometheus_client import Gauge
 from configs.errors import EXIT_STALLED, TransientError
 from streams.agents.state import AgentState
 from streams.worker.lag import LagReader, PartitionLag
-from streams.worker.standstill import Standstill
+from streams.worker.stall_clocks import StallClocks
 
 _LOG = logging.getLogger("mindstream.watchdog")
 
@@ -55,7 +55,7 @@ class Agent(Protocol):
         ...
 
     def state(self) -> AgentState:
-        """Return a snapshot; from any thread."""
+        """Return a snapshot. May be called from any thread."""
         ...
 
 
@@ -70,7 +70,7 @@ class LoopMonitor:
         self._last = self._clock()
 
     @property
-    def silence(self) -> float:
+    def silence_s(self) -> float:
         """Seconds since the last tick."""
         return self._clock() - self._last
 
@@ -79,21 +79,21 @@ class LoopMonitor:
 class _Watched:
     agent: Agent
     reader: LagReader
-    standstill: Standstill
+    clocks: StallClocks
     lag: Gauge
     restored: Callable[[], int]
     shown: set[int] = field(default_factory=set)
 
 
 class Watchdog:
-    """Watches the agents of this process, each by itself.
+    """Watches the agents of this process, each separately.
 
     Args:
         timeout_s: seconds for which a partition may be stalled before the process exits.
-        retry_budget_s: seconds of retrying that an agent allows itself.
-        loop_monitor: of the event loop; for the log, which should name what hangs.
+        retry_budget_s: seconds for which an agent retries before it exits.
+        loop_monitor: shows whether the event loop hangs, for the log.
         exit_process: ends the process with a status; replaced in tests.
-        clock: seconds, monotonic.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Watchdog:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._timeout_s = timeout_s
-        self._patience_s = retry_budget_s + timeout_s
+        self._excused_retry_s = retry_budget_s + timeout_s
         self._loop_monitor = loop_monitor
         self._exit = exit_process
         self._clock = clock
@@ -120,12 +120,12 @@ class Watchdog:
         """Add an agent, before `start`.
 
         Args:
-            agent: to watch.
-            reader: of the lag of its consumer group.
-            lag: shows the lag of its partitions.
+            agent: the agent to watch.
+            reader: reads the lag of its consumer group.
+            lag: metric that shows the lag of its partitions.
             restored: returns the number of history records that it has restored so far.
         """
-        self._watched.append(_Watched(agent, reader, Standstill(self._patience_s), lag, restored))
+        self._watched.append(_Watched(agent, reader, StallClocks(self._excused_retry_s), lag, restored))
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
@@ -136,8 +136,8 @@ class Watchdog:
         return self._fault or None
 
     def stalled_seconds(self) -> dict[str, float]:
-        """Return topic → seconds for which one of its partitions has been stalled, from half of the timeout on."""
-        longest = {w.agent.topic: max(w.standstill.seconds.values(), default=0.0) for w in self._watched}
+        """Return topic → seconds for which a partition has been stalled, if they are at least half of the timeout."""
+        longest = {w.agent.topic: max(w.clocks.seconds.values(), default=0.0) for w in self._watched}
         return {topic: seconds for topic, seconds in longest.items() if seconds >= self._timeout_s / 2}
 
     def check(self) -> None:
@@ -150,11 +150,11 @@ class Watchdog:
             try:
                 lags = watched.reader.partition_lags()
                 state = watched.agent.state()
-                watched.standstill.update(state, lags, step_s, watched.restored())
+                watched.clocks.update(state, lags, step_s, watched.restored())
                 self._show(watched, state, lags)
                 stalled = self._confirmed(watched, state, lags)
             except TransientError as error:
-                watched.standstill.reset()
+                watched.clocks.reset()
                 self._report(str(error))
             else:
                 self._fault = ""
@@ -179,20 +179,20 @@ class Watchdog:
         watched.shown = owned
 
     def _confirmed(self, watched: _Watched, state: AgentState, lags: Mapping[int, PartitionLag]) -> list[int]:
-        """Return the partitions that have been stalled for the timeout, and have no excuse."""
-        late = [p for p, seconds in sorted(watched.standstill.seconds.items()) if seconds >= self._timeout_s]
+        """Return the partitions that have been stalled for the timeout without an excuse."""
+        late = [p for p, seconds in sorted(watched.clocks.seconds.items()) if seconds >= self._timeout_s]
         if not late:
             return []
         others = set() if state.partitions else set(watched.reader.owned_by_others())
         excused = [p for p in late if p in others or not watched.reader.readable(p, lags[p].committed)]
-        watched.standstill.reset(excused)
+        watched.clocks.reset(excused)
         return [p for p in late if p not in excused]
 
     def _end(self, watched: _Watched, state: AgentState, lags: Mapping[int, int]) -> None:
         deadline = threading.Timer(_FINAL_LOG_S, self._exit, (EXIT_STALLED,))
         deadline.daemon = True
         deadline.start()
-        seconds = max(watched.standstill.seconds[p] for p in lags)
+        seconds = max(watched.clocks.seconds[p] for p in lags)
         _LOG.critical(
             "%s is stalled: nothing committed for %.0f s on partitions %s, %d messages behind; %s. Exiting without "
             "commit, status %d; the stacks of all threads follow",
@@ -208,8 +208,8 @@ class Watchdog:
         self._exit(EXIT_STALLED)
 
     def _cause(self, state: AgentState) -> str:
-        if self._loop_monitor.silence > 2 * self._interval_s:
-            return f"the event loop has not run for {self._loop_monitor.silence:.0f} s"
+        if self._loop_monitor.silence_s > 2 * self._interval_s:
+            return f"the event loop has not run for {self._loop_monitor.silence_s:.0f} s"
         if state.call is not None:
             return f"{state.call} has been in progress for {state.call_s:.0f} s"
         if state.partitions is None:

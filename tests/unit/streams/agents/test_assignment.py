@@ -63,7 +63,7 @@ def test_restoring_ends_at_once_when_partitions_move() -> None:
         assert time.monotonic() - started < 5.0
         assert not world.agent.state().acquiring
 
-    assert run(scenario, acquire=restore, release=lost.set, revoke_patience_s=9.0).exits == []
+    assert run(scenario, acquire=restore, release=lost.set, revoke_timeout_s=9.0).exits == []
 
 
 def test_a_partition_that_is_lost_without_a_revocation_is_a_defect() -> None:
@@ -107,7 +107,7 @@ def test_maintenance_that_outlasts_its_partitions_does_not_let_old_messages_thro
         world.faust.deliver(5)
         await until(lambda: {0: 6} in world.faust.commits)
 
-    work = run(scenario, maintain=maintain, maintain_interval_s=0.005, revoke_patience_s=0.05, look_ahead=False).work
+    work = run(scenario, maintain=maintain, maintain_interval_s=0.005, revoke_timeout_s=0.05, look_ahead=False).work
     assert work.batches == [[0], [5]]
 
 
@@ -245,7 +245,7 @@ def test_the_states_of_an_assignment() -> None:
         assert (assignment.generation, assignment.acquired, assignment.revoked) == (None, False, False)
         assignment.assign(4, [2, 0])
         assert (assignment.generation, assignment.partitions, assignment.acquired) == (4, [0, 2], False)
-        assignment.acquired_by(4)
+        assignment.set_acquired(4)
         assert assignment.acquired
         assert not await assignment.revoked_within(0.001)
         assignment.revoke()

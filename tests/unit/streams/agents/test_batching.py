@@ -113,7 +113,7 @@ def test_messages_that_are_read_again_in_a_generation_are_processed_once() -> No
 
 
 def test_large_messages_wait_in_the_kafka_client_not_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "_QUEUED_BYTES", 6)
+    monkeypatch.setattr(batching, "_MAX_QUEUED_BYTES", 6)
 
     async def scenario(world: World) -> None:
         await world.faust.assign(0)

@@ -108,7 +108,7 @@ def test_a_batch_started_ahead_is_discarded_when_partitions_move() -> None:
             world.faust.deliver(offset)
         await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 8})
 
-    work = run(scenario, revoke_patience_s=0.05).work
+    work = run(scenario, revoke_timeout_s=0.05).work
     assert work.offsets[-8:] == list(range(8))
     assert work.offsets[:-8] == list(range(len(work.offsets) - 8)), "only the current batch was finished"
 
@@ -130,6 +130,6 @@ def test_a_search_that_outlasts_its_partitions_does_not_reach_the_next_generatio
         world.work.answered.set()
         await until(lambda: world.faust.commits == [{0: 6}])
 
-    world = run(scenario, acquire=lambda _: faults.clear(), revoke_patience_s=0.05)
+    world = run(scenario, acquire=lambda _: faults.clear(), revoke_timeout_s=0.05)
     assert world.work.batches == [[5]]
     assert world.exits == []

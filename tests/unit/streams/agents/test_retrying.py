@@ -41,7 +41,7 @@ def test_an_error_that_no_retry_fixes_ends_the_process_without_commit(fault: Exc
         await until(lambda: world.exits)
         await asyncio.sleep(0.03)
 
-    world = run(scenario, retry=RetryPolicy(first=0.001, longest=0.002, budget=0.02))
+    world = run(scenario, retry=RetryPolicy(first_s=0.001, longest_s=0.002, budget_s=0.02))
     assert world.exits[0] == status
     assert world.faust.commits == []
 
@@ -61,7 +61,7 @@ def test_a_batch_that_is_being_retried_is_abandoned_when_partitions_move() -> No
         world.faust.deliver(0)
         await until(lambda: world.faust.commits == [{0: 1}])
 
-    run(scenario, retry=RetryPolicy(first=30.0, longest=30.0, budget=60.0), revoke_patience_s=5.0)
+    run(scenario, retry=RetryPolicy(first_s=30.0, longest_s=30.0, budget_s=60.0), revoke_timeout_s=5.0)
 
 
 def test_a_batch_of_an_earlier_generation_is_not_retried_when_its_partitions_return() -> None:
@@ -81,7 +81,7 @@ def test_a_batch_of_an_earlier_generation_is_not_retried_when_its_partitions_ret
         world.faust.deliver(5)
         await until(lambda: world.faust.commits == [{0: 6}])
 
-    assert run(scenario, revoke_patience_s=0.05).work.batches == [[5]]
+    assert run(scenario, revoke_timeout_s=0.05).work.batches == [[5]]
 
 
 def test_the_stop_does_not_wait_for_a_batch_that_is_being_retried() -> None:
@@ -94,11 +94,11 @@ def test_the_stop_does_not_wait_for_a_batch_that_is_being_retried() -> None:
         await world.agent.stop()
         assert time.monotonic() - started < 1.5
 
-    run(scenario, retry=RetryPolicy(first=30.0, longest=30.0, budget=60.0))
+    run(scenario, retry=RetryPolicy(first_s=30.0, longest_s=30.0, budget_s=60.0))
 
 
 def test_waits_grow_with_jitter_up_to_the_longest() -> None:
-    waits = RetryPolicy(first=1.0, longest=8.0, budget=60.0).waits(random.Random(0))
+    waits = RetryPolicy(first_s=1.0, longest_s=8.0, budget_s=60.0).waits(random.Random(0))
     drawn = [next(waits) for _ in range(8)]
     for wait, most in zip(drawn, [1, 2, 4, 8, 8, 8, 8, 8], strict=True):
         assert most / 2 <= wait <= most

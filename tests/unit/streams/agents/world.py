@@ -209,9 +209,9 @@ class World:
             "batch_size": 4,
             "batch_wait_s": 0.0,
             "look_ahead": True,
-            "retry": RetryPolicy(first=0.001, longest=0.01, budget=60.0),
+            "retry": RetryPolicy(first_s=0.001, longest_s=0.01, budget_s=60.0),
             "commit_interval_s": 0.01,
-            "revoke_patience_s": 0.2,
+            "revoke_timeout_s": 0.2,
         }
         app: Any = self.faust
         self.agent = BatchAgent(

@@ -19,7 +19,7 @@ class World:
     def __init__(self) -> None:
         self.now = 0.0
         self.milvus = FailingIndex(MemoryIndex("m1", 4), failures=0)
-        self.index = ObservedIndex(self.milvus, patience_s=20.0, clock=lambda: self.now)
+        self.index = ObservedIndex(self.milvus, max_age_s=20.0, clock=lambda: self.now)
 
     def fail_once(self) -> None:
         self.milvus.failures = 1

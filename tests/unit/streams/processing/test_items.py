@@ -13,7 +13,7 @@ from streams.messages.dead_letters import DeadLetterTopic
 from streams.messages.items import Item, encode_item
 from streams.metrics import ItemMetrics
 from streams.ports import Message
-from streams.processing.items import SEAL_AFTER, SEAL_AT_LATEST, ItemProcessor
+from streams.processing.items import MAX_UNSEALED_UPSERTS, SEAL_AFTER_UPSERTS, ItemProcessor
 from streams.processing.memory import MemoryRecordProducer
 from streams.recall.memory import MemoryIndex
 from tests.unit.fakes import FailingIndex
@@ -124,7 +124,7 @@ def test_a_transient_fault_is_passed_on_before_any_dead_letter_is_sent() -> None
 
 def test_the_index_is_sealed_once_a_bulk_load_is_over() -> None:
     world = ItemWorld()
-    world.load(SEAL_AFTER)
+    world.load(SEAL_AFTER_UPSERTS)
     world.processor.seal_when_due()
     assert world.index.seals == 0, "some have arrived since the last call: more may follow"
     world.processor.seal_when_due()
@@ -138,7 +138,7 @@ def test_the_index_is_sealed_once_a_bulk_load_is_over() -> None:
 def test_a_load_in_bursts_is_sealed_once() -> None:
     world = ItemWorld()
     for _ in range(4):
-        world.load(SEAL_AFTER)
+        world.load(SEAL_AFTER_UPSERTS)
         world.processor.seal_when_due()
     world.processor.seal_when_due()
     assert world.index.seals == 1
@@ -151,22 +151,22 @@ def test_the_index_is_sealed_now_and_then_when_items_never_stop() -> None:
         world.load(1000)
         world.processor.seal_when_due()
         looks += 1
-    assert looks == 3 * SEAL_AT_LATEST / 1000
+    assert looks == 3 * MAX_UNSEALED_UPSERTS / 1000
 
 
 def test_as_many_items_as_before_are_not_taken_for_quiet() -> None:
     world = ItemWorld()
-    world.load(SEAL_AFTER)
+    world.load(SEAL_AFTER_UPSERTS)
     world.processor.seal_when_due()
     world.processor.seal_when_due()
-    world.load(SEAL_AFTER)
+    world.load(SEAL_AFTER_UPSERTS)
     world.processor.seal_when_due()
     assert world.index.seals == 1
 
 
 def test_a_failure_to_seal_loses_nothing_and_is_retried() -> None:
     world = ItemWorld()
-    world.load(SEAL_AFTER)
+    world.load(SEAL_AFTER_UPSERTS)
     world.processor.seal_when_due()
     world.index.failures = 1
     world.processor.seal_when_due()

@@ -61,7 +61,7 @@ class World:
         self.time = 0.0
         self.registry = CollectorRegistry()
         self.milvus = FailingIndex(MemoryIndex("m1", 4), failures=0)
-        self.index = ObservedIndex(self.milvus, patience_s=20.0, clock=self.clock)
+        self.index = ObservedIndex(self.milvus, max_age_s=20.0, clock=self.clock)
         self.loop_monitor = LoopMonitor(self.clock)
         self.agent, self.reader = Agent(), Reader()
         self.dog = Watchdog(100.0, 300.0, self.loop_monitor, exit_process=lambda _: None, clock=self.clock)

@@ -7,22 +7,22 @@ from collections.abc import Collection, Mapping
 from streams.agents.state import AgentState
 from streams.worker.lag import PartitionLag
 
-#: How fast the clock of a partition runs that may be waiting for its turn.
+#: Rate of the clock of a partition that may be waiting for its turn; 1 = real time.
 _WAITING_RATE = 0.1
 
 
-class Standstill:
+class StallClocks:
     """Stall clocks, one for each partition of one agent. Pure: time and offsets are arguments.
 
     Args:
-        patience_s: seconds of retrying that excuse a stall.
+        excused_retry_s: seconds for which retries excuse a stall.
 
     Attributes:
         seconds: partition → seconds for which it has been stalled.
     """
 
-    def __init__(self, patience_s: float) -> None:
-        self._patience_s = patience_s
+    def __init__(self, excused_retry_s: float) -> None:
+        self._excused_retry_s = excused_retry_s
         self._committed: dict[int, int] = {}
         self._idle_count = 0
         self._restored = 0
@@ -32,8 +32,8 @@ class Standstill:
         """Update the clocks.
 
         Args:
-            state: of the agent.
-            lags: by partition.
+            state: the agent's state.
+            lags: partition → lag of the agent's group.
             step_s: seconds since the last update.
             restored: number of history records that the agent has restored so far.
         """
@@ -46,7 +46,7 @@ class Standstill:
         behind = {p for p, lag in lags.items() if lag.lag}
         if state.partitions:
             behind &= state.partitions
-            retrying = 0 < state.retrying_s < self._patience_s
+            retrying = 0 < state.retrying_s < self._excused_retry_s
             excused = restoring or retrying
             if busy and moved & state.partitions:
                 step_s *= _WAITING_RATE
@@ -59,7 +59,7 @@ class Standstill:
             self.seconds = {p: before[p] + step_s if p in before and p not in moved else 0.0 for p in behind}
 
     def reset(self, partitions: Collection[int] | None = None) -> None:
-        """Restart these clocks; None = all, because it is unknown what happened meanwhile."""
+        """Restart the clocks of these partitions; None = all, because it is unknown what happened meanwhile."""
         gone = set(self.seconds if partitions is None else partitions)
         self.seconds = {p: seconds for p, seconds in self.seconds.items() if p not in gone}
         if partitions is None:
