@@ -139,9 +139,9 @@ def check_fences(changelog: Changelog, click_offsets: TopicOffsets, partitions: 
         if fence >= click_ends[partition]:
             raise FatalError(
                 f"topic {click_offsets.topic} ends at offset {click_ends[partition]} of partition {partition}, but "
-                f"histories reflect offset {fence}: the topic was deleted and created again. Start with empty histories under "
-                "another worker.group. (If the topic only lost its end, start again when it has grown beyond that "
-                "offset)"
+                f"histories reflect offset {fence}: the topic was deleted and created again. Start with empty "
+                "histories under another worker.group. (If the topic only lost its end, start again when it has grown "
+                "beyond that offset)"
             )
 
 

@@ -40,7 +40,7 @@ Examples:
     type=click.IntRange(min=1),
     help="Rounds at a time; each needs 3 GB of memory.",
 )
-@click.option("--seed", type=int, help="Seed of victims, moments and the order; default: random, and printed.")
+@click.option("--seed", type=int, help="Seed of victims, moments and the order; by default random. It is printed.")
 @click.option(
     "--scenario", "names", multiple=True, type=click.Choice(list(SCENARIOS)), help="Only this one; repeatable."
 )
@@ -60,8 +60,8 @@ def main(
 ) -> None:
     """Play every scenario in each round, in random order.
 
-    Exits with status 1 if an audit fails, or if a worker crashed, had a defect or was slow to exit. The folder with
-    the logs of the workers, which is printed, is kept then.
+    Exits with status 1 if an audit fails, or if a worker crashed, had a defect or was slow to exit. In this case the
+    folder with the workers' logs is kept; its path is printed.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):  # a shell may have started this process with them ignored
         signal.signal(stop, signal.default_int_handler)  # an exception: servers and workers are stopped
@@ -77,7 +77,7 @@ def main(
         for number, found in enumerate(pool.imap_unordered(one, range(rounds)), 1):
             figures += found
             click.echo(f"{number} of {rounds} rounds played")
-            if path is not None:  # after each round: an interruption loses only the rounds that run
+            if path is not None:  # after each round, so that an interruption loses only the rounds in progress
                 path.write_text(json.dumps([asdict(f) for f in figures], indent=1) + "\n", encoding="utf-8")
     click.echo(table(sorted(figures, key=lambda f: list(SCENARIOS).index(f.scenario))))
     if not all(f.ok for f in figures):

@@ -10,9 +10,11 @@ from configs.errors import EXIT_TRANSIENT
 from streams.tools.audit import AuditReport
 from tests.chaos.fleet import Shutdown
 
-#: Exit statuses of workers that were not stopped: killed, or the retry budget was spent.
-KILLED, EXPECTED = -signal.SIGKILL, {-signal.SIGKILL, EXIT_TRANSIENT}
-#: Seconds from SIGTERM in which a worker must exit.
+#: Exit status of a worker that was killed.
+KILLED = -signal.SIGKILL
+#: Allowed exit statuses of workers that were not stopped: killed, or the retry budget was spent.
+EXPECTED = {KILLED, EXIT_TRANSIENT}
+#: Seconds after SIGTERM within which a worker must exit.
 SHUTDOWN_LIMIT_S = 5.0
 
 
@@ -24,7 +26,7 @@ class Figures:
         clicks: messages written to the click topic during the scenario.
         clicks_missing: messages acknowledged by Kafka since the start of the round that are not on the topic.
         ends: exit statuses of workers that were not stopped; -9 = killed.
-        shutdowns: of workers that were stopped.
+        shutdowns: exits of workers that were stopped.
         repeats: recommendations that repeat the source of another one.
         out_of_order: recommendations written after one for a newer click of the same user.
         longest_pause: seconds between two recommendations for clicks of one partition, by the broker's clock.

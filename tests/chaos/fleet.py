@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from embedded.instance import CHECKOUT
 from tests.site import Site
 
-#: Seconds between two looks at the processes.
+#: Seconds between two checks of the processes.
 _INTERVAL_S = 0.5
 #: Seconds after SIGTERM until a worker is killed.
 _GRACE_S = 30.0
@@ -40,7 +40,7 @@ class Fleet:
 
     Attributes:
         ends: exit statuses of workers that exited without being stopped, or were killed, in order.
-        shutdowns: of workers that were stopped, in order.
+        shutdowns: exits of workers that were stopped, in order.
     """
 
     def __init__(self, site: Site, environment: Mapping[str, str], extra: Sequence[str]) -> None:

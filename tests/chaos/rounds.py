@@ -1,4 +1,4 @@
-"""One round of chaos: every scenario, in random order; in a process of its own for `make chaos`."""
+"""One round of chaos: every scenario, in random order. `make chaos` plays each round in a process of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.chaos.figures import Figures
 from tests.chaos.scenarios import SCENARIOS
 from tests.chaos.stage import Servers, Stage, servers
 
-#: Seconds in which the workers must answer everything after a scenario.
+#: Seconds after a scenario within which the workers must have answered everything.
 AUDIT_TIMEOUT_S = 120.0
 
 

@@ -1,7 +1,7 @@
 """The faults. Each scenario injects one and returns when it is over; then the caller audits.
 
 Every scenario runs under the traffic of `tests.chaos.traffic`: one user makes a fifth of all clicks, one message in a
-hundred is invalid, producers' clocks are wrong by hours, items change.
+hundred is invalid, producers' clocks are wrong by hours, and items change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.chaos.trips import POINTS
 
 Scenario = Callable[[Stage], None]
 
-#: Seconds, longer than the workers' session timeout: the group has reassigned the partitions by then.
+#: Seconds, more than the workers' session timeout, after which the group has reassigned the partitions.
 _BEYOND_SESSION_S = 10.0
 
 

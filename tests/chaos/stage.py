@@ -1,4 +1,4 @@
-"""The environment of a chaos scenario: real servers, a proxy before Kafka, a fleet of workers, traffic, the audit."""
+"""The environment of a chaos scenario: real servers, a proxy in front of Kafka, workers, traffic, and the audit."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from tests.chaos.traffic import Traffic
 from tests.chaos.trips import Trips
 from tests.site import Site, wait_for
 
-#: Clicks a second; two cores must suffice for the servers, three workers and the traffic.
-RATE = 60.0
+#: Few enough for two cores, which also run the servers and three workers.
+CLICKS_PER_S = 60.0
 #: Seconds without a healthy response after which Milvus is restarted.
 MILVUS_RESTART_AFTER_S = 15.0
 #: Settings of the workers: short timeouts, so that a scenario takes seconds.
@@ -39,7 +39,7 @@ WORKER = (
     "worker.session_timeout=6",
     "worker.commit_interval=0.5",
     "worker.retry_longest=1.0",
-    # So short that workers exit in long outages, and are restarted until the outage is over.
+    # Short, so that workers exit in long outages, and are restarted until the outage is over.
     "worker.retry_budget=20",
     "milvus.timeout=5",
 )
@@ -72,7 +72,7 @@ class _ProxiedKafka(Kafka):
 class Servers:
     """The servers of all scenarios: `kafka_address` is direct, `proxied_address` goes through the proxy.
 
-    Hold `milvus_lock` while Milvus is down on purpose: otherwise its probe restarts it.
+    Hold `milvus_lock` while Milvus is down on purpose: otherwise the probe restarts it.
     """
 
     kafka: Server
@@ -86,7 +86,7 @@ class Servers:
 
 @contextmanager
 def servers(folder: Path) -> Iterator[Servers]:
-    """Run a Kafka and a Milvus of the suite's own, because it kills them; Milvus standalone where it is available."""
+    """Run servers for this suite only, because it kills them; Milvus is standalone where that is available."""
     try:
         require_platform()
     except EmbeddedError:
@@ -126,14 +126,14 @@ class Stage:
     """Topics, workers and traffic of one round.
 
     Args:
-        servers: of all rounds that run in this process.
+        servers: the servers of all rounds in this process.
         folder: for logs and data.
-        seed: chooses victims and moments.
+        seed: seed of victims, moments and traffic.
         short: keep outages short.
         sabotage: the rule of the delivery guarantee to break, one of `tests.chaos.trips.SABOTAGES`.
 
     Attributes:
-        rng: random numbers of the scenarios.
+        rng: the scenarios' random number generator.
     """
 
     def __init__(self, servers: Servers, folder: Path, seed: int, *, short: bool, sabotage: str | None = None) -> None:
@@ -148,8 +148,8 @@ class Stage:
         extra = [part for setting in WORKER for part in ("--set", setting)]
         extra += ["--set", f"kafka.bootstrap_servers={servers.proxied_address}"]
         self.fleet = Fleet(self.site, self.trips.environment, extra)
-        self.traffic = Traffic(self.site, seed, RATE)
-        self._first_offsets: dict[int, int] = {}  # of the recommendations of the current scenario, by partition
+        self.traffic = Traffic(self.site, seed, CLICKS_PER_S)
+        self._first_offsets: dict[int, int] = {}  # partition → first offset of the current scenario's recommendations
         self._report = self._audit()
 
     def __enter__(self) -> Stage:
@@ -165,9 +165,9 @@ class Stage:
             stack.callback(self.traffic.stop)
             stack.callback(self.servers.proxy.reconnect)
 
-    def hold(self, short: float, long: float | None = None) -> None:
-        """Continue the traffic for this many seconds; `long` unless outages are kept short."""
-        time.sleep(short if self.short or long is None else long)
+    def hold(self, short_s: float, long_s: float | None = None) -> None:
+        """Let the traffic continue for `long_s` seconds; for `short_s` if outages are kept short, or `long_s` is None."""
+        time.sleep(short_s if self.short or long_s is None else long_s)
 
     def victim(self) -> str:
         """Choose a worker."""

@@ -21,7 +21,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield started
 
 
-def test_nothing_is_lost_or_doubled(tmp_path: Path, running: Servers) -> None:
+def test_nothing_is_lost_or_duplicated(tmp_path: Path, running: Servers) -> None:
     figures = play(running, tmp_path / "round", seed=7, names=SHORT, short=True)
     print(table(figures))
     assert [(f.scenario, f.wrong) for f in figures if not f.ok] == []
@@ -29,6 +29,6 @@ def test_nothing_is_lost_or_doubled(tmp_path: Path, running: Servers) -> None:
     assert sum(len(f.ends) for f in figures) >= 3, "no worker was killed"
 
 
-def test_the_suite_notices_a_removed_fence(tmp_path: Path, running: Servers) -> None:
+def test_the_suite_detects_a_removed_fence(tmp_path: Path, running: Servers) -> None:
     (figures,) = play(running, tmp_path / "round", 7, ("kill: stored",), short=True, sabotage="no fence", timeout_s=30)
     assert figures.report.histories_different > 0

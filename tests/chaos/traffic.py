@@ -19,10 +19,10 @@ from streams.ports import Output
 from tests.site import Site
 
 USERS = 400
-#: Share of all clicks that one user makes.
-SKEW = 0.2
-#: Share of all messages that are invalid.
-POISON = 0.01
+#: Share of all clicks that user 0 makes.
+BUSY_USER_SHARE = 0.2
+#: Share of the messages that are invalid.
+INVALID_SHARE = 0.01
 #: Hours by which a producer's clock may be wrong, in either direction: in its clicks, and in the timestamps that it
 #: gives to Kafka.
 CLOCK_ERROR_HOURS = 12
@@ -33,7 +33,7 @@ _INTERVAL_S = 0.05
 
 
 class _WrongClockProducer(KafkaRecordProducer):
-    """Gives every message a timestamp that is wrong, each by another number of hours."""
+    """Gives every message a wrong timestamp, each by a different number of hours."""
 
     def __init__(self, kafka: Kafka, max_message_bytes: int, rng: random.Random) -> None:
         super().__init__(kafka, max_message_bytes)
@@ -57,16 +57,16 @@ class Traffic(threading.Thread):
     """Sends until it is stopped, and retries until Kafka acknowledges.
 
     Args:
-        site: its topics and model.
-        seed: of users, items and times.
-        rate: clicks a second.
+        site: names the topics, and has the model.
+        seed: seed of users, items and times.
+        clicks_per_s: clicks a second.
 
     Attributes:
         clicks: messages sent to the click topic; while the traffic is paused, Kafka has acknowledged all of them.
         vectors: item id → vector published last.
     """
 
-    def __init__(self, site: Site, seed: int, rate: float) -> None:
+    def __init__(self, site: Site, seed: int, clicks_per_s: float) -> None:
         super().__init__(daemon=True)
         self._site = site
         self._rng = random.Random(seed)
@@ -74,7 +74,7 @@ class Traffic(threading.Thread):
             site.config.kafka, site.config.topics.max_message_bytes, random.Random(seed)
         )
         self._numbers = np.random.default_rng(seed)
-        self._rate = rate
+        self._clicks_per_s = clicks_per_s
         self._flowing = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
@@ -104,7 +104,7 @@ class Traffic(threading.Thread):
                 last = time.monotonic()
             self._idle.clear()
             now = time.monotonic()
-            due, last = min(due + (now - last) * self._rate, 5 * self._rate), now
+            due, last = min(due + (now - last) * self._clicks_per_s, 5 * self._clicks_per_s), now
             outputs = [self._click() for _ in range(int(due))]
             due -= len(outputs)
             self.clicks += len(outputs)
@@ -124,8 +124,8 @@ class Traffic(threading.Thread):
                 return
 
     def _click(self) -> Output:
-        user = 0 if self._rng.random() < SKEW else self._rng.randrange(1, USERS)
-        if self._rng.random() < POISON:
+        user = 0 if self._rng.random() < BUSY_USER_SHARE else self._rng.randrange(1, USERS)
+        if self._rng.random() < INVALID_SHARE:
             return Output(self._site.config.topics.clicks, user_key(user), self._rng.randbytes(self._rng.randrange(99)))
         ts = _wrong_time(self._rng)
         value = encode_click(Click(user, self._rng.randrange(1, len(self._site.artifact.item_ids)), ts))

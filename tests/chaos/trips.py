@@ -6,7 +6,7 @@ import signal
 import time
 from pathlib import Path
 
-#: Point in the processing of a batch → what has happened by then.
+#: Point in the processing of a batch → the state at this point.
 POINTS = {
     "searched": "Milvus has answered, nothing was sent",
     "half sent": "Kafka has a random half of the messages of the batch",
@@ -23,7 +23,7 @@ SABOTAGES = ("no fence", "commit first", "no repair")
 
 
 class Trips:
-    """Arms points for the workers that are started with `environment`."""
+    """Arms trip-wires of the workers that are started with `environment`."""
 
     def __init__(self, folder: Path, sabotage: str | None = None) -> None:
         folder.mkdir()

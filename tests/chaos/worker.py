@@ -1,10 +1,10 @@
 """The worker with trip-wires, for the chaos suite only; its options are those of `python -m streams worker`.
 
-Production code has no hooks. The points are in subclasses of the parts of a worker. A point is armed by a file of its
-name in the folder MINDSTREAM_TRIPS that holds the signal to send; the first process that passes the point removes the
-file and sends the signal to itself: SIGKILL ends it there, SIGSTOP makes it a zombie.
+Production code has no hooks. The points are in subclasses of the parts of a worker. A point is armed by a file with
+the point's name in the folder MINDSTREAM_TRIPS, which holds the name of the signal to send. The first process that
+passes the point removes the file and sends the signal to itself: SIGKILL ends it there, SIGSTOP makes it a zombie.
 
-MINDSTREAM_SABOTAGE breaks one rule of the guarantee, to show that the suite notices.
+MINDSTREAM_SABOTAGE breaks one rule of the guarantee, to show that the suite detects it.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class _CommitsFirst(_Agent):
         return await super()._run_batch(work)
 
 
-class _NeverBehind(_Stores):
+class _NeverRepairs(_Stores):
     """Reports no user whose last record is older than the stored one: nothing is repaired."""
 
     def restore(self, *args: Any, **options: Any) -> Any:
@@ -130,7 +130,7 @@ if __name__ == "__main__":
     sabotage = os.environ.get("MINDSTREAM_SABOTAGE", "")
     parts = WorkerParts(
         record_producer=_RecordProducer,
-        stores=_NeverBehind if sabotage == "no repair" else _Stores,
+        stores=_NeverRepairs if sabotage == "no repair" else _Stores,
         click_processor=_Unfenced if sabotage == "no fence" else ClickProcessor,
         agent=_CommitsFirst if sabotage == "commit first" else _Agent,
     )

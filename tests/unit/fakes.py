@@ -24,7 +24,7 @@ VERSION = "m1"
 
 
 class FewItems:
-    """Items 1..n, the vector of item i being the i-th unit vector."""
+    """Items 1 to n. The vector of item i is the i-th unit vector."""
 
     def __init__(self, n: int) -> None:
         self.item_vectors: FloatArray = np.eye(n, dtype=np.float32)
@@ -35,7 +35,7 @@ class FewItems:
 
 
 class MeanEncoder:
-    """Encodes a history as one interest, the mean of its embeddings, from which a test can tell what was encoded."""
+    """Encodes a history as one interest: the mean of its embeddings, which shows a test what was encoded."""
 
     interests = 1
     fusion = 0.0
@@ -51,7 +51,7 @@ class MeanEncoder:
 
 
 class FailingIndex:
-    """A memory index that is unavailable for the first `failures` calls."""
+    """A memory index that is unavailable for the next `failures` calls."""
 
     def __init__(self, inner: MemoryIndex, failures: int) -> None:
         self._inner = inner

@@ -1,4 +1,4 @@
-"""The command line of `streams`: what it refuses, what it reports, and what `--help` imports."""
+"""The command line of `streams`: wrong options, reports of errors, and the imports of `--help`."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tests.unit.fakes import ClickWorld, click_message
 
 
 def _samples(registry: CollectorRegistry) -> dict[tuple[str, str, str], float]:
-    """(sample, bucket, stage) → value, as a scrape reads them."""
+    """Return (sample, bucket, stage) → value, as a scrape reads them."""
     families = text_string_to_metric_families(generate_latest(registry).decode())
     return {
         (sample.name, sample.labels.get("le", ""), sample.labels.get("stage", "")): sample.value

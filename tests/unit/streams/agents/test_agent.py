@@ -1,4 +1,4 @@
-"""The agent as a whole: revocation, stop, defects, its state."""
+"""The agent as a whole: revocation, stop, defects, and its state."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def test_revocation_waits_for_the_current_batch_and_commits_it() -> None:
         await revoking
         assert world.faust.commits[-1] == {0: len(world.work.offsets)}
         done = len(world.work.offsets)
-        assert done < 8, "the queue is not worked off"
+        assert done < 8, "the queued messages are not processed"
         await asyncio.sleep(0.03)
-        assert len(world.work.offsets) == done, "and nothing more is taken"
+        assert len(world.work.offsets) == done, "and no other batch is started"
 
     run(scenario)
 
 
-def test_a_search_that_outlasts_the_stop_ends_quietly() -> None:
+def test_a_search_that_outlasts_the_stop_does_no_harm() -> None:
     async def scenario(world: World) -> None:
         await world.faust.assign(0)
         world.work.answered.clear()
@@ -56,7 +56,7 @@ def test_a_defect_anywhere_ends_the_process(where: str) -> None:
         if where == "reader":
             world.faust.events.put_nowait(SimpleNamespace(message=None))
         elif where == "commit":
-            world.faust.refused = [ValueError("a defect")]
+            world.faust.commit_results = [ValueError("a defect")]
             world.faust.deliver(0)
         else:
             world.hooks.defect = ValueError("a defect")

@@ -67,7 +67,7 @@ def test_restoring_ends_at_once_when_partitions_move() -> None:
 
 
 def test_a_partition_that_is_lost_without_a_revocation_is_a_defect() -> None:
-    """Partitions are released when the group revokes them, and never else: a worker that continued would stall."""
+    """Partitions are released only when the group revokes them: a worker that continued would stall."""
 
     async def scenario(world: World) -> None:
         world.work.faults = [PartitionLost("gone")]
@@ -99,7 +99,7 @@ def test_maintenance_that_outlasts_its_partitions_does_not_let_old_messages_thro
         await asyncio.sleep(0.05)  # until the next batch says that maintenance is due
         world.work.gate.set()
         await asyncio.to_thread(entered.wait, 10)
-        await world.faust.revoke()  # stops waiting after its patience
+        await world.faust.revoke()  # stops waiting after its timeout
         world.faust.consumer_generation_id = 2
         await world.faust.assign(0)
         holding.clear()
@@ -165,23 +165,23 @@ def test_a_batch_is_processed_under_a_lease_that_a_commit_has_proved() -> None:
 
 def test_nothing_is_processed_without_proof() -> None:
     async def scenario(world: World) -> None:
-        world.faust.refused = [False, False]
+        world.faust.commit_results = [False, False]
         await world.faust.assign(0)
         world.faust.deliver(0)
         await until(lambda: world.work.batches)
-        assert world.faust.refused == []
+        assert world.faust.commit_results == []
 
     run(scenario, lease_s=60.0, commit_interval_s=60.0)
 
 
 def test_a_zombie_abandons_its_batch() -> None:
     async def scenario(world: World) -> None:
-        world.faust.refused = [False] * 1000
+        world.faust.commit_results = [False] * 1000
         await world.faust.assign(0)
         world.faust.deliver(0)
-        await until(lambda: len(world.faust.refused) < 998)
+        await until(lambda: len(world.faust.commit_results) < 998)
         await world.faust.revoke()
-        world.faust.refused, world.faust.consumer_generation_id = [], 2
+        world.faust.commit_results, world.faust.consumer_generation_id = [], 2
         await world.faust.assign(0)
         world.faust.deliver(7, begin=7)
         await until(lambda: world.work.offsets == [7])

@@ -40,9 +40,9 @@ def test_a_message_delivered_twice_is_processed_once() -> None:
 
 
 @pytest.mark.parametrize("begins", [{0: 5}, {}])
-def test_skipping_the_first_messages_is_never_silent(begins: dict[int, int]) -> None:
+def test_skipping_the_first_messages_ends_the_process(begins: dict[int, int]) -> None:
     async def scenario(world: World) -> None:
-        world.faust.begins, world.faust.kept = begins, {0: 5}
+        world.faust.start_offsets, world.faust.oldest_offsets = begins, {0: 5}
         await world.faust.assign(0)
         world.faust.deliver(7)
         await until(lambda: world.exits == [EXIT_DEFECT])
@@ -52,9 +52,9 @@ def test_skipping_the_first_messages_is_never_silent(begins: dict[int, int]) -> 
     assert run(scenario).work.offsets == []
 
 
-def test_skipping_messages_later_is_never_silent() -> None:
+def test_skipping_later_messages_ends_the_process() -> None:
     async def scenario(world: World) -> None:
-        world.faust.begins, world.faust.kept = {0: 5}, {0: 0}
+        world.faust.start_offsets, world.faust.oldest_offsets = {0: 5}, {0: 0}
         await world.faust.assign(0)
         world.faust.deliver(5)
         await until(lambda: world.work.offsets == [5])
@@ -64,11 +64,11 @@ def test_skipping_messages_later_is_never_silent() -> None:
     assert run(scenario).work.offsets == [5]
 
 
-def test_offsets_that_hold_no_message_are_no_loss() -> None:
-    """Compaction and the markers of transactions leave gaps; positions have none."""
+def test_offsets_without_messages_do_not_count_as_skipped() -> None:
+    """Compaction and transaction markers leave gaps between offsets, but not between positions."""
 
     async def scenario(world: World) -> None:
-        world.faust.begins, world.faust.kept = {0: 5}, {0: 0}
+        world.faust.start_offsets, world.faust.oldest_offsets = {0: 5}, {0: 0}
         await world.faust.assign(0)
         world.faust.deliver(7, begin=5)
         world.faust.deliver(20, begin=8)
@@ -80,7 +80,7 @@ def test_offsets_that_hold_no_message_are_no_loss() -> None:
 
 def test_messages_that_kafka_has_removed_are_logged_and_skipped(caplog: pytest.LogCaptureFixture) -> None:
     async def scenario(world: World) -> None:
-        world.faust.begins, world.faust.kept = {0: 5}, {0: TransientError("Kafka", "unavailable")}
+        world.faust.start_offsets, world.faust.oldest_offsets = {0: 5}, {0: TransientError("Kafka", "unavailable")}
         await world.faust.assign(0)
         world.faust.deliver(9)  # Kafka is asked again
         await until(lambda: world.work.offsets == [9])
@@ -92,7 +92,7 @@ def test_messages_that_kafka_has_removed_are_logged_and_skipped(caplog: pytest.L
 
 def test_a_recreated_topic_is_read_from_its_beginning() -> None:
     async def scenario(world: World) -> None:
-        world.faust.begins = {0: 100}
+        world.faust.start_offsets = {0: 100}
         await world.faust.assign(0)
         world.faust.deliver(0, 1)
         world.faust.deliver(2)
@@ -103,7 +103,7 @@ def test_a_recreated_topic_is_read_from_its_beginning() -> None:
 
 def test_messages_that_are_read_again_in_a_generation_are_processed_once() -> None:
     async def scenario(world: World) -> None:
-        world.faust.begins = {0: 3}
+        world.faust.start_offsets = {0: 3}
         await world.faust.assign(0)
         world.faust.deliver(3, 4, 5)
         world.faust.deliver(3, 4, 5, 6, begin=3)  # the consumer went back to the committed offset

@@ -1,4 +1,4 @@
-"""Commits: after the processing, and again when they fail."""
+"""Commits follow the processing, and are retried when they fail."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_nothing_is_committed_before_it_is_processed() -> None:
 
 def test_a_failed_commit_is_retried() -> None:
     async def scenario(world: World) -> None:
-        world.faust.refused = [False, False]
+        world.faust.commit_results = [False, False]
         await world.faust.assign(0)
         world.faust.deliver(0)
         await until(lambda: world.faust.commits == [{0: 1}])
@@ -51,7 +51,7 @@ def test_a_batch_that_outlasts_its_partition_is_not_committed() -> None:
         world.work.gate.clear()
         world.faust.deliver(5)
         await asyncio.to_thread(world.work.entered.wait, 10)
-        await world.faust.revoke()  # stops waiting after its patience
+        await world.faust.revoke()  # stops waiting after its timeout
         world.faust.consumer_generation_id = 2
         await world.faust.assign(0)
         world.work.gate.set()

@@ -1,4 +1,4 @@
-"""The fixed consumer's runs of a fetch; that nothing is lost on the way is tested on a real broker."""
+"""Runs that the fixed consumer makes of a fetch. Tests on a real broker check that nothing is lost."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _next_records(monkeypatch: pytest.MonkeyPatch, taken: Any) -> tuple[dict[TP,
     consumer.app = SimpleNamespace(batch_agent=batches)
     consumer._read_offset = defaultdict(lambda: None, {TP(TOPIC, 2): 99})
     found: tuple[dict[TP, Any], Any] = asyncio.run(consumer._wait_next_records(1.0))
-    assert not consumer._read_offset, "Faust would drop what lies before"
+    assert not consumer._read_offset, "Faust would drop messages before it"
     return found
 
 
@@ -87,7 +87,7 @@ class _Client:
         return nullcontext()
 
     async def fetched_records(self, _active: Any, *, timeout: float, max_records: int) -> dict[TP, Any]:
-        assert timeout == 0, "it must not wait: meanwhile the flow may be stopped"
+        assert timeout == 0, "it must not wait: the flow may be stopped meanwhile"
         self.asked += 1
         taken = {}
         for partition, (position, offsets) in (self.arriving.pop(0) if self.arriving else {}).items():
@@ -123,11 +123,11 @@ def _spans(taken: dict[TP, FetchedRun]) -> dict[int, tuple[int, int, list[int]]]
 def test_a_run_knows_the_positions_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
     client = _Client({0: 3, 1: 0, 2: None}, {}, {0: (9, [3, 4, 8])})
     assert _spans(_fetch(_thread(monkeypatch), client)) == {0: (3, 9, [3, 4, 8])}
-    assert client.asked == 2, "the first time nothing was there"
+    assert client.asked == 2, "nothing was there at the first fetch"
 
 
 def test_a_position_that_moves_without_messages_begins_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Markers of transactions move it; what follows them has passed nothing over."""
+    """Markers of transactions move it; the run after them has skipped nothing."""
     thread, client = _thread(monkeypatch), _Client({0: 3}, {0: (4, [])}, {0: (5, [])}, {0: (8, [6, 7])}, {0: (9, [8])})
     assert _spans(_fetch(thread, client)) == {0: (3, 8, [6, 7])}
     assert _spans(_fetch(thread, client)) == {0: (8, 9, [8])}
@@ -172,7 +172,7 @@ def test_a_fetch_that_waits_takes_nothing_once_the_flow_is_stopped(monkeypatch: 
     assert client.asked == 1
 
 
-def test_what_kafka_refuses_and_a_closed_client_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_kafka_and_of_a_closed_client_are_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     client = _Client({0: 3})
     client.refusal = TopicAuthorizationFailedError(TOPIC)
     with pytest.raises(TopicAuthorizationFailedError):

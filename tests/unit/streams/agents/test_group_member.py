@@ -12,7 +12,7 @@ from tests.unit.streams.agents.world import TOPIC, FakeFaust
 def test_partitions_become_topic_partitions() -> None:
     async def scenario() -> None:
         faust = FakeFaust()
-        faust.begins, faust.kept = {3: 7}, {3: 5}
+        faust.start_offsets, faust.oldest_offsets = {3: 7}, {3: 5}
         app: Any = faust
         member = GroupMember(app, TOPIC)
         assert member.generation == 1

@@ -1,4 +1,4 @@
-"""Aiokafka's reading of batches that others wrote: with each compression, and with any bytes as a header's name."""
+"""aiokafka reads batches of other programs: with each compression, and with any bytes as a header's name."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 
 
 @pytest.fixture(autouse=True)
-def _mended(monkeypatch: pytest.MonkeyPatch) -> None:
+def _patched(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MemoryRecords", "PartitionRecords"):
-        monkeypatch.setattr(fetcher, name, getattr(fetcher, name))  # so that it is put back
+        monkeypatch.setattr(fetcher, name, getattr(fetcher, name))  # so that the original is restored after the test
     tolerate_header_names()
 
 
 def _batch(codec: str, first: int, names: Sequence[bytes]) -> bytes:
-    """Build a record for each header name. The builder takes only text: other bytes are inserted before it packs."""
+    """Build a batch with a record for each header name. The builder takes only text; tests replace it."""
     builder = DefaultRecordBatchBuilder(2, CODECS[codec], 0, -1, -1, -1, 10**6)
     for offset, name in enumerate(names):
         builder.append(offset, 1000, b"key", b"value %d" % (first + offset), [(name.decode("latin-1"), b"x")])
@@ -46,7 +46,7 @@ def test_batches_of_each_compression_are_read(codec: str) -> None:
     assert found == [(n, b"value %d" % n, (("name", b"x"),)) for n in (7, 8, 9)]
 
 
-def test_a_name_that_is_no_text_stops_nothing() -> None:
+def test_a_name_that_is_not_utf8_does_not_stop_the_reader() -> None:
     odd = _batch("none", 3, [NAME, NAME, b"name"]).replace(b"\x08name\x02x", b"\x08n\xff\xfee\x02x")
     legacy = LegacyRecordBatchBuilder(1, 0, 10**6)
     legacy.append(9, 1000, b"key", b"old")

@@ -13,7 +13,7 @@ from tests.unit.streams.agents.world import Recorder, Started, World, run, until
 
 
 @pytest.mark.parametrize("look_ahead", [True, False])
-def test_the_next_batch_is_started_behind_the_current_one(look_ahead: bool) -> None:
+def test_the_next_batch_is_started_after_the_current_one(look_ahead: bool) -> None:
     async def scenario(world: World) -> None:
         await world.faust.assign(0)
         world.work.gate.clear()
@@ -34,7 +34,7 @@ def test_the_next_batch_is_started_behind_the_current_one(look_ahead: bool) -> N
         assert log == [f"{call} {n}" for n in (1, 4, 4, 1) for call in ("start", "wait", "finish")]
 
 
-def test_messages_that_arrive_during_a_search_are_started_behind_its_batch() -> None:
+def test_messages_that_arrive_during_a_search_are_started_after_its_batch() -> None:
     async def scenario(world: World) -> None:
         await world.faust.assign(0)
         world.work.answered.clear()
@@ -48,7 +48,7 @@ def test_messages_that_arrive_during_a_search_are_started_behind_its_batch() -> 
     assert run(scenario).work.log == ["start 1", "wait 1", "start 2 after 1", "finish 1", "wait 2", "finish 2"]
 
 
-def test_maintenance_never_comes_between_a_batch_and_one_started_behind_it() -> None:
+def test_maintenance_never_comes_between_a_batch_and_one_started_after_it() -> None:
     class Work(Recorder):
         request_maintenance: Callable[[], object]
 
@@ -74,7 +74,7 @@ def test_maintenance_never_comes_between_a_batch_and_one_started_behind_it() -> 
         assert call != "maintain" or pending == 0
 
 
-def test_a_batch_started_behind_one_that_failed_is_started_again() -> None:
+def test_a_batch_started_after_one_that_failed_is_started_again() -> None:
     async def scenario(world: World) -> None:
         world.work.faults = [TransientError("Kafka", "unavailable")]
         await world.faust.assign(0)
@@ -98,7 +98,7 @@ def test_a_batch_started_ahead_is_discarded_when_partitions_move() -> None:
         for offset in range(8):
             world.faust.deliver(offset)
         await asyncio.to_thread(world.work.entered.wait, 10)
-        await world.faust.revoke()  # stops waiting after its patience
+        await world.faust.revoke()  # stops waiting after its timeout
         world.faust.consumer_generation_id = 2
         await world.faust.assign(0)
         world.work.gate.set()
@@ -122,7 +122,7 @@ def test_a_search_that_outlasts_its_partitions_does_not_reach_the_next_generatio
         world.work.answered.clear()
         world.faust.deliver(0)
         await asyncio.to_thread(world.work.waiting.wait, 10)
-        await world.faust.revoke()  # stops waiting after its patience
+        await world.faust.revoke()  # stops waiting after its timeout
         faults.append(PartitionLost("not acquired yet"))
         world.faust.consumer_generation_id = 2
         await world.faust.assign(0)

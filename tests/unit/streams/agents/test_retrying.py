@@ -65,7 +65,7 @@ def test_a_batch_that_is_being_retried_is_abandoned_when_partitions_move() -> No
 
 
 def test_a_batch_of_an_earlier_generation_is_not_retried_when_its_partitions_return() -> None:
-    """It outlasted the patience of the revocation and fails only now: its messages are read again later."""
+    """It outlasted the timeout of the revocation, and fails only now: its messages are read again later."""
 
     async def scenario(world: World) -> None:
         await world.faust.assign(0)

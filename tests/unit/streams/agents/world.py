@@ -1,4 +1,4 @@
-"""An agent whose processor records what happens, with Faust's part played by a small fake."""
+"""An agent with a fake Faust app and a processor that records its calls."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class FakeFaust:
     def __init__(self) -> None:
         self.consumer_generation_id = 1
         self.commits: list[dict[int, int]] = []
-        self.refused: list[bool | Exception] = []  # results of the next commits, instead of success
+        self.commit_results: list[bool | Exception] = []  # of the next commits, instead of success
         self.consumer = SimpleNamespace(
             _commit=self._commit, start_offset=self._start_offset, oldest_offset=self._oldest_offset
         )
-        self.begins: dict[int, int] = {}  # partition → committed offset that reading began at
-        self.kept: dict[int, int | TransientError] = {}  # partition → oldest offset, if not that of the first run
+        self.start_offsets: dict[int, int] = {}  # partition → committed offset, where reading began
+        self.oldest_offsets: dict[int, int | TransientError] = {}  # only if not that of the first run
         self._positions: dict[int, int] = {}
         self.on_partitions_revoked = SimpleNamespace(connect=self._on("revoked"))
         self.on_partitions_assigned = SimpleNamespace(connect=self._on("assigned"))
@@ -58,8 +58,8 @@ class FakeFaust:
         return lambda callback, weak: self._callbacks.__setitem__(name, callback)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        if self.refused:
-            end = self.refused.pop(0)
+        if self.commit_results:
+            end = self.commit_results.pop(0)
             if isinstance(end, Exception):
                 raise end
             return end
@@ -67,12 +67,12 @@ class FakeFaust:
         return True
 
     def _start_offset(self, tp: TP) -> int | None:
-        return self.begins.get(tp.partition)
+        return self.start_offsets.get(tp.partition)
 
     async def _oldest_offset(self, tp: TP) -> int:
-        oldest = self.kept.get(tp.partition, 10**9)
+        oldest = self.oldest_offsets.get(tp.partition, 10**9)
         if isinstance(oldest, TransientError):
-            del self.kept[tp.partition]
+            del self.oldest_offsets[tp.partition]
             raise oldest
         return oldest
 
@@ -134,11 +134,11 @@ class Started:
 
 
 class Recorder:
-    """A processor that records its calls, fails as told, and can be held in `wait` and in `finish`."""
+    """A processor that records its calls, fails on demand, and can be held in `wait` and in `finish`."""
 
     def __init__(self) -> None:
         self.log: list[str] = []
-        self.batches: list[list[int]] = []  # offsets of the finished ones
+        self.batches: list[list[int]] = []  # offsets of the finished batches
         self.faults: list[Exception] = []  # raised by the next calls of `finish`
         self.answered, self.gate = threading.Event(), threading.Event()
         self.waiting, self.entered = threading.Event(), threading.Event()
@@ -163,7 +163,7 @@ class Recorder:
 
 
 class Hooks:
-    """Partition hooks that call what they are given, and raise a defect once, on release, if there is one."""
+    """Partition hooks that call what they are given, and raise `defect`, if it is set, on the next release."""
 
     def __init__(
         self,

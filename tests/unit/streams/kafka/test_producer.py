@@ -14,7 +14,7 @@ from streams.ports import Output
 
 
 class SilentProducer:
-    """Accepts messages and never reports on them, neither delivered nor timed out."""
+    """Accepts messages, and never reports that they were delivered or have timed out."""
 
     purged = False
 
@@ -58,7 +58,7 @@ class HalfSilentProducer(SilentProducer):
         return 1
 
 
-def test_an_error_report_counts_more_than_missing_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reported_error_takes_precedence_over_missing_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     producer = KafkaRecordProducer(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
     monkeypatch.setattr(producer, "_producer", HalfSilentProducer())
     with pytest.raises(FatalError, match="clicks"):

@@ -1,4 +1,4 @@
-"""Dead letters: what the topic keeps of a message, what is read back, and what a replay sends."""
+"""Dead letters: the messages on their topic, reading them back, and the messages that a replay sends."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ messages = st.builds(
     timestamp=st.just(0.0),  # dead letters do not keep it
 )
 
-#: More than any message here.
+#: A limit larger than any message in these tests.
 MAX_BYTES = 10**7
 
 
@@ -42,7 +42,7 @@ def _output(message: Message, max_bytes: int = MAX_BYTES) -> Output:
 
 
 @given(messages, st.text(max_size=600))
-def test_a_dead_letter_keeps_all_of_the_message(message: Message, error: str) -> None:
+def test_a_dead_letter_keeps_the_whole_message(message: Message, error: str) -> None:
     """Null and empty values differ, headers keep their order, names may repeat, whatever the bytes."""
     output = dead_letter_output("dead-letters", DeadLetter(message, "not_json", error), 12.5, MAX_BYTES)
     assert (output.topic, output.partition) == ("dead-letters", None)
@@ -78,7 +78,7 @@ def test_headers_too_large_to_keep_are_only_counted() -> None:
     assert found is not None and (found.message.key, found.message.value, found.message.headers) == (b"k", b"v", [])
 
 
-def test_of_a_message_too_large_for_the_topic_only_source_and_size_are_kept() -> None:
+def test_only_source_and_size_of_a_message_too_large_for_the_topic_are_kept() -> None:
     message = Message("clicks", 3, 991, b"42", b"x" * 98)
     whole = _output(message, max_bytes=100)
     assert (whole.key, whole.value) == (b"42", message.value)
@@ -117,11 +117,11 @@ def test_a_replay_sends_the_original_and_counts_attempts(message: Message, attem
 
 
 @pytest.mark.parametrize("value", [None, b"", b"-1", b"many", b"9" * 5000, "٣".encode()])
-def test_an_attempt_that_is_no_number_counts_as_0(value: bytes | None) -> None:
+def test_an_attempt_that_is_not_a_number_counts_as_0(value: bytes | None) -> None:
     assert stored_dead_letter(Message("clicks", 0, 0, b"k", b"v", [("replay-attempt", value)])).attempt == 0
 
 
-def test_a_receipt_is_no_dead_letter_and_names_the_source() -> None:
+def test_a_receipt_is_not_a_dead_letter_and_names_the_source() -> None:
     dead_letter = stored_dead_letter(Message("clicks", 3, 991, b"42", b"{"))
     receipt = receipt_output("dead-letters", dead_letter)
     assert (receipt.key, receipt.value) == (b"42", None)
@@ -137,7 +137,7 @@ def test_a_receipt_is_no_dead_letter_and_names_the_source() -> None:
         st.one_of(st.binary(max_size=20), st.sampled_from([b"1", b"[1]", b'[["a",1]]', b'[["a",{}]]'])),
     )
 )
-def test_messages_of_other_programs_are_no_dead_letters(headers: dict[str, bytes]) -> None:
+def test_messages_of_other_programs_are_not_dead_letters(headers: dict[str, bytes]) -> None:
     found = read_dead_letter(Message("dead-letters", 0, 0, None, None), headers)
     assert found is None or {"reason", "error", "topic", "partition", "offset", "time"} <= headers.keys()
 

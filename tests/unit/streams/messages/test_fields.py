@@ -1,4 +1,4 @@
-"""The rules for single fields, and what error texts show of a value."""
+"""The rules for single fields, and the previews of values in error texts."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_only_json_objects_in_utf8_have_fields(value: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("fields", [{}, {"a": None}])
-def test_a_required_field_must_be_there_and_not_null(read: Callable[[Fields, str], object], fields: Fields) -> None:
+def test_a_required_field_must_be_present_and_not_null(read: Callable[[Fields, str], object], fields: Fields) -> None:
     with pytest.raises(BadMessage, match="a is missing or null") as caught:
         read(fields, "a")
     assert caught.value.reason == "missing_field"
@@ -111,7 +111,7 @@ def test_lists_hold_exactly_the_types_asked_for() -> None:
 
 
 @pytest.mark.parametrize("field", ["user_id", "item_id", "ts", "event_id"])
-def test_deep_nesting_is_a_fault_of_the_message_not_of_the_decoder(field: str) -> None:
+def test_deep_nesting_is_an_error_of_the_message_not_a_defect(field: str) -> None:
     """The parser accepts 1024 levels, which are too many for Python's `repr`."""
     deep = b"[" * 1000 + b"]" * 1000
     click = {"user_id": 42, "item_id": 7, "ts": 1.5, "event_id": "e", field: "here"}

@@ -1,8 +1,8 @@
 """The published JSON Schemas and the codec accept the same messages.
 
-Some rules JSON Schema cannot express, and only the codec checks: the key must agree with the value, the size of a click
-in bytes is limited, and those of `_beyond_schema`: integers are not written as floats, the size of a user id in bytes
-is limited, a vector is not all zero after rounding to float32. The model's dimension is checked by the worker only.
+JSON Schema cannot express some rules, which only the codec checks: the key must agree with the value, the size of a
+click in bytes is limited, and those of `_beyond_schema`: integers are not written as floats, the size of a user id in
+bytes is limited, a vector is not all zero after rounding to float32. Only the worker checks the model's dimension.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.unit.streams.messages.support import finite, item_ids, names, texts, 
 
 NAMES = ("click", "item", "recommendation")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
-#: The first number that rounds to an infinite float32, half a step beyond its largest.
+#: The smallest number that rounds to an infinite float32: half a step beyond the largest float32.
 TOO_LARGE = (FLOAT32_MAX + 2.0**128) / 2
 #: Reasons that refer to a field, as opposed to the bytes or the key.
 VALUE_REASONS = {"missing_field", "wrong_type", "out_of_range", "bad_embedding"}
@@ -201,7 +201,7 @@ def test_only_objects_are_messages(name: str, value: object) -> None:
 
 def _assert_agreement(name: str, fields: Fields) -> None:
     reason, valid = _reason(name, fields), validator(name).is_valid(fields)
-    # Of a value that is no id, the key is refused.
+    # If the value has no usable id, the codec refuses the key.
     reasons = VALUE_REASONS | {"bad_key"}
     if _beyond_schema(fields):
         assert reason in reasons

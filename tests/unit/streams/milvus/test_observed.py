@@ -25,7 +25,7 @@ class World:
         self.milvus.failures = 1
 
 
-def test_the_last_request_decides() -> None:
+def test_the_fault_is_that_of_the_last_request() -> None:
     world = World()
     assert world.index.fault is None
     world.fail_once()

@@ -74,7 +74,7 @@ def test_the_overlay_replaces_what_the_store_has() -> None:
     assert [u.history.items.tolist() for u in updates] == [[9, 1, 2], [3]]
 
 
-def test_a_lost_partition_ends_the_batch() -> None:
+def test_a_lost_partition_abandons_the_batch() -> None:
     class Lost(MemoryHistoryStore):
         def read(self, partition: int, keys: object) -> list[bytes | None]:
             raise PartitionLost("revoked")

@@ -1,4 +1,4 @@
-"""A batch of clicks, from bytes to bytes, over memory."""
+"""A batch of clicks, from bytes to bytes, with index, store and producer in memory."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_an_item_published_later_counts_through_its_published_vector() -> None:
     world.process([click_message(0, 7, 999)])
     world.memory.upsert(np.array([999]), np.array([[0, 0, 1, 0, 0, 0]], dtype=np.float32))
     world.process([click_message(1, 7, 999)])
-    assert world.sent("recommendations") == [], "believed unknown for a second"
+    assert world.sent("recommendations") == [], "an id counts as unknown for a second"
     world.now += 1.1
     world.process([click_message(2, 7, 999)])
     (output,) = world.sent("recommendations")
@@ -126,7 +126,7 @@ def test_nothing_changes_while_milvus_is_unavailable() -> None:
     clicks=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 6)), min_size=1, max_size=12),
     survivors=st.integers(0, 24),
 )
-def test_a_cut_between_any_two_messages_loses_and_doubles_nothing(
+def test_a_crash_between_any_two_messages_loses_and_duplicates_nothing(
     clicks: list[tuple[int, int]], survivors: int
 ) -> None:
     """Some of a batch's messages reach Kafka, the process dies, the next owner restores the changelog and repeats."""
@@ -162,7 +162,7 @@ def _batches(chosen: list[list[tuple[int, int]]]) -> list[list[Message]]:
 def test_starting_the_next_batch_ahead_changes_nothing(
     chosen: list[list[tuple[int, int]]], failing: list[bool], data: st.DataObject
 ) -> None:
-    """Whatever Milvus fails at, and whether or not a batch is started ahead: the same bytes leave, in order."""
+    """The same bytes are sent in the same order, whichever calls to Milvus fail, with and without a batch ahead."""
     batches = _batches(chosen)
     plain, ahead = ClickWorld(), ClickWorld()
     for batch in batches:
@@ -181,7 +181,7 @@ def test_starting_the_next_batch_ahead_changes_nothing(
                         next_pending = ahead.processor.start(next_batch, pending)
                 ahead.processor.finish(pending)
             except TransientError:
-                assert len(ahead.producer.sent) == sent, "nothing leaves before the search is answered"
+                assert len(ahead.producer.sent) == sent, "nothing is sent before the search is answered"
                 pending = None
             else:
                 break

@@ -94,7 +94,7 @@ def test_repeating_a_batch_changes_nothing() -> None:
     assert world.ids() == {1}
 
 
-def test_a_wrong_dimension_is_a_dead_letter_and_the_rest_goes_on() -> None:
+def test_a_wrong_dimension_is_a_dead_letter_and_the_others_are_processed() -> None:
     world = ItemWorld()
     world.process([world.message(1, [1, 0, 0]), world.message(2, [0, 1])])
     assert world.ids() == {2}
@@ -111,7 +111,7 @@ def test_items_of_another_model_are_skipped_and_counted() -> None:
     assert world.metrics.other_versions._value.get() == 1
 
 
-def test_a_transient_fault_is_passed_on_before_any_dead_letter_is_sent() -> None:
+def test_a_transient_error_is_raised_before_any_dead_letter_is_sent() -> None:
     world = ItemWorld(failures=1)
     batch = [world.message(1, [1, 0]), world.message(2, [1])]
     with pytest.raises(TransientError):
@@ -144,17 +144,17 @@ def test_a_load_in_bursts_is_sealed_once() -> None:
     assert world.index.seals == 1
 
 
-def test_the_index_is_sealed_now_and_then_when_items_never_stop() -> None:
+def test_the_index_is_sealed_regularly_when_items_never_stop() -> None:
     world = ItemWorld()
-    looks = 0
+    calls = 0
     while world.index.seals < 3:
         world.load(1000)
         world.processor.seal_when_due()
-        looks += 1
-    assert looks == 3 * MAX_UNSEALED_UPSERTS / 1000
+        calls += 1
+    assert calls == 3 * MAX_UNSEALED_UPSERTS / 1000
 
 
-def test_as_many_items_as_before_are_not_taken_for_quiet() -> None:
+def test_a_second_load_of_the_same_size_does_not_count_as_quiet() -> None:
     world = ItemWorld()
     world.load(SEAL_AFTER_UPSERTS)
     world.processor.seal_when_due()
@@ -176,7 +176,7 @@ def test_a_failure_to_seal_loses_nothing_and_is_retried() -> None:
 
 
 @pytest.mark.parametrize(("leases", "ids"), [([False], {2}), ([True, False], {1, 2})])
-def test_the_index_is_changed_under_a_lease_only(leases: list[bool], ids: set[int]) -> None:
+def test_the_index_is_changed_only_under_a_lease(leases: list[bool], ids: set[int]) -> None:
     world = ItemWorld()
     world.process([world.message(2, [0, 1])])
     world.leases = list(leases)

@@ -15,7 +15,7 @@ def test_the_store_keeps_records_by_partition_and_the_newest_changelog_offset() 
     assert store.offsets == {0: 5, 1: 9}
 
 
-def test_the_producer_numbers_what_it_keeps_and_says_when_it_is_queued() -> None:
+def test_the_producer_numbers_messages_and_reports_when_they_are_queued() -> None:
     producer = MemoryRecordProducer()
     queued: list[int] = []
     first, second = Output("t", b"k", b"1"), Output("t", b"k", b"2")

@@ -15,7 +15,7 @@ from tests.unit.changelog import MemoryChangelog, record
 
 
 class _ScriptedReader(PartitionReader):
-    """Returns what it is given, and nothing after that."""
+    """Returns the given chunks one after the other, and then nothing."""
 
     def __init__(self, *results: tuple[dict[int, PartitionChunk], dict[int, int]]) -> None:
         self._results = list(results)
@@ -50,7 +50,7 @@ def test_each_partition_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> N
     assert reader.limits == [4, 2]
 
 
-def test_a_gap_before_the_end_is_no_obstacle(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gap_before_the_end_does_not_stop_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compaction removes records: only the end of the partition shows that nothing follows."""
     reader = _ScriptedReader(({0: _chunk(0)}, {}), ({}, {0: 9}))
     assert _read(monkeypatch, reader, {0: 9}) == [(0, 0)]

@@ -1,4 +1,4 @@
-"""Applying the changelog to the store, and where reading it has to start."""
+"""Applying the changelog to the store, and the offsets at which reading it has to start."""
 
 from __future__ import annotations
 

@@ -122,5 +122,5 @@ def test_a_corrupt_record_stops_only_the_standby(
     wait_for(lambda: not worker.standby._thread.is_alive(), "the standby's end")
     (error,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR]
     assert "the standby stops, and the worker continues without it" in error
-    assert worker.acquire([0, 1, 2]) <= 20, "less what the standby has read"
+    assert worker.acquire([0, 1, 2]) <= 20, "all but the records that the standby has read"
     assert worker.stores.read(2, [b"9"]) == [record(9, 2)]

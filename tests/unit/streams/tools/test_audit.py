@@ -182,7 +182,7 @@ def test_foreign_messages_among_the_dead_letters_are_skipped(
     assert report.dead_letters == 1
 
 
-def test_a_click_topic_that_retention_has_emptied_stops_the_audit(
+def test_a_click_topic_emptied_by_retention_stops_the_audit(
     topics: Topics, kafka: dict[str, list[ReceivedMessage]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load_worker(None, ["history.length=4"], {})

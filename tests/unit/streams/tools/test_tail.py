@@ -18,7 +18,7 @@ from tests.unit.fakes import ClickWorld, click_message
 
 @pytest.fixture
 def recommendations(monkeypatch: pytest.MonkeyPatch) -> list[Message]:
-    """Recommendations of users 7 and 8, which the topic holds, after a message that is none, and between pauses."""
+    """Recommendations of users 7 and 8, after a message that is not a recommendation, with pauses between them."""
     world = ClickWorld()
     world.process([click_message(0, 7, 1), click_message(1, 8, 2)])
     found = [Message("recommendations", 0, n, o.key, o.value) for n, o in enumerate(world.sent("recommendations"))]

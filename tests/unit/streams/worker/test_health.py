@@ -1,4 +1,4 @@
-"""The answers of /healthz and /readyz, and that no client can keep the others from being answered."""
+"""The answers of /healthz and /readyz, also while other clients block."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Agent:
 
 
 class Reader:
-    """Everything is committed, unless Kafka is unavailable or partition 0 stays behind."""
+    """A group that has committed everything, unless Kafka is unavailable or partition 0 is behind."""
 
-    away = False
+    unavailable = False
     behind = 0
 
     def partition_lags(self) -> Mapping[int, PartitionLag]:
-        if self.away:
-            raise TransientError("Kafka", "away, for the test")
+        if self.unavailable:
+            raise TransientError("Kafka", "unavailable, for the test")
         return {0: PartitionLag(0, self.behind)}
 
     def readable(self, partition: int, offset: int) -> bool:
@@ -64,17 +64,17 @@ class World:
         self.index = ObservedIndex(self.milvus, max_age_s=20.0, clock=self.clock)
         self.loop_monitor = LoopMonitor(self.clock)
         self.agent, self.reader = Agent(), Reader()
-        self.dog = Watchdog(100.0, 300.0, self.loop_monitor, exit_process=lambda _: None, clock=self.clock)
-        self.dog.watch(self.agent, self.reader, Gauge("lag", "lag", ["partition"], registry=self.registry))
-        self.health = Health({"clicks": self.agent}, self.index, self.dog, self.loop_monitor, "m1")
-        self.dog.check()
+        self.watchdog = Watchdog(100.0, 300.0, self.loop_monitor, exit_process=lambda _: None, clock=self.clock)
+        self.watchdog.watch(self.agent, self.reader, Gauge("lag", "lag", ["partition"], registry=self.registry))
+        self.health = Health({"clicks": self.agent}, self.index, self.watchdog, self.loop_monitor, "m1")
+        self.watchdog.check()
 
     def clock(self) -> float:
         return self.time
 
     def missing(self) -> list[str]:
-        well, body = self.health.ready()
-        assert well is not bool(body["missing"])
+        ok, body = self.health.ready()
+        assert ok is not bool(body["missing"])
         missing: list[str] = body["missing"]
         return missing
 
@@ -82,9 +82,9 @@ class World:
         return serve("127.0.0.1", 0, self.health, self.registry)
 
 
-def test_ready_says_with_what() -> None:
-    well, body = World().health.ready()
-    assert well
+def test_readyz_lists_partitions_model_and_servers() -> None:
+    ok, body = World().health.ready()
+    assert ok
     assert body == {
         "ready": True,
         "missing": [],
@@ -96,7 +96,7 @@ def test_ready_says_with_what() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "said"),
+    ("state", "reason"),
     [
         (replace(READY, partitions=None, acquired=False), "clicks: no partitions are assigned"),
         (replace(READY, acquired=False, acquiring=True), "clicks: histories are being restored"),
@@ -106,27 +106,27 @@ def test_ready_says_with_what() -> None:
         ),
     ],
 )
-def test_not_ready_names_what_is_missing(state: AgentState, said: str) -> None:
+def test_not_ready_names_what_is_missing(state: AgentState, reason: str) -> None:
     world = World()
     world.agent.now = state
     (missing,) = world.missing()
-    assert missing.startswith(said)
+    assert missing.startswith(reason)
 
 
-def test_a_worker_too_many_is_ready() -> None:
+def test_a_worker_without_partitions_is_ready() -> None:
     world = World()
     world.agent.now = replace(READY, partitions=frozenset(), acquired=False)
     assert world.missing() == []
 
 
-def test_kafka_is_part_of_it() -> None:
+def test_an_unavailable_kafka_makes_it_not_ready() -> None:
     world = World()
-    world.reader.away = True
-    world.dog.check()
-    assert world.missing() == ["kafka: Kafka: away, for the test"]
+    world.reader.unavailable = True
+    world.watchdog.check()
+    assert world.missing() == ["kafka: Kafka: unavailable, for the test"]
 
 
-def test_milvus_is_judged_by_traffic_and_asked_only_without() -> None:
+def test_milvus_is_pinged_only_without_traffic() -> None:
     world = World()
     query = np.ones((1, 4), dtype=np.float32)
     world.milvus.failures = 1
@@ -138,7 +138,7 @@ def test_milvus_is_judged_by_traffic_and_asked_only_without() -> None:
 
     world.milvus.failures = 1
     world.health.ping()
-    assert world.milvus.failures == 1, "the search has just told"
+    assert world.milvus.failures == 1, "the search has just shown that Milvus responds"
     world.time += 10.0
     world.health.ping()
     assert world.missing() == ["milvus: Milvus: unavailable, for the test"]
@@ -157,23 +157,23 @@ def test_a_hanging_event_loop_is_not_alive() -> None:
     world = World()
     assert world.health.live()[0]
     world.time += 15.0
-    well, body = world.health.live()
-    assert not well
+    ok, body = world.health.live()
+    assert not ok
     assert body["reasons"] == ["the event loop has not run for 15 s"]
     world.loop_monitor.tick()
     assert world.health.live()[0]
 
 
-def test_a_coming_stall_is_not_alive() -> None:
+def test_a_stall_of_half_the_timeout_is_not_alive() -> None:
     world = World()
     world.reader.behind = 5
     for _ in range(11):
         assert world.health.live()[0]
         world.time += 5.0
         world.loop_monitor.tick()
-        world.dog.check()
-    well, body = world.health.live()
-    assert not well
+        world.watchdog.check()
+    ok, body = world.health.live()
+    assert not ok
     assert "clicks has been stalled" in body["reasons"][0]
 
 
@@ -214,14 +214,14 @@ def test_a_taken_port_is_refused_with_a_remedy() -> None:
         serve("no.such.host.invalid", 0, world.health, world.registry)
 
 
-def test_clients_that_say_nothing_do_not_block_and_are_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_that_send_no_request_do_not_block_and_are_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "_CLIENT_TIMEOUT_S", 0.5)
     port = World().serve()
     silent = [socket.create_connection(("127.0.0.1", port)) for _ in range(20)]
     assert _get(port, "/healthz")[0] == 200
     for client in silent:
         client.settimeout(10)
-        client.sendall(b"GET /healthz HTTP/1.0\r\nX: ")  # and never more
+        client.sendall(b"GET /healthz HTTP/1.0\r\nX: ")  # and nothing more
         assert client.recv(1) == b""
         client.close()
     assert _get(port, "/healthz")[0] == 200

@@ -1,4 +1,4 @@
-"""An unavailable broker fills no disk with log lines, and nothing else is suppressed."""
+"""Log lines about an unavailable broker are limited, and no others are suppressed."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from streams.worker.logs import Repetitions
 class World:
     def __init__(self) -> None:
         self.now = 0.0
-        self.said: list[str] = []
+        self.lines: list[str] = []
         self._filter = Repetitions(interval_s=10.0, clock=lambda: self.now)
 
     def log(self, name: str, text: str, *args: object) -> None:
         record = logging.LogRecord(name, logging.ERROR, "", 0, text, args, None)
         if self._filter.filter(record):
-            self.said.append(record.getMessage())
+            self.lines.append(record.getMessage())
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def world() -> World:
     return World()
 
 
-def test_a_kind_is_logged_once_in_a_while_with_the_number_of_the_others(world: World) -> None:
+def test_a_kind_is_logged_once_per_interval_with_the_number_suppressed(world: World) -> None:
     for second in range(21):
         world.now = float(second)
         world.log("aiokafka.consumer", "no node %s: %s", 1, f"try {second}")
-    assert world.said == [
+    assert world.lines == [
         "no node 1: try 0",
         "no node 1: try 10 (9 more of this kind suppressed)",
         "no node 1: try 20 (9 more of this kind suppressed)",
@@ -49,10 +49,10 @@ def test_kinds_are_told_apart_by_logger_text_and_first_value(world: World) -> No
     for _ in range(3):
         for name, text, first in kinds:
             world.log(name, text, *([first, "x"][: text.count("%s")]))
-    assert len(world.said) == len(kinds)
+    assert len(world.lines) == len(kinds)
 
 
-def test_our_own_messages_are_never_kept_back(world: World) -> None:
+def test_our_own_messages_are_never_suppressed(world: World) -> None:
     for _ in range(3):
         world.log("mindstream.agent", "waits")
-    assert world.said == ["waits"] * 3
+    assert world.lines == ["waits"] * 3
