@@ -26,7 +26,7 @@ class Commits:
     ) -> None:
         self._send = commit
         self._prove = prove
-        self._done: dict[int, int] = {}  # partition → offset to commit: one behind the last processed message
+        self._done: dict[int, int] = {}  # partition → offset to commit: that of the last processed message, plus 1
         self._accepted: dict[int, int] = {}
         self._sending = asyncio.Lock()  # an older commit that overtakes a newer one would cost repeats
 

@@ -21,9 +21,9 @@ from streams.recall.ports import IndexInfo
 METRIC = "IP"
 _ID, _VECTOR = "item_id", "embedding"
 #: Most rows in one request. Milvus accepts 64 MB: 16,384 rows of 64 dimensions take 4 MB, of 768 dimensions 50 MB.
-_MAX_ROWS = 16_384
+_MAX_ROWS_PER_REQUEST = 16_384
 #: Most hits in the answer to one search request: about 20 MB, below gRPC's usual limit of 64 MB.
-_MAX_HITS = 1_000_000
+_MAX_HITS_PER_REQUEST = 1_000_000
 
 
 def collection_name(model_version: str) -> str:
@@ -74,7 +74,7 @@ class MilvusIndex:
         ids = np.full((Q, limit), PADDING, dtype=np.int64)
         scores = np.full((Q, limit), -np.inf, dtype=np.float32)
         parameters = {"metric_type": METRIC, "params": self._search_params(limit)}
-        step = max(1, min(_MAX_ROWS, _MAX_HITS // limit))
+        step = max(1, min(_MAX_ROWS_PER_REQUEST, _MAX_HITS_PER_REQUEST // limit))
         for start in range(0, Q, step):
             stop = min(Q, start + step)
             with self._translated():
@@ -99,28 +99,28 @@ class MilvusIndex:
 
     def upsert(self, ids: IdArray, vectors: FloatArray) -> None:
         """See `streams.recall.ports.ItemIndex.upsert`."""
-        for start in range(0, len(ids), _MAX_ROWS):
-            chunk = slice(start, start + _MAX_ROWS)
+        for start in range(0, len(ids), _MAX_ROWS_PER_REQUEST):
+            chunk = slice(start, start + _MAX_ROWS_PER_REQUEST)
             rows = [{_ID: i, _VECTOR: v} for i, v in zip(ids[chunk].tolist(), vectors[chunk], strict=True)]
             with self._translated():
                 self._client.upsert(self._name, rows, timeout=self._settings.timeout)
 
     def delete(self, ids: IdArray) -> None:
         """See `streams.recall.ports.ItemIndex.delete`."""
-        for start in range(0, len(ids), _MAX_ROWS):
+        for start in range(0, len(ids), _MAX_ROWS_PER_REQUEST):
             with self._translated():
                 self._client.delete(
-                    self._name, ids=ids[start : start + _MAX_ROWS].tolist(), timeout=self._settings.timeout
+                    self._name, ids=ids[start : start + _MAX_ROWS_PER_REQUEST].tolist(), timeout=self._settings.timeout
                 )
 
     def get(self, ids: IdArray) -> Mapping[int, FloatArray]:
         """See `streams.recall.ports.ItemIndex.get`."""
         found: dict[int, FloatArray] = {}
-        for start in range(0, len(ids), _MAX_ROWS):
+        for start in range(0, len(ids), _MAX_ROWS_PER_REQUEST):
             with self._translated():
                 rows = self._client.query(
                     self._name,
-                    filter=f"{_ID} in {ids[start : start + _MAX_ROWS].tolist()}",
+                    filter=f"{_ID} in {ids[start : start + _MAX_ROWS_PER_REQUEST].tolist()}",
                     output_fields=[_ID, _VECTOR],
                     consistency_level="Eventually",
                     timeout=self._settings.timeout,

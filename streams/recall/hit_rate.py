@@ -17,15 +17,15 @@ class OnlineHitRate:
 
     Args:
         popular: item ids, the most clicked in training first.
-        cut: k.
+        cutoff: k, the number of items of a recommendation that are compared.
 
     Attributes:
         judged: clicks that were judged.
         hits, popular_hits: hits among them, of the recommendations and of the baseline.
     """
 
-    def __init__(self, popular: Sequence[int], cut: int = CUTOFF) -> None:
-        self.cut = cut
+    def __init__(self, popular: Sequence[int], cutoff: int = CUTOFF) -> None:
+        self.cutoff = cutoff
         self.judged = self.hits = self.popular_hits = 0
         self._popular = popular
         self._clicked: dict[bytes, set[int]] = {}
@@ -58,7 +58,7 @@ class OnlineHitRate:
             items: item ids, best first.
         """
         newest = self._newest.setdefault(user, [])
-        newest.append((source_offset, frozenset(items[: self.cut])))
+        newest.append((source_offset, frozenset(items[: self.cutoff])))
         del newest[:-2]
 
     def rates(self) -> tuple[float, float]:
@@ -71,6 +71,6 @@ class OnlineHitRate:
         for item in self._popular:
             if item not in clicked:
                 best.add(item)
-                if len(best) == self.cut:
+                if len(best) == self.cutoff:
                     break
         return best

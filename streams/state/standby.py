@@ -1,6 +1,6 @@
 """A standby: keeps local copies of other workers' histories up to date, so that acquiring their partitions is fast.
 
-A thread follows the changelog of the partitions that this worker does not own, into stores of its own over the same
+A thread follows the changelog of the partitions that this worker does not own, into stores of its own in the same
 folder. RocksDB allows one user of a database at a time, so:
 
 1. The set of followed partitions changes only in `follow`, under a lock. `follow` closes the databases of all others

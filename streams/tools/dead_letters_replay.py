@@ -36,7 +36,7 @@ def replay_dead_letters(
         send: send them; otherwise nothing is sent.
 
     Returns:
-        Whether all of them can be sent, or were sent.
+        True if all of them can be sent, or were sent.
 
     Raises:
         TransientError: Kafka is unavailable. Chunks that were acknowledged before have their receipts.

@@ -19,7 +19,7 @@ from streams.messages.dead_letters import MessageRef, StoredDeadLetter, json_val
 from streams.tools.dead_letters import FoundDeadLetters, Selection, find_dead_letters
 
 #: Most characters of keys and errors in the table; `show` prints all of them.
-_MAX_KEY, _MAX_ERROR = 24, 60
+_MAX_KEY_CHARACTERS, _MAX_ERROR_CHARACTERS = 24, 60
 #: Characters per line when the output is not a terminal: enough that nothing is cut.
 _LINE_WIDTH = 320
 
@@ -59,7 +59,7 @@ def show_dead_letter(config: WorkerConfig, ref: MessageRef) -> None:
     if dead_letter.omitted_bytes:
         kind = f"not kept: key and value have {dead_letter.omitted_bytes:,} bytes"
     lines = [
-        ("place", str(dead_letter.source)),
+        ("message", str(dead_letter.source)),
         ("kept at", str(dead_letter.kept_at)),
         ("time", _time(dead_letter)),
         ("reason", dead_letter.reason),
@@ -82,7 +82,7 @@ def print_table(dead_letters: Sequence[StoredDeadLetter], replayed: Collection[M
     if not console.is_terminal:
         console = Console(highlight=False, width=_LINE_WIDTH)
     table = Table(box=None, pad_edge=False)
-    for title in ("time", "reason", "place", "key"):
+    for title in ("time", "reason", "message", "key"):
         table.add_column(title, no_wrap=True)
     table.add_column("bytes", no_wrap=True, justify="right")
     table.add_column("attempt", no_wrap=True, justify="right")
@@ -94,11 +94,11 @@ def print_table(dead_letters: Sequence[StoredDeadLetter], replayed: Collection[M
             _time(dead_letter),
             dead_letter.reason,
             str(dead_letter.source),
-            _cut(_short(message.key), _MAX_KEY),
+            _cut(_short(message.key), _MAX_KEY_CHARACTERS),
             f"{omitted:,}" if omitted else "null" if message.value is None else f"{len(message.value):,}",
             str(dead_letter.attempt),
             "yes" if dead_letter.kept_at in replayed else "",
-            _cut(dead_letter.error, _MAX_ERROR),
+            _cut(dead_letter.error, _MAX_ERROR_CHARACTERS),
         )
         table.add_row(*(Text(_plain(cell)) for cell in row))  # as Text: untrusted text must not be read as markup
     console.print(table)

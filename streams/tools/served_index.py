@@ -29,7 +29,7 @@ TIMEOUT_S = 600.0
 #: Seconds between two queries of its progress.
 _POLL_INTERVAL_S = 0.1
 #: Most hits that Milvus returns for one query.
-_MAX_HITS = 16_384
+_MAX_HITS_PER_QUERY = 16_384
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class ServedIndex:
         by_length = np.argsort(history.lengths, kind="stable")
         for begin in range(0, B, batch_size):
             batch = by_length[begin : begin + batch_size]
-            results = engine.recall([history.items_of(user)[-(_MAX_HITS - n) :] for user in batch])
+            results = engine.recall([history.items_of(user)[-(_MAX_HITS_PER_QUERY - n) :] for user in batch])
             for user, result in zip(batch, results, strict=True):
                 if result is not None:
                     ids[user, : len(result.item_ids)] = result.item_ids

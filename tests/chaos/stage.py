@@ -166,7 +166,7 @@ class Stage:
             stack.callback(self.servers.proxy.reconnect)
 
     def hold(self, short_s: float, long_s: float | None = None) -> None:
-        """Let the traffic continue for `long_s` seconds; for `short_s` if outages are kept short, or `long_s` is None."""
+        """Let the traffic continue for `long_s`; for `short_s` if outages are kept short, or `long_s` is None."""
         time.sleep(short_s if self.short or long_s is None else long_s)
 
     def victim(self) -> str:

@@ -110,7 +110,7 @@ class _NeverRepairs(_Stores):
 
 
 class _UnfencedStore:
-    """The click processor's view of the store: histories whose fence stops no click. Restoring keeps its own view."""
+    """The store as the click processor sees it: no fence stops a click. Restoring still sees the fences."""
 
     def __init__(self, store: HistoryStore) -> None:
         self._store = store

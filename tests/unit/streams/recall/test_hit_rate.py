@@ -29,7 +29,7 @@ def test_an_answer_that_arrives_before_its_click_does_not_judge_it() -> None:
 
 
 def test_only_the_first_items_count() -> None:
-    hit_rate = OnlineHitRate(popular=[1, 2, 3], cut=2)
+    hit_rate = OnlineHitRate(popular=[1, 2, 3], cutoff=2)
     hit_rate.add_recommendation(USER, 0, [7, 8, 9])
     hit_rate.add_click(USER, 1, 9)
     hit_rate.add_click(USER, 2, 3)
