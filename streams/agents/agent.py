@@ -50,7 +50,7 @@ class AgentOptions:
 
     Attributes:
         batch_size: most messages in a batch.
-        batch_wait_s: seconds to wait for a batch to fill; 0 = take what is there.
+        batch_wait_s: seconds to wait for a batch to fill; 0 = do not wait.
         look_ahead: start the next batch while the current one is finished. For processors that wait for other servers
             in between; others would only get smaller batches.
         retry: waits between tries after transient errors.

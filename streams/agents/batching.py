@@ -91,7 +91,7 @@ class Batcher:
         oldest_offset: returns the offset of the oldest message of a partition that Kafka still has; raises
             TransientError.
         size: most messages in a batch.
-        wait_s: seconds to wait for a batch to fill; 0 = take what is there.
+        wait_s: seconds to wait for a batch to fill; 0 = do not wait.
         retry_interval_s: seconds until `oldest_offset` is called again after a failure.
         exit_process: ends the process with a status.
 

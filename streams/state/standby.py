@@ -53,7 +53,7 @@ class Standby:
         self._stores = stores
         self._all = frozenset(partitions)
         self._retry_s = retry_s
-        self._lock = threading.Lock()  # for what is followed, and for the stores
+        self._lock = threading.Lock()  # guards the stores, and the two attributes below
         self._followed: frozenset[int] = frozenset()
         self._selection = 0  # number of calls of `follow`
         self._closed = threading.Event()

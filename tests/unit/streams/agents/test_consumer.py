@@ -25,8 +25,8 @@ class _Batches:
     def __init__(self) -> None:
         self.waited: list[float] = []
 
-    async def between_batches(self, patience: float) -> None:
-        self.waited.append(patience)
+    async def between_batches(self, timeout_s: float) -> None:
+        self.waited.append(timeout_s)
 
 
 def _records(partition: int, *offsets: int) -> list[Any]:
@@ -56,7 +56,7 @@ def test_a_fetch_becomes_one_message_for_faust(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("taken", [None, {}])
-def test_nothing_new_is_no_message(monkeypatch: pytest.MonkeyPatch, taken: Any) -> None:
+def test_a_fetch_without_messages_delivers_nothing(monkeypatch: pytest.MonkeyPatch, taken: Any) -> None:
     assert _next_records(monkeypatch, taken) == ({}, {"active"})
 
 

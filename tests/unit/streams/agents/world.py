@@ -163,7 +163,7 @@ class Recorder:
 
 
 class Hooks:
-    """Partition hooks that call what they are given, and raise `defect`, if it is set, on the next release."""
+    """Partition hooks that call the given functions, and raise `defect`, if it is set, on the next release."""
 
     def __init__(
         self,

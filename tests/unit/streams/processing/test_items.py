@@ -36,7 +36,7 @@ class ItemWorld:
             clock=lambda: 1010.0,
         )
         self._offset = 0
-        self.leases = [True] * 100  # what is answered next
+        self.leases = [True] * 100  # answers of the next calls
 
     def process(self, messages: Sequence[Message]) -> None:
         self.processor.finish(self.processor.start(messages))
