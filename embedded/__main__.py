@@ -47,9 +47,9 @@ def _folder(command: Callable[..., None]) -> Callable[..., None]:
     """,
 )
 def main() -> None:
-    """Real Kafka and Milvus servers on this machine, for the demo and the tests.
+    """Run real Kafka and Milvus servers on this machine, for the demo and the tests.
 
-    Servers named by MINDSTREAM_KAFKA or MINDSTREAM_MILVUS are used instead.
+    A server named by MINDSTREAM_KAFKA or MINDSTREAM_MILVUS is used instead of starting one.
     """
 
 
@@ -153,9 +153,9 @@ def down(wipe: bool, folder: Path) -> None:
 @click.option(
     "--data",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Click file; default: generated.",
+    help="Click file; default: generated clicks.",
 )
-@click.option("--milvus", type=click.Choice(["lite", "standalone"]), help="The real server where the platform has it.")
+@click.option("--milvus", type=click.Choice(["lite", "standalone"]), help="Default: standalone where it runs.")
 @click.option("--train-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Training time.")
 @click.option("--replay-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Replay time.")
 @click.option(

@@ -6,8 +6,8 @@
         deployment.start("producers.replay", "clicks.csv", sections=PRODUCER_SECTIONS).await_success()
     deployment.remove_topics()
 
-Deployments with different names do not see each other, so several may share a broker and a Milvus. The demo, the tests
-and the benchmarks use the same one; the servers are started elsewhere (`embedded.stack`).
+Deployments with different names are isolated from each other, so several may share a broker and a Milvus. The demo, the
+tests and the benchmarks use this class; the servers are started elsewhere (`embedded.stack`).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Deployment:
         folder: for logs and the workers' data.
         settings: configuration keys that differ from the shipped ones, the addresses of the servers among them.
         name: the consumer group, and the prefix of all topics; None = the shipped names, on a broker of its own.
-        environ: variables that `config` is read from, too. Programs get those of this process when they start.
+        environ: environment variables, read for `config`. Programs get those of this process when they start.
 
     Attributes:
         folder: as an absolute path.
@@ -68,7 +68,8 @@ class Deployment:
     ) -> None:
         self.folder = folder.resolve()
         self.name = name
-        # For programs that `start_worker` does not start: data here, and no port, which another worker may have.
+        # For workers that `start_worker` does not start: their data is here, and they open no port, because another
+        # worker may use it.
         own = {"worker.data_dir": self.data_dir("worker"), "worker.metrics_port": 0}
         self.settings = [f"{key}={value}" for key, value in (own | _names(name) | dict(settings)).items()]
         self.config: WorkerConfig = load_worker(overrides=self.settings, environ=environ)
@@ -78,7 +79,7 @@ class Deployment:
         """Create all topics.
 
         Args:
-            changed: topic settings that replace the shipped ones, or are added to them.
+            changed: topic settings that replace or extend the shipped ones.
 
         Raises:
             TransientError, FatalError: Kafka is unavailable, or refuses.
@@ -88,7 +89,7 @@ class Deployment:
         create_topics(self.config.kafka, specs, self.config.topics.replication)
 
     def remove_topics(self) -> None:
-        """Delete the topics whose names begin with this name, as far as Kafka still answers."""
+        """Delete the topics whose names begin with this name; do nothing if Kafka does not answer."""
         assert self.name is not None, "topics with the shipped names may be the user's"
         admin = AdminClient(self.config.kafka.client())
         with suppress(KafkaException):
@@ -100,7 +101,7 @@ class Deployment:
                 removal.exception()  # waits; a topic that remains does no harm
 
     def overrides(self, sections: Collection[str] | None = None) -> list[str]:
-        """Return the settings of these sections, or all."""
+        """Return the settings of these sections; None = of all."""
         return [s for s in self.settings if sections is None or s.split(".")[0] in sections]
 
     def command(self, module: str, *arguments: str, sections: Collection[str] | None = None) -> list[str]:
@@ -108,7 +109,7 @@ class Deployment:
 
         Args:
             module: run by `python -m`.
-            arguments: the program's own; its options override the settings.
+            arguments: the program's own; options among them override the settings.
             sections: of the configuration that the program has; None = all of the worker's.
         """
         options = next((i for i, a in enumerate(arguments) if a.startswith("--")), len(arguments))
@@ -127,8 +128,8 @@ class Deployment:
 
         Args:
             module, arguments, sections: as for `command`.
-            name: of the log; None = that of the module.
-            shown: whether output goes to the terminal instead of the log.
+            name: of the log; None = the module's name.
+            shown: whether the output goes to the terminal instead of the log.
         """
         command = self.command(module, *arguments, sections=sections)
         log = None if shown else self.log(name or module)
@@ -147,8 +148,8 @@ class Deployment:
 
         Args:
             arguments: options of `python -m streams worker`.
-            name: tells workers that run at the same time apart: its data and its log have that name.
-            program: module and command, of another program with the same options.
+            name: of its data folder and its log; workers that run at the same time need different ones.
+            program: module and command; a program other than the worker must have the same options.
             environ: environment variables; None = this process's.
         """
         (port,) = ports.pick(1)
@@ -190,7 +191,7 @@ class Deployment:
             program.check()
 
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> None:
-        """End all programs, all at the same time: by SIGTERM, and by SIGKILL what does not end in time."""
+        """End all programs at the same time: by SIGTERM, and those that do not end in time by SIGKILL."""
         for program in self._programs:
             program.terminate()
         for program in self._programs:
@@ -198,7 +199,7 @@ class Deployment:
 
 
 def _names(name: str | None) -> dict[str, object]:
-    """Return the settings that give group and topics a name of their own."""
+    """Return the settings that give the group and the topics names of their own."""
     if name is None:
         return {}
     topics = ("clicks", "items", "recommendations", "dead_letters")

@@ -22,7 +22,7 @@ class CancelledError(EmbeddedError):
 
 def with_log(message: str, log: Path) -> EmbeddedError:
     """Return an error that shows the end of a log file and its path."""
-    return EmbeddedError(f"{message}\nThe log is {log}; it ends:\n{tail(log) or '  (empty)'}")
+    return EmbeddedError(f"{message}\nThe end of the log {log}:\n{tail(log) or '  (empty)'}")
 
 
 def tail(log: Path) -> str:

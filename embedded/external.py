@@ -45,7 +45,7 @@ class ExternalServer:
             else:
                 parts = [urlsplit(self.address if "://" in self.address else f"http://{self.address}")]
             found = [(part.hostname, part.port or _DEFAULT_PORTS.get(part.scheme, 0)) for part in parts]
-        except ValueError:  # a port that is no number
+        except ValueError:  # the port is not a number
             found = []
         usable = [(host, port) for host, port in found if host and port]
         if not usable:
@@ -57,7 +57,7 @@ class ExternalServer:
         """Return whether one of its hosts accepts connections. Requests may need credentials that only clients have."""
         return any(ports.accepts(host, port) for host, port in self.endpoints())
 
-    def require(self) -> str:
+    def require_reachable(self) -> str:
         """Return its address; raise `EmbeddedError` if it is unreachable."""
         if not self.reachable():
             raise EmbeddedError(

@@ -53,7 +53,7 @@ class Instance:
 
     @contextmanager
     def lock(self, report: Reporter) -> Iterator[None]:
-        """Keep other commands from changing the folder during a block; wait for one that does so now.
+        """Keep other commands from changing the folder during a block; wait while one is changing it.
 
         Raises:
             EmbeddedError: another command has not ended in time.
@@ -68,7 +68,7 @@ class Instance:
                 lock.acquire(timeout=_LOCK_TIMEOUT_S)
             except Timeout:
                 raise EmbeddedError(
-                    f"Another up or down has been working on {self.folder} for {_LOCK_TIMEOUT_S:.0f} s: end it."
+                    f"Another up or down has been working on {self.folder} for {_LOCK_TIMEOUT_S:.0f} s: stop it."
                 ) from None
         try:
             yield
@@ -82,8 +82,8 @@ class Instance:
             free = shutil.disk_usage(folder).free
             if free < DISK_NEEDED:
                 raise EmbeddedError(
-                    f"Only {free / 1e9:.1f} GB are free on the disk of {folder}, not {DISK_NEEDED / 1e9:.1f} GB. "
-                    "Make room, or give another folder with --dir."
+                    f"Only {free / 1e9:.1f} GB are free on the disk of {folder}; {DISK_NEEDED / 1e9:.1f} GB "
+                    "are needed. Make room, or give another folder with --dir."
                 )
 
     def wipe(self) -> None:

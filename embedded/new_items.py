@@ -32,9 +32,9 @@ class NewItems:
 
     Args:
         config: names the servers and topics.
-        artifact: the model whose space the items live in.
+        artifact: the model in whose vector space the items are.
         seed: of the choice of items.
-        on_published: gets the id of each item and when it was sent, in seconds since 1970.
+        on_published: called with the id of each item and the time when it was sent, in seconds since 1970.
 
     Raises:
         TransientError, FatalError: Milvus is unavailable, or has no collection of this model.

@@ -21,7 +21,7 @@ import psutil
 #: Environment variable of every process that this package starts: the folder that it belongs to.
 MARK = "MINDSTREAM_EMBEDDED_FOLDER"
 
-#: Seconds by which two readings of a process's start time may differ, because the clock is adjusted now and then.
+#: Seconds by which two readings of a process's start time may differ, because the clock is adjusted occasionally.
 _CLOCK_TOLERANCE_S = 2.0
 #: Seconds to wait for a process after SIGKILL; only a process that hangs in the kernel needs more.
 _KILL_TIMEOUT_S = 10.0
@@ -61,13 +61,13 @@ class Identity:
         return self.find() is not None
 
 
-def marked(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
+def with_mark(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     """Return `environ` with the mark of a folder."""
     return {**environ, MARK: str(folder.resolve())}
 
 
 def spawn(command: Sequence[str | Path], environ: Mapping[str, str], cwd: Path, log: Path) -> Identity:
-    """Start `command` in a session of its own, so that it survives Ctrl-C and our end; its output goes to `log`."""
+    """Start `command` in a session of its own, so that it outlives Ctrl-C and this process; log its output to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
         log.replace(log.with_suffix(".old.log"))

@@ -63,7 +63,7 @@ class Program:
             raise self._ended()
 
     def require_running(self) -> None:
-        """Raise `EmbeddedError`, which shows the end of the log, if the program has ended, with whichever status."""
+        """Raise `EmbeddedError`, which shows the end of the log, if the program has ended, with any status."""
         if self._process.poll() is not None:
             raise self._ended()
 
@@ -149,7 +149,7 @@ def http_get(port: int, path: str) -> tuple[int, bytes]:
     """Return status and body of a GET request to this machine, without any proxy.
 
     Raises:
-        OSError, HTTPException: no server answers there, or not in HTTP.
+        OSError, HTTPException: no server answers, or it does not answer in HTTP.
     """
     connection = HTTPConnection(ports.HOST, port, timeout=_HTTP_TIMEOUT_S)
     try:

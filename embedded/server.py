@@ -139,7 +139,7 @@ class Server(ABC):
         launch = self.launch(port, report)
         report(f"Starting {self.title} …")
         # The process exists before its entry in the state file; if we are killed in between, its mark identifies it.
-        environ = process.marked(launch.environ, self.instance.folder)
+        environ = process.with_mark(launch.environ, self.instance.folder)
         identity = process.spawn(launch.command, environ, launch.cwd, self.log)
         started = Entry(self.flavour, port, identity.pid, identity.created)
         self.instance.state.put(self.name, started)

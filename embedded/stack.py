@@ -1,7 +1,7 @@
 """The embedded stack: Kafka and Milvus of one instance folder, brought up and down as a whole.
 
     stack = Stack(Path(".mindstream/embedded"))
-    addresses = stack.up(report=print)   # starts what doesn't run, finds what does
+    addresses = stack.up(report=print)   # starts the servers that do not run yet
     stack.kafka.kill(); stack.kafka.start()   # single servers, in tests
     stack.down()
 
@@ -63,7 +63,7 @@ class ServerStatus:
         name: "kafka" or "milvus".
         pid: process id; None unless this stack runs the server.
         address: of the running server, or the last one.
-        state: "running", "starting" (or a start was interrupted), "not answering", "ended" (by itself: see `log`),
+        state: "running", "starting" (or its start was interrupted), "not answering", "ended" (by itself: see `log`),
             "stopped", "external" or "unreachable" (external, too).
         flavour: "kafka", "lite", "standalone" or "external".
         log: its log file, None for an external server.
@@ -116,12 +116,12 @@ class Stack:
     @property
     def kafka(self) -> Server:
         """Kafka, to control it separately; raises `EmbeddedError` if it is external or not part of this stack."""
-        return self._own("kafka")
+        return self._wanted_server("kafka")
 
     @property
     def milvus(self) -> Server:
-        """Milvus, likewise."""
-        return self._own("milvus")
+        """Milvus, to control it separately; raises as `kafka` does."""
+        return self._wanted_server("milvus")
 
     def up(self, report: Reporter = silent) -> Addresses:
         """Start the servers that do not run and return all addresses.
@@ -132,14 +132,15 @@ class Stack:
         with self.instance.lock(report):
             if self._as_last_time:
                 self._keep_flavour()
-            known = {name: other.require() for name in self._wanted if (other := self._external(name)) is not None}
+            others = {name: self._external(name) for name in self._wanted}
+            known = {name: other.require_reachable() for name, other in others.items() if other is not None}
             mine = [server for name, server in self._wanted.items() if name not in known]
-            missing = [server for server in mine if not self._found(server, report)]
+            missing = [server for server in mine if not self._runs_already(server, report)]
             if missing:
                 self.instance.require_disk()
                 for server in missing:
                     server.check()
-                self._clear(missing, report)
+                self._stop_conflicting(missing, report)
                 for server in missing:
                     server.require_port()
                 self._start(missing, report)
@@ -188,14 +189,14 @@ class Stack:
                         cancel.set()
             errors = [error for future in futures if (error := future.exception()) is not None]
             if errors:
-                # The others were only cancelled because of the one that failed.
+                # The others were only cancelled, because of the one that failed.
                 raise next((error for error in errors if not isinstance(error, CancelledError)), errors[0])
         except BaseException:
             for server in servers:
                 server.stop()
             raise
 
-    def _found(self, server: Server, report: Reporter) -> bool:
+    def _runs_already(self, server: Server, report: Reporter) -> bool:
         """Return whether the server runs already; raise `EmbeddedError` if it runs on another port than requested."""
         if not server.healthy():
             return False
@@ -207,8 +208,8 @@ class Stack:
         report(f"{server.title} already runs at {server.address}")
         return True
 
-    def _clear(self, servers: list[Server], report: Reporter) -> None:
-        """Stop what is in the way: another flavour of Milvus, servers that do not answer, processes left by a crash."""
+    def _stop_conflicting(self, servers: list[Server], report: Reporter) -> None:
+        """Stop another flavour of Milvus, servers that do not answer, and processes left by a crash."""
         for server in servers:
             other = self._recorded(server.name)
             if other is not None and other.pid is not None:
@@ -223,7 +224,7 @@ class Stack:
             if not identity.ancestry() & set(keep):
                 process.end(identity, timeout_s=0)
 
-    def _own(self, name: str) -> Server:
+    def _wanted_server(self, name: str) -> Server:
         if (other := self._external(name)) is not None:
             raise EmbeddedError(f"{name} is an external server ({other.variable}) and cannot be controlled here.")
         if name not in self._wanted:

@@ -13,11 +13,11 @@ from producers.click_log import ClickLog, read_click_log
 from producers.synthetic import Shape, generate
 from streams.messages.clicks import user_key
 
-#: Generated clicks: small enough to train on in a minute on two cores, large enough that popularity is no answer.
+#: Generated clicks: few enough to train on in a minute on two cores, enough that popular items are poor answers.
 SHAPE = Shape(users=20_000, items=8_000, clicks=400_000, tastes=40, tastes_per_user=3, drift=0.02)
 #: Largest share of the users that is held out of training.
 REPLAYED_SHARE = 0.2
-#: Users with fewer clicks are not replayed: a first click cannot be a hit, so they say little.
+#: Users with fewer clicks are not replayed: a first click cannot be a hit, so their hit rate means little.
 MIN_CLICKS = 4
 
 

@@ -1,4 +1,4 @@
-"""A thread of the demo that publishes new items and measures how soon each one is found."""
+"""A thread of the demo that publishes new items and measures how soon each of them is found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's messages: those that are broken on purpose, and how all others are counted."""
+"""The demo's messages: broken ones are sent on purpose, and the others are counted."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from streams.milvus.index import MilvusIndex
 from streams.processing.items import SEAL_AFTER_UPSERTS
 from streams.tools.audit import AuditReport, audit_kafka
 
-#: Clicks/s. milvus-lite is Python: it answers some hundred queries/s, four of them for a user.
+#: Clicks/s. milvus-lite is written in Python: it answers some hundred queries/s, and each user needs four.
 RATES: dict[Flavour, float] = {"standalone": 100.0, "lite": 10.0, "none": 100.0}
 #: Seconds to wait until the index holds all items, and until the last recommendations arrive.
 PATIENCE_S = 90.0
@@ -53,7 +53,7 @@ class DemoOptions:
 
     Attributes:
         data: click file; None = generated clicks.
-        milvus: which Milvus; None = the best one that this platform runs.
+        milvus: kind of Milvus; None = the best one that this platform runs.
         train_seconds, replay_seconds: how long training and replay take.
         rate: clicks/s; None = what that Milvus sustains.
     """
@@ -117,7 +117,7 @@ class Demo:
             # milvus-lite needs about 10 ms for a query: small batches keep the recommendations coming.
             "batch.size": 256 if self._flavour == "standalone" else 4,
         }
-        # A broker of the user's gets topics with names of their own, so that nothing is mixed up.
+        # On a broker of the user, the topics get names of their own, to keep them apart from the user's topics.
         name = f"demo-{int(time.time())}" if "MINDSTREAM_KAFKA" in os.environ else None
         return Deployment(self._folder, settings, name=name)
 
@@ -232,7 +232,7 @@ class Demo:
 def run(options: DemoOptions, folder: Path) -> int:
     """Run the demo and return the exit status.
 
-    0: every click is accounted for; 1: not; 130: interrupted; otherwise that of the error (`configs.errors`).
+    0: every click is accounted for; 1: some are not; 130: interrupted; otherwise that of the error (`configs.errors`).
     """
     console = Console(highlight=False)
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT, too: a shell starts background commands with it ignored

@@ -1,4 +1,4 @@
-"""Bookkeeping of the demo over clicks and recommendations as they arrive: counts, rates, latencies, hit rate."""
+"""Counts, rates, latencies and hit rate of the demo's clicks and recommendations, updated as they arrive."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class NewItemTimes:
         self._published_at[item] = at
 
     def add_recommendation(self, items: Sequence[int], written: float) -> None:
-        """Look for new items in a recommendation that Kafka got at `written`, in seconds since 1970."""
+        """Look for new items in a recommendation that Kafka received at `written`, in seconds since 1970."""
         for item in self._published_at.keys() & set(items):
             self.first_recommended_s.setdefault(item, written - self._published_at[item])
 
@@ -103,7 +103,7 @@ class Scoreboard:
         self.story = UserStory(story)
 
     def add_click(self, key: bytes, offset: int, click: Click) -> None:
-        """Count a click as Kafka holds it."""
+        """Count a click that is stored at this offset of its partition."""
         self.clicks += 1
         self.recent.add(clicks=1)
         self.hit_rate.add_click(key, offset, click.item_id)
@@ -111,7 +111,7 @@ class Scoreboard:
             self.story.clicks.append(click.item_id)
 
     def add_recommendation(self, key: bytes, recommendation: Recommendation, written: float) -> None:
-        """Count a recommendation that Kafka got at `written`, in seconds since 1970."""
+        """Count a recommendation that Kafka received at `written`, in seconds since 1970."""
         self.recommendations += 1
         self.recent.add(recommendations=1)
         self.latencies_s.append(max(0.0, written - recommendation.click_ts))

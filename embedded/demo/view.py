@@ -18,7 +18,7 @@ from streams.recall.hit_rate import CUTOFF
 
 #: Seconds between plain lines.
 _LINE_INTERVAL_S = 5.0
-#: Recommended items that are shown of the story's user.
+#: Number of recommended items that are shown for the story's user.
 _SHOWN = 10
 
 Naming = Callable[[int], str]

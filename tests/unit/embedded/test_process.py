@@ -27,7 +27,7 @@ def test_end_kills_children_that_ignore_sigterm(folder: Path) -> None:
         "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); "
         "print('up', flush=True); time.sleep(60)"
     )
-    environ = process.marked(os.environ, folder)
+    environ = process.with_mark(os.environ, folder)
     identity = process.spawn([sys.executable, "-c", program], environ, folder, folder / "log")
     wait_until(lambda: "up" in tail(folder / "log"))
     assert len(process.marked_processes(folder)) == 2

@@ -50,7 +50,7 @@ def test_a_killed_server_restarts_at_its_address(stack: Stack, toy: Toy) -> None
 
 
 def test_processes_left_by_a_killed_up_are_ended(stack: Stack, toy: Toy, folder: Path) -> None:
-    environ = process.marked(os.environ, folder)
+    environ = process.with_mark(os.environ, folder)
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     written = process.spawn(command, environ, folder, folder / "log")
     forgotten = process.spawn(command, environ, folder, folder / "log")
