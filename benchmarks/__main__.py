@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FOLDER = CHECKOUT / ".mindstream" / "bench"
 #: Benchmark → what it measures. The modules load slowly, so `--help` must not need them.
 NAMES = {
-    "throughput": "clicks per second of one worker, compared with only Milvus, a hand-wired service, and plain Faust",
+    "throughput": "clicks per second of one worker, compared with Milvus only, a hand-wired service, and plain Faust",
     "latency": "click → recommendation at 10, 50 and 80 % of the sustained rate of the worker",
     "freshness": "published item → found by a search, while clicks flow",
     "pressure": "twice the sustained rate of clicks: memory, lag, lost clicks, time to catch up",
@@ -59,9 +59,11 @@ Exit status: 0 all measured; 1 a benchmark could not be finished; 75 Kafka or Mi
 
 @click.command(cls=Command, epilog=EPILOG)
 @click.argument("names", nargs=-1, type=click.Choice(list(NAMES)), metavar="[NAME]...")
-@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures here.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curves here: .png, .svg.")
-@click.option("--milvus", type=click.Choice(["lite", "standalone"]), help="The real server where the platform has it.")
+@click.option(
+    "--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures to this file."
+)
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the curves into this .png or .svg.")
+@click.option("--milvus", type=click.Choice(["lite", "standalone"]), help="Default: standalone where it runs.")
 @click.option("--set", "overrides", multiple=True, metavar="NAME.SIZE=N", help="Change a size; repeatable.")
 @click.option(
     "--dir",
@@ -123,7 +125,7 @@ def measure(
         _check_plot(plot, benchmarks)
     click.echo(run.to_text())
     results: list[Result] = []
-    _write(path, run, results)  # a path that cannot be written is found now, not after minutes
+    _write(path, run, results)  # a path that cannot be written fails now, not after minutes
     with BenchmarkServers(folder, kind, lambda text: click.echo(f"  {text}", err=True)) as servers:
         for name, benchmark in benchmarks.items():
             click.echo(f"▸ {name}: {NAMES[name]}", err=True)
@@ -149,11 +151,11 @@ def _write(path: Path | None, run: Provenance, results: Sequence[Result]) -> Non
     try:
         path.write_text(to_json(run, results), encoding="utf-8")
     except OSError as error:
-        raise BenchmarkError(f"{path}: cannot be written: {error.strerror}") from None
+        raise BenchmarkError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _check_plot(path: Path, benchmarks: Mapping[str, Benchmark]) -> None:
-    """Check the path and that there is a curve, before anything is measured. Loads matplotlib only now."""
+    """Check the path and that there is a curve, before anything is measured. Matplotlib is loaded only here."""
     from benchmarks.harness.plot import check
 
     if not any(benchmark.curves for benchmark in benchmarks.values()):

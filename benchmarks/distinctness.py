@@ -1,4 +1,4 @@
-"""Measure recall against the distinctness of interests, on one trained model: python -m benchmarks.distinctness --help
+"""Measure recall@n by distinctness of interests, on one trained model: python -m benchmarks.distinctness --help
 
 Residual, temperature and fusion are changed after training, so each point of a curve costs one evaluation. They do not
 affect training with `loss.readout: mean`; any other model was trained for one of the points.
@@ -19,7 +19,7 @@ from model.evaluation.measure import measure_encoder
 from model.figures import panels, save_figure
 from model.serving.encoder import Encoder, Routing
 
-#: The last one is practically a single vector: its interests differ by a hundredth.
+#: With the last one, the interests differ by a hundredth: practically a single vector.
 RESIDUALS = (0.0, 0.2, 0.4, 0.7, 1.0, 2.0, 100.0)
 #: (routing temperature, fusion) of each curve.
 SERIES = ((0.2, 0.0), (0.2, 0.5), (0.5, 0.5))

@@ -3,7 +3,7 @@
     lookup        item ids → embeddings in the memory-mapped matrix of the model
     model input   selection of the clicks that the encoder reads, padding
     encoding      MIND's dynamic routing in NumPy
-    all           all that the worker does for a batch before the search: the three, and combining them
+    all           everything that the worker does for a batch before the search: these three, and combining them
 
 It runs in a process of its own: the number of threads of NumPy's linear algebra is fixed when NumPy is loaded.
 """
@@ -69,7 +69,7 @@ def measure(artifact: Artifact, sizes: Sizes) -> dict[str, float]:
     taken: dict[str, list[float]] = {"lookup": [], "model input": [], "encoding": [], "all": []}
     rows, lengths = list(np.arange(1, B * L + 1).reshape(B, L)), np.full(B, L, dtype=np.int64)  # B × (L,), (B,)
     for _ in range(sizes["rounds"]):
-        # Each look-up has other items: rows that were read just before would be in the processor's cache.
+        # Each round looks up other items, because rows that were just read would be in the processor's cache.
         histories, flat = list(rng.choice(artifact.item_ids, size=(B, L))), rng.choice(artifact.item_ids, size=B * L)
         taken["all"].append(_seconds(engine.interests, histories))
         taken["lookup"].append(_seconds(embeddings.lookup, flat))

@@ -1,8 +1,8 @@
 """Time and memory of an evaluation: encoding, exact search of the catalogue with seen items kept and filtered, and all
 metrics with their bootstrap, for lists of 20 and 50 items.
 
-The vectors are random, so that only the quality figures are meaningless. It runs in a process of its own, so that peak
-memory is only that of the evaluation.
+The vectors are random: the quality figures have no meaning, time and memory do. The evaluation runs in a process of its
+own, so that the peak memory is its own.
 """
 
 from __future__ import annotations

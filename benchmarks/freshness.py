@@ -1,8 +1,8 @@
 """Time from publishing a new item to a search that finds it, through Kafka and the item agent, while clicks flow.
 
 One worker runs both agents. Clicks are sent at half its sustained rate, which is measured first; the rate at which it
-answers them is reported. Items are published in an open schedule: the time of each counts from its scheduled time,
-however late those before it were. The search is the worker's, with the consistency level Eventually; it is repeated
+answers them is reported. Items are published on an open schedule: the time of each counts from its scheduled time,
+however late the items before it were. The search is the worker's, with the consistency level Eventually; it is repeated
 every 10 ms, which is part of the figure.
 """
 
@@ -23,7 +23,7 @@ from configs.cli import progress_bar
 from embedded.new_items import FIND_TIMEOUT_S, NewItems
 from embedded.program import WorkerProgram
 
-#: Items/s. Each is searched for until it is found, so several may be searched for; all of them if none is found.
+#: Items/s. Each is searched for until it is found, so several are searched for at a time; all of them if none is found.
 _RATE = 5
 _UNDER_WAY = round(_RATE * FIND_TIMEOUT_S)
 

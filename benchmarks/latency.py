@@ -1,11 +1,11 @@
 """Latency from the broker's receipt of a click to its receipt of the recommendation, below the sustained rate.
 
 The sustained rate is measured first, with backlogs in rounds (`benchmarks.harness.data`), so that every click is
-searched for. The second backlog counts, when caches are full and Kafka's code is compiled. Then clicks are sent in an
-open schedule: each has its scheduled time, however long those before it take, so that a stall counts for all clicks
-that it delays. The broker may receive a click after its scheduled time, above all the first ones, while the producer
-starts: "moment → recommendation" includes that. The answer to a click is the first recommendation that takes it into
-account.
+searched for. The second backlog counts, when caches are full and Kafka's code is compiled. Then clicks are sent on an
+open schedule: each has its scheduled time, however long the clicks before it take, so that a stall counts for all
+clicks that it delays. The broker may receive a click after its scheduled time, above all the first ones, while the
+producer starts: "moment → recommendation" includes that. The answer to a click is the first recommendation that takes
+it into account.
 
 For comparison, single searches are measured on the idle Milvus: for one user, beside single clicks on an idle system;
 for a full batch; and for as many users as a batch has on average at half the sustained rate, beside that rate.
@@ -24,7 +24,7 @@ from benchmarks.harness.answers import Phase, Recorder
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop
 from benchmarks.harness.report import Curve, Figure, percentiles
-from benchmarks.harness.searches import index, interests
+from benchmarks.harness.searches import interests, open_index
 from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.harness.site import BenchmarkSite, benchmark_site
 from benchmarks.harness.usage import batch_counts
@@ -32,9 +32,9 @@ from embedded.program import WorkerProgram
 from model.arrays import DoubleArray
 from producers.click_log import ClickLog
 
-#: Parts of the sustained rate, in percent.
+#: Rates of the clicks, in percent of the sustained rate.
 _PARTS = (10, 50, 80)
-#: Clicks/s so few that none meets another.
+#: Clicks/s on an idle system: so few that each is answered before the next one comes.
 _IDLE_RATE = 2.0
 #: Number of single searches, of each size.
 _SEARCHES = 20
@@ -73,7 +73,7 @@ class PacedRun(NamedTuple):
     """Clicks at one rate.
 
     Attributes:
-        name: of the rate, for figures.
+        name: name of the rate in figures.
         rate: clicks/s.
         delays: (n,) seconds from each click to its answer.
         lateness: (n,) seconds by which each click came after its scheduled time.
@@ -111,7 +111,7 @@ def _search_figures(users: int, seconds: list[float]) -> list[Figure]:
 
 
 def _excess_s(delays: DoubleArray, search: list[float], quantile: int) -> float:
-    """Return by how many seconds a percentile exceeds the median search; 0 if it does not."""
+    """Return the seconds by which a percentile exceeds the median search; 0 if it does not."""
     return max(0.0, float(np.percentile(delays, quantile) - np.median(search)))
 
 
@@ -125,7 +125,7 @@ def _search(servers: BenchmarkServers, site: BenchmarkSite, shop: Shop, users: i
     queries = interests(shop, shop.rounds(), users).reshape(-1, shop.artifact.dim)
     limit = site.config.recall.top_k + site.config.history.length
     taken = []
-    with index(servers, shop) as milvus:
+    with open_index(servers, shop) as milvus:
         for _ in range(_SEARCHES):
             begin = time.monotonic()
             milvus.search(queries, limit)
@@ -139,7 +139,7 @@ class SustainedWorker(NamedTuple):
     Attributes:
         log: clicks to send.
         rate: clicks/s at which it answers a backlog.
-        recorder: of the phases that follow.
+        recorder: separates the phases that follow.
     """
 
     site: BenchmarkSite
@@ -151,7 +151,7 @@ class SustainedWorker(NamedTuple):
 
 @contextmanager
 def sustained(servers: BenchmarkServers, shop: Shop, sizes: Sizes, agents: str) -> Iterator[SustainedWorker]:
-    """Measure the sustained rate of a worker with these agents, and keep it for the block."""
+    """Measure the sustained rate of a worker with these agents, and keep the worker running for the block."""
     traffic = shop.rounds()
     log = traffic.clicks()
     with benchmark_site(

@@ -79,7 +79,7 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
 def _watch(
     site: BenchmarkSite, worker: WorkerProgram, begin: float, sent: Callable[[], bool]
 ) -> list[tuple[float, int, int, bool]]:
-    """Return (seconds, memory in bytes, lag, whether all is sent), repeatedly until all is sent and answered."""
+    """Return (seconds, memory in bytes, lag, whether all is sent), measured until all is sent and answered."""
     seen: list[tuple[float, int, int, bool]] = []
     moved = time.monotonic()
     while True:

@@ -146,19 +146,21 @@ Variants: {", ".join(VARIANTS)}.
     "splits",
     multiple=True,
     type=click.Choice([*SPLITS, GENERATED]),
-    help="Default: the real ones.",
+    help="Default: all real ones.",
 )
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1), help="Trainings of each variant.")
 @click.option("--on", default="test", show_default=True, type=click.Choice(["valid", "test"]), help="Users to measure.")
-@click.option("--ablations", is_flag=True, help="All variants of the default with one choice changed.")
+@click.option("--ablations", is_flag=True, help="If no VARIANT is named: all that change one choice of the default.")
 @click.option(
     "--set",
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="For every training, before the variant's; repeatable.",
+    help="Override for every training, applied before the variant's; repeatable.",
 )
-@click.option("--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures here.")
+@click.option(
+    "--json", "path", type=click.Path(dir_okay=False, path_type=Path), help="Also write the figures to this file."
+)
 def main(
     variants: tuple[str, ...],
     splits: tuple[str, ...],
@@ -196,7 +198,7 @@ def main(
     if path is not None:
         rows = [{"variant": t.variant, "split": t.split, "seed": t.seed, "users": on, **r} for t, r in results.items()]
         path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    sys.exit(0 if on != "test" or beats(results) else 1)
+    sys.exit(0 if on != "test" or default_beats_references(results) else 1)
 
 
 def generate_split() -> None:
@@ -242,7 +244,7 @@ def run(task: Task, data: Path, on: str, overrides: Iterable[str]) -> dict[str, 
     }
 
 
-def beats(results: dict[Task, dict[str, Any]]) -> bool:
+def default_beats_references(results: dict[Task, dict[str, Any]]) -> bool:
     """Return whether the default's mean recall@50 reaches the best reference on each split that was measured."""
     for split in SPLITS:
         found = [
@@ -254,7 +256,7 @@ def beats(results: dict[Task, dict[str, Any]]) -> bool:
 
 
 def _python(arguments: Sequence[str]) -> str:
-    # One thread each: small products gain nothing from a second one, and two trainings run at the same time.
+    # One thread for each: small matrix products gain nothing from a second one, and two trainings run at the same time.
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", *arguments], cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False
@@ -285,12 +287,12 @@ def _line(task: Task, results: Sequence[dict[str, Any]]) -> str:
     seconds = mean(result["seconds"] for result in results)
     return (
         f"{task.split:11} {task.variant:34} {len(results):5}  {_figures(results)} {cosine}  {clusters:8.1f}  "
-        f"{shares:21} {seconds:7.0f}   {_beside(task.split, results)}"
+        f"{shares:21} {seconds:7.0f}   {_with_reference(task.split, results)}"
     )
 
 
-def _beside(split: str, results: Sequence[dict[str, Any]]) -> str:
-    """Return the deciding figure beside its best reference, which is for test users."""
+def _with_reference(split: str, results: Sequence[dict[str, Any]]) -> str:
+    """Return the deciding figure beside its best reference, which was measured on test users."""
     if split not in REFERENCES:
         return ""
     found, best = mean(result[DECIDING] for result in results), REFERENCES[split]["best"][DECIDING]

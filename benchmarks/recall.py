@@ -2,7 +2,7 @@
 
 Queries are interest vectors of generated users' histories, searched in batches as the worker does. Recall@50 is the
 share of the 50 items with the largest inner products that a result of 50 contains. The worker asks for more items,
-because it removes those that the user has seen: for `recall.top_k` and as many as a history has, 70 as shipped. "As the
+because it removes those that the user has seen: for `recall.top_k` plus the length of a history, 70 as shipped. "As the
 worker asks" is a result of that length, compared completely. HNSW examines at least as many candidates as it is asked
 for, so a smaller `milvus.hnsw_ef` changes nothing for the worker.
 
@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop
 from benchmarks.harness.report import Curve, Figure
-from benchmarks.harness.searches import index, interests
+from benchmarks.harness.searches import interests, open_index
 from benchmarks.harness.servers import BenchmarkServers
 from configs.loader import load_worker
 from model.arrays import FloatMatrix, IntVector
@@ -36,7 +36,7 @@ _LISTS = 2048
 _PROBES = (8, 16, 32, 64)
 
 
-class Compressed(MilvusIndex):
+class CompressedIndex(MilvusIndex):
     """IVF_SQ8 instead of HNSW; `milvus.hnsw_ef` is the number of lists that a search reads."""
 
     def _index_params(self) -> tuple[str, dict[str, int]]:
@@ -55,14 +55,14 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
     vectors, most = np.asarray(shop.artifact.item_vectors), min(asked, sizes["items"])
     exact = shop.artifact.item_ids[exact_top(queries[:, None], vectors, most, fusion=0)]  # (Q, most)
     found: list[Figure | Curve] = []
-    for kind, parameter, values in ((MilvusIndex, "ef", _EFS), (Compressed, "IVF_SQ8, lists", _PROBES)):
+    for kind, parameter, values in ((MilvusIndex, "ef", _EFS), (CompressedIndex, "IVF_SQ8, lists", _PROBES)):
         with servers.index(shop.artifact, kind):
             for limit, how in ((top, ""), (asked, ", as the worker asks")):
-                used = [n for n in values if n >= limit or kind is Compressed]
+                used = [n for n in values if n >= limit or kind is CompressedIndex]
                 points = []
                 for n in used:
                     servers.report(f"Searching for {limit} items with {parameter} {n}")
-                    with index(servers, shop, f"milvus.hnsw_ef={n}", kind=kind) as milvus:
+                    with open_index(servers, shop, f"milvus.hnsw_ef={n}", kind=kind) as milvus:
                         points.append(_search(milvus, queries, exact[:, :limit], limit, sizes["batch"]))
                 found += _report(parameter, how, limit, used, points)
     return found
@@ -95,7 +95,7 @@ BENCHMARK = Benchmark(
     run,
     {
         "standalone": {"items": 367_983, "users": 200_000, "clicks": 200_000, "queried": 2_560, "batch": 256} | _SHARED,
-        # milvus-lite searches its own way; there, ef changes nothing.
+        # In milvus-lite, ef changes nothing.
         "lite": {"items": 2_000, "users": 200, "clicks": 200, "queried": 50, "batch": 4} | _SHARED,
     },
     kafka=False,

@@ -8,7 +8,7 @@ idle.
 
 Milvus does not release all memory of earlier work. So each number of items and each length of the history, which need
 models of their own, gets a new, empty Milvus (unless MINDSTREAM_MILVUS names one); the other points use that of the
-base, one after the other, and their memory of Milvus includes that of the points before.
+base, one after the other, and their memory of Milvus includes that of earlier points.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from benchmarks.harness.usage import cpu_seconds, memory_bytes
 from benchmarks.latency import answer_backlog
 from model.artifact import Artifact
 
-#: Parameter → values to measure beside the base, as multiples of it. The size "values" is how many of them, from the
-#: end.
+#: Parameter → values to measure beside the base, as multiples of it. The size "values" is the number of values to
+#: measure, the last ones.
 _VALUES: Mapping[str, Sequence[float]] = {
     "items": (5, 18.4),
     "users": (0.2, 5),

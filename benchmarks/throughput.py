@@ -28,11 +28,11 @@ from benchmarks.harness.answers import Phase, Recorder
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop, Traffic
 from benchmarks.harness.report import Curve, Figure, percentiles
-from benchmarks.harness.searches import index, interests
+from benchmarks.harness.searches import interests, open_index
 from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.harness.site import BenchmarkSite, benchmark_site
 from benchmarks.harness.usage import cpu_seconds, stage_seconds
-from benchmarks.yardsticks.clients import drive
+from benchmarks.yardsticks.clients import send_requests
 from embedded.deployment import WORKER
 from embedded.ports import pick
 from embedded.program import WorkerProgram
@@ -69,7 +69,7 @@ class BacklogRun:
         return [
             Figure(f"{name}: clicks", self.phase.rate(), "clicks/s"),
             Figure(f"{name}: recommendations", self.phase.answer_rate(), "recommendations/s"),
-            Figure(f"{name}: coalesced", 100 * self.phase.coalesced(), "% of clicks"),
+            Figure(f"{name}: coalesced", 100 * self.phase.coalesced_share(), "% of clicks"),
             *(Figure(f"{name}: CPU of {who}", 1000 * s / n, "s / 1,000 clicks") for who, s in self.cpu.items()),
             *(
                 Figure(f"{name}: time for {stage}", 1000 * s / n, "s / 1,000 clicks")
@@ -139,7 +139,7 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
 def _answer_backlog(
     servers: BenchmarkServers, site: BenchmarkSite, traffic: Traffic, clicks: int, program: Sequence[str] = WORKER
 ) -> BacklogRun:
-    """Run a worker on a backlog."""
+    """Send a backlog of clicks, run a worker until it has answered them, and return its measurements."""
     servers.report(f"Sending {clicks:,} clicks")
     site.write_histories(traffic)
     site.send_clicks(traffic.clicks(), limit=clicks)
@@ -159,14 +159,14 @@ def _cpu(servers: BenchmarkServers, worker: WorkerProgram) -> dict[str, float]:
 def _limit(
     servers: BenchmarkServers, site: BenchmarkSite, shop: Shop, traffic: Traffic, sizes: Sizes
 ) -> dict[int, float]:
-    """Return requests in flight → users/s whose searches Milvus answers; the requests are like the worker's."""
+    """Return requests in flight → users/s for which Milvus answers searches; the requests are like the worker's."""
     servers.report("Searching Milvus directly")
     config, dim = site.config, shop.artifact.dim
     vectors = interests(shop, traffic, _HISTORIES)  # (U, 4, D)
     B, limit = config.batch.size, config.recall.top_k + config.history.length
     batches = np.split(vectors, range(B, len(vectors), B))
     rates = {}
-    with index(servers, shop) as milvus:
+    with open_index(servers, shop) as milvus:
         for in_flight in _IN_FLIGHT:
             begin = time.monotonic()
 
@@ -196,12 +196,12 @@ def _baseline(
     figures, rates = [], {}
     with site.program("benchmarks.yardsticks.hand_wired", str(shop.artifact.path), *options) as service:
         service.await_http(port, "/openapi.json")
-        drive(port, histories, clients=1, users=1, seconds=1)  # the first request is slow: connections are made
+        send_requests(port, histories, clients=1, users=1, seconds=1)  # the first request is slow: it opens connections
         for users in _USERS:
             for clients in _CLIENTS:
                 servers.report(f"Sending requests to the baseline: {clients} clients, {users} users per request")
                 before = cpu_seconds(service.pid)
-                found = drive(port, histories, clients=clients, users=users, seconds=sizes["seconds"])
+                found = send_requests(port, histories, clients=clients, users=users, seconds=sizes["seconds"])
                 rates[clients, users] = found.rate
                 name = f"baseline, {clients} × {users}"
                 cpu = 1000 * (cpu_seconds(service.pid) - before) / (users * len(found.seconds))

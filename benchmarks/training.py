@@ -1,8 +1,8 @@
 """Training speed on a table of AmazonBook's size, beside the same model with dense gradients and a dense Adam.
 
-Batches are drawn and trained on as in a run, one after the other; the share of the time for drawing is printed. The
-dense model has the same network and loss, but Paddle's usual embedding, with a dense gradient and an Adam that updates
-the whole table. Steps of both alternate, so that other work on the machine slows both equally.
+Batches are drawn and trained on as in a run, one after the other; the share of the time that drawing takes is printed.
+The dense model has the same network and loss, but Paddle's usual embedding, with a dense gradient and an Adam that
+updates the whole table. Steps of both alternate, so that other work on the machine slows both equally.
 
 Published, for a batch of 128 with 1,280 negatives on this table: PaddleRec 359 samples/s on a CPU (its README, 1,000
 batches in 356 s); the public PyTorch code of REMI 394 as shipped, 1,430 with a fused Adam (measured on two cores).

@@ -61,7 +61,7 @@ class Phase:
         return delays
 
     def rate(self) -> float:
-        """Return the clicks answered per second, while the middle 80 % of them were, so without start and end."""
+        """Return the clicks answered per second, over the middle 80 % of them: without start and end."""
         return _middle_rate(self.clicks.at + self.delays())
 
     def progress(self) -> tuple[DoubleArray, DoubleArray]:
@@ -71,17 +71,17 @@ class Phase:
         return at - at[0], share * len(self.clicks)
 
     def answer_rate(self) -> float:
-        """Return the answers per second, while the middle 80 % of them came."""
+        """Return the answers per second, over the middle 80 % of them."""
         return _middle_rate(self.answers.at)
 
-    def coalesced(self) -> float:
+    def coalesced_share(self) -> float:
         """Return the share of the clicks that were answered by the answer to a newer click."""
         return 1 - len(np.unique(self.answers.position)) / len(self.clicks)
 
     def lateness(self, rate: float) -> DoubleArray:
         """Return (n,) seconds by which each click came after its scheduled time, at `rate` clicks/s.
 
-        The schedule is the latest one that no click is ahead of.
+        The schedule begins as late as possible without any click before its scheduled time.
         """
         order = np.argsort(self.clicks.at, kind="stable")
         late = np.empty(len(order))
@@ -91,7 +91,7 @@ class Phase:
 
 
 class Recorder:
-    """Separates the phases of a run by the ends of its topics."""
+    """Separates the phases of a run: each begins where the topics ended when the last one was read."""
 
     def __init__(self, site: BenchmarkSite) -> None:
         self._site = site

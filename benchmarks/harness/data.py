@@ -15,7 +15,7 @@ from model.serving.encoder import Routing
 from producers.click_log import ClickLog
 from producers.synthetic import Column, Shape, generate
 
-#: Vectors drawn at a time; bounds the memory for large catalogues.
+#: Vectors drawn at a time; limits the memory for large catalogues.
 _CHUNK = 65_536
 #: Items of one taste of a `Shop`, and tastes of one user.
 _TASTE, _TASTES_PER_USER = 400, 3
@@ -57,7 +57,7 @@ def _save(folder: Path, vectors: FloatMatrix, length: int, rng: np.random.Genera
     network = load_train().network
     weights = {
         "start": rng.standard_normal((network.interests, length), dtype=np.float32),
-        # Near the identity, where training starts; the encoder would leave the identity itself out.
+        # Near the identity, where training starts; the encoder would skip the product with an exact identity.
         "bilinear": np.eye(dim, dtype=np.float32)
         + np.float32(1e-3) * rng.standard_normal((dim, dim), dtype=np.float32),
         "recency": np.zeros(length, dtype=np.float32),
@@ -117,12 +117,12 @@ class Shop:
     """A model like a trained one, and traffic on it.
 
     Item vectors have length 1 and lie around the centres of tastes of 400 items each. Users have three tastes, click in
-    sessions, and prefer popular items; few of them click much, most of them little.
+    sessions, and prefer popular items; few of them click often, most of them rarely.
 
     Args:
         folder: for the artifact.
         items, dim: N, D of the model.
-        users, clicks: users, and clicks to send.
+        users, clicks: number of users, and of clicks to send.
         length: L, clicks that the encoder reads.
     """
 

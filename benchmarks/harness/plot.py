@@ -27,11 +27,13 @@ def check(path: Path) -> None:
     """Raise `BenchmarkError` if `draw` could not write this file."""
     known = Canvas().canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in known:
-        raise BenchmarkError(f"{path}: {path.suffix or 'no suffix'} cannot be drawn; known: {', '.join(known)}")
+        raise BenchmarkError(
+            f"{path}: {path.suffix or 'a file without suffix'} cannot be drawn; known: {', '.join(known)}"
+        )
     try:
         path.open("ab").close()
     except OSError as error:
-        raise BenchmarkError(f"{path}: cannot be written: {error.strerror}") from None
+        raise BenchmarkError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def draw(path: Path, results: Sequence[Result]) -> None:
@@ -56,7 +58,7 @@ def draw(path: Path, results: Sequence[Result]) -> None:
     try:
         canvas.savefig(path, dpi=150)
     except OSError as error:
-        raise BenchmarkError(f"{path}: cannot be written: {error.strerror}") from None
+        raise BenchmarkError(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _draw(axes: Axes, title: str, curve: Curve) -> None:

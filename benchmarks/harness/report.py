@@ -76,8 +76,10 @@ class Provenance:
     """Machine, commit and command that figures come from.
 
     Attributes:
-        cpu: name of the processor. cores: logical ones. memory: in bytes.
-        commit: of the checkout, with "dirty" if it has changes.
+        cpu: name of the processor.
+        cores: number of logical cores.
+        memory: bytes.
+        commit: commit of the checkout, with "dirty" if it has changes.
         command: as typed, to repeat the run.
         began: start of the run, ISO 8601, UTC.
     """
@@ -93,7 +95,7 @@ class Provenance:
 
     @classmethod
     def capture(cls, command: str) -> Provenance:
-        """Return those of this machine and this checkout, now."""
+        """Return the provenance of figures measured now, on this machine and this checkout."""
         return cls(
             cpu=cpu_model(),
             cores=os.cpu_count() or 1,

@@ -17,7 +17,7 @@ from streams.milvus.index import MilvusIndex
 
 
 def interests(shop: Shop, traffic: Traffic, users: int) -> FloatMatrix:
-    """Return (users, 4, D) interest vectors of users, as they are at clicks drawn at random."""
+    """Return (users, 4, D) interest vectors, computed from users' histories at clicks drawn at random."""
     artifact = shop.artifact
     histories = traffic.histories(users, artifact.history_length, np.random.default_rng(0))
     rows, lengths = model_input([artifact.rows(h) for h in histories], artifact.history_length)
@@ -25,10 +25,10 @@ def interests(shop: Shop, traffic: Traffic, users: int) -> FloatMatrix:
 
 
 @contextmanager
-def index(
+def open_index(
     servers: BenchmarkServers, shop: Shop, *settings: str, kind: type[MilvusIndex] = MilvusIndex
 ) -> Iterator[MilvusIndex]:
-    """Open the shop's items as a worker searches them; `BenchmarkServers.index` has written them.
+    """Open the index of the shop's items, which `BenchmarkServers.index` has written, as a worker does.
 
     Args:
         settings: "key=value", overrides of the shipped configuration.

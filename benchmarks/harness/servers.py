@@ -70,7 +70,7 @@ class BenchmarkServers:
             self._lock.acquire(timeout=0)
         except Timeout:
             raise BenchmarkError("Another run of the benchmarks uses this folder; wait until it ends.") from None
-        self._clear()  # a killed run may have left something
+        self._clear()  # a killed run may have left files
         return self
 
     def __exit__(
@@ -106,7 +106,7 @@ class BenchmarkServers:
         return {name: memory_bytes(pid) for name, pid in self._pids().items()}
 
     def _pids(self) -> dict[str, int]:
-        """Return server → process, of the servers started here that run."""
+        """Return server → process id, of the running servers that were started here."""
         entries = {name: stack.instance.state.get(name) for name, stack in self._stacks.items()}
         return {name.capitalize(): entry.pid for name, entry in entries.items() if entry is not None and entry.alive}
 

@@ -35,7 +35,7 @@ class BenchmarkSite(Deployment):
 
     Args:
         servers: the servers; their addresses are in `settings`.
-        name: of the benchmark.
+        name: name of the benchmark.
         settings: configuration keys that differ from the shipped ones.
 
     Attributes:
@@ -70,13 +70,13 @@ class BenchmarkSite(Deployment):
     ) -> None:
         """Send clicks and wait until Kafka has acknowledged them all.
 
-        With a rate, the schedule is open: each click has its scheduled time, however late those before it were.
+        With a rate, the schedule is open: each click has its scheduled time, however late the clicks before it were.
 
         Args:
             log: the clicks.
-            limit: number of clicks, repeating the log if it is shorter; None = the log, once.
+            limit: number of clicks; the log is repeated if it is shorter. None = the log, once.
             rate: clicks/s; None = as fast as Kafka accepts them.
-            stop: ends it early, from another thread.
+            stop: set by another thread to end it early.
 
         Raises:
             BenchmarkError: a click was not delivered.

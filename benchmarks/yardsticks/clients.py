@@ -1,4 +1,4 @@
-"""Clients of the baseline; each sends its next request when the last one is answered."""
+"""Clients of the baseline; each sends its next request when the one before is answered."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class RequestTimes:
     seconds: list[float]
 
 
-def drive(port: int, histories: Sequence[IntVector], *, clients: int, users: int, seconds: int) -> RequestTimes:
+def send_requests(port: int, histories: Sequence[IntVector], *, clients: int, users: int, seconds: int) -> RequestTimes:
     """Send requests for recommendations for some time.
 
     Args:
         port: of the service on this machine.
         histories: clicked items to send, in turn.
-        clients: number of clients at a time.
+        clients: number of concurrent clients.
         users: histories per request.
-        seconds: how long.
+        seconds: duration.
 
     Raises:
         BenchmarkError: a request failed.

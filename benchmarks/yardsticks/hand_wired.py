@@ -1,4 +1,4 @@
-"""The baseline: the usual hand-written design, a web service that answers each request by itself.
+"""The baseline: the usual hand-written design, a web service that computes each answer on request.
 
 FastAPI receives a request with the histories of some users; Paddle computes their interest vectors in dygraph mode,
 with the artifact's weights; pymilvus searches with the collection's default consistency; Python merges and sorts the

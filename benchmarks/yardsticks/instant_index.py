@@ -15,7 +15,7 @@ from streams.__main__ import main
 from streams.recall.memory import MemoryIndex
 from streams.worker.parts import WorkerParts
 
-#: Answers to choose from: the interests of a batch must not all get the same one to merge.
+#: Number of different answers, because merging the same list for all interests would be too easy; their length.
 _ANSWERS, _LONGEST = 4096, 1024
 
 

@@ -36,7 +36,7 @@ def test_rates_are_those_of_the_middle_80_percent() -> None:
     phase = Phase(clicks, answers)
     assert phase.answer_rate() == pytest.approx(10, rel=0.05)
     assert phase.rate() == pytest.approx(20, rel=0.05)
-    assert phase.coalesced() == pytest.approx(0.5)
+    assert phase.coalesced_share() == pytest.approx(0.5)
     seconds, answered = phase.progress()
     assert seconds[0] == 0 and seconds[-1] == pytest.approx(109.9)
     assert np.diff(answered).tolist() == pytest.approx([len(clicks) / 50] * 50)
