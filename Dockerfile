@@ -18,7 +18,7 @@ COPY pyproject.toml ./
 RUN touch README.md && pip install .
 
 FROM base AS train
-# Paddle's wheels expect OpenMP from the system.
+# Paddle's wheels need OpenMP from the system.
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgomp1 \
     && rm -rf /var/lib/apt/lists/* \

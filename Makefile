@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml
 	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[$(PADDLE),embedded,dev]'
 	@touch $@
 
-# What benchmarks compare with; small, but not needed by the demo.
+# Libraries of the benchmarks' yardsticks: small, but not needed by the demo.
 $(BENCH): $(STAMP)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[bench]'
 	@touch $@
@@ -51,7 +51,7 @@ bench: $(BENCH) ## measure, on the embedded servers
 quality: $(STAMP) ## train and measure default, one vector and published MIND on real splits (MINDSTREAM_DATA; SEEDS=3)
 	@$(PY) -m benchmarks.quality --seeds $(or $(SEEDS),1)
 
-clean: ## stop the embedded servers, remove environment, downloads and caches; models and the servers' data stay
+clean: ## stop the embedded servers, remove environment, downloads and caches; models and the servers' data are kept
 	@if [ -x $(PY) ]; then $(PY) -m embedded down || true; fi
 	rm -rf $(VENV) mindstream.egg-info .mindstream/cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 

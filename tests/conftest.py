@@ -1,6 +1,6 @@
-"""Fixtures for all tests: real servers, started when the first test needs them, stopped with the session.
+"""Fixtures for all tests: real servers, started when the first test needs them, and stopped at the end of the session.
 
-Each has a folder of its own below pytest's temporary one; only the downloads are shared with the demo. If
+Each server has a folder of its own below pytest's temporary one; only the downloads are shared with the demo. If
 MINDSTREAM_KAFKA or MINDSTREAM_MILVUS is set, that server is used instead.
 """
 
@@ -24,7 +24,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Bootstrap servers of a shared Kafka broker: use topics and groups with names of the test's own."""
+    """Bootstrap servers of a shared Kafka broker: each test uses topics and groups with names of its own."""
     stack = Stack(tmp_path_factory.mktemp("kafka"), milvus="none")
     address = stack.up().kafka
     assert address is not None
@@ -34,7 +34,7 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def milvus_lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URI of a shared milvus-lite server: use collections with names of the test's own."""
+    """URI of a shared milvus-lite server: each test uses collections with names of its own."""
     yield from _milvus(tmp_path_factory, "lite")
 
 

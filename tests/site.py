@@ -39,15 +39,15 @@ def wait_for(condition: Callable[[], object], what: str, timeout_s: float = WAIT
 
 
 class Site(Deployment):
-    """A deployment with a random model. Its names are its own, so sites do not see each other.
+    """A deployment with a random model. Its names are unique, so sites are isolated from each other.
 
     Args:
         folder: for model, logs and data.
         kafka, milvus: addresses of the servers.
-        items: of the model, with ids from 1.
-        partitions: of the topic of the clicks.
+        items: number of the model's items; their ids start at 1.
+        partitions: number of partitions of the click topic.
         settings: more configuration keys.
-        environ: as for `Deployment`; the test's own clients have that identity.
+        environ: as for `Deployment`; the test's own clients use its credentials, too.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Site(Deployment):
         index.close()
 
     def click(self, user: int | str, item: int) -> Output:
-        """Return the message of a click, made now."""
+        """Return the message of a click at the present time."""
         value = encode_click(Click(user, item, time.time()))
         return Output(self.config.topics.clicks, user_key(user), value)
 
@@ -100,7 +100,7 @@ class Site(Deployment):
         return Output(self.config.topics.items, str(item_id).encode(), value)
 
     def drop_index(self) -> None:
-        """Drop the collection; skip it if Milvus is unavailable, because the server ends with the session."""
+        """Drop the collection; if Milvus is unavailable do nothing, because the server ends with the session."""
         with suppress(TransientError):
             index = self.index(create=True)
             index.drop()
@@ -119,7 +119,7 @@ class Site(Deployment):
         return [(m, {name: value.decode() for name, value in headers.items()}) for m, headers, _ in found]
 
     def run(self, *arguments: str, sections: Collection[str] | None = None) -> subprocess.CompletedProcess[str]:
-        """Run one of our commands to its end; `sections` as for `command`."""
+        """Run one of the project's commands to its end; `sections` as for `command`."""
         command = self.command(*arguments, sections=sections)
         return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=120, check=False)
 
@@ -134,6 +134,6 @@ class Site(Deployment):
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Return the environment with these variables, and without others that point at servers."""
+    """Return the environment with these variables, and without any others that name servers."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MINDSTREAM_")}
     return kept | changes

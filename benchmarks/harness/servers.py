@@ -142,9 +142,9 @@ class BenchmarkServers:
                 if time.monotonic() > deadline:
                     raise BenchmarkError(f"Milvus has not indexed all items after {_INDEX_TIMEOUT_S:.0f} s")
                 time.sleep(POLL_S)
-            self._await_rest(deadline)
+            self._await_idle(deadline)
 
-    def _await_rest(self, deadline: float) -> None:
+    def _await_idle(self, deadline: float) -> None:
         """Wait until Milvus is idle: it compacts for minutes after a bulk load, and measurements would include that."""
         self.report("Waiting until Milvus is idle")
         busy = time.monotonic()

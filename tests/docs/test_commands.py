@@ -91,7 +91,7 @@ MAKE_VARIABLES = set(re.findall(r"\$\((?:if \$\()?([A-Z]+)\)", (ROOT / "Makefile
 INTERNAL_VARIABLES = {"BENCH", "PY", "PYTEST", "STAMP", "VENV"}
 
 
-def test_the_readme_has_commands() -> None:
+def test_commands_are_found_in_the_documents() -> None:
     assert any(command.words[0] == "make" for command in ALL_COMMANDS)
     assert {module_of(command) for command in ALL_COMMANDS} >= {"streams", "producers.replay", "producers.items"}
 

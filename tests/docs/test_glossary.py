@@ -1,4 +1,4 @@
-"""The glossary of CONTRIBUTING.md: words that are not used here, each with the word to write instead."""
+"""Words that are not used here, each with the word of the glossary (CONTRIBUTING.md) to write instead."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NOT_USED = {
     r"portions?": "chunk",
     r"unfounded": "without a reason",
 }
-#: Names in code that had another meaning elsewhere, or none without their docstring.
+#: Names that had several meanings, or could not be understood without a docstring, with the name to use instead.
 NAMES_NOT_USED = {
     "outbox": "producer",
     "intake": "batcher",
@@ -62,7 +62,7 @@ NAMES_NOT_USED = {
     "portion": "chunk",
     "portions": "chunks",
 }
-#: Folders that git ignores: what users made.
+#: Folders with files of users, which git ignores.
 IGNORED = {"artifacts", "runs", "data"}
 #: Words that a docstring does not begin with: it begins with a verb in the imperative, or a noun.
 FRAGMENT = re.compile(
@@ -107,7 +107,7 @@ def _comments_and_strings(source: str) -> str:
     return "\n".join("".join(line) for line in kept)
 
 
-def _found(path: Path) -> list[str]:
+def _words_not_used(path: Path) -> list[str]:
     text = _text(path)
     name = path.relative_to(ROOT)
     return [
@@ -118,7 +118,7 @@ def _found(path: Path) -> list[str]:
     ]
 
 
-def _names(path: Path) -> list[str]:
+def _names_not_used(path: Path) -> list[str]:
     source = path.read_text(encoding="utf-8")
     return [
         f"{path.relative_to(ROOT)}:{part.start[0]}: {part.string}; write: {instead}"
@@ -142,12 +142,12 @@ def _instead(name: str) -> list[str]:
 
 
 def test_text_uses_one_word_for_a_meaning() -> None:
-    found = [line for path in _files(".py", ".md", ".yaml", ".yml") for line in _found(path)]
+    found = [line for path in _files(".py", ".md", ".yaml", ".yml") for line in _words_not_used(path)]
     assert not found, "\n" + "\n".join(found)
 
 
 def test_names_use_one_word_for_a_meaning() -> None:
-    found = [line for path in _files(".py") for line in _names(path)]
+    found = [line for path in _files(".py") for line in _names_not_used(path)]
     assert not found, "\n" + "\n".join(found)
 
 

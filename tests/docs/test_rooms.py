@@ -1,4 +1,4 @@
-"""ARCHITECTURE.md names every room, and only modules that exist."""
+"""ARCHITECTURE.md names every room, and no module that does not exist."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_every_room_has_a_paragraph(room: str) -> None:
     assert f"**`{room}/`** – " in PAGE
 
 
-def test_every_room_of_streams_has_its_modules_named_rightly() -> None:
+def test_every_room_of_streams_is_named_with_modules_that_exist() -> None:
     described = []
     for item in re.findall(r"^- (`.*?)(?=^- |^$)", PAGE, re.MULTILINE | re.DOTALL):
         names, _, text = item.partition(":")

@@ -8,29 +8,31 @@ from math import ceil, log10
 from tests.docs.documents import ROOT
 
 PAGE = (ROOT / "configs" / "sizing.md").read_text(encoding="utf-8")
-#: Users a second at the peak of a billion clicks a day, and cores of a node.
-PEAK, NODE = 35_000, 16
+#: Users per second at the peak of a billion clicks a day.
+PEAK_USERS = 35_000
+#: Cores of a node.
+NODE_CORES = 16
 
 
-def _found(pattern: str) -> tuple[float, ...]:
+def _numbers(pattern: str) -> tuple[float, ...]:
     (match,) = re.finditer(pattern, PAGE)
     return tuple(float(number.replace(",", "")) for number in match.groups())
 
 
-(COST,) = _found(r"Milvus, for 1,000 users \(4,000 queries\) \| ([\d.]+) s")  # with 368,000 items
-(SMALL,) = _found(r"\| base \| [\d,]+ \| ([\d.]+) \|")  # with 20,000 items, in another run
-(LARGE,) = _found(r"\| 100,000 / 368,000 items \| .*? \| [\d.]+ / ([\d.]+) \|")
-GROWTH = (LARGE - SMALL) / LARGE / log10(368_000 / 20_000)
+(SECONDS_BASE,) = _numbers(r"Milvus, for 1,000 users \(4,000 queries\) \| ([\d.]+) s")  # with 368,000 items
+(SECONDS_20_000_ITEMS,) = _numbers(r"\| base \| [\d,]+ \| ([\d.]+) \|")  # with 20,000 items, in another run
+(SECONDS_368_000_ITEMS,) = _numbers(r"\| 100,000 / 368,000 items \| .*? \| [\d.]+ / ([\d.]+) \|")
+GROWTH = (SECONDS_368_000_ITEMS - SECONDS_20_000_ITEMS) / SECONDS_368_000_ITEMS / log10(368_000 / 20_000)
 
 
 def _seconds(items: float) -> float:
     """Return Milvus' seconds for 1,000 users in a segment of this many items."""
-    return COST * (1 + GROWTH * log10(items / 368_000))
+    return SECONDS_BASE * (1 + GROWTH * log10(items / 368_000))
 
 
 def test_the_growth_with_the_items() -> None:
-    assert _found(r"for each factor of ten \((0\.\d+)\)") == (round(GROWTH, 2),)
-    assert f"{COST:.2f} ms + {COST * GROWTH:.2f} ms × log10" in PAGE
+    assert _numbers(r"for each factor of ten \((0\.\d+)\)") == (round(GROWTH, 2),)
+    assert f"{SECONDS_BASE:.2f} ms + {SECONDS_BASE * GROWTH:.2f} ms × log10" in PAGE
 
 
 def test_the_steps_for_a_hundred_million_items() -> None:
@@ -42,10 +44,13 @@ def test_the_steps_for_a_hundred_million_items() -> None:
         ("a smaller catalogue", 1, 10e6, 0.5),
     ]:
         seconds = segments * _seconds(items) * share
-        cores = 2 * PEAK / 1000 * seconds
-        shown = _found(rf"\| {row}: .*? = {number} \| {number} \| (\d+)\D.*\|")
+        cores = 2 * PEAK_USERS / 1000 * seconds
+        shown = _numbers(rf"\| {row}: .*? = {number} \| {number} \| (\d+)\D.*\|")
         assert abs(shown[0] - seconds) <= 0.05, row
-        assert shown[1:] == (round(cores), ceil(shown[1] / NODE / 2) * 2 if segments > 1 else ceil(cores / NODE)), row
+        assert shown[1:] == (
+            round(cores),
+            ceil(shown[1] / NODE_CORES / 2) * 2 if segments > 1 else ceil(cores / NODE_CORES),
+        ), row
 
 
 def test_the_cores_of_the_three_sizes() -> None:

@@ -73,7 +73,7 @@ def _exact_scores(site: Site, history: list[int], top_k: int) -> dict[int, float
     return {int(i) + 1: float(fused[i]) for i in order}
 
 
-def test_every_history_and_every_last_recommendation_is_right(site: Site) -> None:
+def test_every_history_and_every_last_recommendation_is_correct(site: Site) -> None:
     path = _click_file(site.folder)
     expected = _expected_histories(path)
     with site.worker(name="one"), site.worker(name="two"):

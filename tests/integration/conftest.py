@@ -1,4 +1,4 @@
-"""A site on the shared servers, for tests that need no other."""
+"""The site on the shared servers that most tests use."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""The worker with a part that hangs, for the tests of the watchdog only; options as of `python -m streams worker`.
+"""The worker with a part that hangs, only for the tests of the watchdog; its options are those of `python -m streams
+worker`.
 
-MINDSTREAM_HANGS names the part, which hangs once there is a click for it.
+MINDSTREAM_HANGS names the part, which hangs as soon as there is a click for it.
 """
 
 from __future__ import annotations

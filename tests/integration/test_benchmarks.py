@@ -1,4 +1,4 @@
-"""The benchmarks run to their end, and leave nothing behind; their figures are not checked."""
+"""The benchmarks run to their end and leave nothing behind. Their figures are not checked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.site import environment, wait_for
 pytestmark = pytest.mark.integration
 
 SHOP = {"items": 50, "dim": 8, "users": 12, "clicks": 60, "batch": 4}
-# Groups run at the same time, so each has a model of its own, and so a collection.
+# Groups run at the same time, so each has a model of its own, and with it a collection.
 OTHER, ANOTHER = SHOP | {"items": 60}, SHOP | {"items": 70}
 SIZES = {
     "throughput": SHOP | {"faust": 50, "seconds": 1},
@@ -48,7 +48,7 @@ SIZES = {
     },
     "reader": {"clicks": 500, "users": 50, "items": 40, "malformed": 3},
 }
-#: Run at the same time, because they wait for workers to start most of the time.
+#: Groups that run at the same time, because most of the time they wait for workers to start.
 GROUPS = (
     ("throughput", "recall", "producers"),
     ("latency", "freshness", "pressure", "restore", "evaluation", "encoder", "training", "reader"),

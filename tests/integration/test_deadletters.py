@@ -171,7 +171,7 @@ def test_a_dead_letter_that_cannot_be_sent_is_kept(site: Site) -> None:
 
 
 class CutRecordProducer(KafkaRecordProducer):
-    """Fails right before some receipts: where a kill has the most effect."""
+    """A record producer that fails directly before some receipts, where a kill has the most effect."""
 
     cut_after = 1
 

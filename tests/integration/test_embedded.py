@@ -1,6 +1,6 @@
 """The embedded stack with the real servers: Kafka and milvus-lite, and once Milvus standalone.
 
-They are started in a folder of the test's own; the downloads are shared with the demo.
+Each test starts them in a folder of its own; the downloads are shared with the demo.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def test_up_status_and_down_on_the_command_line(folder: Path, tmp_path_factory: 
     assert list(home.iterdir()) == []
 
 
-def test_a_killed_up_does_not_break_the_next(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_up_works_after_an_up_that_was_killed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     up = embedded("up", home=tmp_path_factory.mktemp("home"), folder=folder)
     stack = Stack(folder, environ={})
     wait_until(lambda: stack.instance.state.get("kafka") is not None)
@@ -120,7 +120,7 @@ def test_killed_servers_keep_their_data_and_addresses(folder: Path) -> None:
     topic = NewTopic("kept", 3, 1)
     admin = AdminClient({"bootstrap.servers": addresses.kafka})
     admin.create_topics([topic])["kept"].result(10)
-    del admin  # or it logs errors about the killed broker
+    del admin  # otherwise it logs errors about the killed broker
     with closing(MilvusClient(addresses.milvus)) as client:
         client.create_collection("kept", dimension=2, metric_type="IP")
         client.insert("kept", [{"id": 7, "vector": [1.0, 0.0]}])
@@ -173,4 +173,6 @@ def test_a_restarted_standalone_creates_no_collection_beside_existing_ones(
     monkeypatch.setattr(MilvusClient, "create_collection", None)
     assert stack.milvus.start() == address
     with closing(MilvusClient(address)) as client:
-        assert client.search("kept", [[1.0, 0.0]], limit=1)[0][0].id == 7, "it is ready, so the search succeeds at once"
+        assert client.search("kept", [[1.0, 0.0]], limit=1)[0][0].id == 7, (
+            "the server is ready, so the search succeeds at once"
+        )

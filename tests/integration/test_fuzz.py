@@ -34,7 +34,7 @@ pytestmark = pytest.mark.integration
 MESSAGES = int(os.environ.get("FUZZ_MESSAGES", "10000"))
 #: CI always uses the same seed, for reproducible results; developers use new ones, which may find new faults.
 SEED = int(os.environ.get("FUZZ_SEED", "1" if os.environ.get("CI") else str(random.SystemRandom().randrange(2**32))))
-#: No compaction: every message that was sent is compared with its outcome.
+#: Compaction is off, because every message that was sent is compared with its outcome.
 UNCOMPACTED = {"min.compaction.lag.ms": "86400000"}
 #: One message in `HUGE_EVERY` has about the largest size of its topic.
 HUGE_EVERY = 2000

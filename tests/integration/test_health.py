@@ -59,7 +59,7 @@ def _filled(folder: Path, kafka: str, milvus: str) -> Site:
 def _fill(site: Site) -> bool:
     try:
         site.fill_index()
-    except TransientError:  # its connections may be from before the outage of the last test
+    except TransientError:  # its connections may be older than the outage of the last test
         return False
     return True
 
@@ -75,7 +75,7 @@ def _send(site: Site, clicks: int) -> None:
 
 @dataclass(frozen=True)
 class Stuck:
-    """A worker that stalled, after its end."""
+    """A worker that stalled and has exited."""
 
     site: Site
     status: int | None
@@ -134,7 +134,7 @@ def test_readiness_follows_milvus_and_the_process_stays_alive(shaky: Site, stack
         assert body["agents"]["clicks"] == {"partitions": [0, 1, 2, 3], "restored": True}
         assert body["model_version"] == shaky.artifact.model_version
         stack.milvus.kill()
-        wait_for(lambda: _ask(worker, "/readyz")[0] == 503, "the outage of Milvus to show, without traffic")
+        wait_for(lambda: _ask(worker, "/readyz")[0] == 503, "the outage of Milvus to be detected without traffic")
         assert any(part.startswith("milvus: ") for part in _ask(worker, "/readyz")[1]["missing"])
         _send(shaky, 10)
         wait_for(lambda: "has been retried" in str(_ask(worker, "/readyz")[1]["missing"]), "a batch that is retried")

@@ -68,7 +68,7 @@ def owner(tmp_path: Path, kafka: str) -> Iterator[Owner]:
     new_owner.stores.close()
 
 
-def test_the_end_is_the_offset_after_the_last_own_record(owner: Owner) -> None:
+def test_the_end_of_the_changelog_is_the_offset_after_the_last_own_record(owner: Owner) -> None:
     """One request then shows that no other worker has written."""
     for fence in range(3):
         owner.write(b"a", fence)
@@ -104,7 +104,7 @@ def test_the_owner_repairs_what_a_zombie_overwrites(owner: Owner, tmp_path: Path
     assert restorer.acquire([0, 1]) == 6
     assert other.read(1, [b"a", b"b", b"c"]) == owner.stores.read(1, [b"a", b"b", b"c"])
     assert (other.offset(0), other.offset(1)) == (-1, 5)
-    assert len(owner.log()) == 6, "it reads the repair, and repairs nothing"
+    assert len(owner.log()) == 6, "a new store reads the repair, and repairs nothing"
     other.close()
 
 

@@ -1,4 +1,4 @@
-"""The worker process on real Kafka and Milvus: its agents, its end, and the histories of the next one."""
+"""The worker process on real Kafka and Milvus: its agents, its exit, and the histories that the next one restores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages that the worker reads, on real Kafka and Milvus: broken ones, compressed ones, in transactions."""
+"""Unusual messages on real Kafka and Milvus: broken, compressed, in transactions, with invalid header names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.site import Site, wait_for
 pytestmark = pytest.mark.integration
 
 
-def test_bad_input_becomes_dead_letters_and_the_stream_goes_on(site: Site) -> None:
+def test_bad_input_becomes_dead_letters_and_the_stream_continues(site: Site) -> None:
     site.fill_index()
     topics = site.config.topics
     good = {"user_id": 7, "item_id": 3, "ts": 1.0}
@@ -103,13 +103,13 @@ def test_compressed_clicks_are_read(site: Site, codec: str) -> None:
 
 
 class _InvalidUtf8(str):
-    """A name of a header that is sent as invalid UTF-8."""
+    """A header name that is sent as invalid UTF-8."""
 
     def encode(self, *_: object) -> bytes:
         return b"n\xff"
 
 
-def test_a_header_with_an_invalid_name_stops_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_header_with_an_invalid_name_does_not_stop_the_worker(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (message_accumulator, producer):  # the implementation in C accepts valid text only
         monkeypatch.setattr(module, "DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
     site.fill_index()

@@ -61,7 +61,7 @@ def test_a_zombie_overwrites_no_newer_vector(site: Site) -> None:
         finally:
             zombie.send_signal(signal.SIGCONT)
         wait_for(lambda: assignments("zombie") > before, "the zombie to get partitions again")
-        time.sleep(1.0)  # for the messages that it has read
+        time.sleep(1.0)  # time to process the messages that it has read
         assert holds(2)
     index.close()
 

@@ -1,4 +1,4 @@
-"""The open schedule of published items."""
+"""The open schedule on which items are published."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from model.arrays import FloatVector
 
 
 class LateFirstItem(NewItems):
-    """Items of which the first is found after three others."""
+    """New items of which the first is found only after three others."""
 
     def __init__(self) -> None:
         self.published, self.others = 0, threading.Semaphore(0)
@@ -42,4 +42,4 @@ class Alive(WorkerProgram):
 def test_no_item_waits_for_one_before_it_to_be_found() -> None:
     first, *others = publish_all(LateFirstItem(), 4, Alive())
     assert len(others) == 3
-    assert first > 0.59  # the fourth has its moment 0.6 s later
+    assert first > 0.59  # the fourth is scheduled 0.6 s later

@@ -53,7 +53,7 @@ def test_a_wrong_setting_is_refused(tmp_path: Path) -> None:
         Deployment(tmp_path, {"recall.topk": 20})
 
 
-def test_a_failed_program_is_noticed(tmp_path: Path) -> None:
+def test_check_raises_if_a_program_has_failed(tmp_path: Path) -> None:
     deployment = Deployment(tmp_path, SETTINGS)
     deployment.start("platform", sections=()).await_success()
     deployment.check()

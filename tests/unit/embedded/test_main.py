@@ -14,7 +14,7 @@ from embedded.stack import Stack
 from tests.unit.embedded.toy_servers import Toy
 
 
-def test_status_and_down_where_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_and_down_when_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in external.VARIABLES.values():
         monkeypatch.delenv(variable, raising=False)
     result = CliRunner().invoke(main, ["status", "--dir", str(tmp_path / "none")])

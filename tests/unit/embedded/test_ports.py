@@ -1,4 +1,4 @@
-"""Free ports, and errors that name who has a port."""
+"""Free ports, and errors that name the owner of a taken port."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs: readiness over HTTP, ends, and errors that show the end of the log."""
+"""Programs: readiness over HTTP, exits, and errors that show the end of the log."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_program_is_ready_once_it_answers_200(start: Start) -> None:
     assert http_get(port, "/readyz") == (200, b"histories are being restored")
 
 
-def test_a_program_that_does_not_become_ready_says_what_it_answers(
+def test_the_error_of_a_program_that_does_not_become_ready_has_its_answer(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (port,) = ports.pick(1)
@@ -90,7 +90,7 @@ def test_a_program_that_ended_with_status_0_has_not_failed_but_does_not_run(star
         done.require_running()
 
 
-def test_stop_says_whether_sigterm_was_enough(start: Start) -> None:
+def test_stop_returns_whether_sigterm_was_enough(start: Start) -> None:
     assert start("import time; time.sleep(60)").stop()
     stubborn = start(IGNORES_SIGTERM)
     log = stubborn.log
@@ -98,4 +98,4 @@ def test_stop_says_whether_sigterm_was_enough(start: Start) -> None:
     wait_until(lambda: "up" in log.read_text())
     assert not stubborn.stop(timeout_s=0.2)
     assert stubborn.poll() == -9
-    assert stubborn.stop(), "it has ended"
+    assert stubborn.stop(), "the program has ended already"

@@ -1,4 +1,4 @@
-"""The stack with small Python processes for servers: what it starts, finds, ends and refuses."""
+"""The stack, with small Python processes as servers: what it starts, finds, ends and refuses."""
 
 from __future__ import annotations
 

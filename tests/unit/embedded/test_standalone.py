@@ -1,4 +1,4 @@
-"""Milvus standalone: platforms."""
+"""The platforms of Milvus standalone."""
 
 from __future__ import annotations
 

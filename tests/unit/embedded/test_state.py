@@ -19,6 +19,6 @@ def test_state_is_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"version": 0, "servers": {}}', '{"version": 1}'])
-def test_a_damaged_state_counts_as_none(tmp_path: Path, content: str) -> None:
+def test_a_damaged_state_file_counts_as_empty(tmp_path: Path, content: str) -> None:
     (tmp_path / "state.json").write_text(content)
     assert StateFile(tmp_path / "state.json").read() == {}

@@ -1,4 +1,4 @@
-"""Delays and rates, computed from what the topics hold."""
+"""Delays and rates, computed from the messages on the topics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_click_without_answer_fails_the_benchmark(answer: tuple[int, int, floa
 
 
 def test_rates_are_those_of_the_middle_80_percent() -> None:
-    # Ten answers a second, after a start that took long; each answers two clicks.
+    # Ten answers a second, after a long start; each answers two clicks.
     begin = [0.0, 100.0]
     answers = events(*((0, 2 * n + 1, at) for n, at in enumerate([*begin, *(100 + k / 10 for k in range(1, 100))])))
     clicks = events(*((0, n, 0.0) for n in range(2 * len(answers))))
@@ -43,5 +43,5 @@ def test_rates_are_those_of_the_middle_80_percent() -> None:
 
 
 def test_lateness_is_relative_to_an_open_schedule() -> None:
-    clicks = events((0, 0, 10.0), (0, 2, 10.5), (0, 3, 10.5), (1, 0, 10.1))  # as they lie in partitions
+    clicks = events((0, 0, 10.0), (0, 2, 10.5), (0, 3, 10.5), (1, 0, 10.1))  # in the order of the partitions
     assert Phase(clicks, events()).lateness(rate=10).tolist() == pytest.approx([0, 0.3, 0.2, 0])

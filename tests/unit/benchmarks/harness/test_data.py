@@ -27,7 +27,7 @@ def test_the_traffic_of_a_shop(tmp_path: Path) -> None:
     assert np.count_nonzero(shop.sessions().log.order >= oldest) == 60  # the newest ones
 
 
-def test_a_generated_model_computes_what_the_shipped_configuration_says(tmp_path: Path) -> None:
+def test_a_generated_model_computes_as_the_shipped_configuration(tmp_path: Path) -> None:
     artifact, network = random_artifact(tmp_path, items=10, dim=8), load_train().network
     assert Routing.from_dict(artifact.encoder) == Routing.from_network(network)
     assert artifact.interests == network.interests

@@ -59,7 +59,7 @@ def test_percentiles_are_in_milliseconds() -> None:
         percentiles("wait", [], (50,))
 
 
-def test_the_commit_says_whether_the_checkout_has_changes(tmp_path: Path) -> None:
+def test_the_commit_tells_whether_the_checkout_has_changes(tmp_path: Path) -> None:
     assert commit(tmp_path / "nowhere") == "unknown"
 
     def git(*arguments: str) -> None:

@@ -1,4 +1,4 @@
-"""The demo's split: each user is trained on or replayed, never both."""
+"""The demo's split of users: each one is trained on or replayed, never both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's bookkeeping, with a clock of the test's own. The hit rate has tests of its own."""
+"""The demo's scoreboard, with a fake clock. The hit rate has tests of its own."""
 
 from __future__ import annotations
 
