@@ -120,7 +120,7 @@ def measure(
     benchmarks = {name: load(name) for name in names}
     sizes = {name: dict(benchmark.sizes[kind]) for name, benchmark in benchmarks.items()}
     for override in overrides:
-        _override(sizes, override)
+        _apply_override(sizes, override)
     if plot is not None:
         _check_plot(plot, benchmarks)
     click.echo(run.to_text())
@@ -171,7 +171,7 @@ def _draw(path: Path | None, results: Sequence[Result]) -> None:
         draw(path, results)
 
 
-def _override(sizes: dict[str, dict[str, int]], override: str) -> None:
+def _apply_override(sizes: dict[str, dict[str, int]], override: str) -> None:
     key, _, value = override.partition("=")
     name, _, size = key.partition(".")
     if size not in sizes.get(name, {}):

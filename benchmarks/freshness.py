@@ -23,9 +23,10 @@ from configs.cli import progress_bar
 from embedded.new_items import FIND_TIMEOUT_S, NewItems
 from embedded.program import WorkerProgram
 
-#: Items/s. Each is searched for until it is found, so several are searched for at a time; all of them if none is found.
+#: Items/s.
 _RATE = 5
-_UNDER_WAY = round(_RATE * FIND_TIMEOUT_S)
+#: Items that are searched for at the same time if none of them is found.
+_MAX_SEARCHES = round(_RATE * FIND_TIMEOUT_S)
 
 
 def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
@@ -61,18 +62,18 @@ def publish_all(items: NewItems, n: int, worker: WorkerProgram) -> list[float]:
     # Not in this thread: if Ctrl-C interrupts a gRPC call, gRPC may wait for its end without limit.
     with (
         ThreadPoolExecutor(1) as publisher,
-        ThreadPoolExecutor(_UNDER_WAY) as threads,
+        ThreadPoolExecutor(_MAX_SEARCHES) as threads,
         progress_bar(n, "items") as show,
     ):
-        under_way = []
+        searches = []
         for number in range(n):
             scheduled = begin + number / _RATE
             time.sleep(max(0.0, scheduled - time.monotonic()))
             item = publisher.submit(items.publish).result()
-            under_way.append(threads.submit(items.await_found, *item, scheduled))
+            searches.append(threads.submit(items.await_found, *item, scheduled))
             worker.require_running()
             show(number + 1)
-        return [waiting.result() for waiting in under_way]
+        return [search.result() for search in searches]
 
 
 BENCHMARK = Benchmark(

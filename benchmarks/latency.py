@@ -52,12 +52,16 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
         for part in _PARTS:
             runs.append(_run_paced(servers, steady, f"at {part} %", steady.rate * part / 100, sizes["seconds"]))
         idle, half = runs[0], runs[1 + _PARTS.index(50)]
-        users = max(1, round(half.batch))
-        same = search(users)
-    searches = {f"{users} users": same, f"a batch of {sizes['batch']}": full}
+        users = max(1, round(half.mean_batch))
+        same_size = search(users)
+    searches = {f"{users} users": same_size, f"a batch of {sizes['batch']}": full}
     return [
         Figure("sustained", steady.rate, "clicks/s"),
-        *(f for n, taken in ((1, single), (users, same), (sizes["batch"], full)) for f in _search_figures(n, taken)),
+        *(
+            f
+            for n, taken in ((1, single), (users, same_size), (sizes["batch"], full))
+            for f in _search_figures(n, taken)
+        ),
         *(figure for paced in runs for figure in paced.figures()),
         *(Figure(f"idle, p{q}, beyond one search", 1000 * _excess_s(idle.delays, single, q), "ms") for q in (50, 99)),
         *(
@@ -77,14 +81,14 @@ class PacedRun(NamedTuple):
         rate: clicks/s.
         delays: (n,) seconds from each click to its answer.
         lateness: (n,) seconds by which each click came after its scheduled time.
-        batch: mean number of clicks in a batch.
+        mean_batch: mean number of clicks in a batch.
     """
 
     name: str
     rate: float
     delays: DoubleArray
     lateness: DoubleArray
-    batch: float
+    mean_batch: float
 
     def figures(self) -> list[Figure]:
         quantiles = (50, 95, 99, 100)
@@ -92,7 +96,7 @@ class PacedRun(NamedTuple):
             *percentiles(f"click → recommendation {self.name}", self.delays.tolist(), quantiles),
             *percentiles(f"moment → recommendation {self.name}", (self.delays + self.lateness).tolist(), quantiles),
             *percentiles(f"click behind its moment {self.name}", self.lateness.tolist(), (99,)),
-            Figure(f"clicks in a batch {self.name}, mean", self.batch, "clicks"),
+            Figure(f"clicks in a batch {self.name}, mean", self.mean_batch, "clicks"),
         ]
 
 

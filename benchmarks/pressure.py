@@ -42,8 +42,8 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
         ) as site,
     ):
         with site.worker("--agents", "clicks") as worker:
-            most = sustained_rate(site, worker, Recorder(site), log, sizes["clicks"])
-            rate, stop = 2 * most, threading.Event()
+            sustained = sustained_rate(site, worker, Recorder(site), log, sizes["clicks"])
+            rate, stop = 2 * sustained, threading.Event()
             servers.report(f"Sending {rate:.1f} clicks/s for {sizes['seconds']} s")
             with ThreadPoolExecutor(1) as thread:
                 begin = time.monotonic()
@@ -51,7 +51,7 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
                     site.send_clicks, log, limit=round(rate * sizes["seconds"]), rate=rate, stop=stop
                 )
                 try:
-                    seen = _watch(site, worker, begin, clicks.done)
+                    samples = _watch(site, worker, begin, clicks.done)
                 finally:
                     stop.set()
                 clicks.result()
@@ -59,10 +59,10 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
         audit = audit_kafka(site.config)
     if not audit.ok:
         raise BenchmarkError(f"the audit found differences:\n{audit.to_text()}")
-    at, memory, lag, complete = np.array(seen).T
+    at, memory, lag, complete = np.array(samples).T
     sent = float(at[complete == 1][0])
     return [
-        Figure("sustained", most, "clicks/s"),
+        Figure("sustained", sustained, "clicks/s"),
         Figure("sent", rate, "clicks/s"),
         Figure("largest lag", lag.max(), "clicks"),
         Figure("last click sent → all answered", float(at[-1]) - sent, "s"),
@@ -80,17 +80,17 @@ def _watch(
     site: BenchmarkSite, worker: WorkerProgram, begin: float, sent: Callable[[], bool]
 ) -> list[tuple[float, int, int, bool]]:
     """Return (seconds, memory in bytes, lag, whether all is sent), measured until all is sent and answered."""
-    seen: list[tuple[float, int, int, bool]] = []
+    samples: list[tuple[float, int, int, bool]] = []
     moved = time.monotonic()
     while True:
         worker.require_running()
         complete = sent()
         lag = site.lag()
-        if not seen or lag != seen[-1][2]:
+        if not samples or lag != samples[-1][2]:
             moved = time.monotonic()
-        seen.append((time.monotonic() - begin, memory_bytes(worker.pid), lag, complete))
+        samples.append((time.monotonic() - begin, memory_bytes(worker.pid), lag, complete))
         if complete and not lag:
-            return seen
+            return samples
         if time.monotonic() - moved > STALL_TIMEOUT_S:
             raise BenchmarkError(f"the lag has been {lag} clicks for {STALL_TIMEOUT_S:.0f} s")
         time.sleep(_INTERVAL_S)

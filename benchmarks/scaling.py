@@ -104,20 +104,20 @@ def _points(servers: BenchmarkServers, sizes: Sizes, base: Mapping[str, int]) ->
         folder = servers.folder / f"{items}-{users}-{length}"
         return Shop(folder, items=items, users=users, dim=sizes["dim"], clicks=sizes["clicks"], length=length)
 
-    ordinary = shop(base["items"], base["users"], base["history"])
+    base_shop = shop(base["items"], base["users"], base["history"])
     servers.fresh_milvus()
-    with servers.index(ordinary.artifact):
-        point = _measure(servers, sizes, ordinary.artifact, ordinary.rounds())
+    with servers.index(base_shop.artifact):
+        point = _measure(servers, sizes, base_shop.artifact, base_shop.rounds())
         for what in changed:
             yield what, base[what], point
         for users in changed["users"]:
             # The artifact stays the same: users only decide which of its items are clicked.
             traffic = shop(base["items"], users, base["history"]).rounds()
-            yield "users", users, _measure(servers, sizes, ordinary.artifact, traffic)
+            yield "users", users, _measure(servers, sizes, base_shop.artifact, traffic)
         for top_k in changed["top-k"]:
-            yield "top-k", top_k, _measure(servers, sizes, ordinary.artifact, ordinary.rounds(), top_k=top_k)
+            yield "top-k", top_k, _measure(servers, sizes, base_shop.artifact, base_shop.rounds(), top_k=top_k)
         for workers in changed["workers"]:
-            yield "workers", workers, _measure(servers, sizes, ordinary.artifact, ordinary.rounds(), workers=workers)
+            yield "workers", workers, _measure(servers, sizes, base_shop.artifact, base_shop.rounds(), workers=workers)
     others = [("items", n, shop(n, base["users"], base["history"])) for n in changed["items"]]
     others += [("history", n, shop(base["items"], base["users"], n)) for n in changed["history"]]
     for what, value, other in others:

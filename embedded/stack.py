@@ -109,7 +109,7 @@ class Stack:
         self._wanted: dict[str, Server] = {}
         if kafka:
             self._wanted["kafka"] = Kafka(self.instance, kafka_port)
-        self._as_last_time = milvus is None
+        self._keeps_last_flavour = milvus is None
         if milvus != "none":
             self._wanted["milvus"] = _MILVUS[milvus or "lite"](self.instance, milvus_port)
 
@@ -130,8 +130,8 @@ class Stack:
             EmbeddedError: something is missing or failed; nothing that this call started still runs.
         """
         with self.instance.lock(report):
-            if self._as_last_time:
-                self._keep_flavour()
+            if self._keeps_last_flavour:
+                self._choose_last_flavour()
             others = {name: self._external(name) for name in self._wanted}
             known = {name: other.require_reachable() for name, other in others.items() if other is not None}
             mine = [server for name, server in self._wanted.items() if name not in known]
@@ -170,7 +170,7 @@ class Stack:
             if wipe:
                 self.instance.wipe()
 
-    def _keep_flavour(self) -> None:
+    def _choose_last_flavour(self) -> None:
         """Choose the flavour that ran last. Needs the lock: another command may have started one in the meantime."""
         last = self.instance.state.get("milvus")
         if last is not None:

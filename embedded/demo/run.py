@@ -38,7 +38,7 @@ from streams.tools.audit import AuditReport, audit_kafka
 #: Clicks/s. milvus-lite is written in Python: it answers some hundred queries/s, and each user needs four.
 RATES: dict[Flavour, float] = {"standalone": 100.0, "lite": 10.0, "none": 100.0}
 #: Seconds to wait until the index holds all items, and until the last recommendations arrive.
-PATIENCE_S = 90.0
+_WAIT_TIMEOUT_S = 90.0
 #: Seconds between two newly published items.
 NEW_ITEM_INTERVAL_S = 2.0
 #: Seconds that a program gets to exit at the end.
@@ -98,7 +98,7 @@ class Demo:
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             self._step("Starting Kafka and Milvus")
-            addresses = stack.up(report=lambda text: self._say(f"  {text}"))
+            addresses = stack.up(report=lambda text: self._print(f"  {text}"))
             deployment = self._deployment(addresses)
             try:
                 return self._run_on(deployment)
@@ -190,12 +190,12 @@ class Demo:
                 if board.clicks + board.dead_letters >= total and message is None:
                     break
                 if replay.poll() == 0:
-                    deadline = deadline or time.monotonic() + PATIENCE_S
+                    deadline = deadline or time.monotonic() + _WAIT_TIMEOUT_S
                     if time.monotonic() > deadline:
-                        self._say(f"  gave up waiting for the last recommendations after {PATIENCE_S:.0f} s")
+                        self._print(f"  gave up waiting for the last recommendations after {_WAIT_TIMEOUT_S:.0f} s")
                         break
             if not self._console.is_terminal:
-                self._say(view.line())
+                self._print(view.line())
         self._drain(arrivals, board, deployment)
         return board
 
@@ -211,21 +211,21 @@ class Demo:
     def _summary(self, board: Scoreboard, report: AuditReport) -> None:
         self._step("Summary")
         for name, text in summary_rows(board, report).items():
-            self._say(f"  {name:28} {text}")
-        self._say(f"  Logs: {self._folder / 'logs'}; model: {self._folder / 'artifact'}")
+            self._print(f"  {name:28} {text}")
+        self._print(f"  Logs: {self._folder / 'logs'}; model: {self._folder / 'artifact'}")
 
     def _await(self, deployment: Deployment, what: str, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + _WAIT_TIMEOUT_S
         while not condition():
             deployment.check()
             if time.monotonic() > deadline:
-                raise DemoError(f"waited {PATIENCE_S:.0f} s for {what}; see {self._folder / 'logs'}")
+                raise DemoError(f"waited {_WAIT_TIMEOUT_S:.0f} s for {what}; see {self._folder / 'logs'}")
             time.sleep(0.3)
 
     def _step(self, text: str) -> None:
         self._console.print(f"[bold]▸ {text}[/]", soft_wrap=True)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, soft_wrap=True, markup=False)
 
 

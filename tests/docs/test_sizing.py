@@ -19,7 +19,7 @@ def _numbers(pattern: str) -> tuple[float, ...]:
     return tuple(float(number.replace(",", "")) for number in match.groups())
 
 
-(SECONDS_BASE,) = _numbers(r"Milvus, for 1,000 users \(4,000 queries\) \| ([\d.]+) s")  # with 368,000 items
+(SECONDS_PER_1_000_USERS,) = _numbers(r"Milvus, for 1,000 users \(4,000 queries\) \| ([\d.]+) s")  # with 368,000 items
 (SECONDS_20_000_ITEMS,) = _numbers(r"\| base \| [\d,]+ \| ([\d.]+) \|")  # with 20,000 items, in another run
 (SECONDS_368_000_ITEMS,) = _numbers(r"\| 100,000 / 368,000 items \| .*? \| [\d.]+ / ([\d.]+) \|")
 GROWTH = (SECONDS_368_000_ITEMS - SECONDS_20_000_ITEMS) / SECONDS_368_000_ITEMS / log10(368_000 / 20_000)
@@ -27,12 +27,12 @@ GROWTH = (SECONDS_368_000_ITEMS - SECONDS_20_000_ITEMS) / SECONDS_368_000_ITEMS 
 
 def _seconds(items: float) -> float:
     """Return Milvus' seconds for 1,000 users in a segment of this many items."""
-    return SECONDS_BASE * (1 + GROWTH * log10(items / 368_000))
+    return SECONDS_PER_1_000_USERS * (1 + GROWTH * log10(items / 368_000))
 
 
 def test_the_growth_with_the_items() -> None:
     assert _numbers(r"for each factor of ten \((0\.\d+)\)") == (round(GROWTH, 2),)
-    assert f"{SECONDS_BASE:.2f} ms + {SECONDS_BASE * GROWTH:.2f} ms × log10" in PAGE
+    assert f"{SECONDS_PER_1_000_USERS:.2f} ms + {SECONDS_PER_1_000_USERS * GROWTH:.2f} ms × log10" in PAGE
 
 
 def test_the_steps_for_a_hundred_million_items() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from embedded import process
 from embedded.stack import Stack
-from tests.unit.embedded.toy_servers import Toy
+from tests.unit.embedded.toy_servers import ToyServer
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def stack(folder: Path) -> Stack:
 
 
 @pytest.fixture
-def toy(stack: Stack) -> Toy:
-    toy = Toy(stack.instance)
+def toy(stack: Stack) -> ToyServer:
+    toy = ToyServer(stack.instance)
     stack._wanted["kafka"] = toy
     return toy
 

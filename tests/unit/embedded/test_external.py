@@ -9,7 +9,7 @@ import pytest
 from embedded import external, ports
 from embedded.errors import EmbeddedError
 from embedded.stack import Stack
-from tests.unit.embedded.toy_servers import Toy
+from tests.unit.embedded.toy_servers import ToyServer
 
 
 def test_an_external_server_is_checked_and_not_stopped(folder: Path, taken: int) -> None:
@@ -31,7 +31,7 @@ def test_an_unreachable_external_server_is_an_error(folder: Path) -> None:
     assert [server.state for server in stack.status()] == ["unreachable"]
 
 
-def test_the_exported_address_of_our_own_server_is_not_external(stack: Stack, toy: Toy) -> None:
+def test_the_exported_address_of_our_own_server_is_not_external(stack: Stack, toy: ToyServer) -> None:
     exported = stack.up().exports()
     stack.down()
     stack._environ = exported

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from embedded import external
 from embedded.__main__ import NOTHING_RUNS, main
 from embedded.stack import Stack
-from tests.unit.embedded.toy_servers import Toy
+from tests.unit.embedded.toy_servers import ToyServer
 
 
 def test_status_and_down_when_nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,10 +24,10 @@ def test_status_and_down_when_nothing_runs(tmp_path: Path, monkeypatch: pytest.M
     assert not (tmp_path / "none").exists()
 
 
-def test_env_prints_what_another_shell_needs(stack: Stack, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_env_prints_what_another_shell_needs(stack: Stack, toy: ToyServer, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in external.VARIABLES.values():
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setattr("embedded.stack.Kafka", Toy)
+    monkeypatch.setattr("embedded.stack.Kafka", ToyServer)
     arguments = ["env", "--dir", str(stack.instance.folder)]
     result = CliRunner().invoke(main, arguments)
     assert (result.exit_code, result.stdout) == (NOTHING_RUNS, "")

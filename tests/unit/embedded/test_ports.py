@@ -9,7 +9,7 @@ import pytest
 from embedded import ports
 from embedded.errors import EmbeddedError
 from embedded.stack import Stack
-from tests.unit.embedded.toy_servers import Toy
+from tests.unit.embedded.toy_servers import ToyServer
 
 
 def test_picked_ports_are_free_and_below_the_range_of_outgoing_connections(taken: int) -> None:
@@ -19,7 +19,7 @@ def test_picked_ports_are_free_and_below_the_range_of_outgoing_connections(taken
     assert not ports.is_free(taken)
 
 
-def test_a_taken_port_is_refused_with_its_owner(taken: int, stack: Stack, toy: Toy) -> None:
+def test_a_taken_port_is_refused_with_its_owner(taken: int, stack: Stack, toy: ToyServer) -> None:
     toy.requested_port = taken
     with pytest.raises(EmbeddedError, match=rf"Port {taken} for Toy is taken by .*process {os.getpid()}.*--kafka-port"):
         stack.up()

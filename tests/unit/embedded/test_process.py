@@ -1,4 +1,4 @@
-"""Detached processes, told apart by their start times and ended with their children."""
+"""Detached processes, identified by their start times and ended with their children."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from embedded.state import Entry
 from tests.unit.embedded.toy_servers import wait_until
 
 
-def test_a_later_process_with_the_same_id_is_told_apart() -> None:
+def test_a_later_process_with_the_same_id_is_another_one() -> None:
     mine = process.Identity(os.getpid(), psutil.Process().create_time())
     assert mine.alive
     assert not process.Identity(os.getpid(), mine.created - 100).alive

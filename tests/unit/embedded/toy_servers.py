@@ -19,7 +19,7 @@ with socket.create_server(("127.0.0.1", int(sys.argv[1]))):
 """
 
 
-class Toy(Server):
+class ToyServer(Server):
     """A server that only listens; a test may replace `program`."""
 
     name, flavour, title, stop_timeout_s = "kafka", "kafka", "Toy", 5.0
@@ -45,7 +45,7 @@ class Toy(Server):
         socket.create_connection(("127.0.0.1", port), 1).close()
 
 
-class Failing(Toy):
+class FailingServer(ToyServer):
     """A server that exits while it starts."""
 
     name, title = "milvus", "Failing"
