@@ -26,7 +26,7 @@ def test_curves_are_drawn(tmp_path: Path) -> None:
 
 def test_a_plot_that_cannot_be_written_is_refused_beforehand(tmp_path: Path) -> None:
     check(tmp_path / "curves.PNG")
-    with pytest.raises(BenchmarkError, match=r"curves: no suffix cannot be drawn; known: .*png, .*svg"):
+    with pytest.raises(BenchmarkError, match=r"curves: a file without suffix cannot be drawn; known: .*png, .*svg"):
         check(tmp_path / "curves")
     with pytest.raises(BenchmarkError, match="cannot be written: No such file"):
         check(tmp_path / "nowhere" / "curves.png")
