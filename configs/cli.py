@@ -1,6 +1,6 @@
-"""The command-line frame of all programs: settings, errors, exit statuses, progress.
+"""What all command-line programs share: settings, errors, exit statuses, progress.
 
-Every program is made like this:
+Every program is defined like this:
 
     @click.command(cls=Command)        # a group of commands: @click.group(cls=Group)
     @configured(load_worker)           # -c and --set; passes the settings as `config`
@@ -43,7 +43,7 @@ _ADDRESS_KEYS = {"Kafka": "kafka.bootstrap_servers", "Milvus": "milvus.uri"}
 
 
 class Command(click.Command):
-    """A command that takes -h and ends with the exit statuses of `configs.errors`.
+    """A command that accepts -h and ends with the exit statuses of `configs.errors`.
 
     A `MindstreamError` becomes one message on standard error and the exit status of its class; Ctrl-C becomes 130.
     """
@@ -75,7 +75,7 @@ class _Failure(click.ClickException):
 
 
 def _message(error: MindstreamError) -> str:
-    """Return the text of the error. Where a server is unavailable, it names the address to check."""
+    """Return the text of the error. If a server is unavailable, it names the address to check."""
     text = str(error)
     if isinstance(error, TransientError) and (key := _ADDRESS_KEYS[error.system]) not in text:
         text += f"; is it running, and is {key} its address? Embedded servers: python -m embedded status"
@@ -134,13 +134,13 @@ class ProgressBar:
         self._progress.update(self._task, completed=done)
 
     def advance(self, number: int) -> None:
-        """Add `number` to what is done."""
+        """Count `number` more as done."""
         self._progress.advance(self._task, number)
 
 
 @contextmanager
 def progress_bar(total: int | None, unit: str) -> Iterator[ProgressBar]:
-    """Show a bar on standard error, in a terminal only. `total` is None if it is unknown."""
+    """Show a bar on standard error if that is a terminal. `total` is None if it is unknown."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),

@@ -11,10 +11,10 @@ Exit statuses of all programs; supervisors may restart after 69, 70 and 75:
 0    success, or stopped as requested (worker)
 1    invalid input, undelivered messages, or a failed audit
 2    the command line is wrong
-3    no embedded server runs (`python -m embedded env` and `status`)
+3    no embedded server is running (`python -m embedded env` and `status`)
 69   the worker stalled: messages waited and nothing was committed (EX_UNAVAILABLE)
 70   a defect of this software (EX_SOFTWARE); the log has the traceback
-75   Kafka or Milvus is unavailable, or was for longer than the retry budget (EX_TEMPFAIL)
+75   Kafka or Milvus is unavailable; a worker first retries for its retry budget (EX_TEMPFAIL)
 78   the configuration cannot work, or Kafka or Milvus refuses this client (EX_CONFIG); the message names the remedy
 130  stopped by SIGINT (tools and producers; a worker ends with 0)
 143  stopped by SIGTERM (training and producers)
@@ -34,7 +34,7 @@ class MindstreamError(Exception):
     """Base of all errors that this project raises on purpose.
 
     Attributes:
-        exit_status: of a program that this error ends.
+        exit_status: exit status of a program that this error ends.
     """
 
     exit_status = EXIT_FAILURE

@@ -21,7 +21,7 @@ from configs.schema import ReplayConfig, TrainConfig, WorkerConfig
 
 FOLDER = Path(__file__).parent
 
-#: Environment variable → key. Addresses and secrets only; everything else belongs in a file.
+#: Environment variable → key. Addresses, credentials and paths only; everything else belongs in a file.
 ENVIRONMENT = {
     "MINDSTREAM_KAFKA": "kafka.bootstrap_servers",
     "MINDSTREAM_KAFKA_SECURITY_PROTOCOL": "kafka.security_protocol",
@@ -70,7 +70,7 @@ def _load(
     if path is not None:
         layers.append((str(path), _read(path)))
     for variable, key in ENVIRONMENT.items():
-        # A variable of a section that the schema lacks is ignored: MINDSTREAM_MILVUS is no error for a producer.
+        # A variable of a section that the schema lacks is ignored: a producer may run with MINDSTREAM_MILVUS.
         if variable in environ and key.split(".")[0] in schema.model_fields:
             layers.append((f"environment variable {variable}", _nested(key, environ[variable])))
     layers.extend((f"--set {item}", _parse_override(item)) for item in overrides)
@@ -145,7 +145,7 @@ def _explain(error: ValidationError, origin: dict[str, str]) -> str:
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
         key = ".".join(str(part) for part in fault["loc"])
         source = origin.get(key) or origin.get(key.rpartition(".")[0]) or "configuration"
-        # A fault of several sections together has no key of its own; its message names the keys.
+        # An error that concerns several sections has no single key; its message names the keys.
         subject = f"{source}: '{key}'" if key else source
         lines.append(f"{subject}: {fault['msg']}; see the comments of the keys in {FOLDER}")
     return "\n".join(lines)

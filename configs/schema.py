@@ -28,7 +28,7 @@ class Kafka(Section):
     key_file: Path | None
 
     @model_validator(mode="after")
-    def _credentials(self) -> Kafka:
+    def _check_credentials(self) -> Kafka:
         if self.uses_sasl and (self.username is None or self.password is None):
             raise ValueError(
                 f"security_protocol {self.security_protocol} needs username and password "
@@ -66,7 +66,7 @@ class Kafka(Section):
         return conf | settings
 
     def refusal(self, detail: str) -> str:
-        """Return the text for brokers that refuse the connection: the reason and the keys to check, without secrets."""
+        """Return the error text if brokers refuse the connection: the reason and the keys to check, without secrets."""
         keys = [f"security_protocol ({self.security_protocol})"]
         if self.uses_tls:
             keys += [f"ca_file ({self.ca_file or 'the system authorities'})"]
@@ -140,7 +140,7 @@ class Worker(Section):
     metrics_host: str
 
     @model_validator(mode="after")
-    def _commits_show_progress(self) -> Worker:
+    def _check_stall_timeout(self) -> Worker:
         if self.stall_timeout < 2 * self.commit_interval:
             raise ValueError("stall_timeout must be at least twice commit_interval: progress is measured by commits")
         return self
@@ -154,7 +154,7 @@ class Producer(Section):
     stop_timeout: PositiveSeconds
 
     @model_validator(mode="after")
-    def _delivery(self) -> Producer:
+    def _check_delivery_timeout(self) -> Producer:
         if self.delivery_timeout <= self.linger:
             raise ValueError("delivery_timeout must be longer than linger")
         return self
@@ -171,7 +171,7 @@ class Replay(Section):
     seed: Annotated[int, Field(ge=0)]
 
     @model_validator(mode="after")
-    def _one_pace(self) -> Replay:
+    def _check_pace(self) -> Replay:
         if self.rate is not None and self.speedup is not None:
             raise ValueError("rate and speedup exclude each other; set one of them to null")
         return self
@@ -203,7 +203,7 @@ class TrainingData(Section):
     valid_fraction: Annotated[float, Field(ge=0, lt=1)]
 
 
-# More attributes than a class should have: one for each choice of the model, named as the artifact stores them.
+# More attributes than a class should have: one for each choice of the model, named as in the files and artifacts.
 class Network(Section):
     dim: Annotated[int, Field(ge=1, le=4096)]
     interests: Annotated[int, Field(ge=1, le=64)]
@@ -265,7 +265,7 @@ class TrainConfig(Section):
     output: Output
 
     @model_validator(mode="after")
-    def _routing_is_computed(self) -> TrainConfig:
+    def _check_that_routing_can_be_learned(self) -> TrainConfig:
         learned = {
             "network.routing_map: identity": self.network.routing_map == "learned",
             "network.start: fixed": self.network.start == "learned",
