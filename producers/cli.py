@@ -1,4 +1,4 @@
-"""The end of a run that sends: signals stop it, and the counts decide its exit status."""
+"""How a producer ends: signals stop it, and its counts decide its exit status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import click
 from configs.errors import EXIT_CONFIG, EXIT_FAILURE
 from producers.sender import Sender, SendReport
 
-#: Reasons of failed messages that are printed at most, the most frequent ones.
+#: Maximum number of reasons for failed messages that are printed, the most frequent first.
 REASONS_SHOWN = 5
 
 
@@ -34,7 +34,7 @@ def stop_on_signals(sender: Sender) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def conclude(report: SendReport, unit: str, signals: list[int], **extra: int) -> None:
+def print_counts_and_exit(report: SendReport, unit: str, signals: list[int], **extra: int) -> None:
     """Print the counts and exit with 0, 1 (a message failed), 78 (Kafka refuses them) or 128 + signal (stopped)."""
     for reason, count in report.reasons.most_common(REASONS_SHOWN):
         click.echo(f"failed {count} times: {reason}", err=True)

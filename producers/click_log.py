@@ -20,19 +20,19 @@ from model.data.files import DataError, is_user_line, lines, parse_click, parse_
 
 Order = Literal["auto", "rank", "time"]
 
-#: Orders from here on are time stamps (March 1973); no user has that many clicks.
+#: Orders of at least this value are time stamps (March 1973), not ranks: no user has that many clicks.
 FIRST_TIMESTAMP_S = 1e8
 #: Larger time stamps (year 5138) are taken for milliseconds and refused.
 LAST_TIMESTAMP_S = 1e11
 
 
 class ClickFileError(InputError):
-    """A click file that cannot be read. The message names the file, the line where there is one, and the remedy."""
+    """A click file that cannot be read. The message names the file, the line if there is one, and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class MalformedLine:
-    """A line that is no click: its file, its number, and the fault."""
+    """A line that is not a click: its file, its number, and what is wrong."""
 
     path: str
     line: int
@@ -122,9 +122,9 @@ def read_click_log(
 def in_time_order(log: ClickLog, seed: int = 0) -> ClickLog:
     """Return the clicks in the order in which they are sent; every user's own order is kept.
 
-    Time stamps are followed; equal ones keep their order in the file. Ranks define no time between users, so each
-    user's clicks are spread evenly over the whole run, from a random start: click k of n at (k + u) / n, with u drawn
-    per user uniformly from [0, 1), by `seed`.
+    Clicks with time stamps are sorted by them; equal ones keep their order in the file. Ranks define no time between
+    users, so each user's clicks are spread evenly over the whole run, from a random start: click k of n at (k + u) / n,
+    with u drawn per user uniformly from [0, 1), by `seed`.
     """
     if log.timed:
         return log.take(np.argsort(log.order, kind="stable"))
@@ -167,7 +167,7 @@ def _is_timed(orders: DoubleArray, file_ends: list[tuple[str, int]], order: Orde
             continue
         if order == "time" and part.min() < FIRST_TIMESTAMP_S:
             raise ClickFileError(
-                f"{path}: has orders below {FIRST_TIMESTAMP_S:.0f}, which are no time stamps; use --order rank"
+                f"{path}: has orders below {FIRST_TIMESTAMP_S:.0f}, which are not time stamps; use --order rank"
             )
         kinds[bool(part.min() >= FIRST_TIMESTAMP_S)] = path
         if kinds.get(True) == path and part.max() >= LAST_TIMESTAMP_S:

@@ -40,7 +40,7 @@ def write_clicks(
     Raises:
         OSError: the file cannot be written.
     """
-    with _created(path) as file:
+    with _open_for_writing(path) as file:
         for begin in range(0, len(clicks.item), CHUNK_LINES):
             part = slice(begin, begin + CHUNK_LINES)
             columns = (clicks.user[part].tolist(), clicks.item[part].tolist(), clicks.order[part].tolist())
@@ -49,7 +49,7 @@ def write_clicks(
 
 
 def write_truth(clicks: SyntheticClicks, path: Path) -> None:
-    """Write the tastes behind the clicks as ``.json`` or ``.npz``: all arrays but the clicks."""
+    """Write the tastes behind the clicks as ``.json`` or ``.npz``: all arrays except the clicks."""
     arrays = {
         "item_taste": clicks.item_taste,
         "first_tastes": clicks.first_tastes,
@@ -57,13 +57,13 @@ def write_truth(clicks: SyntheticClicks, path: Path) -> None:
         "drifts": clicks.drifts,
     }
     if path.suffix == ".npz":
-        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # the stub takes the names for other arguments
+        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]  # the stub takes the names for other parameters
     else:
         path.write_bytes(orjson.dumps(arrays, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 @contextmanager
-def _created(path: str) -> Iterator[IO[bytes] | gzip.GzipFile | lzma.LZMAFile]:
+def _open_for_writing(path: str) -> Iterator[IO[bytes] | gzip.GzipFile | lzma.LZMAFile]:
     if path == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
@@ -87,7 +87,7 @@ def _check_truth(_context: click.Context, _parameter: click.Parameter, path: Pat
 
 @click.command(cls=Command, epilog=EPILOG, context_settings={"show_default": True})
 @click.option("--users", default=10_000, help="Number of users, each with at least one click.")
-@click.option("--items", default=5_000, help="Number of items; ids start at 1, by falling frequency.")
+@click.option("--items", default=5_000, help="Number of items; item 1 is the most frequent one.")
 @click.option("--clicks", default=200_000, help="Number of clicks.")
 @click.option("--tastes", default=20, help="Number of tastes that the items are divided into.")
 @click.option("--tastes-per-user", default=3, help="Active tastes of a user at any time.")

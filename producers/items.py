@@ -1,4 +1,4 @@
-"""Publish item vectors to Kafka, from where the item worker writes them into Milvus: python -m producers.items."""
+"""Publish item vectors to Kafka; the item worker writes them into Milvus: python -m producers.items --help"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from configs.loader import load_replay
 from configs.schema import ReplayConfig
 from model.arrays import FloatMatrix
 from model.artifact import Artifact, ArtifactError
-from producers.cli import conclude, stop_on_signals
+from producers.cli import print_counts_and_exit, stop_on_signals
 from producers.sender import Sender, send_all
 from streams.errors import BadMessage
 from streams.messages.items import Item, decode_item, encode_item
@@ -56,7 +56,7 @@ class ItemSource(Protocol):
 
 
 def item_messages(source: ItemSource, limit: int | None = None) -> Iterator[KeyValue]:
-    """Yield a message for each item, in the order of the artifact; with `limit`, for the first ones."""
+    """Yield a message for each item, or for the first `limit` ones, in the order of the artifact."""
     count = len(source.item_ids) if limit is None else min(limit, len(source.item_ids))
     version = source.model_version
     for begin in range(0, count, CHUNK_ROWS):
@@ -168,7 +168,7 @@ def main(
             total = len(messages)
         else:
             assert artifact is not None  # by _check_usage
-            source = _load(artifact)
+            source = _load_artifact(artifact)
             if item_ids:
                 assert embedding_file is not None  # by _check_usage
                 item = Item(item_ids[0], read_embedding(embedding_file), source.model_version, category, title)
@@ -181,7 +181,7 @@ def main(
     with stop_on_signals(sender) as signals, progress_bar(total, "items") as show:
         sender.connect()
         report = send_all(sender, paced(messages, sender, rate), lambda report: show(report.delivered))
-    conclude(report, "items", signals)
+    print_counts_and_exit(report, "items", signals)
 
 
 def _check_usage(artifact: Path | None, item_ids: tuple[int, ...], single: bool, delete: bool) -> None:
@@ -199,7 +199,7 @@ def _check_usage(artifact: Path | None, item_ids: tuple[int, ...], single: bool,
         )
 
 
-def _load(path: Path) -> Artifact:
+def _load_artifact(path: Path) -> Artifact:
     try:
         return Artifact.load(path, verify=True)
     except ArtifactError as error:

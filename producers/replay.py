@@ -12,7 +12,7 @@ import numpy as np
 from configs.cli import Command, config_options, progress_bar
 from configs.loader import load_replay
 from configs.schema import Replay, ReplayConfig
-from producers.cli import conclude, stop_on_signals
+from producers.cli import print_counts_and_exit, stop_on_signals
 from producers.click_log import ClickFileError, ClickLog, MalformedLine, in_time_order, read_click_log
 from producers.sender import Sender, SendReport, send_all
 from streams.messages.clicks import Click, encode_click, user_key
@@ -51,7 +51,7 @@ def messages(log: ClickLog, settings: Replay, sender: Sender) -> Iterator[tuple[
     start = time.monotonic()
     sent = passes = 0
     while passes == 0 or settings.loop:
-        for user_id, item_id, order in _rows(log):
+        for user_id, item_id, order in _click_rows(log):
             if sent == settings.limit:
                 return
             stamp = order + passes * span
@@ -94,7 +94,7 @@ def clicks_sender(config: ReplayConfig) -> Sender:
     return Sender(config.kafka, config.producer, config.topics, config.topics.clicks)
 
 
-def _rows(log: ClickLog) -> Iterator[tuple[int | str, int, float]]:
+def _click_rows(log: ClickLog) -> Iterator[tuple[int | str, int, float]]:
     ids = log.user_ids
     for begin in range(0, len(log), CHUNK_CLICKS):
         part = log.take(np.arange(begin, min(begin + CHUNK_CLICKS, len(log))))
@@ -118,7 +118,7 @@ def _read(files: tuple[str, ...], settings: Replay) -> ClickLog:
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @config_options(load_replay)
 @click.option("--rate", type=float, help="Clicks per second.")
-@click.option("--speedup", type=float, help="Follow the files' time stamps, this many times faster.")
+@click.option("--speedup", type=float, help="Follow the time stamps of the files, this many times faster.")
 @click.option("--limit", type=int, help="Number of clicks to send.")
 @click.option("--loop/--no-loop", default=None, help="Start again at the end of the files.")
 @click.option("--order", type=click.Choice(["auto", "rank", "time"]), help="Meaning of the third column.")
@@ -130,8 +130,8 @@ def main(files: tuple[str, ...], config_path: Path | None, overrides: tuple[str,
     """Send the clicks of FILES to Kafka in time order, keyed by user. `-` is standard input.
 
     FILES have lines `uid,item_id,order` (order: a rank within the user, or seconds since 1970) or lines
-    `user_id:… hist_item:… eval_item:…`; names may end in .gz or .xz. Files with ranks: users are interleaved, each
-    user's order is kept. The options below override the section `replay` of the configuration.
+    `user_id:… hist_item:… eval_item:…`; names may end in .gz or .xz. Users of files with ranks are
+    interleaved, and each user's order is kept. The options below override the section `replay` of the configuration.
     """
     config = load_replay(config_path, (*overrides, *_as_overrides(flags)))
     sender = clicks_sender(config)
@@ -140,7 +140,7 @@ def main(files: tuple[str, ...], config_path: Path | None, overrides: tuple[str,
     total = config.replay.limit or (None if config.replay.loop else len(log))
     with stop_on_signals(sender) as signals, progress_bar(total, "clicks") as show:
         report = replay(log, config, sender, lambda report: show(report.delivered))
-    conclude(report, "clicks", signals, malformed=report.malformed)
+    print_counts_and_exit(report, "clicks", signals, malformed=report.malformed)
 
 
 def _as_overrides(flags: dict[str, object]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Send messages to one topic and count what became of each: shared by `producers.replay` and `producers.items`.
+"""Send messages to one topic, and count deliveries and failures: shared by `producers.replay` and `producers.items`.
 
 1. `Sender.send` queues a message; while the queue is full it waits for room, so that the broker sets the pace.
 2. librdkafka sends in order, idempotently, with acks=all, and retries until `producer.delivery_timeout`.
@@ -40,7 +40,7 @@ class SendReport:
     Attributes:
         seconds: from the connection to the end of the run.
         malformed: input lines that were skipped.
-        refused: this user may not write to the topic.
+        refused: whether a message failed because this user may not write to the topic.
         reasons: number of failed messages by error text.
     """
 
@@ -59,7 +59,10 @@ class SendReport:
 
 
 class Sender:
-    """Sends to one topic and counts. For one thread, except that any thread may set `stop`, which ends the run."""
+    """Sends messages to one topic and counts them.
+
+    For one thread, except that any thread may set `stop`, which ends the run.
+    """
 
     def __init__(self, kafka: Kafka, producer: Producer, topics: Topics, topic: str) -> None:
         self.topic = topic
@@ -94,7 +97,7 @@ class Sender:
         """
         address = self._kafka.bootstrap_servers
         try:
-            # All topics: a request for one by name can make the broker create it, with the wrong settings.
+            # Request all topics: a request for one by name can make the broker create it, with the wrong settings.
             known = self._producer.list_topics(timeout=self._settings.connect_timeout).topics
         except ck.KafkaException as error:
             self._serve(self._producer.poll, 0)  # calls `_on_error` with the reason
@@ -163,13 +166,13 @@ class Sender:
             if self.stop.is_set():
                 stopped_at = stopped_at or now
             # librdkafka fails each message after the delivery timeout; rarely, when the broker goes down while the
-            # first ones are in flight, it never does.
+            # first messages are in flight, it never does.
             overdue = now - progress_at > self._settings.delivery_timeout + OVERDUE_S
             if overdue or (stopped_at is not None and now - stopped_at > self._settings.stop_timeout):
                 self._producer.purge()
                 self._serve(self._producer.flush, _PURGE_TIMEOUT_S)
                 break
-        # Each message has had its callback by now; one without it must not count as a success.
+        # Each message has had its callback by now; a message without one must not count as delivered.
         self.report.failed = self.report.sent - self.report.delivered
         self.report.seconds = time.monotonic() - self._started
         return self.report
@@ -194,6 +197,11 @@ class Sender:
             self._last_error = error
 
     def _serve(self, call: Callable[[float], int], timeout_s: float) -> int:
+        """Call `poll` or `flush` of the producer, which run the callbacks.
+
+        Raises:
+            TransientError, FatalError: see `_fatal_error`.
+        """
         try:
             return serve(call, timeout_s)
         except ck.KafkaException as error:
@@ -206,7 +214,7 @@ class Sender:
         return TransientError("Kafka", f"the producer cannot send any more: {error.str()}; run the command again")
 
     def _reject(self, error: ck.KafkaError) -> None:
-        """Count a message that librdkafka did not queue, or raise if it queues no more."""
+        """Count a message that librdkafka did not queue, or raise if it accepts no more messages."""
         if error.code() != ck.KafkaError.MSG_SIZE_TOO_LARGE:
             self._serve(self._producer.poll, _POLL_INTERVAL_S)  # raises the reason, which `produce` does not give
             raise self._fatal_error(error)

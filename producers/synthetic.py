@@ -4,12 +4,11 @@ How a click is generated:
 
 1. The catalogue is divided into `tastes` groups of items. Within a group, item r is as popular as 1 / (r + 1) (Zipf).
 2. A user has exactly `tastes_per_user` active tastes at any time. With probability `drift` a click is preceded by a
-   drift: the oldest active taste leaves for one that the user did not have.
+   drift: a taste that is not active replaces the oldest active one.
 3. A user stays with one taste for a run of clicks (`SWITCH_PROBABILITY`), then picks one of the active tastes again.
 4. Within a run, the next item often (`FOLLOW_PROBABILITY`) comes shortly after the last one on the taste's shelf, a
-   fixed order of its items. So the order of items can be learned, beyond the taste. Otherwise the item is drawn by
-   popularity.
-5. Ids are assigned by falling frequency, from 1, as in AmazonBook.
+   fixed order of its items, so that a model can learn this order, too. Otherwise the item is drawn by popularity.
+5. Ids count from 1, in order of falling frequency, as in AmazonBook.
 
 Users are generated in blocks of bounded size, and columns are narrow: peak memory is about 50 bytes per click.
 """
@@ -73,7 +72,9 @@ class Shape:
         if self.items < self.tastes:
             raise ValueError(f"{self.items} items cannot be divided into {self.tastes} tastes")
         if self.tastes_per_user > self.tastes:
-            raise ValueError(f"{self.tastes_per_user} tastes per user of {self.tastes} tastes in all")
+            raise ValueError(
+                f"tastes-per-user is {self.tastes_per_user}, of {self.tastes} tastes in all: use more tastes"
+            )
         if not 0 <= self.drift <= 1:
             raise ValueError("drift is a probability: 0 to 1")
         if self.drift > 0 and self.tastes_per_user == self.tastes:
@@ -118,7 +119,8 @@ def generate(shape: Shape, seed: int = 0, on_progress: Callable[[int], None] = l
     rng = np.random.default_rng(seed)
     catalogue = _catalogue(shape, rng)
     counts = _clicks_per_user(shape, rng)
-    # perm_u(j) = (first + step · j) mod T visits all tastes, because T and the step have no common divisor.
+    # User u gets tastes in the order perm_u(j) = (first + step · j) mod T, j = 0, 1, …, which visits all T tastes,
+    # because T and the step have no common divisor.
     first = rng.integers(shape.tastes, size=shape.users)
     steps = np.flatnonzero(np.gcd(np.arange(1, shape.tastes + 1), shape.tastes) == 1) + 1
     step: IntVector = rng.choice(steps, size=shape.users)
@@ -185,17 +187,17 @@ def _block(
     """Return items (before ids are assigned), tastes, orders and drifts so far of the clicks of `user`, each (B,)."""
     B, K = len(user), shape.tastes_per_user
     index = np.arange(B)
-    opens = np.diff(user, prepend=-1) != 0  # (B,) first click of its user
-    begin = np.maximum.accumulate(np.where(opens, index, 0))
+    is_first = np.diff(user, prepend=-1) != 0  # (B,) first click of its user
+    begin = np.maximum.accumulate(np.where(is_first, index, 0))
 
-    drifted = np.cumsum((rng.random(B) < shape.drift) & ~opens)
+    drifted = np.cumsum((rng.random(B) < shape.drift) & ~is_first)
     drift = drifted - drifted[begin]  # (B,) drifts of the user so far
-    switch = opens | (rng.random(B) < SWITCH_PROBABILITY)
+    switch = is_first | (rng.random(B) < SWITCH_PROBABILITY)
     slot = rng.integers(K, size=B)[np.maximum.accumulate(np.where(switch, index, 0))]
     # The active tastes after d drifts are perm_u(d) … perm_u(d + K - 1); slot s holds the one with index s modulo K.
     taste = (first[user] + step[user] * (drift + (slot - drift) % K)) % shape.tastes
 
-    changed = opens | (np.diff(taste, prepend=-1) != 0)
+    changed = is_first | (np.diff(taste, prepend=-1) != 0)
     drawn = changed | (rng.random(B) >= FOLLOW_PROBABILITY)
     walk = np.cumsum(np.where(drawn, 0, rng.integers(1, MAX_SHELF_STEP + 1, size=B)))
     last_drawn = np.maximum.accumulate(np.where(drawn, index, 0))

@@ -74,7 +74,7 @@ def test_a_users_later_file_comes_later(tmp_path: Path) -> None:
     assert per_user(in_time_order(read_click_log([first, second]))) == {7: [1, 2, 3, 4], 8: [9]}
 
 
-def test_valid_format_history_before_targets() -> None:
+def test_in_the_valid_format_the_history_comes_before_the_targets() -> None:
     line = "user_id:ann target_item:5 hist_item:3 hist_item:1 eval_item:2 eval_item:9"
     assert parse_line(line) == [("ann", 3, 0.0), ("ann", 1, 1.0), ("ann", 2, 2.0), ("ann", 9, 3.0)]
     assert parse_line("user_id:4 hist_item:3") == [("4", 3, 0.0)]
@@ -115,7 +115,7 @@ def test_any_line_is_parsed_or_refused(line: str) -> None:
         assert decode_click(user_key(user), encode_click(click)) == click
 
 
-def test_any_bytes_are_read_or_refused(tmp_path: Path) -> None:
+def test_a_line_that_is_not_utf8_is_malformed(tmp_path: Path) -> None:
     path = tmp_path / "c"
     path.write_bytes(b"1,2,0\n\xff\xfe,3,1\n1,4,2\n")
     seen: list[MalformedLine] = []
@@ -143,7 +143,7 @@ def test_contradicting_orders_are_refused(tmp_path: Path) -> None:
 
 
 @needs_data
-def test_real_files() -> None:
+def test_amazonbook_files_are_read() -> None:
     log = read_click_log([DATA / "amazonbook-sample" / "train" / "demo.txt"])
     assert (len(log), len(log.user_ids), log.timed, log.malformed) == (20_000, 1_467, False, 0)
     valid = read_click_log([DATA / "amazonbook-sample" / "valid" / "part-0"])

@@ -36,7 +36,7 @@ def shapes(draw: st.DrawFn) -> Shape:
 
 
 @given(shapes(), st.integers(0, 2**32))
-def test_any_shape_is_met(shape: Shape, seed: int) -> None:
+def test_clicks_have_the_requested_numbers_of_users_items_and_tastes(shape: Shape, seed: int) -> None:
     made = generate(shape, seed)
     assert len(made.user) == len(made.item) == len(made.order) == len(made.taste) == shape.clicks
     assert np.unique(made.user).tolist() == list(range(shape.users))
@@ -44,7 +44,7 @@ def test_any_shape_is_met(shape: Shape, seed: int) -> None:
     assert made.item_taste.shape == (shape.items + 1,)
     assert (made.item_taste[made.item] == made.taste).all()
     counts = np.bincount(made.item, minlength=shape.items + 1)[1:]
-    assert (np.diff(counts) <= 0).all(), "ids go by falling frequency"
+    assert (np.diff(counts) <= 0).all(), "ids are in order of falling frequency"
     for user in range(shape.users):
         order = made.order[made.user == user]
         assert (np.diff(order) > 0).all()
@@ -82,7 +82,7 @@ def test_drift_replaces_tastes_at_its_rate(made: SyntheticClicks) -> None:
     assert (made.first_tastes[drifted] != made.last_tastes[drifted]).any(axis=1).all()
 
 
-def test_skew_of_items_and_users(made: SyntheticClicks) -> None:
+def test_items_and_users_differ_in_activity(made: SyntheticClicks) -> None:
     counts = np.sort(np.bincount(made.item, minlength=SHAPE.items + 1)[1:])[::-1]
     assert counts[: SHAPE.items // 10].sum() > 0.25 * SHAPE.clicks
     activity = np.bincount(made.user)
@@ -123,7 +123,7 @@ def test_contradicting_sizes_are_refused(change: dict[str, float], fault: str) -
 
 
 @pytest.mark.parametrize("name", ["clicks.csv", "clicks.csv.gz", "clicks.csv.xz"])
-def test_files_read_back_and_repeat_to_the_byte(tmp_path: Path, made: SyntheticClicks, name: str) -> None:
+def test_files_can_be_read_back_and_are_reproducible(tmp_path: Path, made: SyntheticClicks, name: str) -> None:
     write_clicks(made, str(tmp_path / name))
     content = (tmp_path / name).read_bytes()
     log = read_click_log([tmp_path / name])
@@ -136,13 +136,13 @@ def test_files_read_back_and_repeat_to_the_byte(tmp_path: Path, made: SyntheticC
 def test_both_truth_formats_hold_the_same_arrays(tmp_path: Path, made: SyntheticClicks) -> None:
     write_truth(made, tmp_path / "t.npz")
     write_truth(made, tmp_path / "t.json")
-    told = json.loads((tmp_path / "t.json").read_text())
+    stored = json.loads((tmp_path / "t.json").read_text())
     with np.load(tmp_path / "t.npz") as arrays:
-        assert {name: arrays[name].tolist() for name in arrays.files} == told
-    assert told["item_taste"][0] == -1
+        assert {name: arrays[name].tolist() for name in arrays.files} == stored
+    assert stored["item_taste"][0] == -1
 
 
-def test_command_line(tmp_path: Path) -> None:
+def test_the_command_writes_clicks_and_reports_wrong_options(tmp_path: Path) -> None:
     out = CliRunner().invoke(main, ["--clicks", "500", "--users", "20", "--order", "time", "--out", "-"])
     assert out.exit_code == 0
     assert len(out.stdout.splitlines()) == 500

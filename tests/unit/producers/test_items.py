@@ -14,11 +14,11 @@ from streams.messages.items import Item, ItemRemoval, decode_item
 from tests.unit.producers.mock_kafka import MockKafka, run
 
 
-def test_items_of_an_artifact(kafka: MockKafka, artifact: Path) -> None:
+def test_the_items_of_an_artifact_are_published(kafka: MockKafka, artifact: Path) -> None:
     result = run(items.main, "--artifact", artifact, "--limit", "200")
     assert result.exit_code == 0, result.output
     assert "sent=200 delivered=200 failed=0" in result.output
-    source = items._load(artifact)
+    source = items._load_artifact(artifact)
     read = [decode_item(key, value) for _, key, value in kafka.read("items", 200)]
     assert sorted(item.item_id for item in read) == list(range(1, 201))
     for item in read:
@@ -28,7 +28,7 @@ def test_items_of_an_artifact(kafka: MockKafka, artifact: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".json"])
-def test_one_item_and_its_removal(kafka: MockKafka, artifact: Path, tmp_path: Path, suffix: str) -> None:
+def test_one_item_is_published_and_removed(kafka: MockKafka, artifact: Path, tmp_path: Path, suffix: str) -> None:
     vector = np.arange(8, dtype=np.float32)
     path = tmp_path / f"new{suffix}"
     if suffix == ".npy":
@@ -61,7 +61,7 @@ def test_items_that_the_worker_would_refuse_are_not_sent(artifact: Path, tmp_pat
     assert "non-zero" in zero.output
 
 
-def test_usage_errors_of_items(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_usage_errors_name_the_missing_option(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MINDSTREAM_ARTIFACT", raising=False)
     for arguments, hint in (
         ((), "--artifact"),

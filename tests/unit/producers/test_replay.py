@@ -41,7 +41,7 @@ def test_replay_delivers_every_click_once_in_its_users_order(kafka: MockKafka, c
     assert len(set.union(*partitions.values())) == 4
 
 
-def test_limit_loop_and_time_stamps_of_the_file(kafka: MockKafka, tmp_path: Path) -> None:
+def test_a_loop_ends_at_the_limit_and_keeps_the_time_stamps_of_the_file(kafka: MockKafka, tmp_path: Path) -> None:
     path = tmp_path / "timed.csv"
     path.write_text("1,5,1700000000\n2,6,1700000001\n1,7,1700000002\n")
     result = run(replay.main, path, "--loop", "--limit", "7", "--original-ts", "--speedup", "1000")
@@ -130,7 +130,7 @@ def test_an_unknown_topic_names_the_remedy_and_is_not_created(kafka: MockKafka, 
     assert "nope" not in kafka.owner.list_topics(timeout=5).topics
 
 
-def test_failures_are_counted_and_make_the_status_non_zero(
+def test_failures_are_counted_and_the_exit_status_is_1(
     kafka: MockKafka, clicks_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lose_the_broker_and_send(*arguments: Any) -> SendReport:

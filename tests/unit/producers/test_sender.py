@@ -1,4 +1,4 @@
-"""Sending to librdkafka's mock cluster: what becomes of every message, and of the faults of a broker."""
+"""Sending to librdkafka's mock cluster: deliveries, failures, and faults of a broker."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_full_queue_waits_and_only_the_oversized_message_fails(kafka: MockKafk
 
 
 class SilentProducer:
-    """Accept messages and never report them, neither as delivered nor as failed."""
+    """A producer that accepts messages and never reports them, neither as delivered nor as failed."""
 
     purged = False
 
