@@ -102,7 +102,7 @@ def _dense_step(config: TrainConfig, items: int, sampler: Sampler) -> Callable[[
         )
         terms = LossTerms.from_rows(batch.targets, batch.negatives, sampler.log_q, users=len(batch.lengths))
         lengths = paddle.to_tensor(batch.lengths)
-        interests = net.general(histories, lengths) if config.loss.readout == "mean" else net(histories, lengths)
+        interests = net.history_vector(histories, lengths) if config.loss.readout == "mean" else net(histories, lengths)
         loss = sampled_softmax(interests, targets, negatives, terms, config.loss)
         loss.backward()
         adam.step()

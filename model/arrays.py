@@ -14,7 +14,7 @@ FloatArray = npt.NDArray[np.float32]
 FloatVector = npt.NDArray[np.float32]  # (n,)
 FloatMatrix = npt.NDArray[np.float32]  # (n, D)
 
-#: float64 of any shape: unix times, and means over many values, for both of which float32 is too coarse.
+#: float64 of any shape: unix times, and means over many values; float32 is too coarse for both.
 DoubleArray = npt.NDArray[np.float64]
 
 #: int64 of any shape: item ids, or rows of a table of items.
@@ -22,7 +22,7 @@ IdArray = npt.NDArray[np.int64]
 IdVector = npt.NDArray[np.int64]  # (n,)
 IdMatrix = npt.NDArray[np.int64]  # (B, n), one row for each user
 
-#: int64 that are no ids: counts, offsets, positions.
+#: int64 that are not ids: counts, offsets, positions.
 IntArray = npt.NDArray[np.int64]
 IntVector = npt.NDArray[np.int64]  # (n,)
 IntMatrix = npt.NDArray[np.int64]  # (B, n)

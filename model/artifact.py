@@ -6,8 +6,8 @@
     item_vectors.npy   (N, D) float32, row i belongs to item_ids[i]; memory-mapped by readers
     item_counts.npy    (N,) int64, clicks of each item in training
 
-The item vectors are exactly what the network reads as history and scores as targets. So a vector from the index can
-replace one of these, and the inner product is the score: higher = nearer.
+The item vectors are exactly what the network reads as history and scores as targets. So a vector read from the index
+can replace the artifact's, and the inner product is the score: higher = nearer.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FILES = ("weights.npz", "item_ids.npy", "item_vectors.npy", "item_counts.npy")
 METRIC = "IP"
 #: Manifest keys that decide how the files are used. The model version is a hash of them, checksums included.
 IDENTITY = ("format", "metric", "dim", "interests", "history_length", "items", "encoder", "sha256")
-#: A table of row by id is used if the range of the ids is less than so many times the number of items.
+#: Rows are looked up in a table indexed by id if the range of the ids is less than this many times the number of items.
 _MAX_IDS_PER_ITEM = 4
 _RETRAIN = "train again: python -m model.train -c configs/mind.yaml"
 
@@ -122,7 +122,7 @@ class Artifact:
     def _row_by_id(self) -> IdVector | None:
         """Row of each id from the smallest to the largest, -1 in gaps; None if most are gaps, as among hashed ids.
 
-        A binary search takes ten times as long: a third of the time between a history and its encoding.
+        A binary search takes ten times as long; it would be a third of the time from a history to its interests.
         """
         first, last = int(self.item_ids[0]), int(self.item_ids[-1])
         if last - first >= _MAX_IDS_PER_ITEM * len(self.item_ids):
@@ -251,7 +251,7 @@ def _sha256(path: Path) -> str:
 
 @contextlib.contextmanager
 def _temporary(folder: Path) -> Iterator[Path]:
-    """Yield a draft folder beside the target, so that the rename stays on one file system; it is removed afterwards."""
+    """Yield a draft folder beside `folder`, so that the rename stays on one file system; it is removed afterwards."""
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         (work / "draft").mkdir()  # mkdtemp's folder is closed to other users; the artifact must follow the umask

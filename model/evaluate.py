@@ -28,7 +28,7 @@ from model.evaluation.measure import Index, Measurement, measure_artifact
 from model.evaluation.report import document, tables
 from model.evaluation.runs import kept_epochs, parse_numbers, seconds_by_epoch
 
-#: Seconds for one request to Milvus: here latency does not matter, and milvus-lite is slow.
+#: Timeout of a request to Milvus: latency does not matter here, and milvus-lite is slow.
 MILVUS_TIMEOUT_S = 60
 EPILOG = """\b
 Examples:
@@ -55,7 +55,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
 @click.command(cls=Command, epilog=EPILOG)
 @config_options(load_train)
 @click.option("--artifact", type=click.Path(path_type=Path), help="Folder of the model; default: output.folder.")
-@click.option("--run", type=click.Path(path_type=Path), help="Folder of a training run: measure its kept epochs.")
+@click.option("--run", type=click.Path(path_type=Path), help="Folder of a training run whose kept epochs are measured.")
 @click.option("--epochs", callback=_numbers, help="Epochs of the run, such as 5-20; default: all kept ones.")
 @click.option(
     "--test", "tests", multiple=True, type=click.Path(path_type=Path), help="Test file; default: data.valid_paths."
@@ -67,7 +67,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
     callback=_numbers,
     help="Lengths of the lists; shorter ones are prefixes of the longest.",
 )
-@click.option("--milvus", metavar="URI", help="Measure through this Milvus, too, in a temporary collection.")
+@click.option("--milvus", metavar="URI", help="Also measure searches in this Milvus, in a temporary collection.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Plot recall against K, epochs and time.")
 def main(

@@ -28,8 +28,8 @@ from model.explanation.text import ItemName, ItemNames, document, tables
 
 #: Number of users that the error message lists if the wanted one does not exist.
 USERS_LISTED = 5
-#: Largest width of the tables in characters: longer rows are hard to follow.
-WIDTH = 120
+#: Longer rows are hard to follow.
+MAX_TABLE_WIDTH_CHARACTERS = 120
 EPILOG = """\b
 Examples:
   python -m model.explain --user 42 --artifact artifacts/latest --clicks clicks.txt
@@ -37,9 +37,9 @@ Examples:
   python -m model.explain --user 42 --clicks test.txt --names items.csv --plot user-42.png
 
 \b
-Click files are in the train format (uid,item_id,order: all of it is history, unless --hold-out) or in the valid
-format (user_id:… hist_item:… eval_item:…: the eval_items are what was clicked next). Names are CSV, in UTF-8:
-item_id,name or item_id,name,category; a first line of titles is skipped. Exit status: 0 explained; 1 a file or the
+Click files are in the train format (uid,item_id,order: all clicks are history, unless --hold-out is given) or in the
+valid format (user_id:… hist_item:… eval_item:…: the eval_items were clicked next). Names are CSV, in UTF-8:
+item_id,name or item_id,name,category; a header line is skipped. Exit status: 0 explained; 1 a file or the
 user cannot be used; 78 a wrong setting.
 """
 
@@ -55,7 +55,7 @@ user cannot be used; 78 a wrong setting.
     type=click.Path(path_type=Path),
     help="Click file; repeatable. Default: data.valid_paths, or else data.paths.",
 )
-@click.option("--hold-out", "held", is_flag=True, help="Hold out the last 20 % of the clicks, as clicked next.")
+@click.option("--hold-out", "held", is_flag=True, help="Hold out the last 20 % of the clicks as clicked next.")
 @click.option("--top-n", "n", default=10, show_default=True, type=click.IntRange(1, 1000), help="Length of the lists.")
 @click.option("--unseen", is_flag=True, help="Exclude items of the history, as the worker does by default.")
 @click.option("--names", "names_file", type=click.Path(path_type=Path), help="Names of items, CSV; .gz and .xz, too.")
@@ -87,14 +87,14 @@ def main(
         click.echo(json.dumps(document(explanation, names), indent=2, ensure_ascii=False))
     else:
         console = Console(highlight=False)
-        console.print(*tables(explanation, names), sep="\n", width=min(console.width, WIDTH))
+        console.print(*tables(explanation, names), sep="\n", width=min(console.width, MAX_TABLE_WIDTH_CHARACTERS))
 
 
 def read_user(paths: Sequence[Path], user: str, malformed: Malformed, *, held: bool) -> tuple[IdVector, IdVector]:
     """Read a user's history, (H,) item ids, and the items clicked next, (T,), each oldest first.
 
     Args:
-        held: hold out the last 20 % of the clicks in the train format, as clicked next.
+        held: hold out the last 20 % of the clicks in the train format, and return them as clicked next.
 
     Raises:
         DataError: a file cannot be read, the formats are mixed, or the files do not contain the user.
@@ -160,7 +160,7 @@ def read_names(path: Path) -> ItemNames:
 
 
 def _printable(text: str) -> str:
-    """Put text on one line, and remove control characters: untrusted text must not be able to control the terminal."""
+    """Put text on one line without control characters: untrusted text must not be able to control the terminal."""
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 

@@ -86,7 +86,7 @@ def train(
     resume: Path | None = None,
     stop: StopSignals | None = None,
 ) -> Artifact | None:
-    """Run one training, from click files to the artifact; return None in processes that do not lead their team.
+    """Run one training, from click files to the artifact; return None in processes other than the leader of the team.
 
     Args:
         run: folder of a new run; None = a new one in `output.runs`. resume: folder of a run to resume.
@@ -97,7 +97,7 @@ def train(
         DivergenceError, Stopped: see `Trainer.train`; no artifact is written.
     """
     start = time.monotonic()
-    check_target(config.output.folder)  # before the minutes of training, not after
+    check_target(config.output.folder)  # fail before minutes of training, not after
     team, settings = Team.join(), config.training
     console.quiet |= not team.is_leader
     check_hardware(config, team)
@@ -114,13 +114,13 @@ def train(
     device = paddle.device.get_device() + (f", {team.size} processes" if team.size > 1 else "")
     console.print(f"run {folder.path} on {device}" + (f", from step {position.step}" if resume else ""), soft_wrap=True)
 
-    some = data.sample_held(settings.valid_users, settings.seed)
+    sample = data.sample_held(settings.valid_users, settings.seed)
     trainer = Trainer(
         config,
         learner,
         sampler.batch,
         position=position,
-        measure=lambda: measure(config, learner, data, some),
+        measure=lambda: measure(config, learner, data, sample),
         keep_epoch=lambda epoch, metrics: keep_epoch(
             config, learner, data, folder.path / "epochs" / f"{epoch:04}", metrics
         ),
@@ -144,7 +144,7 @@ def train(
     seconds = time.monotonic() - start
     summary = f"model {artifact.model_version}: {len(data.item_ids):,} items, {seconds:.0f} s, in {artifact.path}"
     console.print(summary, soft_wrap=True)
-    trainer.plot()  # last: a figure that cannot be written must not cost the model
+    trainer.plot()  # last: if the figure cannot be written, the model is saved already
     return artifact
 
 
@@ -189,7 +189,7 @@ def check_hardware(config: TrainConfig, team: Team) -> None:
     """Check that this machine can train with these settings.
 
     Raises:
-        ConfigError: it cannot.
+        ConfigError: half precision without a GPU, or fewer examples in a batch than processes.
     """
     if config.training.precision != "float32" and paddle.device.get_device() == "cpu":
         raise ConfigError("training.precision: half precision needs a GPU, but Paddle finds none; set it to float32")

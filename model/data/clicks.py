@@ -150,7 +150,7 @@ def hold_out(clicks: Clicks) -> Holdout:
 
 
 def split_users(clicks: Clicks, fraction: float, rng: np.random.Generator) -> tuple[Clicks, Clicks]:
-    """Split users at random, and return the larger part and the `fraction` that is held out."""
+    """Split users at random; return the users that are not held out, and the share `fraction` that is."""
     index = rng.permutation(len(clicks))
     held = round(fraction * len(clicks))
     return clicks.take(np.sort(index[held:])), clicks.take(np.sort(index[:held]))
@@ -181,7 +181,7 @@ class _UserCodes(dict[str, int]):
 
     def encode(self, fields: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
         """Return the codes, (N,) int32, of the user ids in these fields, (N,) texts, N at least 1."""
-        # In most files the clicks of a user are adjacent: one look-up for each run of equal ids.
+        # In most files the clicks of a user are adjacent, so each run of equal ids is looked up only once.
         starts = np.flatnonzero(np.append(True, fields[1:] != fields[:-1]))
         codes = np.fromiter(map(self.__getitem__, map(str.strip, fields[starts])), np.int32, len(starts))
         return np.repeat(codes, np.diff(starts, append=len(fields)))

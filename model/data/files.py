@@ -4,7 +4,7 @@ Train format: `uid,item_id,order` on each line, no header; `order` is a time sta
 Valid format: one user on each line, `user_id:7 target_item:0 hist_item:3 … eval_item:9 …`, history first, then the
 targets; `target_item` is not a click and may be missing. Text is UTF-8, with or without a byte order mark; files named
 .gz or .xz are decompressed. Item ids are any int64 except 0, which is padding; user ids are text of 1 to 256 bytes, so
-07 and 7 are two users, as in the stream.
+07 and 7 are two users, as in click messages.
 
 Parsers raise only ValueError, whatever the line; the message says what was expected and what was found.
 """
@@ -27,7 +27,7 @@ from typing import IO, Literal
 from configs.errors import InputError
 
 PathName = str | PathLike[str]
-#: What bytes that are not UTF-8 make unusable: "strict" the whole file, "replace" only their line.
+#: Bytes that are not UTF-8 make the whole file unusable ("strict"), or only their line ("replace").
 Decoding = Literal["strict", "replace"]
 #: Replaces bytes that are not UTF-8, with "replace".
 UNDECODED = "\ufffd"
@@ -35,10 +35,10 @@ UNDECODED = "\ufffd"
 INT64 = range(-(2**63), 2**63)
 #: Bytes of a user id in UTF-8: the limit of click messages, so that every user in the training data can be served.
 MAX_USER_BYTES = 256
-#: Characters of a line or field that an error message shows: enough to find it.
-SHOWN = 60
-#: Characters read at once, about ten thousand lines: so many that a call for each block costs nothing, and so few that
-#: a malformed line, which makes its block be read line by line, costs only a few hundredths of a second.
+#: Maximum number of characters of a line or field in an error message: enough to find it.
+_MAX_SHOWN = 60
+#: Characters read at once, about ten thousand lines, so that the overhead of each block is negligible. A block with a
+#: malformed line is read line by line, which takes a few hundredths of a second; larger blocks would take longer.
 BLOCK_CHARACTERS = 2**18
 _WHOLE = re.compile(r"[+-]?[0-9]+", re.ASCII)
 
@@ -144,7 +144,7 @@ def user_id(text: str) -> str:
 
 
 def parse_int64(text: str) -> int | None:
-    """Parse an integer in ASCII digits, with or without a sign; None if it is none or beyond int64."""
+    """Parse an integer in ASCII digits, with or without a sign; None if it is not one, or exceeds int64."""
     if len(text) < 19 and text.isdecimal() and text.isascii():  # the fast path, nearly always
         return int(text)
     text = text.strip()
@@ -185,4 +185,4 @@ def _order(text: str) -> int | float:
 
 
 def _show(text: str) -> str:
-    return repr(text if len(text) <= SHOWN else text[: SHOWN - 1] + "…")
+    return repr(text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…")

@@ -8,10 +8,10 @@ from model.arrays import FloatMatrix, IntVector
 
 #: Clusters of the catalogue; `python -m model.evaluate` counts how many different ones a list has.
 CLUSTERS = 50
-#: Items that the centres are computed from, and iterations; the other items join the nearest centre.
-SAMPLE, ROUNDS = 20_000, 20
-#: Items assigned at once; their scores take 13 MB.
-_BLOCK = 65_536
+#: Number of items that the centres are computed from, and of iterations; each other item gets the nearest centre.
+SAMPLE_ITEMS, ITERATIONS = 20_000, 20
+#: Items that are assigned to centres at once; their scores take 13 MB.
+_BLOCK_ITEMS = 65_536
 
 
 def k_means(units: FloatMatrix, clusters: int, rng: np.random.Generator) -> IntVector:
@@ -20,9 +20,9 @@ def k_means(units: FloatMatrix, clusters: int, rng: np.random.Generator) -> IntV
     Args:
         units: (N, D) float32, vectors of length 1; clusters: at most N are used.
     """
-    sample = units[np.sort(rng.permutation(len(units))[:SAMPLE])]
+    sample = units[np.sort(rng.permutation(len(units))[:SAMPLE_ITEMS])]
     centres = sample[rng.permutation(len(sample))[:clusters]]  # (C, D)
-    for _ in range(ROUNDS):
+    for _ in range(ITERATIONS):
         label = nearest(sample, centres)
         sums = np.zeros_like(centres)
         np.add.at(sums, label, sample)
@@ -33,5 +33,5 @@ def k_means(units: FloatMatrix, clusters: int, rng: np.random.Generator) -> IntV
 
 def nearest(units: FloatMatrix, centres: FloatMatrix) -> IntVector:
     """Return the index of the centre with the largest inner product, (N,) int64."""
-    starts = range(0, len(units), _BLOCK)
-    return np.concatenate([(units[begin : begin + _BLOCK] @ centres.T).argmax(axis=1) for begin in starts])
+    starts = range(0, len(units), _BLOCK_ITEMS)
+    return np.concatenate([(units[begin : begin + _BLOCK_ITEMS] @ centres.T).argmax(axis=1) for begin in starts])

@@ -20,8 +20,8 @@ from model.evaluation.users import encode_users, known_rows
 from model.serving.encoder import Encoder
 
 #: Users measured at once: with 50 items of 64 dimensions each, the vectors of their lists take 26 MB.
-USERS = 2048
-#: Items of the user's history are kept in the lists, or filtered out.
+BLOCK_USERS = 2048
+#: Treatment of items of the user's history: kept in the lists, or filtered out.
 SEEN = ("kept", "filtered")
 
 
@@ -77,7 +77,8 @@ class Measurement:
     """Figures of one model.
 
     Attributes:
-        epoch, seconds: of the training run; None if unknown, or if a single artifact was measured.
+        epoch, seconds: epoch of the training run, and seconds since the start of that run; None if unknown, or if a
+            single artifact was measured.
         cosine: between a user's interests, see `model.evaluation.metrics.interest_cosines`.
         without_history: users without an item that the model knows: they get no list, and count 0 in recall, hit rate
             and NDCG.
@@ -108,7 +109,7 @@ def measure_artifact(
 
     Args:
         users: at least one user, with item ids; top_n: lengths of the lists, ascending.
-        seed: of the clusters' first centres and of the resamples, which are the same for every figure.
+        seed: for the clusters' first centres and the bootstrap resamples, which are the same for every figure.
         index: holds this model's items; None = only exact search.
         report_progress: called with the number of users done since its last call.
     """
@@ -119,8 +120,8 @@ def measure_artifact(
         if index is not None:
             statistics |= {("milvus", seen): _ListStatistics(catalogue, top_n, encoder.interests) for seen in SEEN}
         cosines = []
-        for begin in range(0, len(users.history), USERS):
-            history, targets = (clicks.slice(begin, begin + USERS) for clicks in users)
+        for begin in range(0, len(users.history), BLOCK_USERS):
+            history, targets = (clicks.slice(begin, begin + BLOCK_USERS) for clicks in users)
             interests = encode_users(encoder, catalogue.ids, catalogue.vectors, history)  # (B, K, D)
             clicked = known_rows(history, catalogue.ids)
             unknown = clicked.lengths == 0

@@ -1,7 +1,7 @@
 """Metrics of recommendation lists, one value for each user, and their confidence intervals, in NumPy.
 
 The protocol is that of ComiRec (arXiv 2005.09347), with NDCG normalised by min(n, targets). NDCG "over hits", which
-that code base and others publish, is for comparison with them. NaN = the metric is not defined for this user.
+ComiRec's code and others publish, is for comparison with them. NaN = the metric is not defined for this user.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from model.evaluation.search import NO_ROW
 #: Resamples of a bootstrap, and the share of them that the interval contains.
 RESAMPLES, CONFIDENCE = 1000, 0.95
 #: Bytes of the resamples that are multiplied at once.
-_BOOTSTRAP_MEMORY = 32 * 2**20
+_BOOTSTRAP_BYTES = 32 * 2**20
 
 
 def quality(top: IdMatrix, targets: Clicks, n: int) -> dict[str, float]:
@@ -80,7 +80,7 @@ def diversity(top: IdMatrix, units: FloatArray) -> DoubleArray:
     given = (top != NO_ROW)[:, :, None]
     vectors = np.where(given, units[top], np.float32(0))  # (B, n, D)
     m = given.sum(axis=(1, 2))
-    total = vectors.sum(axis=1, dtype=np.float64)  # |Σ u|² = Σ |u|² + Σ over pairs, both ways
+    total = vectors.sum(axis=1, dtype=np.float64)  # |Σ u|² = Σ |u|² + Σ over ordered pairs
     pairs = np.square(total).sum(axis=1) - np.square(vectors).sum(axis=(1, 2), dtype=np.float64)
     return np.where(m < 2, np.nan, 1 - pairs / np.maximum(m * (m - 1), 1))
 
@@ -132,7 +132,7 @@ def bootstrap(values: DoubleArray, rng: np.random.Generator, resamples: int = RE
     U = len(values)
     given = np.isfinite(values)
     summands = np.concatenate([np.where(given, values, 0), given], axis=1)  # (U, 2 M)
-    step = max(1, _BOOTSTRAP_MEMORY // (8 * U))
+    step = max(1, _BOOTSTRAP_BYTES // (8 * U))
     sums = []
     for begin in range(0, resamples, step):
         drawn = [np.bincount(rng.integers(0, U, U), minlength=U) for _ in range(begin, min(begin + step, resamples))]

@@ -40,8 +40,8 @@ def tables(measured: Sequence[Measurement], top_n: Sequence[int]) -> list[Table 
     """Return a table with a line for each epoch, if there are several, and tables of all figures of the best model."""
     n = max(top_n)
     best = max(measured, key=lambda one: _lists(one, "exact", "kept", n).figures["recall"].mean or 0.0)
-    parts: list[Table | str] = [] if len(measured) == 1 else [_epochs(measured, n)]
-    parts += [_full(best, name) for name in best.recall_at]
+    parts: list[Table | str] = [] if len(measured) == 1 else [_epochs_table(measured, n)]
+    parts += [_figures_table(best, name) for name in best.recall_at]
     interval = f"{CONFIDENCE:.0%} interval from {RESAMPLES:,} bootstrap resamples of users"
     parts.append(f"percent, except clusters; unseen = without items of the history; ± half the {interval}")
     parts.append(f"mean cosine of a user's interests {_cell('cosine', best.cosine)}")
@@ -52,7 +52,7 @@ def tables(measured: Sequence[Measurement], top_n: Sequence[int]) -> list[Table 
     return parts
 
 
-def _epochs(measured: Sequence[Measurement], n: int) -> Table:
+def _epochs_table(measured: Sequence[Measurement], n: int) -> Table:
     table = Table(title=f"{len(measured)} epochs, exact search")
     titles = ["epoch", "seconds", f"recall@{n}", "unseen", f"NDCG@{n}", f"hit rate@{n}", "cosine"]
     for title in titles:
@@ -66,7 +66,7 @@ def _epochs(measured: Sequence[Measurement], n: int) -> Table:
     return table
 
 
-def _full(one: Measurement, search: str) -> Table:
+def _figures_table(one: Measurement, search: str) -> Table:
     epoch = "" if one.epoch is None else f"epoch {one.epoch}, "
     how = "exact search" if search == "exact" else "through Milvus"
     table = Table(title=f"{epoch}model {one.model_version}: {one.users:,} users, {one.items:,} items, {how}")

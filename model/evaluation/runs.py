@@ -19,7 +19,7 @@ def parse_numbers(text: str) -> list[int]:
     """Parse `5-20`, `5,10`, `1,5-8` into ascending integers, 1 or larger.
 
     Raises:
-        ValueError: the text is none of these.
+        ValueError: the text has another format.
     """
     numbers: set[int] = set()
     for part in text.split(","):

@@ -20,8 +20,8 @@ from model.serving.merge import PADDING, merge
 from model.serving.sort_keys import NONE, Keys, pack, positions_of, scores_of
 
 #: Users and items of a tile: with four interests its scores take 2 MB, and stay in the processor's cache.
-USERS, ITEMS = 64, 2048
-#: Row of "no item", and its interest: fills lists that are shorter than n.
+TILE_USERS, TILE_ITEMS = 64, 2048
+#: Row and interest of "no item", which fill lists that are shorter than n.
 NO_ROW = -1
 
 
@@ -77,14 +77,14 @@ def search(
     tops = SearchResult(*(TopItems(np.full((B, n), NO_ROW), np.full((B, n), NO_ROW)) for _ in SearchResult._fields))
 
     def work(begin: int) -> int:
-        users = slice(begin, min(begin + USERS, B))
+        users = slice(begin, min(begin + TILE_USERS, B))
         pairs = _seen_pairs(seen, users.start, users.stop, len(vectors))
         for top, lists in zip(tops, _search_block(interests[users], vectors, n, pairs), strict=True):
             _fill(top, begin, lists, fusion)
         return users.stop - users.start
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(os.cpu_count()) as threads:
-        for done in threads.map(work, range(0, B, USERS)):
+        for done in threads.map(work, range(0, B, TILE_USERS)):
             report_progress(done)
     return tops
 
@@ -100,15 +100,15 @@ def _fill(top: TopItems, begin: int, lists: Keys, fusion: float) -> None:
 def _search_block(interests: FloatArray, vectors: FloatArray, n: int, seen: _SeenPairs) -> tuple[Keys, Keys]:
     """Return keys of each interest's best items, (b, K, n), with and without seen items.
 
-    The catalogue is scanned once. Only scores above an interest's n-th best so far are considered further; scores of
-    seen items are set aside until the end.
+    The catalogue is read once. Only scores above an interest's n-th best so far are considered further; scores of seen
+    items are set aside, and merged at the end.
     """
     b, K, D = interests.shape
     queries = interests.reshape(b * K, D)
-    buffer, aside = np.empty(b * K * ITEMS, np.float32), np.empty((len(seen.row), K), np.float32)
+    buffer, aside = np.empty(b * K * TILE_ITEMS, np.float32), np.empty((len(seen.row), K), np.float32)
     best, bound = np.full((b * K, n), NONE), np.full((b * K, 1), -np.inf, np.float32)
-    for begin in range(0, len(vectors), ITEMS):
-        part = vectors[begin : begin + ITEMS]  # (t, D)
+    for begin in range(0, len(vectors), TILE_ITEMS):
+        part = vectors[begin : begin + TILE_ITEMS]  # (t, D)
         t = len(part)
         scores = np.matmul(queries, part.T, out=buffer[: b * K * t].reshape(b * K, t))
         here = slice(*np.searchsorted(seen.row, [begin, begin + t]))

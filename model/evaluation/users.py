@@ -10,7 +10,7 @@ from model.serving.encoder import Encoder
 from model.serving.inputs import model_input
 
 #: Users encoded at once: limits the memory, and does not change results.
-BATCH = 1024
+BATCH_USERS = 1024
 
 
 def known_rows(history: Clicks, item_ids: IdVector) -> Clicks:
@@ -25,8 +25,8 @@ def encode_users(encoder: Encoder, item_ids: IdVector, item_vectors: FloatArray,
     """Return interests of users, (U, K, D) float32, from the items that the model knows; zeros if there are none."""
     interests = np.empty((len(history), encoder.interests, encoder.dim), np.float32)
     clicked = known_rows(history, item_ids)
-    for begin in range(0, len(history), BATCH):
-        users = range(begin, min(begin + BATCH, len(history)))
+    for begin in range(0, len(history), BATCH_USERS):
+        users = range(begin, min(begin + BATCH_USERS, len(history)))
         inputs, lengths = model_input([clicked.items_of(u) for u in users], encoder.history_length)  # padded with row 0
         interests[users.start : users.stop] = encoder.encode(item_vectors[inputs], lengths)
     return interests

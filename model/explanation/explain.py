@@ -17,7 +17,7 @@ from model.serving.inputs import model_input
 
 
 class ExplanationError(InputError):
-    """A user that cannot be explained. The message names the remedy."""
+    """A user whose recommendations cannot be explained. The message names the remedy."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Explanation:
 def explain(
     artifact: Artifact, user: str, history: IdVector, targets: IdVector, n: int, *, unseen: bool = False
 ) -> Explanation:
-    """Explain one user. Interests that users with so few clicks do not have (`Routing.by_history`) are left out.
+    """Explain one user; interests that this user has too few clicks for (`Routing.by_history`) are left out.
 
     Args:
         history: (H,) item ids, oldest first; targets: (T,) item ids clicked after them, T from 0.

@@ -16,21 +16,23 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from model.explanation.explain import Explanation, Recalled
-from model.explanation.text import LEAST, ItemNames, colour, cosines, name_of, summary, title_of
+from model.explanation.text import MIN_SHARE, ItemNames, colour, cosines, name_of, summary, title_of
 from model.figures import DPI, save_figure
 
-#: All lengths are in pixels. The picture grows downwards if lists are long.
+#: All lengths are in pixels, font sizes included. The picture grows downwards if lists are long.
 WIDTH, HEIGHT = 1200, 800
-MARGIN, ROW, FONT = 24, 20, 12.5
-#: Top edge of the panels, width of the left ones, and left edge of the right ones.
-TOP, LEFT, HALF = 76, 548, 616
+#: Margin of the page, height of a row of text, and size of its font.
+MARGIN, ROW, FONT_SIZE = 24, 20, 12.5
+#: Top edge of the panels, width of the panels on the left, and left edge of the panels on the right.
+PANELS_TOP, LEFT_WIDTH, RIGHT_X = 76, 548, 616
 #: Largest cell of the heat map, smallest width of a cell with a number, and smallest width of an item's name.
-CELL, NUMBER, NAME = (64, 26), 30, 230
+MAX_CELL, MIN_NUMBER_WIDTH, MIN_NAME_WIDTH = (64, 26), 30, 230
 #: Widths of an item's score and mark.
-SCORE, MARK = 52, 40
+SCORE_WIDTH, MARK_WIDTH = 52, 40
 #: Largest number of items listed as clicked next, and of interests shown for each.
-TARGETS, BADGES = 8, 10
-INK, PALE, FOUND = "#222222", "#757575", "#FFF1B8"
+MAX_TARGETS, MAX_BADGES = 8, 10
+#: Colours of text, of less important text, and behind items that were clicked next.
+INK, PALE, HIT_COLOUR = "#222222", "#757575", "#FFF1B8"
 
 
 def plot_explanation(explanation: Explanation, names: ItemNames, path: Path) -> None:
@@ -48,34 +50,40 @@ def draw(explanation: Explanation, names: ItemNames) -> Figure:
     """Draw the picture, `WIDTH` wide and at least `HEIGHT` high."""
     K, n = len(explanation.recalled), max(map(len, explanation.recalled))
     block = ROW * (n + 1) + ROW // 2
-    targets = min(len(explanation.targets), TARGETS + 1)
+    targets = min(len(explanation.targets), MAX_TARGETS + 1)
     left = ROW * (len(explanation.clicks) + 1) + (ROW * (targets + 1) + ROW // 2 if targets else 0)
-    height = max(HEIGHT, TOP + max(left, block * ((K + 1) // 2 + 1)) + MARGIN)
+    height = max(HEIGHT, PANELS_TOP + max(left, block * ((K + 1) // 2 + 1)) + MARGIN)
     sheet = _Sheet(height)
     sheet.text(MARGIN, 28, WIDTH - 2 * MARGIN, f"User {explanation.user}: clicks, interests, recalled items", size=17)
     sheet.text(MARGIN, 52, WIDTH - 2 * MARGIN, f"{summary(explanation)}   ·   {cosines(explanation)}", colour=PALE)
     bottom = height - MARGIN - (left - ROW * (len(explanation.clicks) + 1))
-    below = _heat_map(sheet, explanation, names, TOP, bottom)
+    below = _heat_map(sheet, explanation, names, PANELS_TOP, bottom)
     _targets(sheet, explanation, names, below + ROW // 2)
     columns = min(K, 2)
-    width = (WIDTH - MARGIN - HALF - ROW * (columns - 1)) // columns
+    width = (WIDTH - MARGIN - RIGHT_X - ROW * (columns - 1)) // columns
     for interest, recalled in enumerate(explanation.recalled):
-        corner = HALF + (width + ROW) * (interest % 2), TOP + block * (interest // 2)
+        corner = RIGHT_X + (width + ROW) * (interest % 2), PANELS_TOP + block * (interest // 2)
         note = f"strongest for {explanation.fed_by(interest)} of {len(explanation.clicks)} clicks"
         sheet.bar(*corner, width, f"interest {interest}", note, colour(interest))
         _items(sheet, *corner, width, recalled, names)
-    corner = HALF, TOP + block * ((K + 1) // 2)
-    sheet.bar(*corner, WIDTH - MARGIN - HALF, f"merged: the best {len(explanation.merged)} of all interests", "", INK)
-    _items(sheet, *corner, WIDTH - MARGIN - HALF, explanation.merged, names, numbered=True)
+    corner = RIGHT_X, PANELS_TOP + block * ((K + 1) // 2)
+    sheet.bar(
+        *corner,
+        WIDTH - MARGIN - RIGHT_X,
+        f"merged: the best {len(explanation.merged)} of all interests",
+        "",
+        INK,
+    )
+    _items(sheet, *corner, WIDTH - MARGIN - RIGHT_X, explanation.merged, names, numbered=True)
     return sheet.figure
 
 
 def _heat_map(sheet: _Sheet, explanation: Explanation, names: ItemNames, top: int, bottom: int) -> int:
     """Draw the heat map between `top` and at most `bottom`; return its lower edge."""
     K, clicks = len(explanation.recalled), explanation.clicks
-    width = min(CELL[0], (LEFT - NAME) // K)
-    height = min(CELL[1], (bottom - top - ROW) // len(clicks))
-    begin = MARGIN + LEFT - K * width
+    width = min(MAX_CELL[0], (LEFT_WIDTH - MIN_NAME_WIDTH) // K)
+    height = min(MAX_CELL[1], (bottom - top - ROW) // len(clicks))
+    begin = MARGIN + LEFT_WIDTH - K * width
     sheet.bar(MARGIN, top, begin - MARGIN - 1, "clicks, newest first", "% of interest", INK)
     for interest in range(K):
         x = begin + interest * width
@@ -89,7 +97,7 @@ def _heat_map(sheet: _Sheet, explanation: Explanation, names: ItemNames, top: in
             shade = _blend(colour(interest), share / largest)
             x, feeds = begin + interest * width, interest == click.feeds
             sheet.box(x, y, width - 1, height - 1, shade)
-            if width >= NUMBER and share >= LEAST:
+            if width >= MIN_NUMBER_WIDTH and share >= MIN_SHARE:
                 number = f"{share:.0%}".rstrip("%")
                 sheet.text(x + width / 2, y + height / 2, width, number, colour=_on(shade), align="center", bold=feeds)
     return top + ROW + len(clicks) * height
@@ -100,16 +108,22 @@ def _targets(sheet: _Sheet, explanation: Explanation, names: ItemNames, top: int
     if not explanation.targets:
         return
     total, found = len(explanation.targets), sum(map(bool, map(explanation.recalled_by, explanation.targets)))
-    sheet.bar(MARGIN, top, LEFT, "✓ clicked next", f"{found} of {total} recalled", INK)
-    for row, item in enumerate(explanation.targets[:TARGETS], 1):
-        interests = explanation.recalled_by(item)[:BADGES]
+    sheet.bar(MARGIN, top, LEFT_WIDTH, "✓ clicked next", f"{found} of {total} recalled", INK)
+    for row, item in enumerate(explanation.targets[:MAX_TARGETS], 1):
+        interests = explanation.recalled_by(item)[:MAX_BADGES]
         y = top + row * ROW
         for column, interest in enumerate(reversed(interests), 1):
-            sheet.badge(MARGIN + LEFT - column * ROW, y, interest)
-        width = LEFT - ROW * len(interests) - 8
+            sheet.badge(MARGIN + LEFT_WIDTH - column * ROW, y, interest)
+        width = LEFT_WIDTH - ROW * len(interests) - 8
         sheet.text(MARGIN, y + ROW / 2, width, title_of(item, names), bold=bool(interests))
-    if total > TARGETS:
-        sheet.text(MARGIN, top + ROW * (TARGETS + 1.5), LEFT, f"… and {total - TARGETS:,} more", colour=PALE)
+    if total > MAX_TARGETS:
+        sheet.text(
+            MARGIN,
+            top + ROW * (MAX_TARGETS + 1.5),
+            LEFT_WIDTH,
+            f"… and {total - MAX_TARGETS:,} more",
+            colour=PALE,
+        )
 
 
 def _items(
@@ -127,18 +141,17 @@ def _items(
         y = top + row * ROW
         ink = PALE if one.seen and not one.hit else INK
         if one.hit:
-            sheet.box(x, y, width, ROW - 1, FOUND)
+            sheet.box(x, y, width, ROW - 1, HIT_COLOUR)
         if numbered:
             sheet.badge(x, y, one.interest)
         begin = x + (ROW + 6 if numbered else 4)
         mark = "✓" if one.hit else "seen" if one.seen else ""
-        end: float = x + width - SCORE
-        end -= sheet.text(end, y + ROW / 2, MARK, mark, colour=ink, bold=one.hit, align="right")
-        title = (title_of if numbered else name_of)(
-            one.item, names
-        )  # the lists of single interests are in narrow columns
+        end: float = x + width - SCORE_WIDTH
+        end -= sheet.text(end, y + ROW / 2, MARK_WIDTH, mark, colour=ink, bold=one.hit, align="right")
+        # The lists of single interests are in narrow columns, which have no room for categories.
+        title = (title_of if numbered else name_of)(one.item, names)
         sheet.text(begin, y + ROW / 2, end - begin - 8, title, colour=ink, bold=one.hit)
-        sheet.text(x + width - 4, y + ROW / 2, SCORE, f"{one.score:.2f}", colour=ink, align="right")
+        sheet.text(x + width - 4, y + ROW / 2, SCORE_WIDTH, f"{one.score:.2f}", colour=ink, align="right")
 
 
 @dataclass
@@ -163,7 +176,7 @@ class _Sheet:
         width: float,
         text: str,
         *,
-        size: float = FONT,
+        size: float = FONT_SIZE,
         colour: str = INK,
         bold: bool = False,
         align: str = "left",
@@ -173,7 +186,7 @@ class _Sheet:
         shown = self.axes.text(x, y, text, ha=align, va="center_baseline", color=colour, weight=weight, size=points)
         shown.set_parse_math(False)
         if _width(shown) > width:
-            # As many characters as fit together with …; none if not even one fits.
+            # As many characters as fit together with …; no text if not even one fits.
             fits = bisect.bisect_right(range(1, len(text)), width, key=lambda end: _width(shown, text[:end] + "…"))
             shown.set_text(text[:fits].rstrip() + "…" if fits else "")
         return _width(shown)
@@ -191,11 +204,18 @@ class _Sheet:
     def badge(self, x: float, y: float, interest: int) -> None:
         """Draw the number of an interest on its colour."""
         self.box(x, y + 1, ROW - 2, ROW - 3, colour(interest))
-        self.text(x + ROW / 2 - 1, y + ROW / 2, ROW, str(interest), colour=_on(colour(interest)), align="center")
+        self.text(
+            x + ROW / 2 - 1,
+            y + ROW / 2,
+            ROW,
+            str(interest),
+            colour=_on(colour(interest)),
+            align="center",
+        )
 
 
 def _width(shown: Text, text: str | None = None) -> float:
-    """Return the width of a text; with `text`, replace its content before."""
+    """Return the width of a text; if `text` is given, replace its content first."""
     if text is not None:
         shown.set_text(text)
     return shown.get_window_extent().width

@@ -13,13 +13,13 @@ from rich.text import Text
 
 from model.explanation.explain import Explanation, Recalled
 
-#: Colours of interests 0, 1, …, in text and picture; repeated if there are more interests. Okabe and Ito's, which
-#: colour-blind people can distinguish, without the yellow, which is too pale on white.
+#: Colours of interests 0, 1, …, in text and picture; repeated if there are more interests. The palette of
+#: Okabe and Ito, which colour-blind people can distinguish, without its yellow, which is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
-#: Length of the largest share's bar, in characters of eight steps each.
-BAR = 3
+#: Length of the largest share's bar; each character has eight steps.
+BAR_CHARACTERS = 3
 #: Smaller shares are not shown: they would be rounded to 0 %.
-LEAST = 0.005
+MIN_SHARE = 0.005
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
 
@@ -49,7 +49,7 @@ def name_of(item: int, names: ItemNames) -> str:
 
 
 def mark(one: Recalled) -> str:
-    """Return the words beside a recalled item: seen, clicked next."""
+    """Return the words that are shown beside a recalled item: seen, clicked next."""
     return ", ".join(word for word, holds in (("seen", one.seen), ("clicked next", one.hit)) if holds)
 
 
@@ -152,7 +152,7 @@ def _label(item: int, names: ItemNames) -> Text:
 
 
 def _cell(share: float, largest: float) -> str:
-    """Return percent and a bar; nothing below half a percent."""
-    steps = round(share / largest * BAR * 8)
+    """Format a share as percent and a bar; shares below `MIN_SHARE` are empty."""
+    steps = round(share / largest * BAR_CHARACTERS * 8)
     bar = (_BLOCKS[8] * (steps // 8) + _BLOCKS[steps % 8]).rstrip()
-    return f"{share:4.0%} {bar}" if share >= LEAST else ""
+    return f"{share:4.0%} {bar}" if share >= MIN_SHARE else ""

@@ -1,6 +1,6 @@
 """Encode the item vectors of a history into interest vectors: the serving half of MIND, in NumPy, without Paddle.
 
-NumPy takes a fifth of the time of Paddle's fastest way on a CPU, and saves importing several hundred megabytes.
+NumPy takes a fifth of the time that Paddle needs at best on a CPU, and saves importing several hundred megabytes.
 Training on a CPU uses this module, too, with `model/training/gradient.py`; on accelerators it uses Paddle's operators
 in `model/training/net.py`, and a test compares the two.
 """
@@ -19,8 +19,8 @@ from model.artifact import Artifact, ArtifactError
 
 #: Added to squared lengths before a root or a division, so that vectors of length 0 stay 0 instead of becoming NaN.
 EPSILON = 1e-12
-#: Logarithm of the weight of padding; its exponential is 0.
-NEVER = np.float32(-1e9)
+#: Replaces the logarithm of 0, for the weight of padding: its exponential is 0, and it is finite.
+LOG_ZERO = np.float32(-1e9)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Routing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Routing:
-        """Read what `to_dict` wrote; artifacts older than `fusion` are merged without it.
+        """Read a dict that `to_dict` returned; older artifacts lack `fusion`, which is then 0.
 
         Raises:
             TypeError: the keys are not the fields of this class.
@@ -86,11 +86,13 @@ class Trace(NamedTuple):
     """Interests and the intermediate results of an `Encoder`, all float32.
 
     Attributes:
-        log_weight: (B, 1, L), logarithm of each click's weight; `NEVER` = padding.
+        log_weight: (B, 1, L), logarithm of each click's weight; `LOG_ZERO` = padding.
         logits: (B, K, L), routing logits of the last iteration.
         routed: (B, K, L), weight of each click in each interest.
         share: (B, 1, L), weight of each click in the history's mean.
-        capsules, mixed, projected: (B, K, D), sums of the clicks; these squashed and mixed with the mean; these mapped.
+        capsules: (B, K, D), sums of the mapped clicks, weighted with `routed`.
+        mixed: (B, K, D), capsules, squashed unless `Routing.normalise`, and mixed with the history's mean.
+        projected: (B, K, D), `mixed` after the last layer.
         interests: (B, K, D).
     """
 
@@ -195,11 +197,11 @@ class Encoder:
 
         Capsules enter the agreement only through inner products of clicks, so the loop needs only these products.
         """
-        # (B, K, L), also in memory: a softmax of a transposed array takes three times as long. Values for padding are
+        # (B, K, L), in memory, too: a softmax of a transposed array takes three times as long. Values for padding are
         # not used.
         logits = self.weights["start"][np.arange(self.interests)[:, None], self.age(lengths)[:, None]]
         if self.routing.by_history:
-            logits = logits + NEVER * self.routing.surplus(lengths, self.interests)[:, :, None]
+            logits = logits + LOG_ZERO * self.routing.surplus(lengths, self.interests)[:, :, None]
         # (B, L, L). With the same array on both sides NumPy calls BLAS' syrk, which is slower for such small matrices.
         products = mapped @ mapped.copy().transpose(0, 2, 1)
         for _ in range(self.routing.iterations - 1):
@@ -213,7 +215,7 @@ class Encoder:
     def _last_weights(self, logits: FloatArray, log_weight: FloatArray) -> FloatArray:
         if not self.routing.normalise:
             return self._weights(logits, log_weight)
-        # A mean of clicks, not a sum: an interest with hardly a click still has a stable direction.
+        # A mean of clicks, not a sum: an interest that hardly any click belongs to still has a stable direction.
         if self.routing.axis == "interests":
             logits = _log_softmax(logits, axis=1)
         return softmax(logits + log_weight, axis=2)
@@ -224,7 +226,7 @@ class Encoder:
 
     def _log_weight(self, lengths: IntVector) -> FloatArray:
         age = self.age(lengths)
-        return np.where(age >= 0, self.weights["recency"][age], NEVER)[:, None, :]  # (B, 1, L)
+        return np.where(age >= 0, self.weights["recency"][age], LOG_ZERO)[:, None, :]  # (B, 1, L)
 
     def _mapped(self, embeddings: FloatArray) -> FloatArray:
         if self._map_is_identity:

@@ -60,8 +60,8 @@ def merge(
         best = np.minimum.reduceat(pack(scores.ravel().take(position), position), first)
         if fusion:
             user, (last, share) = position.take(first) // m, _last_scores(scores, usable)
-            # What the lists that found an item add to the last scores of all lists. In float64, so that the order of
-            # summation does not matter.
+            # Each list that found an item adds the difference between the item's score and the list's last score to the
+            # sum of all last scores. In float64, so that the order of summation does not matter.
             gain = np.add.reduceat((scores - last).ravel().take(position), first, dtype=np.float64).astype(np.float32)
             mean = (gain + last.sum(axis=(1, 2)).take(user)) * share.take(user)
             best = pack(np.float32(1 - fusion) * scores_of(best) + np.float32(fusion) * mean, positions_of(best))

@@ -1,4 +1,7 @@
-"""The only import of Paddle: it would leave a folder in the user's home, and a warning and log lines on the screen."""
+"""The only module that imports Paddle. It prevents the side effects of the import.
+
+These are a folder in the user's home, a warning, and log lines of all libraries on the screen.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def _temporary_home() -> Iterator[None]:
-    """Set HOME to a temporary folder: on import, Paddle creates a folder for data sets there, which is never used."""
+    """Set HOME to a temporary folder: on import, Paddle creates a folder for data sets there, which nothing uses."""
     home = os.environ.get("HOME")
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HOME"] = folder

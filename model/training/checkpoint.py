@@ -16,10 +16,10 @@ import numpy as np
 from configs.errors import ConfigError, InputError
 from model.training.optimizer import State
 
-#: Settings that may differ when a run is resumed: they change paths, or when the run ends, but no step. Data are
-#: compared by their fingerprint, not by their paths.
+#: Settings that may differ when a run is resumed: they decide paths, or when the run ends, but do not affect the steps.
+#: Data are compared by their fingerprint, not by their paths.
 MAY_CHANGE = ("output.", "training.max_seconds", "data.paths", "data.valid_paths")
-#: Name of the description among the arrays.
+#: Name of the array that contains the position, the configuration and the data's fingerprint, as JSON.
 _DESCRIPTION = "checkpoint"
 
 
@@ -62,7 +62,7 @@ class Position:
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """Position and state of a run, with what must be the same when it is resumed.
+    """Position and state of a run, with the configuration and data that must be the same when it is resumed.
 
     Attributes:
         position: progress of the run. state: state of the `Learner`.
@@ -75,7 +75,7 @@ class Checkpoint:
     data: str
 
     def write(self, path: Path, *copies: Path) -> None:
-        """Replace `copies`, then `path`, each atomically: it has the old or the new content, whenever the process dies.
+        """Replace `copies`, then `path`, each atomically: if the process dies, each has its old or its new content.
 
         Raises:
             CheckpointError: the files cannot be written.
@@ -129,10 +129,10 @@ class Checkpoint:
         changed = [key for key in {**then, **now} if then.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)]
         if changed:
             was = ", ".join(f"{key} was {json.dumps(then.get(key))}" for key in changed)
-            raise ConfigError(f"a run is resumed with the settings that it was started with: {was}; start a new run")
+            raise ConfigError(f"a run can only be resumed with the settings of its start: {was}; start a new run")
         if data != self.data:
             remedy = "give the files that it was started with (--data), or start a new run"
-            raise CheckpointError(f"the click files hold other data than when this run was started; {remedy}")
+            raise CheckpointError(f"the click files contain other data than when this run was started; {remedy}")
 
 
 def _duplicate(source: Path, target: Path) -> None:

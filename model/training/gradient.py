@@ -22,8 +22,10 @@ class Encode(paddle.autograd.PyLayer):  # type: ignore[misc]  # untyped in Paddl
     def forward(
         ctx: Any, embeddings: Tensor, lengths: IntVector, encoder: Encoder, names: list[str], *_: Tensor
     ) -> Tensor:
-        """Return interests, (B, K, D). The last arguments are the weights called `names`: the encoder has their values,
-        but Paddle must see them to ask for their gradients.
+        """Return interests, (B, K, D).
+
+        The last arguments are the weights called `names`. The encoder has their values already, but Paddle computes
+        gradients only of tensors that are arguments.
         """
         clicks = embeddings.numpy()
         trace = encoder.trace(clicks, lengths)
@@ -44,6 +46,7 @@ def gradients(
     """Return the gradients of "embeddings", (B, L, D), and of each weight, given that of the interests, (B, K, D).
 
     Agreement is a constant, as in `Mind.by_operators`: gradients pass only through the last softmax over the clicks.
+    Variables called `by_x` are gradients with respect to x.
     """
     routing, found = encoder.routing, {}
     B, K, D = by_interests.shape
@@ -99,7 +102,7 @@ def _through_weights(trace: Trace, routing: Routing, by_weights: FloatArray) -> 
         return by_click, _through_softmax(shares, by_routed * np.exp(trace.log_weight), axis=1)
     by_logits = _through_softmax(trace.routed, by_routed, axis=2)
     by_click += by_logits.sum(axis=1)
-    if routing.axis == "interests":  # backwards through the logarithm of the shares
+    if routing.axis == "interests":  # the gradient passes through the logarithm of the shares
         by_logits -= softmax(trace.logits, axis=1) * by_logits.sum(axis=1, keepdims=True)
     return by_click, by_logits
 

@@ -68,7 +68,7 @@ class Learner:
         terms = LossTerms.from_rows(batch.targets[own], batch.negatives, self._log_q, users=len(batch.lengths))
         settings = self._config.loss
         if settings.readout == "mean":
-            return sampled_softmax(self._net.general(histories, lengths), targets, negatives, terms, settings)
+            return sampled_softmax(self._net.history_vector(histories, lengths), targets, negatives, terms, settings)
         if not settings.routing_variance:
             return sampled_softmax(self._net(histories, lengths), targets, negatives, terms, settings)
         interests, routed = self._net.by_operators(histories, lengths)

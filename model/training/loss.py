@@ -1,7 +1,7 @@
 """Sampled softmax over shared negatives, in two implementations of the same computation.
 
-`SampledSoftmax` computes value and gradient together in NumPy, for CPUs: half the time of Paddle's operators, which
-read the large matrix of scores many times. `by_operators` is for accelerators; a test compares the two.
+`SampledSoftmax` computes value and gradient together in NumPy, for CPUs. It takes half the time of Paddle's operators,
+which read the large matrix of scores many times. `by_operators` is for accelerators; a test compares the two.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import numpy as np
 
 from configs.schema import Loss
 from model.arrays import FloatArray, IdMatrix, IdVector
-from model.serving.encoder import NEVER
+from model.serving.encoder import LOG_ZERO
 from model.training.backend import F, Tensor, paddle
 
 #: Users whose scores are computed together: few enough for their data to stay in the processor's caches.
-BLOCK = 128
+BLOCK_USERS = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class LossTerms:
         weights: (B, T) float32, weight of each target in the loss; the sum over all users is 1; 0 = no target.
         targets: (B, T) float32, added to the targets' scores: -log q.
         negatives: (M,) float32, added to the negatives' scores: -log q.
-        own: (P,) users, ascending, and (P,) negatives that are targets of these users, and so not wrong answers.
+        own: (P,) users, ascending, and (P,) negatives that are targets of these users: excluded for them.
     """
 
     weights: FloatArray
@@ -64,9 +64,9 @@ class LossTerms:
         return LossTerms(self.weights.reshape(-1, 1), self.targets.reshape(-1, 1), self.negatives, own)
 
     def added(self) -> FloatArray:
-        """Terms added to the negatives' scores, (B, M) float32: -log q, or `NEVER` for the user's own targets."""
+        """Terms added to the negatives' scores, (B, M) float32: -log q, or `LOG_ZERO` for the user's own targets."""
         added = np.tile(self.negatives, (len(self.weights), 1))
-        added[self.own] = NEVER
+        added[self.own] = LOG_ZERO
         return added
 
 
@@ -88,8 +88,8 @@ def sampled_softmax(interests: Tensor, targets: Tensor, negatives: Tensor, terms
         interests: (B, K, D); targets: (B, T, D), vectors of the items clicked next; negatives: (M, D).
         loss: `readout` decides how a user is scored. "max": target and negatives by (1 - fusion) · largest + fusion ·
             mean of the interests' scores, as serving ranks recalled items. "mean": the same, with the history's mean
-            as the only interest. "hard": by the target's best interest. "soft": by a mean of the interests, weighted
-            with softmax((u · target)^power) (label-aware attention, arXiv 1904.08030, section 4.4).
+            as the only interest. "hard": by the interest that scores the target highest. "soft": by a mean of the
+            interests, weighted with softmax((u · target)^power) (label-aware attention, arXiv 1904.08030, section 4.4).
     """
     if loss.readout in ("hard", "soft"):  # the user's vector depends on the target, so each pair is an example
         B, T, D = targets.shape
@@ -128,13 +128,13 @@ def by_operators(interests: Tensor, targets: Tensor, negatives: Tensor, terms: L
     wrong = _largest([paddle.matmul(user, negatives, transpose_y=True) for user in users])  # (B, M)
     right = _largest([paddle.matmul(targets, user.unsqueeze(2)).squeeze(2) for user in users])  # (B, T)
     if loss.fusion and len(users) > 1:
-        general = interests.mean(axis=1)  # (B, D)
-        wrong = (1 - loss.fusion) * wrong + loss.fusion * paddle.matmul(general, negatives, transpose_y=True)
-        right = (1 - loss.fusion) * right + loss.fusion * (targets * general.unsqueeze(1)).sum(axis=2)
+        mean = interests.mean(axis=1)  # (B, D)
+        wrong = (1 - loss.fusion) * wrong + loss.fusion * paddle.matmul(mean, negatives, transpose_y=True)
+        right = (1 - loss.fusion) * right + loss.fusion * (targets * mean.unsqueeze(1)).sum(axis=2)
     added = paddle.to_tensor(terms.added())
     if loss.hardness:
-        never = (added < float(NEVER) / 2).astype("float32") * float(NEVER)
-        hardness = loss.hardness * wrong.detach() + never  # logarithm of the weights
+        excluded = (added < float(LOG_ZERO) / 2).astype("float32") * float(LOG_ZERO)
+        hardness = loss.hardness * wrong.detach() + excluded  # logarithm of the weights
         added = added + hardness - paddle.logsumexp(hardness, axis=1, keepdim=True) + float(np.log(wrong.shape[1]))
     others = paddle.logsumexp(wrong / loss.temperature + added, axis=1, keepdim=True)  # (B, 1)
     right = right / loss.temperature + paddle.to_tensor(terms.targets)
@@ -165,15 +165,18 @@ class SampledSoftmax(paddle.autograd.PyLayer):  # type: ignore[misc]  # untyped 
 def loss_and_gradients(
     interests: FloatArray, targets: FloatArray, negatives: FloatArray, terms: LossTerms, loss: Loss
 ) -> tuple[np.float32, FloatArray, FloatArray, FloatArray]:
-    """Return the loss, and its gradients with respect to interests (B, K, D), targets (B, T, D), negatives (M, D)."""
+    """Return the loss, and its gradients with respect to interests (B, K, D), targets (B, T, D), negatives (M, D).
+
+    Variables called `by_x` are gradients with respect to x.
+    """
     B, K, _ = interests.shape
     users = interests / np.float32(loss.temperature)
     if loss.fusion and K > 1:  # with one score, mean and largest are equal
         users = np.concatenate([users, users.mean(axis=1, keepdims=True)], axis=1)  # (B, K + 1, D)
     value, by_users, by_targets = np.float32(0), np.empty_like(users), np.empty_like(targets)
     by_negatives = np.zeros_like(negatives)
-    for begin in range(0, B, BLOCK):
-        part = slice(begin, begin + BLOCK)
+    for begin in range(0, B, BLOCK_USERS):
+        part = slice(begin, begin + BLOCK_USERS)
         found = _block(users[part], targets[part], negatives, terms.part(part), loss, K)
         value += found[0]
         by_users[part], by_targets[part] = found[1:3]
@@ -184,7 +187,7 @@ def loss_and_gradients(
     return value, by_interests / np.float32(loss.temperature), by_targets, by_negatives
 
 
-# Longer than 50 lines: one computation in place on one large matrix, which functions would only pass around.
+# Longer than 50 lines: one computation in place, on one large matrix that smaller functions would only hand on.
 def _block(
     users: FloatArray, targets: FloatArray, negatives: FloatArray, terms: LossTerms, loss: Loss, K: int
 ) -> tuple[np.float32, FloatArray, FloatArray, FloatArray]:
@@ -213,10 +216,10 @@ def _block(
         share += scores[:, K]
     if loss.hardness:
         hardness = share * np.float32(loss.hardness * loss.temperature)
-        hardness[terms.own] = NEVER
+        hardness[terms.own] = LOG_ZERO
         share += hardness - _log_sum(hardness) + np.float32(np.log(M))
     share += terms.negatives
-    share[terms.own] = NEVER
+    share[terms.own] = LOG_ZERO
     top = share.max(axis=1, keepdims=True)
     share -= top
     np.exp(share, out=share)
@@ -230,9 +233,8 @@ def _block(
     if fused:
         np.multiply(share, of_mean, out=scores[:, K])
         share *= of_best
-    left = np.ones_like(
-        largest, dtype=bool
-    )  # where no interest before k is the best: of equal ones, the first gets it all
+    # True where no interest before k has the largest score: of equal ones, only the first gets the gradient.
+    left = np.ones_like(largest, dtype=bool)
     for k in range(K):
         leads = (scores[:, k] == largest) & left  # (b, M)
         left ^= leads

@@ -15,7 +15,7 @@ import numpy as np
 
 from configs.schema import Network
 from model.arrays import FloatArray
-from model.serving.encoder import EPSILON, NEVER, Encoder, Routing
+from model.serving.encoder import EPSILON, LOG_ZERO, Encoder, Routing
 from model.training.backend import F, Tensor, paddle
 from model.training.gradient import Encode
 
@@ -83,7 +83,7 @@ class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
         surplus = paddle.to_tensor(unused)  # (B, K, 1), 1 = not used
 
         mapped = paddle.matmul(embeddings, self.bilinear)  # (B, L, D)
-        routed = self._routed(mapped, logits + surplus * float(NEVER), log_weight)  # (B, K, L)
+        routed = self._routed(mapped, logits + surplus * float(LOG_ZERO), log_weight)  # (B, K, L)
         capsules = paddle.matmul(routed, mapped)  # (B, K, D)
         if not self._routing.normalise:
             capsules = _squash(capsules)
@@ -95,7 +95,7 @@ class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
             interests = interests + surplus * (interests[:, :1] - interests)
         return interests * (lengths > 0).astype("float32").reshape([-1, 1, 1]), routed
 
-    def general(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
+    def history_vector(self, embeddings: Tensor, lengths: Tensor) -> Tensor:
         """Return one vector for the whole history, (B, 1, D): the limit of the interests for a large residual."""
         return self._project(_mean(embeddings, self._log_weight(self._age(lengths, embeddings.shape[1]))))
 
@@ -111,7 +111,7 @@ class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
 
     def _log_weight(self, age: Tensor) -> Tensor:
         """Return the logarithm of each click's weight, (B, 1, L)."""
-        padding = (age < 0).astype("float32") * float(NEVER)
+        padding = (age < 0).astype("float32") * float(LOG_ZERO)
         return (_by_age(self.recency, age) + padding).unsqueeze(1)
 
     def _routed(self, mapped: Tensor, logits: Tensor, log_weight: Tensor) -> Tensor:
@@ -133,12 +133,12 @@ class Mind(paddle.nn.Layer):  # type: ignore[misc]  # untyped in Paddle 2.6
             return self._weights(logits, log_weight)
         if routing.axis == "interests":
             logits = _log_softmax(logits)
-        return _clean(F.softmax(logits + log_weight, axis=2), log_weight)
+        return _zero_padding(F.softmax(logits + log_weight, axis=2), log_weight)
 
     def _weights(self, logits: Tensor, log_weight: Tensor) -> Tensor:
         if self._routing.axis == "clicks":
-            return _clean(F.softmax(logits + log_weight, axis=2), log_weight)
-        return _clean(paddle.exp(_log_softmax(logits) + log_weight), log_weight)
+            return _zero_padding(F.softmax(logits + log_weight, axis=2), log_weight)
+        return _zero_padding(paddle.exp(_log_softmax(logits) + log_weight), log_weight)
 
     def weights(self) -> dict[str, FloatArray]:
         """Return the current weights by name, copied to NumPy."""
@@ -157,14 +157,14 @@ def _products(clicks: Tensor) -> Tensor:
 
 def _mean(embeddings: Tensor, log_weight: Tensor) -> Tensor:
     """Return the weighted mean of the history, (B, L, D), (B, 1, L) → (B, 1, D)."""
-    return paddle.matmul(_clean(F.softmax(log_weight, axis=2), log_weight), embeddings)
+    return paddle.matmul(_zero_padding(F.softmax(log_weight, axis=2), log_weight), embeddings)
 
 
-def _clean(weights: Tensor, log_weight: Tensor) -> Tensor:
+def _zero_padding(weights: Tensor, log_weight: Tensor) -> Tensor:
     """Set weights of padding to 0: Paddle's exponential of a very negative number is 3e-39, and products with such
     denormal numbers take ten times as long.
     """
-    return weights * (log_weight > float(NEVER) / 2).astype("float32")
+    return weights * (log_weight > float(LOG_ZERO) / 2).astype("float32")
 
 
 def _log_softmax(logits: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Adam (arXiv 1412.6980) for the network's weights and, row by row, for the table of item embeddings.
 
 Paddle's sparse gradients with its lazy Adam take three times as long as `ItemTable` for the same result: they look up,
-normalise and merge every occurrence of an item, whereas this table does it once for each item of a batch. And since
+normalise and merge every occurrence of an item, whereas this table does it once for each item of a batch. And because
 both optimizers are here, a checkpoint is a few named arrays.
 """
 

@@ -14,8 +14,8 @@ from model.training.checkpoint import EpochTally
 
 #: Seconds between two plain lines.
 LINE_INTERVAL_S = 10.0
-#: Keys of an epoch's metrics that its line formats by itself, or does not show.
-_OTHERS = {"epoch", "step", "seconds", "loss", "samples_per_second", "data_share", "learning_rate"}
+#: Keys of an epoch's metrics that are formatted separately, or not shown.
+_NOT_LISTED = {"epoch", "step", "seconds", "loss", "samples_per_second", "data_share", "learning_rate"}
 
 
 class TrainingProgress:
@@ -24,7 +24,8 @@ class TrainingProgress:
     def __init__(self, console: Console, epochs: int, done: float = 0.0) -> None:
         """
         Args:
-            done: share of the run, 0 to 1, finished earlier; it does not count in the estimate of the time left.
+            done: share of the run, 0 to 1, that was finished before it was resumed; it does not affect the estimate of
+                the time left.
         """
         self._console, self._epochs = console, epochs
         self._bar = Progress(
@@ -65,7 +66,7 @@ class TrainingProgress:
 
     def epoch(self, line: Mapping[str, Any], *, best: bool) -> None:
         """Print the metrics of an epoch."""
-        measured = "".join(f"  {name} {value:.4f}" for name, value in line.items() if name not in _OTHERS)
+        measured = "".join(f"  {name} {value:.4f}" for name, value in line.items() if name not in _NOT_LISTED)
         speed = f"{line['samples_per_second']:,.0f} samples/s  {line['data_share']:.1%} of the time waiting for data"
         mark = "  best so far" if best else ""
         text = f"epoch {line['epoch']}/{self._epochs}  loss {line['loss']:.4f}{measured}  {speed}{mark}"

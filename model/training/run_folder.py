@@ -27,7 +27,7 @@ CONFIG, METRICS, PLOT, LAST, BEST = "config.yaml", "metrics.jsonl", "training.pn
 
 
 def new_path(config: TrainConfig) -> Path:
-    """Return a folder for a new run, named by UTC time and seed; further ones of the same second are numbered."""
+    """Return a folder for a new run, named by UTC time and seed; further runs of the same second are numbered."""
     path = config.output.runs / f"{datetime.now(timezone.utc):%Y%m%d-%H%M%S}-seed{config.training.seed}"
     numbered = (path.with_name(f"{path.name}-{n}") for n in count(2))
     return next(candidate for candidate in chain([path], numbered) if not candidate.exists())
@@ -60,7 +60,7 @@ class RunFolder:
         self._write_config()
 
     def resume(self, position: Position, epochs: int) -> None:
-        """Resume at `position`, and remove the metrics of epochs after its finished `epochs`."""
+        """Resume at `position`, and remove the metrics of all but the first `epochs` epochs."""
         self.saved_step = position.step
         self._write_config()
         kept = "".join(json.dumps(line) + "\n" for line in self.metrics() if line["epoch"] <= epochs)
@@ -82,7 +82,7 @@ class RunFolder:
             file.write(json.dumps(line) + "\n")
 
     def save(self, position: Position, state: State, *, best: bool = False) -> None:
-        """Write a checkpoint to last.npz, and before that to best.npz if this is the best so far.
+        """Write a checkpoint to best.npz, if it is the best so far, and then to last.npz.
 
         Raises:
             CheckpointError: the files cannot be written; for example, the disk is full.

@@ -1,7 +1,6 @@
 """Draw training batches with NumPy. A batch depends only on the seed and the number of its step.
 
-So no batch repeats, a run resumes exactly where it was interrupted, and processes that train together draw the same
-batches.
+Therefore a run resumes exactly where it was interrupted, and processes that train together draw the same batches.
 """
 
 from __future__ import annotations
@@ -88,7 +87,7 @@ class ExampleSampler:
             user_power: the probability of a user is proportional to its number of examples to this power: 0 = all
                 users equally, 1 = all clicks equally.
             targets: T, largest number of next clicks that are targets together.
-            window: limits them further, to this share of the number of clicks before them, rounded up.
+            window: limits the number of targets further, to this share of the number of clicks before them, rounded up.
 
         Raises:
             ValueError: no user has enough clicks.
@@ -142,30 +141,30 @@ class NegativeSampler:
                 log(N + 1); "in_batch" = the users' targets; "mixed" = uniform and in-batch together.
             targets: (N + 1,), probability of each row to be a first target.
         """
-        self._kind, self._size = config.loss.distribution, config.loss.negatives
+        self._distribution, self._size = config.loss.distribution, config.loss.negatives
         self._items = N = len(counts)
         self.log_q: FloatVector = np.zeros(N + 1, np.float32)
         with np.errstate(divide="ignore"):
-            if self._kind == "log_uniform":
+            if self._distribution == "log_uniform":
                 self._by_rank = 1 + np.argsort(-counts, kind="stable")
                 self.log_q[self._by_rank] = np.log(np.log1p(1 / (np.arange(N) + 1)) / np.log(N + 1))
-            elif self._kind == "uniform":
+            elif self._distribution == "uniform":
                 self.log_q[1:] = -np.log(N)
             else:
-                uniform = self._size if self._kind == "mixed" else 0
+                uniform = self._size if self._distribution == "mixed" else 0
                 drawn = config.training.batch_size
-                # Not 0, which has no logarithm, for rows that are never a first target, only a uniform negative.
+                # Rows that are never a first target, only a uniform negative, get a tiny share: 0 has no logarithm.
                 share = np.maximum(targets[1:], 1 / (N * 1e3))
                 self.log_q[1:] = np.log((uniform / N + drawn * share) / (uniform + drawn))
 
     def draw(self, targets: IdVector, rng: np.random.Generator) -> IdVector:
         """Draw rows, (M,) int64; "in_batch" and "mixed" contain the batch's first targets, (B,) rows."""
-        if self._kind == "in_batch":
+        if self._distribution == "in_batch":
             return targets
-        if self._kind == "log_uniform":
+        if self._distribution == "log_uniform":
             # By the inverse of the distribution function.
             rank = np.exp(rng.random(self._size) * np.log(self._items + 1)).astype(np.int64) - 1
             rows: IdVector = self._by_rank[np.minimum(rank, self._items - 1)]
             return rows
         rows = rng.integers(1, self._items + 1, self._size)
-        return np.concatenate([rows, targets]) if self._kind == "mixed" else rows
+        return np.concatenate([rows, targets]) if self._distribution == "mixed" else rows

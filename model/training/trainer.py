@@ -30,8 +30,8 @@ RECALL = f"recall@{MEASURED_AT}"
 BATCHES_AHEAD = 3
 #: Weight of the newest step in the running mean of the loss, which reflects about the last 50 steps.
 SMOOTHING = 0.02
-#: Training has diverged if the mean loss is so many times the loss of the first step, which is that of an untrained
-#: network. Runs that work stay below 1.
+#: Training has diverged if the running mean of the loss exceeds this many times the loss of the first step, which is
+#: that of an untrained network. In runs that work, the ratio stays below 1.
 DIVERGED = 3.0
 
 Metrics = Mapping[str, float]
@@ -78,7 +78,7 @@ class Trainer:
         position: progress of the run.
     """
 
-    # Nine parameters: tests pass in the loop's collaborators, and need no network, signals or other processes.
+    # Nine parameters: tests replace the loop's collaborators, and need no network, signals or other processes.
     def __init__(
         self,
         config: TrainConfig,
@@ -108,7 +108,7 @@ class Trainer:
 
     @property
     def epoch(self) -> int:
-        """The current epoch, from 1; after the last step of an epoch, still that one."""
+        """Number of the current epoch, from 1; right after the last step of an epoch, still that epoch."""
         return math.ceil(self.position.step / self._settings.epoch_steps)
 
     @property
@@ -134,7 +134,7 @@ class Trainer:
         """
         with self._stop.deferred(), contextlib.closing(draw_ahead(self._draw, self.position.step + 1)) as batches:
             while True:
-                # Signals and clocks differ between processes: a signal to any of them counts, and the first clock.
+                # Signals and clocks differ between processes: a signal to any of them counts, and the fastest clock.
                 seconds = time.monotonic() - self._started
                 signal, self.position.seconds = self._team.agree_on_max(self._stop.number, seconds)
                 if signal:
@@ -182,7 +182,8 @@ class Trainer:
         tally.waited, tally.seconds = tally.waited + waited, tally.seconds + seconds
 
     def _check(self, loss: float) -> None:
-        """
+        """Check the loss of the last step.
+
         Raises:
             DivergenceError: the loss shows that training diverged.
         """

@@ -19,7 +19,7 @@ class TrainingSet(NamedTuple):
     Attributes:
         clicks: clicks with table rows, 1 … N, in the order of the item ids; row 0 is padding.
         item_ids: (N,) int64, ascending; counts: (N,) int64, clicks of each item.
-        held: users to measure on, with item ids; empty if nothing is to be measured.
+        held: users to measure on, with item ids; may be empty.
     """
 
     clicks: Clicks
@@ -44,12 +44,12 @@ class TrainingSet(NamedTuple):
         numbered = Clicks(clicks.users, clicks.offsets, rows.reshape(-1) + 1, clicks.malformed)
         return cls(numbered, item_ids, counts.astype(np.int64), held)
 
-    def sample_held(self, most: int, seed: int) -> Holdout:
-        """Return at most `most` of the users to measure on, drawn at random."""
+    def sample_held(self, max_users: int, seed: int) -> Holdout:
+        """Return at most `max_users` of the users to measure on, drawn at random."""
         users = len(self.held.history)
-        if users <= most:
+        if users <= max_users:
             return self.held
-        index = np.sort(np.random.default_rng(seed).choice(users, most, replace=False))
+        index = np.sort(np.random.default_rng(seed).choice(users, max_users, replace=False))
         return Holdout(self.held.history.take(index), self.held.targets.take(index))
 
     def fingerprint(self) -> str:

@@ -143,7 +143,7 @@ def test_figures_do_not_depend_on_blocks_of_users(
     options = ("--artifact", artifact(tmp_path / "model"), "--test", valid_format, "--top-n", "1,3")
     whole = measured(*options)
     for size in (1, 2):
-        monkeypatch.setattr("model.evaluation.measure.USERS", size)
+        monkeypatch.setattr("model.evaluation.measure.BLOCK_USERS", size)
         assert measured(*options) == whole
 
 

@@ -82,7 +82,7 @@ def test_drift_replaces_tastes_at_its_rate(made: SyntheticClicks) -> None:
     assert (made.first_tastes[drifted] != made.last_tastes[drifted]).any(axis=1).all()
 
 
-def test_items_and_users_differ_in_activity(made: SyntheticClicks) -> None:
+def test_popularity_and_activity_are_skewed(made: SyntheticClicks) -> None:
     counts = np.sort(np.bincount(made.item, minlength=SHAPE.items + 1)[1:])[::-1]
     assert counts[: SHAPE.items // 10].sum() > 0.25 * SHAPE.clicks
     activity = np.bincount(made.user)

@@ -94,7 +94,7 @@ def test_the_bootstrap_depends_on_its_seed_ignores_missing_values_and_works_in_b
     ends = bootstrap(both, np.random.default_rng(3), 200)
     assert ends[0, 0] < values.mean() < ends[1, 0]
     assert np.isnan(ends[:, 1]).all()
-    monkeypatch.setattr("model.evaluation.metrics._BOOTSTRAP_MEMORY", 8 * 100 * 3)  # three resamples at once
+    monkeypatch.setattr("model.evaluation.metrics._BOOTSTRAP_BYTES", 8 * 100 * 3)  # three resamples at once
     assert bootstrap(both, np.random.default_rng(3), 200) == pytest.approx(ends, nan_ok=True)
     assert (bootstrap(both, np.random.default_rng(4), 200)[:, 0] != ends[:, 0]).all()
 

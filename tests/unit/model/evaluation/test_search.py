@@ -53,8 +53,8 @@ def test_search_equals_merging_sorted_lists_in_blocks_of_any_size(
 ) -> None:
     interests, vectors, n, seen = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "USERS", tile[0])
-        patch.setattr(module, "ITEMS", tile[1])
+        patch.setattr(module, "TILE_USERS", tile[0])
+        patch.setattr(module, "TILE_ITEMS", tile[1])
         tops = search(interests, vectors, n, fusion, clicks(seen))
         without_seen = exact_top(interests, vectors, n, fusion)
     kept = naive(interests, vectors, n, [[]] * len(seen), fusion)

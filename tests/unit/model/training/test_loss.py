@@ -12,7 +12,7 @@ pytest.importorskip("paddle", reason="Paddle is not installed: pip install -e '.
 from configs.loader import load_train
 from configs.schema import Loss
 from model.arrays import FloatArray
-from model.serving.encoder import NEVER
+from model.serving.encoder import LOG_ZERO
 from model.training.backend import Tensor, paddle
 from model.training.loss import LossTerms, by_operators, loss_and_gradients, sampled_softmax
 
@@ -103,7 +103,7 @@ def test_padding_of_targets_has_no_gradient_and_a_users_targets_are_not_its_nega
     users, targets, negatives = vectors()
     by_targets = loss_and_gradients(users, targets, negatives, terms(), settings())[2]
     assert (by_targets[TARGETS == 0] == 0).all()
-    assert (terms().added()[2] == NEVER).tolist() == [True] * 3 + [False] * 6
+    assert (terms().added()[2] == LOG_ZERO).tolist() == [True] * 3 + [False] * 6
 
 
 def test_parts_of_a_batch_sum_to_the_whole() -> None:
@@ -130,7 +130,7 @@ def test_blocks_of_users_sum_to_the_whole(readout: str, monkeypatch: pytest.Monk
         return [value.numpy(), *(tensor.grad.numpy() for tensor in leaves)]
 
     whole = found()
-    monkeypatch.setattr("model.training.loss.BLOCK", 4)
+    monkeypatch.setattr("model.training.loss.BLOCK_USERS", 4)
     for part, expected in zip(found(), whole, strict=True):
         assert part == pytest.approx(expected, rel=1e-5, abs=1e-6)
 

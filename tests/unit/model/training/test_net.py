@@ -109,13 +109,13 @@ def test_readout_mean_trains_the_encoder_of_one_interest(relu: bool) -> None:
     net = Mind(weights, config.network)
     embeddings, lengths = random_users(200, 7)
     lengths = np.maximum(lengths, 1)
-    general = net.general(embeddings, paddle.to_tensor(lengths)).numpy()
+    history = net.history_vector(embeddings, paddle.to_tensor(lengths)).numpy()
     one = Encoder(weights, Routing.from_network(config.network)).encode(embeddings.numpy(), lengths)
-    assert np.abs(one - general).max() <= 1e-5
+    assert np.abs(one - history).max() <= 1e-5
     many = config_of("default", f"network.relu={relu}", "network.residual=1e6")
     weights |= {"start": initial_weights(many.network, np.random.default_rng(1))["start"]}
     near = Encoder(weights, Routing.from_network(many.network)).encode(embeddings.numpy(), lengths)
-    assert np.abs(near - general).max() <= 1e-4
+    assert np.abs(near - history).max() <= 1e-4
 
 
 def test_padding_does_not_change_interests() -> None:
