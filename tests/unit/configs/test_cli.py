@@ -1,4 +1,4 @@
-"""The command-line frame: settings, errors, exit statuses, progress."""
+"""What all command-line programs share: settings, errors, exit statuses, progress."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def failing(error: BaseException) -> click.Command:
         (TransientError("Kafka", "no response"), EXIT_TRANSIENT),
     ],
 )
-def test_an_error_is_one_line_and_the_status_of_its_class(error: Exception, status: int) -> None:
+def test_an_error_prints_one_line_and_exits_with_the_status_of_its_class(error: Exception, status: int) -> None:
     done = invoke(failing(error))
     assert done.exit_code == status
     (line,) = done.stderr.splitlines()
@@ -59,7 +59,7 @@ def test_an_unavailable_server_is_reported_with_the_address_to_check(system: str
     assert named == f"Error: {system}: no response; check {key}\n", "a message that names the key needs no hint"
 
 
-def test_an_interrupt_is_status_130_without_a_traceback() -> None:
+def test_an_interrupt_exits_with_status_130_without_a_traceback() -> None:
     done = invoke(failing(KeyboardInterrupt()))
     assert (done.exit_code, done.output) == (EXIT_INTERRUPTED, "")
 
@@ -68,7 +68,7 @@ def test_a_defect_keeps_its_traceback() -> None:
     assert isinstance(invoke(failing(ValueError("a defect"))).exception, ValueError)
 
 
-def test_the_frame_reaches_the_commands_of_nested_groups() -> None:
+def test_commands_of_nested_groups_have_the_same_exit_statuses_and_help() -> None:
     @click.group(cls=Group)
     def main() -> None: ...
 
@@ -123,8 +123,8 @@ def test_progress_is_shown_in_a_terminal_only(capsys: pytest.CaptureFixture[str]
     assert captured.out == captured.err.strip() == ""
 
 
-def test_progress_counts_what_is_done(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes standard error for a terminal
+def test_progress_shows_the_number_done(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich then treats standard error as a terminal
     with progress_bar(10, "clicks") as bar:
         bar(3)
         bar.advance(4)

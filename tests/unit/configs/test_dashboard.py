@@ -24,7 +24,7 @@ ALERTS: list[dict[str, Any]] = [
     for group in yaml.safe_load((FOLDER / "alerts.yml").read_text(encoding="utf-8"))["groups"]
     for rule in group["rules"]
 ]
-#: Words of PromQL at positions of metric names.
+#: Words of PromQL where metric names can be.
 KEYWORDS = {"and", "or", "unless", "bool", "offset"}
 #: Labels that Prometheus adds.
 TARGET_LABELS = {"job", "instance"}
@@ -125,7 +125,7 @@ def test_the_dashboard_shows_every_metric() -> None:
     assert {name for name, _, _ in EXPORTED.values() if name.startswith("mindstream_")} <= families
 
 
-def test_the_dashboard_asks_the_provisioned_data_source() -> None:
+def test_the_dashboard_queries_the_provisioned_data_source() -> None:
     text = (FOLDER / "grafana" / "datasources" / "prometheus.yml").read_text(encoding="utf-8")
     (source,) = yaml.safe_load(text)["datasources"]
     asked = [panel["datasource"] for panel in panels()]

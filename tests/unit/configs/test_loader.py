@@ -23,7 +23,7 @@ def _file(tmp_path: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize(("name", "loader"), LOADERS.items())
-def test_shipped_files_load_and_may_be_given_themselves(name: str, loader: Callable[..., BaseModel]) -> None:
+def test_shipped_files_load_and_may_also_be_given_with_c(name: str, loader: Callable[..., BaseModel]) -> None:
     assert loader(None, (), {}) == loader(FOLDER / f"{name}.yaml", (), {})
 
 
@@ -70,7 +70,7 @@ def test_errors_name_file_key_and_remedy(tmp_path: Path, text: str, needles: lis
         ("loss.routing_variance=1", "loss.routing_variance: 0"),
     ],
 )
-def test_settings_that_training_cannot_learn_are_refused(setting: str, remedy: str) -> None:
+def test_weights_that_training_cannot_learn_are_refused(setting: str, remedy: str) -> None:
     on_the_mean = ["network.routing_map=identity", "loss.readout=mean"]
     load_train(None, on_the_mean, {})
     with pytest.raises(ConfigError, match=f"^configuration: .*loss.readout: mean.* set {remedy}, or"):

@@ -22,27 +22,33 @@ from model.data.clicks import Clicks
 from model.train import main
 
 ROOT = Path(__file__).parents[3]
-TASTES, ITEMS = 8, 25  # number of tastes, and of items of a taste
+TASTES, ITEMS_PER_TASTE = 8, 25
 
 
 @dataclass(frozen=True)
-class Checkerboard:
-    """Users with two disjoint tastes each, with half of the clicks on either, in random order; taste t has 25 items."""
+class TwoTasteUsers:
+    """Users who each click items of two disjoint tastes, half of the clicks on each, in random order.
+
+    Attributes:
+        clicks: 20 clicks of each of U users; items 1000 + 25 t … 1000 + 25 t + 24 belong to taste t.
+        tastes: (U, 2), the tastes of each user.
+    """
 
     clicks: Clicks
     tastes: np.ndarray[tuple[int, int], np.dtype[np.int64]]
 
     @classmethod
-    def draw(cls, users: int, rng: np.random.Generator) -> Checkerboard:
+    def draw(cls, users: int, rng: np.random.Generator) -> TwoTasteUsers:
         tastes = np.array([rng.choice(TASTES, 2, replace=False) for _ in range(users)])
         halves = rng.permuted(np.tile([0, 1], (users, 10)), axis=1)  # (users, 20)
-        items = np.take_along_axis(tastes, halves, axis=1) * ITEMS + rng.integers(0, ITEMS, halves.shape)
+        items = np.take_along_axis(tastes, halves, axis=1) * ITEMS_PER_TASTE
+        items += rng.integers(0, ITEMS_PER_TASTE, halves.shape)
         return cls(Clicks(np.arange(users), np.arange(users + 1) * 20, items.ravel() + 1000), tastes)
 
-    def shuffled(self, rng: np.random.Generator) -> Checkerboard:
-        """Return the same users and items without tastes."""
+    def shuffled(self, rng: np.random.Generator) -> TwoTasteUsers:
+        """Return the same users with the items shuffled among them, so that the clicks follow no tastes."""
         clicks = self.clicks
-        return Checkerboard(Clicks(clicks.users, clicks.offsets, rng.permutation(clicks.items)), self.tastes)
+        return TwoTasteUsers(Clicks(clicks.users, clicks.offsets, rng.permutation(clicks.items)), self.tastes)
 
     def write(self, path: Path) -> Path:
         lines = (f"{u},{item},{n}\n" for u in range(len(self.clicks)) for n, item in enumerate(self.clicks.items_of(u)))
@@ -52,7 +58,7 @@ class Checkerboard:
 
 def small_run(folder: Path, *overrides: str) -> list[str]:
     """Return the arguments of a run that takes a second, on 40 users."""
-    path = Checkerboard.draw(40, np.random.default_rng(1)).write(folder / "clicks.csv")
+    path = TwoTasteUsers.draw(40, np.random.default_rng(1)).write(folder / "clicks.csv")
     small = ["training.epochs=1", "training.epoch_steps=5", "training.batch_size=32", "network.dim=8"]
     small += ["loss.negatives=16", f"output.runs={folder / 'runs'}", *overrides]
     sets = [argument for item in small for argument in ("--set", item)]

@@ -1,4 +1,4 @@
-"""Artifacts: written, read, refused."""
+"""Artifacts are written, read, and refused if they are unusable."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def saved(tmp_path: Path) -> Artifact:
 
 
 def test_a_loaded_artifact_equals_the_saved_one(saved: Artifact) -> None:
-    given_, loaded = content(), Artifact.load(saved.path)
+    written, loaded = content(), Artifact.load(saved.path)
     for name in ("item_ids", "item_vectors", "item_counts"):
-        assert (getattr(loaded, name) == given_[name]).all()
-    assert all((loaded.weights[name] == given_["weights"][name]).all() for name in given_["weights"])
+        assert (getattr(loaded, name) == written[name]).all()
+    assert all((loaded.weights[name] == written["weights"][name]).all() for name in written["weights"])
     assert (loaded.dim, loaded.interests, loaded.history_length, loaded.metric) == (D, K, L, "IP")
     assert loaded.encoder == ROUTING
     assert {key: loaded.manifest[key] for key in ("items", "users", "clicks", "config", "metrics")} == {

@@ -25,13 +25,13 @@ needs_sample = pytest.mark.skipif(
     not SAMPLE.is_dir(), reason=f"no AmazonBook sample in {SAMPLE}; set MINDSTREAM_DATA to the folder that holds it"
 )
 
-#: Items 10, 20, … 60 are on two axes: users who clicked some of the first three are recommended these, and so on.
+#: Items 10, 20, 30 are near one axis, and 40, 50, 60 near another: who clicked one of three is recommended these three.
 IDS = np.arange(10, 70, 10)
 D = 4
 
 
 def axes(*, shuffled: bool = False) -> FloatArray:
-    """Return vectors of items 10, 20, 30 near one axis, and 40, 50, 60 near another; shuffled: 10 and 40 swapped."""
+    """Return vectors of items 10, 20, 30 near one axis, and 40, 50, 60 near another; `shuffled` swaps 10 and 40."""
     vectors = np.zeros((6, D), np.float32)
     vectors[:3, 0], vectors[3:, 1] = [1.0, 0.9, 0.8], [1.0, 0.9, 0.8]
     vectors[:3, 2], vectors[3:, 3] = [0.0, 0.3, 0.5], [0.0, 0.3, 0.5]
@@ -63,7 +63,7 @@ def artifact(folder: Path, ids: IdVector = IDS, vectors: FloatArray | None = Non
 @needs_sample
 @pytest.mark.parametrize("file", ["train/demo.txt", "valid/part-0"])
 def test_genuine_amazonbook_files_are_measured(tmp_path: Path, file: str) -> None:
-    """The model knows the train file's popular items, and so only some of the test users' items."""
+    """The model knows only the popular items of the train file, so not all items of the test users."""
     clicks = read_clicks([SAMPLE / "train" / "demo.txt"])
     ids, counts = np.unique(clicks.items, return_counts=True)
     popular = np.sort(ids[np.argsort(-counts, kind="stable")[:500]])
@@ -110,7 +110,7 @@ def valid_format(tmp_path: Path) -> Path:
     return path
 
 
-def test_figures_of_the_valid_format_by_hand(tmp_path: Path, valid_format: Path) -> None:
+def test_figures_of_the_valid_format_equal_those_computed_by_hand(tmp_path: Path, valid_format: Path) -> None:
     document = measured("--artifact", artifact(tmp_path / "model"), "--test", valid_format, "--top-n", "1,2")
     (model,) = document["models"]
     assert document["top_n"] == [1, 2] and document["tests"] == [str(valid_format)]
@@ -157,7 +157,7 @@ def test_the_train_format_is_split_by_the_protocol(tmp_path: Path) -> None:
     assert mean(model, "kept", 2, "recall") == 0
 
 
-def test_the_artifact_and_test_files_of_the_configuration(tmp_path: Path, valid_format: Path) -> None:
+def test_the_configuration_names_artifact_and_test_files(tmp_path: Path, valid_format: Path) -> None:
     artifact(tmp_path / "model")
     config = tmp_path / "mind.yaml"
     config.write_text(f"output: {{folder: {tmp_path / 'model'}}}\ndata: {{valid_paths: [{valid_format}]}}\n")
@@ -180,14 +180,16 @@ def training_run(tmp_path: Path, valid_format: Path) -> Path:
     return folder
 
 
-def test_epochs_of_a_run_and_their_plot(tmp_path: Path, training_run: Path) -> None:
+def test_epochs_of_a_run_are_measured_and_plotted(tmp_path: Path, training_run: Path) -> None:
     plot = tmp_path / "plots" / "recall.png"
     models = measured("--run", training_run, "--epochs", "4-5", "--top-n", "2", "--plot", plot)["models"]
     assert [(model["epoch"], model["seconds"]) for model in models] == [(4, 4.2), (5, 5.2)]
     assert [mean(model, "kept", 2, "recall") for model in models] == pytest.approx([0.5, 0])
     assert plot.read_bytes().startswith(b"\x89PNG") and plot.stat().st_size > 10_000
     table = run("--run", training_run, "--top-n", "2")
-    assert "3 epochs" in table.stdout and "epoch 4, model" in table.stdout  # the first of the best two in full
+    assert (
+        "3 epochs" in table.stdout and "epoch 4, model" in table.stdout
+    )  # of two equally good epochs, the first has the full table
 
 
 def test_errors_name_the_remedy(tmp_path: Path, training_run: Path, valid_format: Path) -> None:
@@ -217,7 +219,7 @@ def test_errors_name_the_remedy(tmp_path: Path, training_run: Path, valid_format
         assert expected in result.stderr, (arguments, result.stderr)
 
 
-def test_numbers_and_ranges() -> None:
+def test_numbers_and_ranges_are_parsed() -> None:
     assert parse_numbers("5-8") == [5, 6, 7, 8]
     assert parse_numbers("50, 20,20-21") == [20, 21, 50]
     for text in ("", "0", "8-5", "a", "5-", "1,,2", "-3", "²"):

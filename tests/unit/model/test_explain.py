@@ -1,4 +1,4 @@
-"""The explanation of one user: routing weights, lists and marks by hand; text, JSON document and picture."""
+"""The explanation of one user, compared with values computed by hand; its text, JSON document and picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from model.serving.encoder import Routing
 #: Weight of each click in each interest, newest click first. The initial routing logits are their logarithms, and do
 #: not change with one iteration: interest k is Σ weight · vector / length.
 WEIGHTS = np.array([[0.9, 0.2, 0.5], [0.1, 0.8, 0.5]])
-#: Item → axis and length: 40 is like 30 and 50 like 20, but shorter, and no item is like 60.
+#: Item → axis and length of its vector: 40 is like 30, and 50 like 20, but shorter; no item is like 60.
 VECTORS = {10: (2, 1.0), 20: (1, 1.0), 30: (0, 1.0), 40: (0, 0.9), 50: (1, 0.9), 60: (3, 1.0)}
 #: Lengths of the two interests after clicks on 10, 20 and 30.
 LENGTHS = np.sqrt([0.9**2 + 0.2**2 + 0.5**2, 0.1**2 + 0.8**2 + 0.5**2])
@@ -77,7 +77,7 @@ def test_each_click_has_its_share_of_each_interest(tmp_path: Path, routing: dict
     assert (explanation.history, explanation.unknown, explanation.targets) == (5, [99], [40, 77])
 
 
-def test_lists_and_marks_by_hand(tmp_path: Path) -> None:
+def test_lists_and_marks_equal_those_computed_by_hand(tmp_path: Path) -> None:
     explanation = explained(tmp_path / "a")
     first, second = LENGTHS
     assert scored(explanation.recalled[0]) == [(30, 0.9 / first), (40, 0.81 / first), (10, 0.5 / first)]
@@ -143,7 +143,7 @@ def document(*arguments: object) -> dict[str, Any]:
     return found
 
 
-def test_both_formats_of_click_files(model: Path, train_format: Path, valid_format: Path) -> None:
+def test_click_files_of_both_formats_are_explained(model: Path, train_format: Path, valid_format: Path) -> None:
     of_anna = document("--user", "anna", "--artifact", model, "--clicks", valid_format)
     assert [click["item"] for click in of_anna["clicks"]] == [30, 20, 10] and of_anna["targets"] == [40, 77]
     held = document("--user", "bob", "--artifact", model, "--clicks", train_format, "--hold-out")
@@ -208,7 +208,7 @@ def test_names_are_read_from_any_valid_csv(tmp_path: Path) -> None:
         ('1,"a\n', "line 1: unexpected end"),
     ],
 )
-def test_names_that_cannot_be_read(tmp_path: Path, text: str, expected: str) -> None:
+def test_names_that_cannot_be_read_are_refused(tmp_path: Path, text: str, expected: str) -> None:
     (tmp_path / "names.csv").write_text(text)
     with pytest.raises(DataError, match=expected):
         read_names(tmp_path / "names.csv")
@@ -237,7 +237,7 @@ def test_errors_name_the_remedy(tmp_path: Path, model: Path, train_format: Path,
         assert expected in result.stderr, (arguments, result.stderr)
 
 
-def test_the_picture_has_its_size(tmp_path: Path, model: Path, valid_format: Path) -> None:
+def test_the_picture_is_1200_by_800_pixels(tmp_path: Path, model: Path, valid_format: Path) -> None:
     plot = tmp_path / "plots" / "anna.png"
     result = run("--user", "anna", "--artifact", model, "--clicks", valid_format, "--plot", plot)
     assert result.exit_code == 0, result.output

@@ -19,12 +19,7 @@ from configs.loader import load_train
 from model.artifact import Artifact
 from model.evaluation.runs import kept_epochs, seconds_by_epoch
 from model.train import main
-from tests.unit.model.small_runs import (
-    ROOT,
-    lines_of,
-    small_run,
-    succeed,
-)
+from tests.unit.model.small_runs import ROOT, lines_of, small_run, succeed
 
 
 def test_the_model_depends_on_the_seed_and_is_reproducible(tmp_path: Path) -> None:
@@ -35,7 +30,7 @@ def test_the_model_depends_on_the_seed_and_is_reproducible(tmp_path: Path) -> No
     assert versions[0] == versions[1] != versions[2]
 
 
-def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_runs_that_begin_in_the_same_second_have_different_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     class Clock(datetime):
         @classmethod
         def now(cls, tz: tzinfo | None = None) -> Clock:
@@ -127,7 +122,7 @@ def test_the_artifact_is_that_of_the_best_epoch_not_of_the_last(tmp_path: Path) 
     assert served == Artifact.load(tmp_path / "run" / "epochs" / f"{best:04}").model_version
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numbers overflow before that
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numbers overflow before divergence is detected
 def test_a_run_that_diverges_is_explained_and_writes_no_artifact(tmp_path: Path) -> None:
     diverging = ("training.learning_rate=1e30", "network.normalise=false")
     result = CliRunner().invoke(main, small_run(tmp_path, *diverging), catch_exceptions=False)
@@ -149,7 +144,7 @@ def test_a_run_that_diverges_is_explained_and_writes_no_artifact(tmp_path: Path)
         (["--set", "training.shortest_history=50"], EXIT_FAILURE, "lower training.shortest_history"),
     ],
 )
-def test_what_cannot_work_is_reported_before_training(
+def test_settings_and_files_that_cannot_work_are_reported_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: list[str], status: int, complaint: str
 ) -> None:
     monkeypatch.chdir(ROOT)

@@ -18,7 +18,7 @@ from model.artifact import Artifact
 from model.train import main
 from tests.unit.model.small_runs import lines_of, small_run, started, succeed, wait_for
 
-#: Some seconds of small steps, so that a signal arrives before the end.
+#: Settings of a run of some seconds, so that a signal arrives before its end.
 LONG = ("training.epochs=30", "training.epoch_steps=5", "training.patience=null", "data.valid_fraction=0.5")
 
 
@@ -57,7 +57,7 @@ def test_a_stopped_run_is_resumed_and_ends_like_an_uninterrupted_one(
         (["-c", "configs/mind.yaml"], "--resume excludes -c"),
     ],
 )
-def test_a_run_is_only_resumed_with_its_own_settings_and_data(
+def test_a_run_can_only_be_resumed_with_the_settings_and_data_of_its_start(
     tmp_path: Path, change: list[str], complaint: str
 ) -> None:
     run = str(tmp_path / "run")

@@ -56,7 +56,7 @@ def clicks_of(lengths: list[int]) -> Clicks:
     return Clicks(np.arange(len(lengths)), offsets, np.arange(1, offsets[-1] + 1))
 
 
-def test_groups_by_user_and_sorts_by_order_keeping_file_order_of_equals(tmp_path: Path) -> None:
+def test_clicks_are_grouped_by_user_and_sorted_by_order_and_equal_orders_keep_file_order(tmp_path: Path) -> None:
     path = write(tmp_path, "2,30,5\n1,11,1\n2,20,4\n1,12,1\n1,10,0\n2,31,5\n")
     clicks = read_clicks([path])
     assert as_lists(clicks) == {1: [10, 11, 12], 2: [20, 30, 31]}
@@ -148,7 +148,7 @@ def read_simply(text: str) -> tuple[dict[object, list[int]], list[int]]:
     st.booleans(),
     st.integers(1, 60),
 )
-def test_equals_a_simple_reader(
+def test_the_reader_equals_a_simple_one(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], newline: str, mark: bool, ended: bool, block: int
 ) -> None:
     text = newline.join([*lines, ""] if ended else lines)
@@ -198,7 +198,7 @@ def test_fractions_in_a_later_block_are_sorted_among_integers_of_earlier_blocks(
         assert as_lists(read_clicks([path])) == {1: [13, 11, 12, 10]}
 
 
-def test_a_user_is_the_text_of_its_id_as_in_the_stream(tmp_path: Path) -> None:
+def test_user_ids_differ_if_their_texts_differ_as_in_click_messages(tmp_path: Path) -> None:
     same = write(tmp_path, "7,10,0\n-7,11,0\n 7 ,12,1\n", "same")
     assert as_lists(read_clicks([same])) == {-7: [11], 7: [10, 12]}
     for other in ("07", "+7", "-0", "7_0", "٧", str(2**63)):
@@ -210,7 +210,7 @@ def test_a_user_is_the_text_of_its_id_as_in_the_stream(tmp_path: Path) -> None:
     assert read_holdout([held]).targets.users.tolist() == ["7", "07"]
 
 
-def test_reads_the_valid_format_with_and_without_target_item(tmp_path: Path) -> None:
+def test_the_valid_format_is_read_with_and_without_target_item(tmp_path: Path) -> None:
     path = write(
         tmp_path, "user_id:7 target_item:0 hist_item:3 hist_item:4 eval_item:5\nuser_id:8 eval_item:6 eval_item:7\n"
     )
@@ -259,7 +259,7 @@ def test_split_users_keeps_every_user_whole_and_depends_only_on_the_seed(
 
 
 @needs_sample
-def test_reads_genuine_amazonbook_clicks() -> None:
+def test_genuine_amazonbook_clicks_are_read() -> None:
     clicks = read_clicks([SAMPLE / "train" / "demo.txt"])
     assert (len(clicks), len(clicks.items)) == (1467, 20_000)
     assert clicks.items.max() == 367_891
@@ -268,7 +268,7 @@ def test_reads_genuine_amazonbook_clicks() -> None:
 
 
 @needs_sample
-def test_reads_genuine_amazonbook_users() -> None:
+def test_genuine_amazonbook_users_are_read() -> None:
     history, targets = read_holdout([SAMPLE / "valid" / "part-0"])
     assert len(history) == len(targets) == 499
     assert history.users[0] == 482936

@@ -91,7 +91,7 @@ def test_bytes_that_are_not_utf8_can_make_only_their_line_malformed(tmp_path: Pa
         parse_click(found[1])
 
 
-def test_parses_the_train_format() -> None:
+def test_the_train_format_is_parsed() -> None:
     assert parse_click("007, -5 ,1.5") == ("007", -5, 1.5)
     user, item, order = parse_click(f"ann,{2**63 - 1},{2**63 - 1}")
     assert (user, item, order) == ("ann", 2**63 - 1, 2**63 - 1)
@@ -99,7 +99,7 @@ def test_parses_the_train_format() -> None:
     assert not is_user_line("ann,1,2")
 
 
-def test_parses_the_valid_format() -> None:
+def test_the_valid_format_is_parsed() -> None:
     line = "user_id:7 target_item:0 hist_item:3 eval_item:5 hist_item:4"
     assert is_user_line(line)
     assert parse_user(line) == ("7", [3, 4], [5])

@@ -81,7 +81,7 @@ def test_encoder_equals_the_published_algorithm(routing: Routing, seed: int, n: 
 
 @pytest.mark.parametrize("routing", ALL)
 @given(seed=st.integers(0, 2**32 - 1), users=st.integers(0, 9))
-def test_a_batch_gives_the_same_as_its_users_one_by_one(routing: Routing, seed: int, users: int) -> None:
+def test_a_batch_gives_the_same_interests_as_its_users_one_by_one(routing: Routing, seed: int, users: int) -> None:
     encoder = encoder_of(routing)
     embeddings, lengths = histories(np.random.default_rng(seed), users)
     together = encoder.encode(embeddings, lengths)

@@ -1,4 +1,4 @@
-"""Checkpoints: written, read, refused."""
+"""Checkpoints are written, read, and refused if they are unusable."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_missing_or_damaged_checkpoint_is_named(tmp_path: Path) -> None:
         Checkpoint.read(path)
 
 
-def test_a_checkpoint_is_only_resumed_with_its_own_settings_and_data() -> None:
+def test_a_checkpoint_can_only_be_resumed_with_the_settings_and_data_of_its_run() -> None:
     checkpoint = checkpoint_of(config_of())
     elsewhere = config_of("output.folder=x", "output.keep_epochs=true", "training.max_seconds=9", "data.paths=[y]")
     checkpoint.check(elsewhere.model_dump(mode="json"), "data")

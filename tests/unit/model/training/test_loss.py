@@ -85,8 +85,8 @@ def test_numpy_and_operators_agree_in_value_and_gradients(interests: int, hardne
 
 
 @pytest.mark.parametrize("fusion", [0, 0.3])
-def test_a_negative_that_interests_share_counts_once(fusion: float) -> None:
-    """The interests of a single click are equal: together they must learn what one vector would learn."""
+def test_equal_interests_learn_what_one_vector_would_learn(fusion: float) -> None:
+    """The interests of a single click are equal, so a negative must not count once for each of them."""
     users, targets, negatives = vectors(1)
     loss = settings(f"loss.fusion={fusion}")
     single = loss_and_gradients(users, targets, negatives, terms(), loss)

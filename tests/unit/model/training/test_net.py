@@ -51,7 +51,7 @@ def config_of(variant: str, *overrides: str) -> TrainConfig:
 
 
 def random_net(config: TrainConfig, seed: int = 0) -> tuple[Mind, dict[str, FloatArray]]:
-    """Return a network with only random weights, also those that training initialises with the identity or zero."""
+    """Return a network whose weights are all random, even those that training initialises with the identity or zero."""
     rng = np.random.default_rng(seed)
     weights = initial_weights(config.network, rng)
     for value in weights.values():
@@ -103,7 +103,7 @@ def test_the_gradients_of_both_implementations_are_equal(variant: str) -> None:
 
 @pytest.mark.parametrize("relu", [False, True])
 def test_readout_mean_trains_the_encoder_of_one_interest(relu: bool) -> None:
-    """That is also the limit of several interests for a large residual."""
+    """For a large residual, several interests approach the same vector."""
     config = config_of("one interest", f"network.relu={relu}", "network.iterations=1")
     weights = random_net(config)[1] | {"bilinear": np.eye(16, dtype=np.float32)}  # not trained by this readout
     net = Mind(weights, config.network)

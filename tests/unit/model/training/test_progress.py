@@ -18,7 +18,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_a_line_appears_at_most_once_in_its_interval_and_estimates_the_time_left(clock: list[float]) -> None:
+def test_lines_are_at_least_an_interval_apart_and_estimate_the_time_left(clock: list[float]) -> None:
     output = io.StringIO()
     tally = EpochTally(steps=10, loss=25.0, seconds=5.0)
     with TrainingProgress(Console(file=output, width=200), epochs=4, done=0.5) as progress:
@@ -26,12 +26,12 @@ def test_a_line_appears_at_most_once_in_its_interval_and_estimates_the_time_left
             progress.step(share, 3, 100, tally)
             clock[0] += LINE_INTERVAL_S
         progress.step(0.75, 3, 100, tally)
-    # A quarter of the run took two intervals, since it was resumed at one half: the last quarter takes as long.
+    # Since the run was resumed at one half, a quarter of it has taken two intervals; the last quarter takes as long.
     (line,) = [text for text in output.getvalue().splitlines() if text.startswith("training  75%")][-1:]
     assert line == "training  75%  epoch 3/4  loss 2.500  200 samples/s  20 s left"
 
 
-def test_an_epoch_has_its_line_with_all_that_was_measured() -> None:
+def test_the_line_of_an_epoch_has_all_measured_metrics() -> None:
     output = io.StringIO()
     metrics = {"epoch": 2, "step": 10, "seconds": 3.0, "loss": 1.5, "samples_per_second": 1234.5, "data_share": 0.025}
     metrics |= {"learning_rate": 0.01, "recall@50": 0.25}

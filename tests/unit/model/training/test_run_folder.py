@@ -19,7 +19,7 @@ def config_of(*overrides: str) -> TrainConfig:
 
 
 def test_metrics_after_the_checkpoint_are_removed(tmp_path: Path) -> None:
-    """A process may die between an epoch's line and its checkpoint, or within the line."""
+    """A process may die after writing an epoch's line and before its checkpoint, or while writing the line."""
     config = config_of()
     run = RunFolder(tmp_path, config, "data")
     run.create()

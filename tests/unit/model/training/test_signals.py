@@ -28,4 +28,4 @@ def test_signals_are_deferred_in_the_loop_and_interrupt_elsewhere() -> None:
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(number)
     with pytest.raises(KeyboardInterrupt), StopSignals().installed() as stop, stop.deferred():
-        signal.raise_signal(signal.SIGTERM)  # after the last check
+        signal.raise_signal(signal.SIGTERM)  # after the last check of `number`

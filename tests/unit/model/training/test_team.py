@@ -9,16 +9,11 @@ import pytest
 pytest.importorskip("paddle", reason="Paddle is not installed: pip install -e '.[cpu]'")
 
 from model.artifact import Artifact
-from tests.unit.model.small_runs import (
-    lines_of,
-    small_run,
-    started,
-    succeed,
-)
+from tests.unit.model.small_runs import lines_of, small_run, started, succeed
 
 
 def test_two_processes_train_like_one(tmp_path: Path) -> None:
-    """The batch size is odd, so that their shares differ."""
+    """The batch size is odd, so that the shares of the two processes differ."""
     settings = ("training.epochs=2", "training.batch_size=33", "data.valid_fraction=0.25")
     succeed([*small_run(tmp_path, *settings), "--run", str(tmp_path / "one")])
     launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node=2", f"--log_dir={tmp_path / 'log'}"]

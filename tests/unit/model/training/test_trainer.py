@@ -1,4 +1,4 @@
-"""The training loop, with a learner that learns nothing: epochs, checkpoints, its end, and resuming."""
+"""The training loop, with a learner that learns nothing: epochs, checkpoints, ending and resuming."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def inline(draw: Callable[[int], TrainingBatch], first: int) -> Iterator[TrainingBatch]:
-    """Like `draw_ahead`, but without its thread, so that a signal arrives at a known step."""
+    """Draw batches like `draw_ahead`, but without a thread, so that a signal arrives at a known step."""
     yield from map(draw, itertools.count(first))
 
 
@@ -156,7 +156,7 @@ def test_a_loss_that_jumps_once_is_not_divergence(tmp_path: Path) -> None:
 def test_a_stopped_run_resumes_as_if_it_had_not_been_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: int
 ) -> None:
-    """Within an epoch, in its last step, and in the last step of all: the step is finished, and nothing is lost."""
+    """A step in which a signal arrives is finished first: within an epoch, at its end, and at the end of the run."""
     monkeypatch.setattr(module, "draw_ahead", inline)
     config, recalls = config_of(), [0.1, 0.3, 0.2, 0.4]
     whole = run_of(tmp_path / "whole", ScriptedLearner(), config, recalls)
@@ -165,7 +165,7 @@ def test_a_stopped_run_resumes_as_if_it_had_not_been_stopped(
     stop, learner = StopSignals(), ScriptedLearner()
 
     def draw(step: int) -> TrainingBatch:
-        stop.number = signal.SIGINT if step == stopped_at else 0  # as if Ctrl-C was pressed meanwhile
+        stop.number = signal.SIGINT if step == stopped_at else 0  # as if Ctrl-C were pressed in this step
         return NO_BATCH
 
     with pytest.raises(Stopped) as caught:
