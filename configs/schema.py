@@ -46,7 +46,7 @@ class Kafka(Section):
     def uses_tls(self) -> bool:
         return self.security_protocol.endswith("SSL")
 
-    def client(self, **settings: Any) -> dict[str, Any]:
+    def client_settings(self, **settings: Any) -> dict[str, Any]:
         """Return settings for a confluent-kafka client, with `settings` added. Contains the password: never log it."""
         conf: dict[str, Any] = {
             "bootstrap.servers": self.bootstrap_servers,
@@ -65,7 +65,7 @@ class Kafka(Section):
             conf |= {"ssl.certificate.location": str(self.certificate_file), "ssl.key.location": str(self.key_file)}
         return conf | settings
 
-    def refusal(self, detail: str) -> str:
+    def refusal_text(self, detail: str) -> str:
         """Return the error text if brokers refuse the connection: the reason and the keys to check, without secrets."""
         keys = [f"security_protocol ({self.security_protocol})"]
         if self.uses_tls:

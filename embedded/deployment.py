@@ -91,7 +91,7 @@ class Deployment:
     def remove_topics(self) -> None:
         """Delete the topics whose names begin with this name; do nothing if Kafka does not answer."""
         assert self.name is not None, "topics with the shipped names may be the user's"
-        admin = AdminClient(self.config.kafka.client())
+        admin = AdminClient(self.config.kafka.client_settings())
         with suppress(KafkaException):
             names = [name for name in admin.list_topics(timeout=_LIST_TIMEOUT_S).topics if name.startswith(self.name)]
             removals = admin.delete_topics(

@@ -18,7 +18,7 @@ REASONS_SHOWN = 5
 
 @contextmanager
 def stop_on_signals(sender: Sender) -> Iterator[list[int]]:
-    """Stop the sender on SIGINT or SIGTERM; a second one ends the process at once. Yields the signals received."""
+    """Stop the sender on SIGINT or SIGTERM; a second one ends the process immediately. Yields the signals received."""
     received: list[int] = []
 
     def stop(number: int, _frame: FrameType | None) -> None:

@@ -86,7 +86,7 @@ class Sender:
                 },
             )
         except ck.KafkaException as error:
-            raise FatalError(f"{kafka.refusal(error.args[0].str())}; see configs/kafka.yaml") from None
+            raise FatalError(f"{kafka.refusal_text(error.args[0].str())}; see configs/kafka.yaml") from None
 
     def connect(self) -> None:
         """Check that a broker answers and has the topic.
@@ -103,9 +103,9 @@ class Sender:
             self._serve(self._producer.poll, 0)  # calls `_on_error` with the reason
             reason = self._last_error or error.args[0]
             if is_refusal(reason):
-                raise FatalError(self._kafka.refusal(reason.str())) from None
+                raise FatalError(self._kafka.refusal_text(reason.str())) from None
             if (mismatch := protocol_mismatch(self._kafka)) is not None:
-                raise FatalError(self._kafka.refusal(mismatch)) from None
+                raise FatalError(self._kafka.refusal_text(mismatch)) from None
             raise TransientError(
                 "Kafka",
                 f"no broker answers at {address} ({reason.str()}). Is the address right (kafka.bootstrap_servers or "

@@ -230,7 +230,7 @@ def _read_lines(path: Path, first: int, block: str, codes: _UserCodes, malformed
 
 
 def _fail_unless_skipped(path: Path, number: int, error: ValueError, malformed: Malformed) -> None:
-    """Raise DataError with file, line and remedy, unless malformed lines are to be skipped."""
+    """Raise DataError with file, line and remedy, unless malformed lines are skipped."""
     if malformed == "fail":
         remedy = "fix the line, or set data.malformed to skip"
         raise DataError(f"{path}, line {number}: {error} ({remedy})") from None

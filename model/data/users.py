@@ -10,7 +10,7 @@ from model.data.files import DataError
 
 
 def read_users(paths: Sequence[Path], malformed: Malformed) -> Holdout:
-    """Read users of files in the valid format, or of files in the train format, whose clicks `hold_out` splits.
+    """Read users from files in the valid format, or from files in the train format, with clicks split by `hold_out`.
 
     Raises:
         DataError: a file cannot be read, the formats are mixed, or there are no users to evaluate on.

@@ -10,7 +10,7 @@ from model.arrays import FloatMatrix, IntVector
 CLUSTERS = 50
 #: Number of items that the centres are computed from, and of iterations; each other item gets the nearest centre.
 SAMPLE_ITEMS, ITERATIONS = 20_000, 20
-#: Items that are assigned to centres at once; their scores take 13 MB.
+#: Items that are assigned to centres in one step; their scores take 13 MB.
 _BLOCK_ITEMS = 65_536
 
 

@@ -44,7 +44,7 @@ class SearchResult(NamedTuple):
 
 
 class _SeenPairs(NamedTuple):
-    """Pairs of a user of the block and the row of an item that it has seen, ascending by row; (P,) each."""
+    """P pairs of a user of the block and the row of an item that the user has seen, ascending by row; (P,) each."""
 
     user: IntVector
     row: IdVector

@@ -34,8 +34,8 @@ class Sampler:
     """Draws batches.
 
     Attributes:
-        log_q: (N + 1,) float32, logarithm of each row's share of the negatives, to be subtracted from the scores in the
-            sampled softmax (Bengio and Senécal 2008). Row 0 is never drawn.
+        log_q: (N + 1,) float32, logarithm of each row's share of the negatives, which the sampled softmax subtracts
+            from the scores (Bengio and Senécal 2008). Row 0 is never drawn.
     """
 
     def __init__(self, clicks: Clicks, counts: IntVector, config: TrainConfig) -> None:

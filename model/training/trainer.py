@@ -198,7 +198,7 @@ class Trainer:
             f"Lower training.learning_rate (now {self._settings.learning_rate:g}) or raise loss.temperature "
             f"(now {self._temperature:g}), and start again"
         )
-        kept = "there is no checkpoint yet"
+        kept = "no checkpoint has been written yet"
         if self._folder and self._folder.saved_step:
             kept = f"{self._folder.path} keeps the earlier checkpoints, the last one of step {self._folder.saved_step}"
         where = f"step {position.step} (epoch {self.epoch})"

@@ -34,16 +34,16 @@ def metadata(kafka: Kafka) -> Any:
     # to the callback. Its log would repeat it for each attempt.
     reasons: list[KafkaError] = []
     try:
-        client = AdminClient(kafka.client(error_cb=reasons.append, log_level=0))
+        client = AdminClient(kafka.client_settings(error_cb=reasons.append, log_level=0))
     except KafkaException as error:
-        raise FatalError(kafka.refusal(error.args[0].str())) from None
+        raise FatalError(kafka.refusal_text(error.args[0].str())) from None
     servers = kafka.bootstrap_servers.split(",")
     answer = client.describe_cluster(request_timeout=ADMIN_TIMEOUT_S)
     while not answer.done():
         client.poll(_POLL_INTERVAL_S)
         refused = [reason for reason in reasons if is_refusal(reason)]
         if len(refused) >= len(servers):  # librdkafka has tried them one after the other
-            raise FatalError(kafka.refusal(refused[-1].str()))
+            raise FatalError(kafka.refusal_text(refused[-1].str()))
     try:
         answer.result()
         return client.list_topics(timeout=ADMIN_TIMEOUT_S)
@@ -51,18 +51,18 @@ def metadata(kafka: Kafka) -> Any:
         # "All brokers down" follows the error that gives the reason.
         last = [error.args[0], *(r for r in reasons if r.code() != KafkaError._ALL_BROKERS_DOWN)][-1]
     if (mismatch := protocol_mismatch(kafka)) is not None:
-        raise FatalError(kafka.refusal(mismatch))
+        raise FatalError(kafka.refusal_text(mismatch))
     raise TransientError("Kafka", f"{kafka.bootstrap_servers}: {last.str()} ({kafka.security_protocol})")
 
 
 def admin_client(kafka: Kafka) -> AdminClient:
     """Return a client for admin requests. Keep a reference to it: deleting it cancels its futures."""
-    return AdminClient(kafka.client(), logger=_LOG)
+    return AdminClient(kafka.client_settings(), logger=_LOG)
 
 
 def reader_settings(kafka: Kafka, group: str = "mindstream-reader", **settings: Any) -> dict[str, Any]:
     """Return librdkafka's settings for a consumer that joins no group and reads the messages that the worker reads."""
-    return kafka.client(
+    return kafka.client_settings(
         **{
             "group.id": group,  # required by librdkafka; nothing is committed
             "enable.auto.commit": False,

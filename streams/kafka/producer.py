@@ -58,7 +58,7 @@ def idempotent_producer(
         "delivery.timeout.ms": round(delivery_timeout_s * 1000),
         "message.max.bytes": max_message_bytes,
     }
-    return Producer(kafka.client(**shared, **settings), logger=logger)
+    return Producer(kafka.client_settings(**shared, **settings), logger=logger)
 
 
 def serve(call: Callable[[float], int], timeout_s: float) -> int:

@@ -151,7 +151,7 @@ def _lag(site: Site) -> int:
     for agent, topic in (("clicks", site.config.topics.clicks), ("items", site.config.topics.items)):
         ends = {partition: end for partition, (_, end) in watermarks(site.config.kafka, topic).items()}
         group = {"group.id": f"{site.config.worker.group}-{agent}"}
-        consumer = Consumer(site.config.kafka.client(**group))
+        consumer = Consumer(site.config.kafka.client_settings(**group))
         committed = consumer.committed([TopicPartition(topic, partition) for partition in ends], timeout=10)
         lag += sum(ends[tp.partition] - max(0, tp.offset) for tp in committed)
         consumer.close()

@@ -78,7 +78,7 @@ def test_the_end_of_the_changelog_is_the_offset_after_the_last_own_record(owner:
 
 
 def test_an_open_transaction_does_not_hide_the_end(owner: Owner) -> None:
-    producer = Producer(owner.kafka.client(**{"transactional.id": owner.topic}))
+    producer = Producer(owner.kafka.client_settings(**{"transactional.id": owner.topic}))
     producer.init_transactions()
     producer.begin_transaction()
     producer.produce(owner.topic, b"of another producer", key=b"ada", partition=1)

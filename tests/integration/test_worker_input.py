@@ -74,7 +74,7 @@ def test_unknown_items_are_counted_and_are_no_dead_letters(site: Site) -> None:
 def test_transactions_hide_nothing_from_the_worker_or_the_audit(site: Site) -> None:
     """Aborted clicks count and an open transaction blocks nothing: worker and audit read uncommitted messages."""
     site.fill_index()
-    producer = Producer(site.config.kafka.client(**{"transactional.id": site.config.worker.group}))
+    producer = Producer(site.config.kafka.client_settings(**{"transactional.id": site.config.worker.group}))
     producer.init_transactions()
     with site.worker():
         for user, items in ((1, [5, 6]), (1, [7])):
@@ -94,7 +94,7 @@ def test_transactions_hide_nothing_from_the_worker_or_the_audit(site: Site) -> N
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
 def test_compressed_clicks_are_read(site: Site, codec: str) -> None:
     site.fill_index()
-    producer = Producer(site.config.kafka.client(**{"compression.type": codec}))
+    producer = Producer(site.config.kafka.client_settings(**{"compression.type": codec}))
     with site.worker():
         click = site.click(1, 5)
         producer.produce(click.topic, click.value, click.key, headers={"padding": b"x" * 1000})  # worth compressing

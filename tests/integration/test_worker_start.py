@@ -49,7 +49,7 @@ def test_topics_are_created_as_configured_and_only_once(tmp_path: Path, kafka: s
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
     assert first.stdout.count("created") == 5
     assert second.stdout.count("exists") == 5
-    admin = AdminClient(site.config.kafka.client())
+    admin = AdminClient(site.config.kafka.client_settings())
     for spec in topic_specs(site.config.topics, site.config.worker.group):
         resource = ConfigResource(ConfigResource.Type.TOPIC, spec.name)
         found = admin.describe_configs([resource])[resource].result()
@@ -64,7 +64,7 @@ def test_clicks_of_a_recreated_topic_are_not_taken_for_repeats(site: Site) -> No
         site.producer.send([site.click(1, item) for item in (5, 6, 7)])
         wait_for(lambda: audit_kafka(site.config).ok, "the clicks")
     clicks = site.config.topics.clicks
-    admin = AdminClient(site.config.kafka.client())
+    admin = AdminClient(site.config.kafka.client_settings())
     admin.delete_topics([clicks])[clicks].result()
     wait_for(lambda: clicks not in admin.list_topics(timeout=10).topics, "the deletion of the topic")
     site.create_topics()

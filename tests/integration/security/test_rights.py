@@ -122,7 +122,7 @@ def test_a_changelog_that_loses_histories_is_refused(site: SecureSite, broker: S
     with acting(broker.login("checker")):
         done = site.run("streams", "topics", "check")
     assert done.returncode == 0, done.stderr
-    admin = AdminClient(site.config.kafka.client())
+    admin = AdminClient(site.config.kafka.client_settings())
     entry = ConfigEntry("cleanup.policy", "delete", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
     for altered in admin.incremental_alter_configs([resource]).values():

@@ -94,9 +94,9 @@ def test_secrets_stay_out_of_repr_and_errors() -> None:
     overrides = ["kafka.security_protocol=SASL_SSL", "kafka.username=u"]
     config = load_worker(None, overrides, environ)
     assert "hunter" not in repr(config) + str(config) + config.model_dump_json()
-    assert config.kafka.client()["sasl.password"] == "hunter2"
-    assert "username (u), password, " in config.kafka.refusal("why")
-    assert "hunter" not in config.kafka.refusal("why")
+    assert config.kafka.client_settings()["sasl.password"] == "hunter2"
+    assert "username (u), password, " in config.kafka.refusal_text("why")
+    assert "hunter" not in config.kafka.refusal_text("why")
     with pytest.raises(ConfigError) as caught:
         load_worker(None, [*overrides, "recall.top_k=x"], environ)
     assert "hunter" not in str(caught.value)

@@ -1,6 +1,6 @@
 """The network in training: the serving encoder and Paddle's operators give equal values and gradients.
 
-Gradients reach the weights that are to be trained, and no others.
+Gradients reach only the weights that are trained.
 """
 
 from __future__ import annotations
