@@ -164,7 +164,7 @@ def save_artifact(
     if not all(np.isfinite(array).all() for array in (item_vectors, *weights.values())):
         raise ArtifactError(f"{folder}: not written: training diverged (NaN or infinity); lower training.learning_rate")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary(folder) as draft:
+    with _temporary_draft(folder) as draft:
         np.savez(draft / "weights.npz", **{name: weights[name] for name in sorted(weights)})  # type: ignore[arg-type]
         np.save(draft / "item_ids.npy", item_ids)
         np.save(draft / "item_vectors.npy", item_vectors)
@@ -184,9 +184,9 @@ def save_artifact(
             "config": dict(config),
             "metrics": dict(metrics or {}),
         }
-        manifest["model_version"] = _version(manifest)
+        manifest["model_version"] = _model_version_of(manifest)
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        _move(draft, folder)
+        _replace_folder(draft, folder)
     return Artifact.load(folder, verify=False)
 
 
@@ -208,7 +208,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise ArtifactError(f"{folder}: {MANIFEST} is damaged ({error!r}); copy it again, or {_RETRAIN}") from None
     if found != FORMAT:
         raise ArtifactError(f"{folder}: format {found}, this version reads format {FORMAT}; {_RETRAIN}")
-    if not {*IDENTITY, "model_version"} <= manifest.keys() or manifest["model_version"] != _version(manifest):
+    if not {*IDENTITY, "model_version"} <= manifest.keys() or manifest["model_version"] != _model_version_of(manifest):
         raise ArtifactError(f"{folder}: {MANIFEST} was changed after training; copy it again, or {_RETRAIN}")
     return dict(manifest)
 
@@ -236,7 +236,7 @@ def _check_arrays(folder: Path, ids: IdVector, vectors: FloatArray, counts: IdVe
         raise ArtifactError(f"{folder}: the item arrays do not fit together; expected {expected}; {_RETRAIN}")
 
 
-def _version(manifest: Mapping[str, Any]) -> str:
+def _model_version_of(manifest: Mapping[str, Any]) -> str:
     content = json.dumps({key: manifest[key] for key in IDENTITY}, sort_keys=True)
     return "m" + hashlib.sha256(content.encode()).hexdigest()[:12]
 
@@ -250,7 +250,7 @@ def _sha256(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _temporary(folder: Path) -> Iterator[Path]:
+def _temporary_draft(folder: Path) -> Iterator[Path]:
     """Yield a draft folder beside `folder`, so that the rename stays on one file system; it is removed afterwards."""
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
@@ -260,7 +260,7 @@ def _temporary(folder: Path) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _move(draft: Path, folder: Path) -> None:
+def _replace_folder(draft: Path, folder: Path) -> None:
     old = draft.parent / "old"
     try:
         if folder.exists():

@@ -95,7 +95,7 @@ def main(
         config = load_train(config_path, overrides)
         models = [(None, artifact or config.output.folder)] if run is None else kept_epochs(run, epochs)
         files = tests or config.data.valid_paths
-        users = _read(files, config)
+        users = _read_test_users(files, config)
         seconds = {} if run is None else seconds_by_epoch(run)
         measured = [
             dataclasses.replace(one, epoch=epoch, seconds=seconds.get(epoch or 0))
@@ -125,13 +125,13 @@ def measure_all(
     for epoch, folder in models:
         artifact = Artifact.load(folder)
         with contextlib.ExitStack() as stack:
-            index = stack.enter_context(_index(artifact, milvus)) if milvus else None
+            index = stack.enter_context(_milvus_index(artifact, milvus)) if milvus else None
             name = artifact.model_version if epoch is None else f"epoch {epoch}"
             bar = stack.enter_context(progress_bar(len(users.history), name))
             yield epoch, measure_artifact(artifact, users, top_n, seed, index, bar.advance)
 
 
-def _read(files: Sequence[Path], config: TrainConfig) -> Holdout:
+def _read_test_users(files: Sequence[Path], config: TrainConfig) -> Holdout:
     if not files:
         raise DataError("no test files: give --test FILE, or list them in data.valid_paths of the file given with -c")
     users = read_users(files, config.data.malformed)
@@ -140,7 +140,7 @@ def _read(files: Sequence[Path], config: TrainConfig) -> Holdout:
     return users
 
 
-def _index(artifact: Artifact, uri: str) -> AbstractContextManager[Index]:
+def _milvus_index(artifact: Artifact, uri: str) -> AbstractContextManager[Index]:
     from streams.tools.served_index import temporary_index  # its client takes a second to load
 
     return temporary_index(artifact, load_worker(None, [f"milvus.uri={uri}", f"milvus.timeout={MILVUS_TIMEOUT_S}"]))

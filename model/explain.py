@@ -110,10 +110,10 @@ def read_user(paths: Sequence[Path], user: str, malformed: Malformed, *, held: b
         if held:
             raise DataError("--hold-out is for the train format; these files already contain what was clicked next")
         users = read_holdout(paths, malformed=malformed)
-        index = _find(users.history.users, user, paths)
+        index = _index_of_user(users.history.users, user, paths)
         return users.history.items_of(index), users.targets.items_of(index)
     clicks = read_clicks(paths, malformed=malformed)
-    index = _find(clicks.users, user, paths)
+    index = _index_of_user(clicks.users, user, paths)
     if not held:
         return clicks.items_of(index), np.empty(0, np.int64)
     if clicks.lengths[index] < 2:
@@ -122,7 +122,7 @@ def read_user(paths: Sequence[Path], user: str, malformed: Malformed, *, held: b
     return history.items_of(0), targets.items_of(0)
 
 
-def _find(users: UserVector, user: str, paths: Sequence[Path]) -> int:
+def _index_of_user(users: UserVector, user: str, paths: Sequence[Path]) -> int:
     texts = list(map(str, users.tolist()))
     if user in texts:
         return texts.index(user)

@@ -127,7 +127,7 @@ def read_holdout(paths: Iterable[PathName], *, malformed: Malformed = "fail") ->
             history.append(past)
             targets.append(future)
     names = _user_array(users)
-    return Holdout(_ragged(names, history, skipped), _ragged(names, targets, skipped))
+    return Holdout(_clicks_from_lists(names, history, skipped), _clicks_from_lists(names, targets, skipped))
 
 
 def is_valid_format(path: PathName) -> bool:
@@ -244,7 +244,7 @@ def _user_array(users: Sequence[str]) -> UserVector:
     return numbers if list(map(str, numbers.tolist())) == users else np.array(users, dtype=object)
 
 
-def _ragged(users: UserVector, rows: Sequence[Sequence[int]], malformed: int) -> Clicks:
+def _clicks_from_lists(users: UserVector, rows: Sequence[Sequence[int]], malformed: int) -> Clicks:
     offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
     return Clicks(users, offsets, np.array([item for row in rows for item in row], dtype=np.int64), malformed)
 

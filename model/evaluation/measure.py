@@ -245,9 +245,9 @@ def _estimates(values: Mapping[str, DoubleArray], seed: int) -> dict[str, Estima
     given = np.isfinite(table)
     means = np.where(given, table, 0).sum(axis=0) / np.maximum(given.sum(axis=0), 1)
     means = np.where(given.any(axis=0), means, np.nan)
-    return {name: Estimate(*map(_number, ends)) for name, *ends in zip(values, means, low, high, strict=True)}
+    return {name: Estimate(*map(_none_if_nan, ends)) for name, *ends in zip(values, means, low, high, strict=True)}
 
 
-def _number(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
     """Replace NaN by None, because JSON has no NaN."""
     return None if np.isnan(value) else float(value)

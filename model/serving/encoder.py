@@ -49,7 +49,7 @@ class Routing:
     fusion: float = 0.0
 
     def surplus(self, lengths: IntVector, interests: int) -> FloatArray:
-        """Return (B, K) float32: 1 for interests that a user with that many clicks, (B,), does not have, else 0."""
+        """Return (B, K) float32: 1 for interests that users with these numbers of clicks, (B,), do not have, else 0."""
         if not self.by_history:
             return np.zeros((len(lengths), interests), np.float32)
         has = np.log2(np.maximum(lengths, 2)).astype(np.int64)  # (B,)

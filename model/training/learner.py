@@ -45,7 +45,7 @@ class Learner:
         vectors = item_vectors(self._table.look_up(used), self._config.network)  # (R, D)
         loss = self._loss(batch, vectors, positions.reshape(-1))
         loss.backward()
-        value = self._sum_of_all(loss)
+        value = self._sum_over_processes(loss)
         self._table.update(rate)
         self._adam.update(rate)
         return value
@@ -75,7 +75,7 @@ class Learner:
         penalty = settings.routing_variance * len(routed) / len(batch.lengths) * routing_variance(routed)
         return sampled_softmax(interests, targets, negatives, terms, settings) + penalty
 
-    def _sum_of_all(self, loss: Tensor) -> float:
+    def _sum_over_processes(self, loss: Tensor) -> float:
         """Sum loss and gradients over the processes; return the loss."""
         if self._processes > 1:
             for tensor in (loss, self._table.gradient, *(weight.grad for weight in self._trained.values())):

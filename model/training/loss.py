@@ -47,7 +47,7 @@ class LossTerms:
         """
         given = targets > 0
         weights = given / (np.maximum(given.sum(axis=1, keepdims=True), 1) * np.float32(users))
-        return cls(weights.astype(np.float32), -log_q[targets], -log_q[negatives], _same(targets, negatives))
+        return cls(weights.astype(np.float32), -log_q[targets], -log_q[negatives], _equal_rows(targets, negatives))
 
     def part(self, users: slice) -> LossTerms:
         """Return the terms of a part of the users."""
@@ -70,7 +70,7 @@ class LossTerms:
         return added
 
 
-def _same(targets: IdMatrix, negatives: IdVector) -> tuple[IdVector, IdVector]:
+def _equal_rows(targets: IdMatrix, negatives: IdVector) -> tuple[IdVector, IdVector]:
     """Find the pairs of a target, (B, T), and a negative, (M,), with equal rows: users, ascending, and negatives."""
     by_row = np.argsort(negatives, kind="stable")
     sorted_rows, rows = negatives[by_row], targets.ravel()
@@ -217,7 +217,7 @@ def _block(
     if loss.hardness:
         hardness = share * np.float32(loss.hardness * loss.temperature)
         hardness[terms.own] = LOG_ZERO
-        share += hardness - _log_sum(hardness) + np.float32(np.log(M))
+        share += hardness - _log_sum_exp(hardness) + np.float32(np.log(M))
     share += terms.negatives
     share[terms.own] = LOG_ZERO
     top = share.max(axis=1, keepdims=True)
@@ -245,7 +245,7 @@ def _block(
     return value, by_users, -(of_scores.transpose(0, 2, 1) @ users), by_scores.T @ users.reshape(-1, D)
 
 
-def _log_sum(logits: FloatArray) -> FloatArray:
+def _log_sum_exp(logits: FloatArray) -> FloatArray:
     """Return the logarithm of the sum of exponentials along the last axis, which is kept with length 1."""
     top = logits.max(axis=-1, keepdims=True)
     total: FloatArray = top + np.log(np.exp(logits - top).sum(axis=-1, keepdims=True))

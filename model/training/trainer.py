@@ -213,7 +213,7 @@ class Trainer:
         if best:
             position.best, position.best_epoch = recall, self.epoch
         position.seconds = time.monotonic() - self._started
-        line = {**self._line(), **measured}
+        line = {**self._epoch_metrics(), **measured}
         position.tally = EpochTally()
         if self._folder:
             self._folder.append_metrics(line)
@@ -221,7 +221,7 @@ class Trainer:
             self._save(best=best)
         progress.epoch(line, best=best)
 
-    def _line(self) -> dict[str, Any]:
+    def _epoch_metrics(self) -> dict[str, Any]:
         tally = self.position.tally
         return {
             "epoch": self.epoch,

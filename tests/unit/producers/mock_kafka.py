@@ -19,6 +19,7 @@ class MockKafka:
     """A mock cluster; topics are created on request, with four partitions."""
 
     def __init__(self) -> None:
+        # The mock cluster exists as long as this producer.
         self.owner = ck.Producer({"bootstrap.servers": "mock:1", "test.mock.num.brokers": 1, "log_level": 0})
         broker = next(iter(self.owner.list_topics(timeout=5).brokers.values()))
         self.address = f"{broker.host}:{broker.port}"
