@@ -1,4 +1,4 @@
-"""What all command-line programs share: settings, errors, exit statuses, progress.
+"""Base of all command-line programs: settings, errors, exit statuses, progress.
 
 Every program is defined like this:
 

@@ -1,4 +1,4 @@
-"""How a producer ends: signals stop it, and its counts decide its exit status."""
+"""The end of a producer's run: signals stop it, and its counts decide its exit status."""
 
 from __future__ import annotations
 

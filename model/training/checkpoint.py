@@ -16,7 +16,7 @@ import numpy as np
 from configs.errors import ConfigError, InputError
 from model.training.optimizer import State
 
-#: Settings that may differ when a run is resumed: they decide paths, or when the run ends, but do not affect the steps.
+#: Settings that may differ when a run is resumed: they affect paths, or when the run ends, but not the steps.
 #: Data are compared by their fingerprint, not by their paths.
 MAY_CHANGE = ("output.", "training.max_seconds", "data.paths", "data.valid_paths")
 #: Name of the array that contains the position, the configuration and the data's fingerprint, as JSON.

@@ -1,6 +1,7 @@
 """Draw training batches with NumPy. A batch depends only on the seed and the number of its step.
 
-Therefore a run resumes exactly where it was interrupted, and processes that train together draw the same batches.
+Therefore no batch repeats, a run resumes exactly where it was interrupted, and processes that train together draw the
+same batches.
 """
 
 from __future__ import annotations

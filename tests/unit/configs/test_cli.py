@@ -1,4 +1,4 @@
-"""What all command-line programs share: settings, errors, exit statuses, progress."""
+"""The base of all command-line programs: settings, errors, exit statuses, progress."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_merge_equals_its_definition(data: st.DataObject) -> None:
 
 @given(st.data())
 def test_longer_lists_do_not_change_the_result(data: st.DataObject) -> None:
-    """In a batch, searches for all users return as many extra items as the longest history of the batch has."""
+    """Searches for all users of a batch return as many extra items as the longest history of the batch has."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     K, n, top_k = data.draw(st.integers(1, 4)), 12, 5
     ids = np.array([[rng.permutation(20)[:n] + 1 for _ in range(K)]])

@@ -103,7 +103,7 @@ def test_the_gradients_of_both_implementations_are_equal(variant: str) -> None:
 
 @pytest.mark.parametrize("relu", [False, True])
 def test_readout_mean_trains_the_encoder_of_one_interest(relu: bool) -> None:
-    """For a large residual, several interests approach the same vector."""
+    """Several interests approach the same vector if the residual is large."""
     config = config_of("one interest", f"network.relu={relu}", "network.iterations=1")
     weights = random_net(config)[1] | {"bilinear": np.eye(16, dtype=np.float32)}  # not trained by this readout
     net = Mind(weights, config.network)
