@@ -13,8 +13,8 @@ from rich.text import Text
 
 from model.explanation.explain import Explanation, Recalled
 
-#: Colours of interests 0, 1, …, in text and picture; repeated if there are more interests. The palette of
-#: Okabe and Ito, which colour-blind people can distinguish, without its yellow, which is too pale on white.
+#: Colours of interests 0, 1, …, in text and picture; repeated if there are more interests. They are the
+#: palette of Okabe and Ito, which colour-blind people can distinguish, without its yellow, which is too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 #: Length of the largest share's bar; each character has eight steps.
 BAR_CHARACTERS = 3
