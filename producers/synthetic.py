@@ -33,9 +33,9 @@ SWITCH_PROBABILITY = 0.3
 FOLLOW_PROBABILITY = 0.5
 #: Largest step on the shelf, in items.
 MAX_SHELF_STEP = 3
-#: Shape of the Pareto distribution of clicks per user: mean and median differ by about two, as in AmazonBook.
+#: Shape of the Pareto distribution of clicks per user: the mean is about twice the median, as in AmazonBook.
 ACTIVITY_SHAPE = 2.0
-#: Minimum of clicks per user, as in AmazonBook, if there are enough clicks.
+#: Minimum number of clicks per user, as in AmazonBook, if there are enough clicks.
 MIN_CLICKS_PER_USER = 5
 #: Rounds in which repeated items of a user are drawn again: people seldom buy a book twice.
 REDRAW_ROUNDS = 4
