@@ -203,15 +203,12 @@ def main(
 
 def generate_split() -> None:
     """Write FOLDER/generated-split in the format of the real ones."""
-    generated = generate(SHAPE, seed=1)
+    clicks = generate(SHAPE, seed=1)
     folder = FOLDER / f"{GENERATED}-split"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, part in (
-        ("train", generated.user % 10 < 8),
-        ("valid", generated.user % 10 == 8),
-        ("test", generated.user % 10 == 9),
-    ):
-        rows = np.column_stack([column[part] for column in (generated.user, generated.item, generated.order)])
+    digit = clicks.user % 10
+    for name, part in (("train", digit < 8), ("valid", digit == 8), ("test", digit == 9)):
+        rows = np.column_stack([column[part] for column in (clicks.user, clicks.item, clicks.order)])
         with lzma.open(folder / f"{name}.csv.xz", "wt", preset=0) as file:
             np.savetxt(file, rows, fmt="%d", delimiter=",")
 
