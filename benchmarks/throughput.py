@@ -143,11 +143,16 @@ def _answer_backlog(
     servers.report(f"Sending {clicks:,} clicks")
     site.write_histories(traffic)
     site.send_clicks(traffic.clicks(), limit=clicks)
-    with site.worker("--agents", "clicks", program=program) as worker:
+    servers.report("Starting a worker")
+    worker = site.start_worker("--agents", "clicks", program=program)
+    try:
+        worker.await_restored()  # not until it is ready: it answers clicks before that, whose CPU time counts
         before = _cpu(servers, worker)
         site.await_commits(worker)
         cpu = {name: used - before[name] for name, used in _cpu(servers, worker).items()}
         stages = stage_seconds(worker)
+    finally:
+        worker.stop()
     return BacklogRun(Recorder(site).phase(), cpu, stages)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from signal import SIGTERM
@@ -143,6 +145,25 @@ class WorkerProgram(Program):
             EmbeddedError: it ended, or did not become ready in time.
         """
         self.await_http(self.metrics_port, "/readyz")
+
+    def await_restored(self) -> None:
+        """Wait until it owns its partitions and has restored their histories. It may be processing messages by then.
+
+        The rest of the readiness, an answer of Kafka to the watchdog, takes some seconds more.
+
+        Raises:
+            EmbeddedError: it ended, or did not get so far in time.
+        """
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while True:
+            self.require_running()
+            with suppress(OSError, HTTPException):
+                _, body = http_get(self.metrics_port, "/readyz")
+                if all(agent["restored"] for agent in json.loads(body)["agents"].values()):
+                    return
+            if time.monotonic() > deadline:
+                raise self._error(f"{self.name} had not restored its histories after {READY_TIMEOUT_S:.0f} s")
+            time.sleep(_POLL_S)
 
 
 def http_get(port: int, path: str) -> tuple[int, bytes]:

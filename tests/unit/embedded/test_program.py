@@ -62,6 +62,23 @@ def test_a_program_is_ready_once_it_answers_200(start: Start) -> None:
     assert http_get(port, "/readyz") == (200, b"histories are being restored")
 
 
+def test_a_worker_has_restored_before_it_is_ready(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    (port,) = ports.pick(1)
+    unready = SERVES.replace("[503, 503]", "[503] * 9999").replace(
+        'b"histories are being restored"', """b'{"agents": {"clicks": {"restored": %s}}}' % b"true" """
+    )
+    worker = start(unready, str(port), metrics_port=port)
+    assert isinstance(worker, WorkerProgram)
+    worker.await_restored()
+    (port,) = ports.pick(1)
+    restoring = start(unready.replace('b"true"', 'b"false"'), str(port), metrics_port=port)
+    assert isinstance(restoring, WorkerProgram)
+    wait_until(lambda: ports.accepts(ports.HOST, port))
+    monkeypatch.setattr(program, "READY_TIMEOUT_S", 0.2)
+    with pytest.raises(EmbeddedError, match="had not restored its histories"):
+        restoring.await_restored()
+
+
 def test_the_error_of_a_program_that_does_not_become_ready_has_its_answer(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
