@@ -8,8 +8,11 @@ from collections.abc import Callable
 import pytest
 
 from configs.errors import TransientError
+from streams.agents.batching import Batch
+from streams.agents.pipeline import Pipeline, Work, without_pending
 from streams.errors import PartitionLost
-from tests.unit.streams.agents.world import Recorder, Started, World, run, until
+from streams.ports import Message
+from tests.unit.streams.agents.world import TOPIC, Recorder, Started, World, run, until
 
 
 @pytest.mark.parametrize("look_ahead", [True, False])
@@ -133,3 +136,26 @@ def test_a_search_that_outlasts_its_partitions_does_not_reach_the_next_generatio
     world = run(scenario, acquire=lambda _: faults.clear(), revoke_timeout_s=0.05)
     assert world.work.batches == [[5]]
     assert world.exits == []
+
+
+def _work(*offsets: int) -> Work[Started]:
+    return Work(Batch(1, [Message(TOPIC, 0, offset, b"k", b"v") for offset in offsets], maintain=False))
+
+
+def test_a_batch_started_on_a_discarded_one_is_started_again() -> None:
+    recorder = Recorder()
+    pipeline = Pipeline(recorder)
+    work, next_work = _work(0), _work(1, 2)
+    next_work.pending = recorder.start(next_work.batch.messages, recorder.start(work.batch.messages, None))
+    stale, recorder.log = next_work.pending, []
+    pipeline.finish(work, next_work)
+    assert recorder.log == ["start 1", "start 2 after 1", "finish 1"]
+    assert next_work.pending is not None and next_work.pending is not stale
+
+
+def test_an_abandoned_batch_leaves_the_next_one_as_not_started() -> None:
+    work = _work(0)
+    work.pending = Recorder().start(work.batch.messages, None)
+    left = without_pending(work)
+    assert left is not None and left.batch is work.batch and left.pending is None
+    assert without_pending(None) is None
