@@ -1,17 +1,19 @@
 """The errors of the streaming side; the base and the exit statuses are in `configs.errors`.
 
 MindstreamError
-├── BadMessage      one message is invalid, permanently  → it becomes a dead letter; the others are processed
-├── PartitionLost   another worker owns the partition    → the batch is abandoned; the new owner reads it again
-├── TransientError  Milvus or Kafka is unavailable       → retried with back-off; nothing is committed meanwhile
-└── FatalError      the configuration cannot work        → the process exits; the message names the remedy
+├── BadMessage       one message is invalid, permanently   → it becomes a dead letter; the others are processed
+├── RefusedData      a server refuses a request's data     → the batch is divided; one message becomes a dead letter
+├── PartitionLost    another worker owns the partition     → the batch is abandoned; the new owner reads it again
+├── TransientError   Milvus or Kafka is unavailable        → retried with back-off; nothing is committed meanwhile
+├── RestartRequired  only a new process can continue       → exit with status 75, without commit, to be restarted
+└── FatalError       the configuration cannot work         → the process exits; the message names the remedy
 """
 
 from __future__ import annotations
 
 from typing import Literal
 
-from configs.errors import MindstreamError
+from configs.errors import EXIT_TRANSIENT, MindstreamError
 
 Reason = Literal[
     "null_value",  # a click without a value
@@ -23,6 +25,7 @@ Reason = Literal[
     "bad_key",  # missing, or not the text of the user or item id
     "bad_embedding",  # not a list of finite numbers, or all zero
     "wrong_dimension",  # the embedding's length is not the dimension of the model
+    "refused",  # Milvus refuses the message's data
 ]
 
 
@@ -38,6 +41,26 @@ class BadMessage(MindstreamError):  # noqa: N818 - a fault of the input, not of 
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class RefusedData(MindstreamError):  # noqa: N818 - a fault of the input, not of the program
+    """A server refused a request because of the data in it: a retry with the same data fails again.
+
+    Attributes:
+        server: name of the server.
+        detail: human-readable text: what it said.
+    """
+
+    def __init__(self, server: str, detail: str) -> None:
+        super().__init__(f"{server} refuses the data: {detail}")
+        self.server = server
+        self.detail = detail
+
+
+class RestartRequired(MindstreamError):  # noqa: N818 - what has to happen
+    """This process cannot continue, but a process that starts now can; the message says why."""
+
+    exit_status = EXIT_TRANSIENT
 
 
 class PartitionLost(MindstreamError):  # noqa: N818 - an event, not a failure

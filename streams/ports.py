@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeVar
 
-from streams.errors import Reason
+from streams.errors import Reason, RefusedData
 
 
 class Message(NamedTuple):
@@ -87,6 +87,7 @@ class PendingBatch(Protocol):
 
         Raises:
             TransientError: a server did not respond; start the batch again.
+            RefusedData: see `BatchProcessor.start`.
         """
         ...
 
@@ -111,11 +112,20 @@ class BatchProcessor(Protocol[Pending]):
         Raises:
             TransientError: a server did not respond; call again with the same messages.
             PartitionLost: another worker owns a partition of the batch now; abandon the batch.
+            RefusedData: a server refuses the data of at least one message; call again with fewer messages.
         """
         ...
 
     def finish(self, pending: Pending) -> None:
         """Finish a batch: its effects are acknowledged when this returns, and its offsets may be committed.
+
+        Raises:
+            TransientError, PartitionLost, RefusedData: as `start`.
+        """
+        ...
+
+    def refuse(self, message: Message, error: RefusedData) -> None:
+        """Make a dead letter of a message whose data a server refuses.
 
         Raises:
             TransientError, PartitionLost: as `start`.
@@ -133,6 +143,7 @@ class PartitionHooks(Protocol):
             TransientError: a server did not respond; call again.
             PartitionLost: the partitions were revoked meanwhile.
             FatalError: the partitions cannot be processed as configured.
+            RestartRequired: only a new process can process them.
         """
         ...
 

@@ -34,6 +34,7 @@ from streams.agents.group_member import GroupMember
 from streams.agents.pipeline import Pipeline, Work, without_pending
 from streams.agents.retrying import Retrier, RetryPolicy
 from streams.agents.state import AgentState
+from streams.errors import RestartRequired
 from streams.metrics import BatchMetrics
 from streams.ports import BatchProcessor, PartitionHooks, Pending
 
@@ -157,8 +158,8 @@ class BatchAgent(Generic[Pending]):
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), timeout_s)
 
-    def exit_on(self, error: FatalError) -> None:
-        """Exit, because the process cannot work as configured any more."""
+    def exit_on(self, error: RestartRequired | FatalError) -> None:
+        """Exit without commit, because this process cannot continue."""
         self._retrier.exit_on(error)
 
     async def stop(self) -> None:

@@ -2,18 +2,25 @@
 
 While a batch is merged, packed and sent, the search of the next one is under way. The rules are in
 `streams/DELIVERY.md`, *The pending batch*: it changes nothing, and is discarded unless the batch before it is finished.
+
+A batch whose data a server refuses is divided, until the refused messages are single: each of them becomes a dead
+letter, and the others are processed.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic
 
 from configs.errors import TransientError
 from streams.agents.batching import Batch
-from streams.errors import PartitionLost
-from streams.ports import BatchProcessor, Pending
+from streams.errors import PartitionLost, RefusedData
+from streams.ports import BatchProcessor, Message, Pending
+
+_LOG = logging.getLogger("mindstream.agent")
 
 
 @dataclass(slots=True, eq=False)
@@ -50,10 +57,13 @@ class Pipeline(Generic[Pending]):
             TransientError, PartitionLost: see `streams.ports.BatchProcessor`.
         """
         pending, work.pending = work.pending, None
-        if pending is None:
-            pending = self._processor.start(work.batch.messages, None)
-        ahead = self._start_ahead(next_work, pending)
-        pending.wait()
+        try:
+            if pending is None:
+                pending = self._processor.start(work.batch.messages, None)
+            ahead = self._start_ahead(next_work, pending)
+            pending.wait()
+        except RefusedData:
+            return  # not started: `finish` starts it again, and divides it
         work.pending = pending
         if next_work is not None:
             next_work.pending = ahead
@@ -64,18 +74,37 @@ class Pipeline(Generic[Pending]):
         ahead: Pending | None = None
         if next_work is not None:
             ahead, next_work.pending = next_work.pending, None
-        if pending is None:
-            pending, ahead = self._processor.start(work.batch.messages, None), None
-        if ahead is None:
-            ahead = self._start_ahead(next_work, pending)
-        self._processor.finish(pending)
+        try:
+            if pending is None:
+                pending, ahead = self._processor.start(work.batch.messages, None), None
+            if ahead is None:
+                ahead = self._start_ahead(next_work, pending)
+            self._processor.finish(pending)
+        except RefusedData as error:
+            self._divide(work.batch.messages, error)
+            return  # the next batch was started on what this batch as a whole would have left
         if next_work is not None:
             next_work.pending = ahead
+
+    def _divide(self, messages: Sequence[Message], error: RefusedData) -> None:
+        """Process the two halves of a batch whose data was refused; a single message becomes a dead letter."""
+        if len(messages) == 1:
+            _LOG.warning("%s; %s/%d/%d becomes a dead letter", error, *messages[0][:3])
+            self._processor.refuse(messages[0], error)
+            return
+        middle = len(messages) // 2
+        for half in (messages[:middle], messages[middle:]):
+            try:
+                pending = self._processor.start(half, None)
+                pending.wait()
+                self._processor.finish(pending)
+            except RefusedData as refused:
+                self._divide(half, refused)
 
     def _start_ahead(self, next_work: Work[Pending] | None, pending: Pending) -> Pending | None:
         # Never across maintenance: nothing else that writes histories may come between a batch and one started ahead.
         if next_work is None or next_work.batch.maintain or not next_work.batch.messages:
             return None
-        with suppress(TransientError, PartitionLost):  # they are reported when its own turn comes
+        with suppress(TransientError, PartitionLost, RefusedData):  # they are reported when its own turn comes
             return self._processor.start(next_work.batch.messages, pending)
         return None

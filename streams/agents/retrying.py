@@ -1,8 +1,9 @@
 """Calls in the batch thread, retried until they succeed, are abandoned, or end the process.
 
 `TransientError` is retried with growing waits; when the budget is used up, the process exits with status 75, without
-commit, so that its supervisor restarts it. `FatalError` ends it with status 78. Any other exception is a defect, for
-which the agent ends the process. Calls that hang are detected by the watchdog (`streams.worker.watchdog`).
+commit, so that its supervisor restarts it. `RestartRequired` ends it with status 75 at once, `FatalError` with status
+78. Any other exception is a defect, for which the agent ends the process. Calls that hang are detected by the watchdog
+(`streams.worker.watchdog`).
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from configs.errors import EXIT_CONFIG, EXIT_TRANSIENT, FatalError, TransientError
+from configs.errors import EXIT_TRANSIENT, FatalError, TransientError
 from streams.agents.assignment import Assignment
-from streams.errors import PartitionLost
+from streams.errors import PartitionLost, RestartRequired
 from streams.metrics import BatchMetrics
 
 _LOG = logging.getLogger("mindstream.agent")
@@ -115,16 +116,16 @@ class Retrier:
                         raise  # a defect: only the agent releases partitions
                     _LOG.warning("%s; abandoned %s", error, name)
                     return False
-                except FatalError as error:
+                except (RestartRequired, FatalError) as error:
                     self.exit_on(error)
                     return False
         finally:
             self.call = None
 
-    def exit_on(self, error: FatalError) -> None:
-        """Exit, because the process cannot work as configured any more."""
+    def exit_on(self, error: RestartRequired | FatalError) -> None:
+        """Exit without commit, because this process cannot continue."""
         _LOG.critical("%s; exiting without commit", error)
-        self._exit(EXIT_CONFIG)
+        self._exit(error.exit_status)
 
     def close(self) -> None:
         """Start no further call. Does not wait for one that is running."""

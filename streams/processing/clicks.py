@@ -18,9 +18,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from model.serving.merge import Candidates
+from streams.errors import RefusedData
 from streams.messages.dead_letters import DeadLetterTopic
 from streams.metrics import ClickMetrics
-from streams.ports import HistoryStore, Message, Output, RecordProducer
+from streams.ports import DeadLetter, HistoryStore, Message, Output, RecordProducer
 from streams.processing.click_batch import ClickBatch, apply, decode
 from streams.recall.engine import PendingRecall, RecallEngine
 
@@ -109,6 +110,12 @@ class ClickProcessor:
         self._write(records, offsets[: len(records)])  # 5
         stopwatch("store")
         self._count(batch, candidates)
+
+    def refuse(self, message: Message, error: RefusedData) -> None:
+        """Send the click to the dead-letter topic. See `streams.ports.BatchProcessor.refuse`."""
+        dead_letter = DeadLetter(message, "refused", error.detail)
+        self._producer.send(self._topics.dead_letters.outputs([dead_letter], self._clock()))
+        self._metrics.dead_letters.labels(dead_letter.reason).inc()
 
     def _write(self, records: Sequence[Output], offsets: Sequence[int]) -> None:
         by_partition: dict[int, tuple[dict[bytes, bytes], list[int]]] = {}

@@ -18,7 +18,7 @@ import numpy as np
 
 from configs.errors import TransientError
 from model.arrays import FloatVector
-from streams.errors import BadMessage
+from streams.errors import BadMessage, RefusedData
 from streams.messages.dead_letters import DeadLetterTopic
 from streams.messages.items import Item, ItemRemoval, decode_item
 from streams.metrics import ItemMetrics
@@ -126,6 +126,12 @@ class ItemProcessor:
         self._metrics.other_versions.inc(other_versions)
         for dead_letter in dead_letters:
             self._metrics.dead_letters.labels(dead_letter.reason).inc()
+
+    def refuse(self, message: Message, error: RefusedData) -> None:
+        """Send the message to the dead-letter topic. See `streams.ports.BatchProcessor.refuse`."""
+        dead_letter = DeadLetter(message, "refused", error.detail)
+        self._producer.send(self._dead_letters.outputs([dead_letter], self._clock()))
+        self._metrics.dead_letters.labels(dead_letter.reason).inc()
 
     def seal_when_due(self) -> None:
         """Seal the index after a bulk load, or when too many upserts have accumulated.

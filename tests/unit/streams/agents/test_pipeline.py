@@ -138,6 +138,33 @@ def test_a_search_that_outlasts_its_partitions_does_not_reach_the_next_generatio
     assert world.exits == []
 
 
+@pytest.mark.parametrize("call", ["start", "wait", "finish"])
+@pytest.mark.parametrize("look_ahead", [True, False])
+def test_one_refused_message_costs_one_dead_letter(call: str, look_ahead: bool) -> None:
+    async def scenario(world: World) -> None:
+        world.work.poison, world.work.refuses = frozenset({1, 6, 7}), call
+        await world.faust.assign(0)
+        world.faust.deliver(*range(12))
+        await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 12})
+
+    world = run(scenario, look_ahead=look_ahead)
+    assert world.work.refused == [1, 6, 7]
+    assert world.work.offsets == [0, 2, 3, 4, 5, 8, 9, 10, 11], "all others are processed, once and in order"
+    assert world.exits == []
+
+
+def test_a_fault_while_a_refused_batch_is_divided_is_retried() -> None:
+    async def scenario(world: World) -> None:
+        world.work.poison = frozenset({3})
+        world.work.faults = [TransientError("Kafka", "unavailable")]
+        await world.faust.assign(0)
+        world.faust.deliver(*range(4))
+        await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 4})
+
+    work = run(scenario).work
+    assert (work.refused, work.offsets) == ([3], [0, 1, 2])
+
+
 def _work(*offsets: int) -> Work[Started]:
     return Work(Batch(1, [Message(TOPIC, 0, offset, b"k", b"v") for offset in offsets], maintain=False))
 

@@ -10,6 +10,7 @@ import pytest
 
 from configs.errors import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, FatalError, TransientError
 from streams.agents.retrying import RetryPolicy
+from streams.errors import RestartRequired
 from tests.unit.streams.agents.world import World, run, until
 
 
@@ -30,6 +31,7 @@ def test_a_transient_fault_is_retried_with_the_same_messages() -> None:
     [
         (TransientError("Milvus", "unavailable"), EXIT_TRANSIENT),
         (FatalError("no"), EXIT_CONFIG),
+        (RestartRequired("the collection was recreated"), EXIT_TRANSIENT),
         (ValueError("a defect"), EXIT_DEFECT),
     ],
 )

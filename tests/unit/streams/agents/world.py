@@ -18,6 +18,7 @@ from streams.agents.agent import AgentOptions, BatchAgent
 from streams.agents.assignment import Assignment
 from streams.agents.batching import FetchedRun
 from streams.agents.retrying import RetryPolicy
+from streams.errors import RefusedData
 from streams.metrics import BatchMetrics
 from streams.ports import Message
 
@@ -131,6 +132,7 @@ class Started:
         self.recorder.log.append(f"wait {len(self.messages)}")
         self.recorder.waiting.set()
         assert self.recorder.answered.wait(10)
+        self.recorder.check("wait", self.messages)
 
 
 class Recorder:
@@ -140,6 +142,9 @@ class Recorder:
         self.log: list[str] = []
         self.batches: list[list[int]] = []  # offsets of the finished batches
         self.faults: list[Exception] = []  # raised by the next calls of `finish`
+        self.poison: frozenset[int] = frozenset()  # offsets of messages whose data is refused, in `refuses`
+        self.refuses = "start"
+        self.refused: list[int] = []  # offsets of the messages that became dead letters
         self.answered, self.gate = threading.Event(), threading.Event()
         self.waiting, self.entered = threading.Event(), threading.Event()
         self.answered.set()
@@ -147,6 +152,7 @@ class Recorder:
 
     def start(self, messages: Sequence[Message], after: Started | None) -> Started:
         self.log.append(f"start {len(messages)}" + ("" if after is None else f" after {len(after.messages)}"))
+        self.check("start", messages)
         return Started(self, messages)
 
     def finish(self, pending: Started) -> None:
@@ -155,7 +161,17 @@ class Recorder:
         assert self.gate.wait(10)
         if self.faults:
             raise self.faults.pop(0)
+        self.check("wait", pending.messages)  # it waits itself, unless that was done before
+        self.check("finish", pending.messages)
         self.batches.append([m.offset for m in pending.messages])
+
+    def check(self, call: str, messages: Sequence[Message]) -> None:
+        if call == self.refuses and self.poison.intersection(m.offset for m in messages):
+            raise RefusedData("Milvus", "cannot parse expression")
+
+    def refuse(self, message: Message, error: RefusedData) -> None:
+        assert error.detail == "cannot parse expression"
+        self.refused.append(message.offset)
 
     @property
     def offsets(self) -> list[int]:
