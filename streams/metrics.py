@@ -162,6 +162,16 @@ class ClickMetrics(BatchMetrics):
             "Users of a batch without recommendation, because no item of their history is known",
             registry=registry,
         )
+        self.answered_later = Counter(
+            "mindstream_users_answered_later",
+            "Users answered again, without a click, because the vector of an item that they clicked has arrived",
+            registry=registry,
+        )
+        self.vectors_missing = Counter(
+            "mindstream_users_vectors_missing",
+            "Users who clicked an item whose vector has not arrived within half a minute",
+            registry=registry,
+        )
         self.latency = BatchHistogram(
             registry,
             "mindstream_click_to_recommendation_seconds",

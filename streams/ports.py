@@ -151,6 +151,10 @@ class PartitionHooks(Protocol):
         """Do periodic work between two batches, in the batch thread. Raises the same errors as `acquire`."""
         ...
 
+    def maintenance_due(self) -> bool:
+        """Return whether `maintain` should be called before its turn; called from the event loop."""
+        ...
+
     def release(self) -> None:
         """Give up all partitions; called from the event loop, also while `acquire` or a batch is in progress."""
         ...

@@ -41,6 +41,8 @@ from streams.ports import BatchProcessor, PartitionHooks, Pending
 _LOG = logging.getLogger("mindstream.agent")
 
 _ACQUIRING = "acquiring partitions"
+#: Seconds between two questions whether partitions need maintenance before its turn.
+_MAINTENANCE_POLL_S = 0.25
 #: Seconds that the current batch gets when the process stops. The process must exit within 5 s.
 _STOP_TIMEOUT_S = 2.0
 
@@ -256,9 +258,14 @@ class BatchAgent(Generic[Pending]):
         await self._commits.commit()
 
     async def _maintain_regularly(self) -> None:
+        interval_s = self._options.maintain_interval_s
+        requested_at = time.monotonic()
         while True:
-            await asyncio.sleep(self._options.maintain_interval_s)
-            if self._assignment.generation is not None:
+            await asyncio.sleep(min(interval_s, _MAINTENANCE_POLL_S))
+            now = time.monotonic()
+            due = now - requested_at >= interval_s or self._hooks.maintenance_due()
+            if due and self._assignment.generation is not None:
+                requested_at = now
                 self._batcher.request_maintenance()
 
     async def _drain(self, timeout_s: float) -> None:

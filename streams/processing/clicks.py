@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from model.serving.merge import Candidates
 from streams.errors import RefusedData
 from streams.messages.dead_letters import DeadLetterTopic
-from streams.metrics import ClickMetrics
+from streams.metrics import ClickMetrics, Stopwatch
 from streams.ports import DeadLetter, HistoryStore, Message, Output, RecordProducer
-from streams.processing.click_batch import ClickBatch, apply, decode
+from streams.processing.awaited import AwaitingUsers
+from streams.processing.click_batch import ClickBatch, Overlay, UserClicks, apply, decode
 from streams.recall.engine import PendingRecall, RecallEngine
 
 
@@ -60,6 +61,9 @@ class ClickProcessor:
         history_length: clicks kept for each user.
         metrics: counters.
         clock: seconds since 1970.
+
+    Attributes:
+        awaiting: users whose clicks wait for vectors.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class ClickProcessor:
         metrics: ClickMetrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.awaiting = AwaitingUsers()
         self._engine = engine
         self._store = store
         self._producer = producer
@@ -88,7 +93,11 @@ class ClickProcessor:
         stopwatch = self._metrics.stopwatch()
         users, dead_letters = decode(messages)  # 1
         stopwatch("decode")
-        overlay = {} if after is None else after.batch.overlay()
+        return self._start(users, dead_letters, {} if after is None else after.batch.overlay(), stopwatch)
+
+    def _start(
+        self, users: Sequence[UserClicks], dead_letters: Sequence[DeadLetter], overlay: Overlay, stopwatch: Stopwatch
+    ) -> PendingClicks:
         updates = apply(users, self._store, overlay, self._history_length)  # 2
         stopwatch("read")
         recall = self._engine.start([update.history.items for update in updates], stopwatch)  # 3
@@ -96,6 +105,29 @@ class ClickProcessor:
 
     def finish(self, pending: PendingClicks) -> None:
         """Wait for the search of step 3, then take steps 4 and 5. See `streams.ports.BatchProcessor.finish`."""
+        candidates = self._send(pending)
+        self._count(pending.batch, candidates)
+        self.awaiting.add([update.user for update in pending.batch.updates], pending.recall.unknown, time.monotonic())
+
+    def answer_awaiting(self) -> None:
+        """Answer the users again whose awaited vectors have arrived. Between two batches, in the batch thread.
+
+        Raises:
+            TransientError, PartitionLost: see `streams.ports.BatchProcessor`; call again.
+        """
+        now = time.monotonic()
+        due = self.awaiting.due(now)
+        if not due:
+            return
+        known = self._engine.known(frozenset().union(*(waiting.items for waiting in due)))
+        ready = [waiting.user for waiting in due if not known.isdisjoint(waiting.items)]
+        if ready:
+            self._send(self._start(ready, (), {}, self._metrics.stopwatch()))
+            self._metrics.answered_later.inc(len(ready))
+        self._metrics.vectors_missing.inc(self.awaiting.tried(due, known, now))
+
+    def _send(self, pending: PendingClicks) -> Sequence[Candidates | None]:
+        """Wait for the search, take steps 4 and 5, and return the candidates."""
         stopwatch = self._metrics.stopwatch()
         batch = pending.batch
         candidates = pending.recall.finish(stopwatch)
@@ -109,7 +141,7 @@ class ClickProcessor:
         stopwatch("acknowledge")
         self._write(records, offsets[: len(records)])  # 5
         stopwatch("store")
-        self._count(batch, candidates)
+        return candidates
 
     def refuse(self, message: Message, error: RefusedData) -> None:
         """Send the click to the dead-letter topic. See `streams.ports.BatchProcessor.refuse`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -33,6 +33,7 @@ class PendingRecall:
         rows: (B',) rows, from 0 to B - 1, of the users with a known item.
         seen: (B', H) item ids to leave out, padded with `PADDING`; None = none.
         search: ids and scores, (B'·K, limit) each; None = there is nothing to search for.
+        unknown: ids of the items in the histories that have no vector.
         top_k: number of candidates for each user.
         fusion: see `model.serving.merge`.
     """
@@ -43,9 +44,11 @@ class PendingRecall:
         rows: IdArray,
         seen: IdArray | None,
         search: Future[tuple[IdArray, FloatArray]] | None,
+        unknown: frozenset[int],
         top_k: int,
         fusion: float,
     ) -> None:
+        self.unknown = unknown
         self._users = users
         self._rows = rows
         self._seen = seen
@@ -123,32 +126,51 @@ class RecallEngine:
             TransientError: the index, which has the embeddings of new items, did not respond.
         """
         rows = np.empty(0, dtype=np.int64)
-        seen, search = None, None
+        seen, search, unknown = None, None, frozenset[int]()
         if histories:
-            interests, rows = self.interests(histories, stopwatch)  # (B', K, D), (B',)
+            interests, rows, unknown = self.interests(histories, stopwatch)  # (B', K, D), (B',)
         if len(rows):
             seen = _padded([histories[row] for row in rows.tolist()]) if self._filter_seen else None  # (B', H)
             # Seen items take up ranks in every interest's list: ask for as many more as may be left out.
             limit = self._top_k + (0 if seen is None else seen.shape[1])
             search = self._threads.submit(self._index.search, interests.reshape(-1, interests.shape[2]), limit)
-        return PendingRecall(len(histories), rows, seen, search, self._top_k, self._encoder.fusion)
+        return PendingRecall(len(histories), rows, seen, search, unknown, self._top_k, self._encoder.fusion)
 
-    def interests(self, histories: Sequence[IdArray], stopwatch: StageTimer = _untimed) -> tuple[FloatArray, IdArray]:
-        """Return interest vectors (B', K, D) of the users whose history holds a known item, and their rows (B',)."""
+    def known(self, ids: Collection[int]) -> set[int]:
+        """Return those of the item ids that have a vector now.
+
+        Raises:
+            TransientError: the index did not respond.
+        """
+        wanted = np.array(list(ids), dtype=np.int64)
+        _, known = self._embeddings.lookup(wanted)
+        return set(wanted[known].tolist())
+
+    def interests(
+        self, histories: Sequence[IdArray], stopwatch: StageTimer = _untimed
+    ) -> tuple[FloatArray, IdArray, frozenset[int]]:
+        """Encode the histories that hold a known item.
+
+        Returns:
+            Interest vectors (B', K, D), the rows (B',) of their histories, and the ids of all unknown items.
+        """
         ends = np.cumsum([0, *map(len, histories)], dtype=np.int64)
-        vectors, known = self._embeddings.lookup(np.concatenate(histories, dtype=np.int64))  # (Σ n, D), (Σ n,)
+        ids = np.concatenate(histories, dtype=np.int64)  # (Σ n,)
+        vectors, known = self._embeddings.lookup(ids)  # (Σ n, D), (Σ n,)
         stopwatch("embed")
+        unknown = frozenset[int]()
         if not known.all():
+            unknown = frozenset(ids[~known].tolist())
             # An unknown item must not push a known click out of the window.
             vectors, ends = vectors[known], np.concatenate([[0], np.cumsum(known)])[ends]
         usable = np.flatnonzero(np.diff(ends))
         # Rows of `vectors` serve as the ids of the shared input function, counted from 1 because 0 is padding.
-        ids = np.arange(1, len(vectors) + 1)
-        rows, lengths = windows(ids, ends[usable], ends[usable + 1], self._encoder.history_length)  # (B', L), (B',)
+        row_ids, L = np.arange(1, len(vectors) + 1), self._encoder.history_length
+        rows, lengths = windows(row_ids, ends[usable], ends[usable + 1], L)  # (B', L), (B',)
         padded = np.concatenate([np.zeros((1, vectors.shape[1]), dtype=np.float32), vectors])
         interests = self._encoder.encode(padded[rows], lengths)[:, : self._interests]
         stopwatch("encode")
-        return interests, usable
+        return interests, usable, unknown
 
 
 def _padded(histories: Sequence[IdArray]) -> IdArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 
 from streams.agents.assignment import Assignment
@@ -10,7 +11,7 @@ from streams.kafka.offsets import TopicOffsets
 from streams.kafka.topics import changelog_topic, topic_id
 from streams.messages.dead_letters import DeadLetterTopic
 from streams.metrics import ClickMetrics
-from streams.processing.clicks import ClickTopics
+from streams.processing.clicks import ClickProcessor, ClickTopics
 from streams.recall.factory import build_engine
 from streams.state.changelog import Changelog
 from streams.state.restore import Restorer, check_fences
@@ -23,6 +24,7 @@ class HistoryHooks:
     """The `PartitionHooks` of the click agent: they keep the histories of the owned partitions up to date.
 
     Args:
+        processor: answers users whose vectors have arrived.
         restorer: keeps store and changelog consistent.
         changelog: the changelog of the histories.
         stores: local histories.
@@ -33,6 +35,7 @@ class HistoryHooks:
 
     def __init__(
         self,
+        processor: ClickProcessor,
         restorer: Restorer,
         changelog: Changelog,
         stores: PartitionStores,
@@ -40,6 +43,7 @@ class HistoryHooks:
         metrics: ClickMetrics,
         standby: Standby | None,
     ) -> None:
+        self._processor = processor
         self._restorer = restorer
         self._changelog = changelog
         self._stores = stores
@@ -52,14 +56,20 @@ class HistoryHooks:
         self._acquire(partitions)
 
     def maintain(self, partitions: Collection[int]) -> None:
-        """Restore what other workers have written since, and repair what they overwrote."""
+        """Restore what other workers have written since, repair what they overwrote, answer users who waited."""
         self._restorer.maintain(partitions)
+        self._processor.answer_awaiting()
+
+    def maintenance_due(self) -> bool:
+        """Return whether a user who waits for a vector is to be tried again."""
+        return time.monotonic() >= self._processor.awaiting.next_due_at
 
     def release(self) -> None:
         """Give up all partitions; a call that still uses the stores raises PartitionLost."""
         self._stores.disown()
 
     def _restore(self, partitions: Collection[int]) -> None:
+        self._processor.awaiting.keep(partitions)
         self._metrics.restored.inc(self._restorer.acquire(partitions))
         check_fences(self._changelog, self._click_offsets, partitions)
 
@@ -94,7 +104,8 @@ def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
     if config.worker.standby:
         standby_stores = parts.stores(config.worker.data_dir / "history")
         standby = Standby(Changelog(config.kafka, changelog.topic), standby_stores, range(topics.partitions))
-    hooks = HistoryHooks(restorer, changelog, stores, TopicOffsets(config.kafka, topics.clicks), metrics, standby)
+    click_offsets = TopicOffsets(config.kafka, topics.clicks)
+    hooks = HistoryHooks(processor, restorer, changelog, stores, click_offsets, metrics, standby)
     options = blueprint.options(batch_size=config.batch.size, batch_wait_s=config.batch.wait, look_ahead=True)
     app = worker_app(
         config,

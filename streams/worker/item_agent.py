@@ -25,6 +25,10 @@ class ItemHooks:
         """Seal the index when that is due."""
         self._processor.seal_when_due()
 
+    def maintenance_due(self) -> bool:
+        """Return False: sealing waits for its turn."""
+        return False
+
     def release(self) -> None:
         """Do nothing."""
 

@@ -31,6 +31,24 @@ def test_a_new_item_is_recommended_and_counts_in_histories(site: Site) -> None:
         wait_for(lambda: 5_000 not in index.search(vector[None], 5)[0], "the removal")
 
 
+def test_clicks_on_an_item_before_its_vector_are_answered_once_it_is_there(site: Site) -> None:
+    """New users click items that were published at the same moment, and do not click again."""
+    site.fill_index()
+    vectors = np.asarray(site.artifact.item_vectors[:20])
+    with site.worker():
+        site.producer.send([site.click("first", 11)])
+        wait_for(lambda: len(site.recommendations()) == 1, "the worker")
+        for n, vector in enumerate(vectors):
+            site.producer.send([site.click(f"new-{n}", 6_000 + n)])
+            site.producer.send([site.item(6_000 + n, vector)])
+        answered = {f"new-{n}" for n in range(20)}
+        wait_for(lambda: answered <= {r.user_id for r in site.recommendations()}, "all new users to be answered")
+    by_user = {r.user_id: r for r in site.recommendations()}
+    # The vector of 6000 + n is that of the n-th item.
+    hits = [site.artifact.item_ids[n] in by_user[f"new-{n}"].item_ids for n in range(20)]
+    assert all(hits), "the answers are those of the new items' vectors"
+
+
 def test_a_zombie_overwrites_no_newer_vector(site: Site) -> None:
     """A worker is paused until another one owns its partitions; the messages that it has read are outdated by then."""
     settings = ["--agents", "items", "--set", "worker.session_timeout=6"]

@@ -132,6 +132,20 @@ def test_partitions_are_maintained_between_batches_and_while_idle() -> None:
     assert maintained[0] == [0, 3]
 
 
+def test_partitions_are_maintained_before_their_turn_when_the_hooks_ask_for_it() -> None:
+    maintained: list[float] = []
+
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        await until(lambda: maintained)  # the first maintenance, at once
+        world.hooks.due = lambda: True
+        await until(lambda: len(maintained) > 1)
+        world.hooks.due = lambda: False
+
+    run(scenario, maintain=lambda _: maintained.append(time.monotonic()), maintain_interval_s=60.0)
+    assert maintained[-1] - maintained[0] < 30
+
+
 def test_partitions_are_maintained_under_a_backlog() -> None:
     async def scenario(world: World) -> None:
         await world.faust.assign(0)

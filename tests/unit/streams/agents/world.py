@@ -189,12 +189,16 @@ class Hooks:
     ) -> None:
         self._acquire, self._maintain, self._release = acquire, maintain, release
         self.defect: Exception | None = None
+        self.due: Callable[[], bool] = lambda: False
 
     def acquire(self, partitions: Collection[int]) -> None:
         self._acquire(partitions)
 
     def maintain(self, partitions: Collection[int]) -> None:
         self._maintain(partitions)
+
+    def maintenance_due(self) -> bool:
+        return self.due()
 
     def release(self) -> None:
         self._release()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from contextlib import suppress
 from itertools import count
 
@@ -16,6 +18,7 @@ from streams.history import History
 from streams.messages.recommendations import decode_recommendation
 from streams.metrics import STAGES
 from streams.ports import Message
+from streams.processing.awaited import WAITS_S
 from streams.processing.clicks import PendingClicks
 from tests.unit.fakes import ClickWorld, CrashingRecordProducer, click_message
 
@@ -102,11 +105,63 @@ def test_an_item_published_later_counts_through_its_published_vector() -> None:
     assert decode_recommendation(output.value or b"").item_ids[0] == 3
 
 
+def _later(world: ClickWorld, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let time pass, and the agent maintain its partitions."""
+    now = time.monotonic() + seconds
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    world.now += seconds
+    world.processor.answer_awaiting()
+
+
+def test_a_click_on_an_item_whose_vector_arrives_later_is_answered_without_another_click(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = ClickWorld()
+    world.process([click_message(0, 7, 999), click_message(1, 8, 1), click_message(2, 8, 999)])
+    (known_only,) = world.sent("recommendations")
+    assert decode_recommendation(known_only.value or b"").item_ids[0] not in (1, 3)
+    world.processor.answer_awaiting()
+    _later(world, monkeypatch, 1.1)
+    assert len(world.sent("recommendations")) == 1, "no vector, no answer"
+    world.memory.upsert(np.array([999]), np.array([[0, 0, 1, 0, 0, 0]], dtype=np.float32))
+    _later(world, monkeypatch, 2.1)
+    answers = [decode_recommendation(output.value or b"") for output in world.sent("recommendations")[1:]]
+    assert [(a.user_id, a.source_offset, a.item_ids[0]) for a in answers] == [(7, 0, 3), (8, 2, 3)]
+    assert [len(records) for records in world.store.records.values()] == [2]
+    assert len(world.sent("changelog")) == 2, "no click is applied twice"
+    _later(world, monkeypatch, 100.0)
+    assert len(world.sent("recommendations")) == 3, "each is answered once"
+    assert world.metrics.answered_later._value.get() == 2
+    assert world.metrics.clicks._value.get() == 3
+
+
+def test_a_vector_that_never_arrives_is_waited_for_a_limited_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = ClickWorld()
+    world.process([click_message(0, 7, 999)])
+    for _ in WAITS_S:
+        assert len(world.processor.awaiting) == 1
+        _later(world, monkeypatch, WAITS_S[-1])
+    assert len(world.processor.awaiting) == 0
+    assert world.processor.awaiting.next_due_at == math.inf
+    assert world.metrics.vectors_missing._value.get() == 1
+
+
+def test_a_fault_while_users_are_answered_later_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = ClickWorld()
+    world.process([click_message(0, 7, 999)])
+    world.memory.upsert(np.array([999]), np.array([[0, 0, 1, 0, 0, 0]], dtype=np.float32))
+    world.index.failures = 1
+    with pytest.raises(TransientError):
+        _later(world, monkeypatch, 1.1)
+    _later(world, monkeypatch, 0.1)
+    assert len(world.sent("recommendations")) == 1
+
+
 def test_an_unknown_item_is_masked_not_a_zero_click() -> None:
     world = ClickWorld()
     world.process([click_message(0, 7, 1), click_message(1, 7, 999), click_message(2, 7, 2)])
-    interests, usable = world.engine.interests([np.array([1, 999, 2])])
-    assert usable.tolist() == [0]
+    interests, usable, unknown = world.engine.interests([np.array([1, 999, 2])])
+    assert (usable.tolist(), set(unknown)) == ([0], {999})
     np.testing.assert_allclose(interests[0, 0], [0.5, 0.5, 0, 0, 0, 0])
 
 

@@ -1,0 +1,61 @@
+"""Users who wait for vectors: who is tried when, and who is forgotten."""
+
+from __future__ import annotations
+
+import math
+
+from streams.messages.clicks import Click
+from streams.processing.awaited import WAITS_S, AwaitingUsers
+from streams.processing.click_batch import UserClicks
+
+
+def _user(key: str, *clicks: tuple[int, int], partition: int = 0) -> UserClicks:
+    return UserClicks(partition, key.encode(), Click(key, clicks[-1][1], 2e8), list(clicks))
+
+
+def test_only_users_who_clicked_unknown_items_wait() -> None:
+    awaiting = AwaitingUsers()
+    awaiting.add([_user("a", (0, 5), (1, 6)), _user("b", (2, 7))], {5, 9}, 100.0)
+    assert awaiting.next_due_at == 100.0 + WAITS_S[0]
+    assert awaiting.due(100.5) == []
+    (waiting,) = awaiting.due(101.0)
+    assert (waiting.user.key, set(waiting.items), waiting.user.clicks) == (b"a", {5}, [(1, 6)])
+    assert awaiting.offsets(0) == [1]
+
+
+def test_a_later_click_is_answered_instead_and_does_not_extend_the_wait() -> None:
+    awaiting = AwaitingUsers()
+    awaiting.add([_user("a", (0, 5))], {5}, 100.0)
+    awaiting.add([_user("a", (3, 6))], frozenset(), 100.9)
+    (waiting,) = awaiting.due(101.0)
+    assert (set(waiting.items), waiting.user.clicks) == ({5}, [(3, 6)])
+
+
+def test_items_that_are_still_missing_are_tried_again_at_growing_intervals_and_then_given_up() -> None:
+    awaiting = AwaitingUsers()
+    awaiting.add([_user("a", (0, 5), (1, 6))], {5, 6}, 0.0)
+    now, tries = 0.0, 0
+    while awaiting.next_due_at < math.inf:
+        assert awaiting.next_due_at == now + WAITS_S[tries]
+        now, tries = awaiting.next_due_at, tries + 1
+        due = awaiting.due(now)
+        assert due[0].items == ({5, 6} if tries == 1 else {6})
+        given_up = awaiting.tried(due, {5}, now)
+        assert given_up == (tries == len(WAITS_S))
+    assert tries == len(WAITS_S)
+
+
+def test_users_of_partitions_that_were_revoked_are_forgotten() -> None:
+    awaiting = AwaitingUsers()
+    awaiting.add([_user("a", (0, 5)), _user("b", (0, 5), partition=1)], {5}, 0.0)
+    awaiting.keep([1])
+    assert (awaiting.offsets(0), awaiting.offsets(1)) == ([], [0])
+    awaiting.keep([])
+    assert (len(awaiting), awaiting.next_due_at) == (0, math.inf)
+
+
+def test_the_number_of_waiting_users_is_limited() -> None:
+    awaiting = AwaitingUsers()
+    awaiting.add([_user(str(n), (n, 5)) for n in range(10_001)], {5}, 0.0)
+    assert len(awaiting) == 10_000
+    assert awaiting.offsets(0)[0] == 1, "the oldest click is forgotten"
