@@ -33,7 +33,8 @@ from model.artifact import Artifact
 from streams.kafka.reading import ReceivedMessage, follow
 from streams.milvus.index import MilvusIndex
 from streams.processing.items import SEAL_AFTER_UPSERTS
-from streams.tools.audit import AuditReport, audit_kafka
+from streams.tools.audit import audit_kafka
+from streams.tools.audit_report import AuditReport
 
 #: Clicks/s. milvus-lite is written in Python: it answers some hundred queries/s, and each user needs four.
 RATES: dict[Flavour, float] = {"standalone": 100.0, "lite": 10.0, "none": 100.0}

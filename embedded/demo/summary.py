@@ -5,7 +5,7 @@ from __future__ import annotations
 from embedded.demo.messages import BROKEN_MESSAGES
 from embedded.demo.scoreboard import Scoreboard, percentile
 from streams.recall.hit_rate import CUTOFF
-from streams.tools.audit import AuditReport
+from streams.tools.audit_report import AuditReport
 
 
 def summary_rows(board: Scoreboard, report: AuditReport) -> dict[str, str]:

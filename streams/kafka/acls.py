@@ -48,7 +48,10 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     "producers.replay": (Grant(_WRITE, ("clicks",)),),
     "producers.items": (Grant(_WRITE, ("items",)),),
     "streams tail": (Grant(_READ, ("recommendations",)),),
-    "streams audit": (Grant(_READ, ("clicks", "changelog", "recommendations", "dead_letters")),),
+    "streams audit": (
+        Grant(_READ, ("clicks", "changelog", "recommendations", "dead_letters")),
+        Grant(AclOperation.DESCRIBE, groups=("clicks",)),
+    ),
     "streams deadletters list": (Grant(_READ, ("dead_letters",)),),
     "streams deadletters show": (Grant(_READ, ("dead_letters",)),),
     "streams deadletters replay": (

@@ -39,10 +39,10 @@ def tail(config: WorkerConfig, as_json: bool, users: tuple[str, ...], from_begin
 @configured(load_worker)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 def audit(config: WorkerConfig, as_json: bool) -> None:
-    """Recompute every history from the clicks and compare it with what the worker wrote.
+    """Recompute from the clicks what the worker must have written, and compare it with what it wrote.
 
-    Reads clicks, dead letters, the changelog and recommendations from their beginning. So Kafka must retain all
-    clicks, and the worker must have caught up. Exits with status 1 on any difference.
+    Reads clicks, dead letters, the changelog and recommendations from their beginning. The worker must have caught up.
+    Where retention has deleted the oldest clicks, the rest is compared. Exits with status 1 on any finding.
     """
     from streams.tools.audit import audit_kafka
 

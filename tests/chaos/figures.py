@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from configs.errors import EXIT_TRANSIENT
-from streams.tools.audit import AuditReport
+from streams.tools.audit_report import AuditReport
 from tests.chaos.fleet import Shutdown
 
 #: Exit status of a worker that was killed.

@@ -22,7 +22,8 @@ from embedded.stack import Stack
 from embedded.standalone import require_platform
 from streams.kafka.reading import read_to_end, watermarks
 from streams.messages.recommendations import decode_recommendation
-from streams.tools.audit import AuditReport, audit_kafka
+from streams.tools.audit import audit_kafka
+from streams.tools.audit_report import AuditReport
 from tests.chaos.figures import Figures
 from tests.chaos.fleet import Fleet
 from tests.chaos.proxy import Proxy

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from configs.errors import EXIT_DEFECT, EXIT_STALLED, EXIT_TRANSIENT
-from streams.tools.audit import AuditReport
+from streams.tools.audit_report import AuditReport
 from tests.chaos.figures import KILLED, Figures, table
 from tests.chaos.fleet import Shutdown
 from tests.chaos.scenarios import SCENARIOS
