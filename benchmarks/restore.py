@@ -79,7 +79,8 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:
 def _fill(site: BenchmarkSite, topic: str, users: int, items: int) -> int:
     """Write the histories and return the size of one record in bytes."""
     rng = np.random.default_rng(0)
-    producer = KafkaRecordProducer(site.config.kafka, site.config.topics.max_message_bytes)
+    topics = site.config.topics
+    producer = KafkaRecordProducer(site.config.kafka, topics.max_message_bytes, topics.partitioner)
     partitions, size = site.config.topics.partitions, 0
     with progress_bar(users, "histories") as show:
         for begin in range(0, users, _CHUNK):

@@ -11,6 +11,7 @@ Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
+Partitioner = Literal["murmur2", "crc32", "any"]
 
 
 class Section(BaseModel):
@@ -81,6 +82,7 @@ class Topics(Section):
     items: Topic
     recommendations: Topic
     dead_letters: Topic
+    partitioner: Partitioner
     partitions: Count
     item_partitions: Count
     replication: Count

@@ -54,7 +54,7 @@ class NewItems:
         self._rng = np.random.default_rng(seed)
         self._on_published = on_published
         self._index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create=False)
-        self._producer = KafkaRecordProducer(config.kafka, config.topics.max_message_bytes)
+        self._producer = KafkaRecordProducer(config.kafka, config.topics.max_message_bytes, config.topics.partitioner)
         self._next_id = int(artifact.item_ids.max()) + 1
 
     def publish_one(self) -> float:

@@ -78,6 +78,7 @@ class Sender:
                 linger_s=producer.linger,
                 delivery_timeout_s=producer.delivery_timeout,
                 max_message_bytes=topics.max_message_bytes,
+                partitioner=topics.partitioner,
                 logger=_DISCARDED,
                 **{
                     "client.id": "mindstream-producer",

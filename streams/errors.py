@@ -21,10 +21,12 @@ Reason = Literal[
     "not_json",  # not UTF-8, not JSON (NaN and Infinity are not JSON), or not a JSON object
     "missing_field",
     "wrong_type",
-    "out_of_range",  # item id 0 (padding), an integer beyond 64 bits, a user id that is empty or too long
+    "out_of_range",  # an item id or a time beyond `model.data.limits`, a user id that is empty or too long
     "bad_key",  # missing, or not the text of the user or item id
+    "wrong_partition",  # another partition than the key belongs to
     "bad_embedding",  # not a list of finite numbers, or all zero
-    "wrong_dimension",  # the embedding's length is not the dimension of the model
+    "wrong_dimension",  # the embedding has not as many numbers as the model has dimensions
+    "wrong_norm",  # the norm of the embedding is not 1, or is far above those of the model's items
     "refused",  # Milvus refuses the message's data
 ]
 

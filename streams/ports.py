@@ -26,7 +26,7 @@ class Message(NamedTuple):
 
 
 class Output(NamedTuple):
-    """One message to send. Without a `partition`, the hash of the key decides (murmur2, as in Kafka's Java clients)."""
+    """One message to send. Without a `partition`, the hash of the key decides (`topics.partitioner`)."""
 
     topic: str
     key: bytes | None

@@ -74,7 +74,9 @@ class Site(Deployment):
         name = f"t{uuid.uuid4().hex[:8]}"
         super().__init__(folder, shared | dict(settings or {}), name=name, environ=environ or {})
         self.producer = KafkaRecordProducer(
-            self.config.kafka, self.config.topics.max_message_bytes + DEAD_LETTER_HEADER_BYTES
+            self.config.kafka,
+            self.config.topics.max_message_bytes + DEAD_LETTER_HEADER_BYTES,
+            self.config.topics.partitioner,
         )
 
     def index(self, *, create: bool = False) -> MilvusIndex:

@@ -52,7 +52,9 @@ class BenchmarkSite(Deployment):
 
     def write_histories(self, traffic: Traffic) -> None:
         """Write the users' earlier histories to the changelog, for a worker to restore when it starts."""
-        producer = KafkaRecordProducer(self.config.kafka, self.config.topics.max_message_bytes)
+        producer = KafkaRecordProducer(
+            self.config.kafka, self.config.topics.max_message_bytes, self.config.topics.partitioner
+        )
         topic = changelog_topic(self.config.worker.group)
         # Partition -1 means "another partition": its fence stops no click. The producer chooses the partition of the
         # user's clicks by the same hash.

@@ -26,7 +26,7 @@ def send_broken_messages(config: WorkerConfig) -> None:
     Raises:
         TransientError, FatalError: Kafka is unavailable, or refuses.
     """
-    producer = KafkaRecordProducer(config.kafka, config.topics.max_message_bytes)
+    producer = KafkaRecordProducer(config.kafka, config.topics.max_message_bytes, config.topics.partitioner)
     producer.send([Output(config.topics.clicks, key, value) for key, value in BROKEN_MESSAGES])
 
 

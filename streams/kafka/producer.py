@@ -10,8 +10,9 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as RawMessage
 
 from configs.errors import TransientError
-from configs.schema import Kafka
+from configs.schema import Kafka, Partitioner
 from streams.kafka.client import translate_error
+from streams.partitioning import LIBRDKAFKA
 from streams.ports import Output
 
 _LOG = logging.getLogger("mindstream.kafka")
@@ -32,6 +33,7 @@ def idempotent_producer(
     linger_s: float,
     delivery_timeout_s: float,
     max_message_bytes: int,
+    partitioner: Partitioner,
     logger: logging.Logger = _LOG,
     **settings: Any,
 ) -> Producer:
@@ -42,6 +44,7 @@ def idempotent_producer(
         linger_s: seconds to wait for more messages before a request is sent.
         delivery_timeout_s: seconds until an unacknowledged message fails.
         max_message_bytes: the largest max.message.bytes of the topics that it writes to.
+        partitioner: `topics.partitioner`.
         logger: receives librdkafka's log lines.
         settings: further settings of librdkafka.
 
@@ -51,9 +54,7 @@ def idempotent_producer(
     shared = {
         "enable.idempotence": True,
         "acks": "all",
-        # The hash of Kafka's Java clients; librdkafka's default differs. All producers need the same one, otherwise one
-        # user's clicks end up in two partitions.
-        "partitioner": "murmur2_random",
+        "partitioner": LIBRDKAFKA[partitioner],
         "linger.ms": linger_s * 1000,
         "delivery.timeout.ms": round(delivery_timeout_s * 1000),
         "message.max.bytes": max_message_bytes,
@@ -81,11 +82,13 @@ class KafkaRecordProducer:
     Args:
         kafka: the cluster.
         max_message_bytes: the largest max.message.bytes of the topics that it writes to.
+        partitioner: `topics.partitioner`.
     """
 
-    def __init__(self, kafka: Kafka, max_message_bytes: int) -> None:
+    def __init__(self, kafka: Kafka, max_message_bytes: int, partitioner: Partitioner) -> None:
         self._kafka = kafka
         self._max_message_bytes = max_message_bytes
+        self._partitioner: Partitioner = partitioner
         self._producer = self._new_producer()
 
     def _new_producer(self) -> Producer:
@@ -95,6 +98,7 @@ class KafkaRecordProducer:
             linger_s=0.05,
             delivery_timeout_s=_DELIVERY_TIMEOUT_S,
             max_message_bytes=self._max_message_bytes,
+            partitioner=self._partitioner,
         )
 
     def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:

@@ -150,8 +150,8 @@ def read_dead_letter(kept: Message, headers: Mapping[str, bytes]) -> StoredDeadL
         return None
 
 
-def replay_output(dead_letter: StoredDeadLetter) -> Output:
-    """Return the message for the source topic. Its partition is chosen by the key, as for any producer."""
+def replay_output(dead_letter: StoredDeadLetter, partition: int | None) -> Output:
+    """Return the message for a partition of the source topic; None = the key decides, as for any producer."""
     message = dead_letter.message
     # Any, because a null value of a header is sent back as null, although `Output` has no null values.
     original: list[tuple[str, Any]] = [
@@ -161,7 +161,7 @@ def replay_output(dead_letter: StoredDeadLetter) -> Output:
         (_REPLAY_ATTEMPT, str(dead_letter.attempt + 1).encode()),
         (_REPLAY_OF, str(dead_letter.source).encode()),
     ]
-    return Output(message.topic, message.key, message.value, headers=[*original, *added])
+    return Output(message.topic, message.key, message.value, partition, [*original, *added])
 
 
 def receipt_output(topic: str, dead_letter: StoredDeadLetter) -> Output:

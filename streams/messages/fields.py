@@ -1,21 +1,22 @@
 """The fields that messages share, and the rules for all of them.
 
 Messages are JSON objects in UTF-8, validated by this package and nowhere else. Times are seconds since 1970-01-01 UTC.
-Item ids are int64; id 0 is reserved for padding. A user is identified by the text of its id: the user 42 and the user
-"42" are one user. The key of a message is the text of the user id (`clicks`, `recommendations`) or of the item id
-(`items`), so that Kafka keeps all clicks of a user in one partition, in order.
+`model.data.limits` says which times and item ids are valid; item id 0 is reserved for padding. A user is identified by
+the text of its id: the user 42 and the user "42" are one user. The key of a message is the text of the user id
+(`clicks`, `recommendations`) or of the item id (`items`), so that Kafka keeps all clicks of a user in one partition, in
+order.
 
 Decoders raise `BadMessage` and nothing else, whatever the bytes.
 """
 
 from __future__ import annotations
 
-import math
 import reprlib
 from typing import Any
 
 import orjson
 
+from model.data.limits import fault_of_item_id, fault_of_seconds
 from streams.errors import BadMessage
 
 INT64_MAX = 2**63 - 1
@@ -58,17 +59,18 @@ def required_user_id(fields: Fields) -> int | str:
 
 def required_item_id(fields: Fields) -> int:
     item_id = required_int64(fields, "item_id")
-    if item_id == 0:
-        raise BadMessage("out_of_range", "item_id 0 is reserved for padding")
+    if fault := fault_of_item_id(item_id):
+        raise BadMessage("out_of_range", f"item_id {fault}")
     return item_id
 
 
 def required_seconds(fields: Fields, name: str) -> float:
+    """Return a time in seconds since 1970; ranks, and times in another unit, are refused."""
     value = required(fields, name)
     if isinstance(value, bool) or not isinstance(value, (int, float)):  # `int | float` would be built for every click
         raise BadMessage("wrong_type", f"{name} must be a number of seconds since 1970, found {preview(value)}")
-    if not math.isfinite(value):
-        raise BadMessage("out_of_range", f"{name} must be finite")
+    if fault := fault_of_seconds(value):
+        raise BadMessage("out_of_range", f"{name} {fault}")
     return float(value)
 
 

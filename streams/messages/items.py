@@ -9,9 +9,9 @@ import numpy as np
 import orjson
 
 from model.arrays import FloatVector
+from model.data.limits import fault_of_item_id
 from streams.errors import BadMessage
 from streams.messages.fields import (
-    INT64_MAX,
     decode_fields,
     optional_text,
     preview,
@@ -19,6 +19,9 @@ from streams.messages.fields import (
     required_item_id,
     required_text,
 )
+
+#: Characters of the longest int64 as text.
+_MAX_ID_CHARACTERS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,15 @@ def encode_item(item: Item) -> bytes:
 
 
 def _decode_key(key: bytes | None) -> int:
+    text = (key or b"").decode("ascii", "replace")
     try:
-        item_id = int((key or b"").decode("ascii"))
-    except (UnicodeDecodeError, ValueError):
-        raise BadMessage("bad_key", f"the message key must be the item id as text, found {preview(key)}") from None
-    if str(item_id).encode() != key or item_id == 0 or not -INT64_MAX - 1 <= item_id <= INT64_MAX:
-        raise BadMessage("bad_key", f"the message key must be a non-zero 64-bit item id as text, found {preview(key)}")
+        item_id = int(text) if len(text) <= _MAX_ID_CHARACTERS else None
+    except ValueError:
+        item_id = None
+    if item_id is None or str(item_id) != text:
+        raise BadMessage("bad_key", f"the message key must be the item id as text, found {preview(key)}")
+    if fault := fault_of_item_id(item_id):
+        raise BadMessage("out_of_range", f"the message key is an item id, and {fault}")
     return item_id
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from model.data.limits import fault_of_item_id
 from streams.errors import BadMessage
 from streams.messages.fields import (
     decode_fields,
@@ -54,6 +55,9 @@ def decode_recommendation(value: bytes) -> Recommendation:
     item_ids = required_numbers(fields, "item_ids", {int})
     scores = required_numbers(fields, "scores", {int, float})
     interests = required_numbers(fields, "interests", {int})
+    for item_id in item_ids:
+        if fault := fault_of_item_id(item_id):
+            raise BadMessage("out_of_range", f"item_ids must be ids of items; {fault}")
     if not len(item_ids) == len(scores) == len(interests):
         raise BadMessage("wrong_type", "item_ids, scores and interests must have the same length")
     return Recommendation(

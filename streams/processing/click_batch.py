@@ -13,6 +13,7 @@ from streams.errors import BadMessage
 from streams.history import History, apply_clicks
 from streams.messages.clicks import Click, decode_click
 from streams.messages.recommendations import Recommendation, encode_recommendation
+from streams.partitioning import KeyPartitions
 from streams.ports import DeadLetter, HistoryStore, Message, Output
 
 #: (partition, message key): a user. All clicks of a user have the same key, and so are in one partition.
@@ -52,20 +53,24 @@ class UserUpdate:
     applied: int
 
 
-def decode(messages: Sequence[Message]) -> tuple[list[UserClicks], list[DeadLetter]]:
-    """Return the clicks of a batch by user, in the order of each user's first click, and the unreadable messages."""
+def decode(messages: Sequence[Message], partitions: KeyPartitions) -> tuple[list[UserClicks], list[DeadLetter]]:
+    """Return the clicks of a batch by user, in the order of each user's first click, and the dead letters.
+
+    These are the unreadable messages, and those in another partition than their user's.
+    """
     users: dict[User, UserClicks] = {}
     dead_letters: list[DeadLetter] = []
     for message in messages:
         try:
             click = decode_click(message.key, message.value)
+            assert message.key is not None  # the codec has compared it with the user id
+            user = users.get((message.partition, message.key))
+            if user is None:
+                partitions.check(message.key, message.partition)
+                user = users[message.partition, message.key] = UserClicks(message.partition, message.key, click)
         except BadMessage as error:
             dead_letters.append(DeadLetter(message, error.reason, error.detail))
             continue
-        assert message.key is not None  # the codec has compared it with the user id
-        user = users.get((message.partition, message.key))
-        if user is None:
-            user = users[message.partition, message.key] = UserClicks(message.partition, message.key, click)
         user.clicks.append((message.offset, click.item_id))
         user.newest = click
     return list(users.values()), dead_letters

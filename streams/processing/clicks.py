@@ -1,6 +1,6 @@
 """The processing of a batch of clicks: steps 1 to 5 of the delivery guarantee (`streams/DELIVERY.md`).
 
-    1. decode       unreadable messages become dead letters
+    1. decode       unreadable messages, and those in a wrong partition, become dead letters
     2. read         the users' histories from the local store; clicks at or below a fence are not applied again
     3. recall       one encoding and one search for all users of the batch; nothing has been changed so far
     4. send         dead letters, history records and recommendations; wait until all in-sync replicas have all of them
@@ -21,16 +21,19 @@ from model.serving.merge import Candidates
 from streams.errors import RefusedData
 from streams.messages.dead_letters import DeadLetterTopic
 from streams.metrics import ClickMetrics, Stopwatch
+from streams.partitioning import KeyPartitions
 from streams.ports import DeadLetter, HistoryStore, Message, Output, RecordProducer
 from streams.processing.awaited import AwaitingUsers
 from streams.processing.click_batch import ClickBatch, Overlay, UserClicks, apply, decode
+from streams.processing.dead_letters import DeadLetters
 from streams.recall.engine import PendingRecall, RecallEngine
 
 
 @dataclass(frozen=True, slots=True)
 class ClickTopics:
-    """The topics that a click agent writes to."""
+    """The topics that a click agent writes to, and the partitions of the one that it reads."""
 
+    clicks: KeyPartitions
     recommendations: str
     changelog: str
     dead_letters: DeadLetterTopic
@@ -56,7 +59,7 @@ class ClickProcessor:
         engine: recalls candidates.
         store: local histories.
         producer: sends to Kafka.
-        topics: the topics to write to.
+        topics: the agent's topics.
         model_version: the version to name in every recommendation.
         history_length: clicks kept for each user.
         metrics: counters.
@@ -83,6 +86,7 @@ class ClickProcessor:
         self._store = store
         self._producer = producer
         self._topics = topics
+        self._dead_letters = DeadLetters(topics.dead_letters, metrics)
         self._model_version = model_version
         self._history_length = history_length
         self._metrics = metrics
@@ -91,7 +95,7 @@ class ClickProcessor:
     def start(self, messages: Sequence[Message], after: PendingClicks | None = None) -> PendingClicks:
         """Take steps 1 and 2, and send the search of step 3. See `streams.ports.BatchProcessor.start`."""
         stopwatch = self._metrics.stopwatch()
-        users, dead_letters = decode(messages)  # 1
+        users, dead_letters = decode(messages, self._topics.clicks)  # 1
         stopwatch("decode")
         return self._start(users, dead_letters, {} if after is None else after.batch.overlay(), stopwatch)
 
@@ -134,7 +138,7 @@ class ClickProcessor:
         now = self._clock()
         records = batch.records(self._topics.changelog)
         answers = batch.recommendations(self._topics.recommendations, candidates, self._model_version, now)
-        dead_letters = self._topics.dead_letters.outputs(batch.dead_letters, now)
+        dead_letters = self._dead_letters.outputs(batch.dead_letters, now)
         self._store.check({update.user.partition for update in batch.updates})  # the search may have taken long
         stopwatch("pack")
         offsets = self._producer.send([*records, *answers, *dead_letters], lambda: stopwatch("produce"))  # 4
@@ -146,8 +150,8 @@ class ClickProcessor:
     def refuse(self, message: Message, error: RefusedData) -> None:
         """Send the click to the dead-letter topic. See `streams.ports.BatchProcessor.refuse`."""
         dead_letter = DeadLetter(message, "refused", error.detail)
-        self._producer.send(self._topics.dead_letters.outputs([dead_letter], self._clock()))
-        self._metrics.dead_letters.labels(dead_letter.reason).inc()
+        self._producer.send(self._dead_letters.outputs([dead_letter], self._clock()))
+        self._dead_letters.count([dead_letter])
 
     def _write(self, records: Sequence[Output], offsets: Sequence[int]) -> None:
         by_partition: dict[int, tuple[dict[bytes, bytes], list[int]]] = {}
@@ -164,8 +168,7 @@ class ClickProcessor:
         now = self._clock()
         self._metrics.clicks.inc(received)
         self._metrics.repeats.inc(received - batch.applied)
-        for dead_letter in batch.dead_letters:
-            self._metrics.dead_letters.labels(dead_letter.reason).inc()
+        self._dead_letters.count(batch.dead_letters)
         for update, found in zip(batch.updates, candidates, strict=True):
             if found is None:
                 self._metrics.unusable.inc()

@@ -20,9 +20,11 @@ from configs.errors import TransientError
 from model.arrays import FloatVector
 from streams.errors import BadMessage, RefusedData
 from streams.messages.dead_letters import DeadLetterTopic
-from streams.messages.items import Item, ItemRemoval, decode_item
+from streams.messages.items import Item
 from streams.metrics import ItemMetrics
 from streams.ports import DeadLetter, Message, RecordProducer
+from streams.processing.dead_letters import DeadLetters
+from streams.processing.item_decoder import ItemDecoder
 from streams.recall.ports import ItemIndex
 
 _LOG = logging.getLogger("mindstream.items")
@@ -48,11 +50,10 @@ class ItemProcessor:
     """The `BatchProcessor` of item messages. One batch at a time.
 
     Args:
-        index: the index of `model_version`.
+        index: the index of the model's items.
         producer: sends dead letters.
         dead_letters: the topic that keeps them.
-        model_version: the model that the vectors in the index belong to.
-        dim: dimension of the vectors.
+        decoder: decodes the messages.
         require_lease: raises TransientError when the messages may belong to another worker by now.
         metrics: counters.
         clock: seconds since 1970.
@@ -64,17 +65,15 @@ class ItemProcessor:
         producer: RecordProducer,
         *,
         dead_letters: DeadLetterTopic,
-        model_version: str,
-        dim: int,
+        decoder: ItemDecoder,
         require_lease: Callable[[], None],
         metrics: ItemMetrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._index = index
         self._producer = producer
-        self._dead_letters = dead_letters
-        self._model_version = model_version
-        self._dim = dim
+        self._dead_letters = DeadLetters(dead_letters, metrics)
+        self._decoder = decoder
         self._require_lease = require_lease
         self._metrics = metrics
         self._clock = clock
@@ -96,11 +95,11 @@ class ItemProcessor:
         other_versions = 0
         for message in pending.messages:
             try:
-                item = self._decode(message)
+                item = self._decoder.decode(message)
             except BadMessage as error:
                 dead_letters.append(DeadLetter(message, error.reason, error.detail))
                 continue
-            if isinstance(item, Item) and item.model_version != self._model_version:
+            if item is None:
                 other_versions += 1
                 continue
             newest[item.item_id] = (item.embedding if isinstance(item, Item) else None), message.timestamp
@@ -124,14 +123,13 @@ class ItemProcessor:
         self._metrics.upserts.inc(len(upserts))
         self._metrics.removals.inc(len(removals))
         self._metrics.other_versions.inc(other_versions)
-        for dead_letter in dead_letters:
-            self._metrics.dead_letters.labels(dead_letter.reason).inc()
+        self._dead_letters.count(dead_letters)
 
     def refuse(self, message: Message, error: RefusedData) -> None:
         """Send the message to the dead-letter topic. See `streams.ports.BatchProcessor.refuse`."""
         dead_letter = DeadLetter(message, "refused", error.detail)
         self._producer.send(self._dead_letters.outputs([dead_letter], self._clock()))
-        self._metrics.dead_letters.labels(dead_letter.reason).inc()
+        self._dead_letters.count([dead_letter])
 
     def seal_when_due(self) -> None:
         """Seal the index after a bulk load, or when too many upserts have accumulated.
@@ -148,12 +146,3 @@ class ItemProcessor:
         else:
             _LOG.info("sealed the index after %d upserts", self._unsealed)
             self._unsealed = self._seen_unsealed = 0
-
-    def _decode(self, message: Message) -> Item | ItemRemoval:
-        item = decode_item(message.key, message.value)
-        if isinstance(item, Item) and item.model_version == self._model_version and len(item.embedding) != self._dim:
-            raise BadMessage(
-                "wrong_dimension",
-                f"the embedding has {len(item.embedding)} numbers, model {self._model_version} has {self._dim}",
-            )
-        return item

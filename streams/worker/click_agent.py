@@ -11,6 +11,7 @@ from streams.kafka.offsets import TopicOffsets
 from streams.kafka.topics import changelog_topic, topic_id
 from streams.messages.dead_letters import DeadLetterTopic
 from streams.metrics import ClickMetrics
+from streams.partitioning import KeyPartitions
 from streams.processing.clicks import ClickProcessor, ClickTopics
 from streams.recall.factory import build_engine
 from streams.state.changelog import Changelog
@@ -93,7 +94,10 @@ def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
         stores,
         producer,
         topics=ClickTopics(
-            topics.recommendations, changelog.topic, DeadLetterTopic(topics.dead_letters, topics.max_message_bytes)
+            KeyPartitions(topics.partitioner, topics.partitions),
+            topics.recommendations,
+            changelog.topic,
+            DeadLetterTopic(topics.dead_letters, topics.max_message_bytes),
         ),
         model_version=artifact.model_version,
         history_length=config.history.length,

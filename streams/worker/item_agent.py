@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from model.serving.norms import Norms
 from streams.agents.assignment import Assignment
 from streams.agents.faust_app import worker_app
 from streams.messages.dead_letters import DeadLetterTopic
 from streams.metrics import ItemMetrics
+from streams.partitioning import KeyPartitions
+from streams.processing.item_decoder import ItemDecoder
 from streams.processing.items import ItemProcessor
 from streams.worker.parts import Blueprint, BuiltAgent
 
@@ -49,8 +52,12 @@ def build_item_agent(blueprint: Blueprint) -> BuiltAgent:
         blueprint.index,
         blueprint.record_producer(),
         dead_letters=DeadLetterTopic(topics.dead_letters, topics.max_message_bytes),
-        model_version=artifact.model_version,
-        dim=artifact.dim,
+        decoder=ItemDecoder(
+            artifact.model_version,
+            artifact.dim,
+            Norms.from_artifact(artifact),
+            KeyPartitions(topics.partitioner, topics.item_partitions),
+        ),
         require_lease=assignment.require_lease,
         metrics=metrics,
     )

@@ -45,8 +45,9 @@ class Blueprint:
 
     def record_producer(self) -> KafkaRecordProducer:
         """Build a producer; each agent has its own, because it is for one thread."""
-        largest = self.config.topics.max_message_bytes + DEAD_LETTER_HEADER_BYTES
-        return self.parts.record_producer(self.config.kafka, largest)
+        topics = self.config.topics
+        largest = topics.max_message_bytes + DEAD_LETTER_HEADER_BYTES
+        return self.parts.record_producer(self.config.kafka, largest, topics.partitioner)
 
     def options(self, *, batch_size: int, batch_wait_s: float, look_ahead: bool) -> AgentOptions:
         """Return the settings of an agent."""

@@ -36,7 +36,7 @@ class _WrongClockProducer(KafkaRecordProducer):
     """Gives every message a wrong timestamp, each by a different number of hours."""
 
     def __init__(self, kafka: Kafka, max_message_bytes: int, rng: random.Random) -> None:
-        super().__init__(kafka, max_message_bytes)
+        super().__init__(kafka, max_message_bytes, "murmur2")
         self._rng = rng
 
     def _produce(self, output: Output, on_delivery: Any) -> None:

@@ -68,7 +68,7 @@ def _list(site: Site, *options: str) -> list[dict[str, object]]:
 def test_a_dead_letter_is_replayed_through_the_worker(served: Site) -> None:
     """A message that fails again becomes a new dead letter of the next attempt; a valid one is answered."""
     topics = served.config.topics
-    good = encode_click(Click(7, 5, 1.0))
+    good = encode_click(Click(7, 5, 1404172800.25))
     with served.worker():
         served.producer.send([Output(topics.clicks, b"42", b"{broken", headers=TRACE)])
         wait_for(lambda: len(served.dead_letters()) == 1, "the dead letter")

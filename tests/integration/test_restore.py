@@ -40,12 +40,12 @@ class Owner:
         (spec,) = [spec for spec in topic_specs(config.topics, group) if spec.name == self.topic]
         create_topics(config.kafka, [dataclasses.replace(spec, config=spec.config | topic_config)], 1)
         self.kafka: Kafka = config.kafka
-        self.producer = KafkaRecordProducer(config.kafka, 2**20)
+        self.producer = KafkaRecordProducer(config.kafka, 2**20, "murmur2")
         self.stores = PartitionStores(folder)
         self.changelog = Changelog(config.kafka, self.topic)
         self.restorer = Restorer(self.changelog, self.stores, self.producer)
         self.restorer.acquire([1])
-        self._zombie = KafkaRecordProducer(config.kafka, 2**20)
+        self._zombie = KafkaRecordProducer(config.kafka, 2**20, "murmur2")
 
     def write(self, user: bytes, fence: int) -> None:
         new = record(fence, 1)

@@ -18,16 +18,18 @@ from tests.site import Site, wait_for
 
 pytestmark = pytest.mark.integration
 
+MURMUR2 = {"partitioner": "murmur2_random"}
+
 
 def test_bad_input_becomes_dead_letters_and_the_stream_continues(site: Site) -> None:
     site.fill_index()
     topics = site.config.topics
-    good = {"user_id": 7, "item_id": 3, "ts": 1.0}
+    good = {"user_id": 7, "item_id": 3, "ts": 1404172800.25}
     vector = [1.0] * site.artifact.dim
     item = {"item_id": 900, "embedding": vector, "model_version": site.artifact.model_version}
     bad_clicks = {
         "not_json": (b"7", b"this is not JSON"),
-        "missing_field": (b"7", orjson.dumps({"user_id": 7, "ts": 1.0})),
+        "missing_field": (b"7", orjson.dumps({"user_id": 7, "ts": 1404172800.25})),
         "wrong_type": (b"7", orjson.dumps(good | {"item_id": "3"})),
         "out_of_range": (b"7", orjson.dumps(good | {"item_id": 0})),
         "bad_key": (None, orjson.dumps(good)),
@@ -74,7 +76,7 @@ def test_unknown_items_are_counted_and_are_no_dead_letters(site: Site) -> None:
 def test_transactions_hide_nothing_from_the_worker_or_the_audit(site: Site) -> None:
     """Aborted clicks count and an open transaction blocks nothing: worker and audit read uncommitted messages."""
     site.fill_index()
-    producer = Producer(site.config.kafka.client_settings(**{"transactional.id": site.config.worker.group}))
+    producer = Producer(site.config.kafka.client_settings(**MURMUR2, **{"transactional.id": site.config.worker.group}))
     producer.init_transactions()
     with site.worker():
         for user, items in ((1, [5, 6]), (1, [7])):
@@ -94,7 +96,7 @@ def test_transactions_hide_nothing_from_the_worker_or_the_audit(site: Site) -> N
 @pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
 def test_compressed_clicks_are_read(site: Site, codec: str) -> None:
     site.fill_index()
-    producer = Producer(site.config.kafka.client_settings(**{"compression.type": codec}))
+    producer = Producer(site.config.kafka.client_settings(**MURMUR2, **{"compression.type": codec}))
     with site.worker():
         click = site.click(1, 5)
         producer.produce(click.topic, click.value, click.key, headers={"padding": b"x" * 1000})  # worth compressing

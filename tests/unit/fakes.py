@@ -12,6 +12,7 @@ from configs.errors import TransientError
 from model.arrays import FloatArray, IdArray
 from streams.messages.dead_letters import DeadLetterTopic, StoredDeadLetter, dead_letter_output, read_dead_letter
 from streams.metrics import ClickMetrics
+from streams.partitioning import KeyPartitions
 from streams.ports import DeadLetter, Message, Output
 from streams.processing.clicks import ClickProcessor, ClickTopics
 from streams.processing.memory import MemoryHistoryStore, MemoryRecordProducer
@@ -21,6 +22,8 @@ from streams.recall.memory import MemoryIndex
 from streams.recall.ports import IndexInfo
 
 VERSION = "m1"
+#: The time at which a `ClickWorld` begins, in seconds since 1970; its clicks are made 10 seconds before it.
+NOW = 1_404_172_800.0
 
 
 class FewItems:
@@ -106,13 +109,18 @@ class ClickWorld:
     """A click processor whose index, store and producer are in memory, with its parts as attributes."""
 
     def __init__(
-        self, items: int = 6, length: int = 4, producer: MemoryRecordProducer | None = None, failures: int = 0
+        self,
+        items: int = 6,
+        length: int = 4,
+        producer: MemoryRecordProducer | None = None,
+        failures: int = 0,
+        partitions: KeyPartitions | None = None,
     ) -> None:
         self.known = FewItems(items)
         self.memory = MemoryIndex(VERSION, items)
         self.memory.upsert(np.arange(1, items + 1), self.known.item_vectors)
         self.index = FailingIndex(self.memory, failures)
-        self.now = 1000.0
+        self.now = NOW
         self.store = MemoryHistoryStore()
         self.producer = producer or MemoryRecordProducer()
         self.metrics = ClickMetrics(CollectorRegistry())
@@ -124,7 +132,11 @@ class ClickWorld:
             self.engine,
             self.store,
             self.producer,
-            topics=ClickTopics("recommendations", "changelog", DeadLetterTopic("dead-letters", 10**7)),
+            topics=ClickTopics(
+                partitions or KeyPartitions("any", 1),
+                *("recommendations", "changelog"),
+                DeadLetterTopic("dead-letters", 10**7),
+            ),
             model_version=VERSION,
             history_length=length,
             metrics=self.metrics,
@@ -143,7 +155,7 @@ class ClickWorld:
 
 
 def click_message(offset: int, user: int | str, item: int, partition: int = 0) -> Message:
-    value = orjson.dumps({"user_id": user, "item_id": item, "ts": 990.0 + offset})
+    value = orjson.dumps({"user_id": user, "item_id": item, "ts": NOW - 10 + offset})
     return Message("clicks", partition, offset, str(user).encode(), value)
 
 

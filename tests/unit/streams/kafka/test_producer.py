@@ -34,7 +34,9 @@ class SilentProducer:
 
 
 def test_messages_without_a_delivery_report_fail_and_the_producer_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    producer = KafkaRecordProducer(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
+    producer = KafkaRecordProducer(
+        load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6, "murmur2"
+    )
     silent = SilentProducer()
     monkeypatch.setattr(producer, "_producer", silent)
     with pytest.raises(TransientError, match="no delivery report for 2 messages"):
@@ -59,7 +61,9 @@ class HalfSilentProducer(SilentProducer):
 
 
 def test_a_reported_error_takes_precedence_over_missing_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    producer = KafkaRecordProducer(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
+    producer = KafkaRecordProducer(
+        load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6, "murmur2"
+    )
     monkeypatch.setattr(producer, "_producer", HalfSilentProducer())
     with pytest.raises(FatalError, match="clicks"):
         producer.send([Output("clicks", b"k", b"v")] * 2)
@@ -102,7 +106,9 @@ class DeadProducer:
 def test_a_producer_with_a_fatal_error_is_replaced(
     monkeypatch: pytest.MonkeyPatch, produces: bool, full: bool, in_callback: bool
 ) -> None:
-    producer = KafkaRecordProducer(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
+    producer = KafkaRecordProducer(
+        load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6, "murmur2"
+    )
     dead = DeadProducer(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, produces=produces, full=full, in_callback=in_callback)
     monkeypatch.setattr(producer, "_producer", dead)
     with pytest.raises(TransientError, match="the reason"):
@@ -112,7 +118,9 @@ def test_a_producer_with_a_fatal_error_is_replaced(
 
 
 def test_a_producer_whose_fatal_error_was_raised_before_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    producer = KafkaRecordProducer(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
+    producer = KafkaRecordProducer(
+        load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6, "murmur2"
+    )
     dead = DeadProducer(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER, produces=False)
     dead._reason = None
     monkeypatch.setattr(producer, "_producer", dead)
@@ -122,7 +130,9 @@ def test_a_producer_whose_fatal_error_was_raised_before_is_replaced(monkeypatch:
 
 
 def test_a_producer_without_rights_raises_a_fatal_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    producer = KafkaRecordProducer(load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6)
+    producer = KafkaRecordProducer(
+        load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6, "murmur2"
+    )
     monkeypatch.setattr(producer, "_producer", DeadProducer(KafkaError.CLUSTER_AUTHORIZATION_FAILED, produces=False))
     with pytest.raises(FatalError, match="the reason"):
         producer.send([Output("clicks", b"k", b"v")])

@@ -9,13 +9,16 @@ from pathlib import Path
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from model.data.limits import MAX_ITEM_ID, MAX_SECONDS, MIN_ITEM_ID, MIN_SECONDS
+
 SCHEMAS = Path(__file__).parents[4] / "streams" / "messages" / "schemas"
 
 int64 = st.integers(-(2**63), 2**63 - 1)
-item_ids = int64.filter(bool)
+item_ids = st.integers(MIN_ITEM_ID, MAX_ITEM_ID).filter(bool)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 names = texts.filter(bool)
 user_ids = st.one_of(int64, names)
+seconds = st.floats(MIN_SECONDS, MAX_SECONDS, exclude_max=True)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from streams.errors import BadMessage
 from streams.messages.clicks import MAX_CLICK_BYTES, Click, decode_click, encode_click, user_key
-from tests.unit.streams.messages.support import finite, item_ids, names, user_ids
+from tests.unit.streams.messages.support import item_ids, names, seconds, user_ids
 
-GOOD = {"user_id": 42, "item_id": 7, "ts": 1.5}
+GOOD = {"user_id": 42, "item_id": 7, "ts": 1404172800.25}
 
-clicks = st.builds(Click, user_ids, item_ids, finite, st.one_of(st.none(), names))
+clicks = st.builds(Click, user_ids, item_ids, seconds, st.one_of(st.none(), names))
 
 
 @given(clicks)
@@ -41,6 +41,10 @@ def test_the_key_of_a_user_does_not_depend_on_the_type_of_the_id() -> None:
         ({"event_id": 5}, "wrong_type"),
         ({"item_id": 0}, "out_of_range"),
         ({"item_id": 2**63}, "out_of_range"),
+        ({"item_id": 2**63 - 1}, "out_of_range"),
+        ({"item_id": -(2**63)}, "out_of_range"),
+        ({"ts": 1795804209445}, "out_of_range"),
+        ({"ts": -1}, "out_of_range"),
         ({"item_id": 2**80}, "out_of_range"),
         ({"user_id": ""}, "out_of_range"),
         ({"user_id": "x" * 257}, "out_of_range"),

@@ -105,7 +105,7 @@ def test_a_replay_sends_the_original_and_counts_attempts(message: Message, attem
     for attempt in range(attempts):
         dead_letter = stored_dead_letter(replayed)
         assert dead_letter.attempt == attempt
-        output = replay_output(dead_letter)
+        output = replay_output(dead_letter, None)
         assert (output.topic, output.partition) == (message.topic, None)
         assert (output.key, output.value) == (message.key, message.value)
         assert list(output.headers) == [

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 import pytest
 
+from model.data.limits import MAX_ITEM_ID, MAX_SECONDS, MIN_ITEM_ID, MIN_SECONDS
 from streams.errors import BadMessage
 from streams.messages.clicks import decode_click
 from streams.messages.fields import (
@@ -75,9 +77,13 @@ def test_integers_have_64_bits(value: object, reason: str) -> None:
         assert required_int64({"a": limit}, "a") == limit
 
 
-def test_item_id_0_is_reserved() -> None:
-    assert required_item_id({"item_id": -1}) == -1
-    assert _reason(required_item_id, {"item_id": 0}) == "out_of_range"
+def test_ids_that_the_index_cannot_hold_are_refused() -> None:
+    for item_id in (-1, 1, MIN_ITEM_ID, MAX_ITEM_ID):
+        assert required_item_id({"item_id": item_id}) == item_id
+    for item_id in (0, MIN_ITEM_ID - 1, MAX_ITEM_ID + 1):
+        assert _reason(required_item_id, {"item_id": item_id}) == "out_of_range"
+    with pytest.raises(BadMessage, match="pandas writes for a missing value"):
+        required_item_id({"item_id": -(2**63)})
 
 
 def test_a_user_id_is_an_integer_or_a_string_of_limited_size() -> None:
@@ -88,12 +94,38 @@ def test_a_user_id_is_an_integer_or_a_string_of_limited_size() -> None:
     assert _reason(required_user_id, {"user_id": 1.5}) == "wrong_type"
 
 
-def test_seconds_are_a_finite_number() -> None:
-    seconds = required_seconds({"ts": 7}, "ts")
-    assert (seconds, type(seconds)) == (7.0, float)
-    assert _reason(required_seconds, {"ts": True}, "ts") == "wrong_type"
-    assert _reason(required_seconds, {"ts": "7"}, "ts") == "wrong_type"
-    assert _reason(required_seconds, {"ts": float("inf")}, "ts") == "out_of_range"
+def test_seconds_are_a_number() -> None:
+    seconds = required_seconds({"ts": 1404172800}, "ts")
+    assert (seconds, type(seconds)) == (1404172800.0, float)
+    for value in (True, "1404172800", "2026-11-27T18:00:00Z"):
+        assert _reason(required_seconds, {"ts": value}, "ts") == "wrong_type"
+    for limit in (MIN_SECONDS, math.nextafter(MAX_SECONDS, 0)):
+        assert required_seconds({"ts": limit}, "ts") == limit
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (1795804209445, "is in milliseconds; times are seconds since 1970: divide by 1000"),
+        (1795804209445.5, "is in milliseconds; times are seconds since 1970: divide by 1000"),
+        (100000000000, "is in milliseconds"),  # March 1973
+        (1795804209445123, "is in microseconds; times are seconds since 1970: divide by 1000000"),
+        (1795804209445123456, "is in nanoseconds; times are seconds since 1970: divide by 1000000000"),
+        (-1, "is negative"),
+        (0, "a rank"),
+        (17, "times are at least 100000000"),
+        (MIN_SECONDS - 1, "a rank"),
+        (MAX_SECONDS, "after the year 2286"),
+        (1e300, "after the year 2286"),
+        (float("inf"), "after the year 2286"),
+        (float("nan"), "nan"),
+    ],
+)
+def test_times_that_are_not_seconds_are_refused_with_what_they_look_like(value: float, hint: str) -> None:
+    with pytest.raises(BadMessage, match=r"^out_of_range: click_ts ") as caught:
+        required_seconds({"click_ts": value}, "click_ts")
+    assert caught.value.reason == "out_of_range"
+    assert hint in caught.value.detail
 
 
 def test_texts() -> None:
@@ -114,7 +146,7 @@ def test_lists_hold_exactly_the_types_asked_for() -> None:
 def test_deep_nesting_is_an_error_of_the_message_not_a_defect(field: str) -> None:
     """The parser accepts 1024 levels, which are too many for Python's `repr`."""
     deep = b"[" * 1000 + b"]" * 1000
-    click = {"user_id": 42, "item_id": 7, "ts": 1.5, "event_id": "e", field: "here"}
+    click = {"user_id": 42, "item_id": 7, "ts": 1404172800.25, "event_id": "e", field: "here"}
     with pytest.raises(BadMessage) as caught:
         decode_click(b"42", orjson.dumps(click).replace(b'"here"', deep))
     assert caught.value.reason == "wrong_type"

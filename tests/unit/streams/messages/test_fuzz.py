@@ -22,17 +22,25 @@ from streams.messages.items import Item, ItemRemoval, decode_item, encode_item
 from streams.messages.recommendations import Recommendation, decode_recommendation, encode_recommendation
 from streams.ports import Message
 from tests.unit.fakes import ClickWorld
-from tests.unit.streams.messages.support import finite, int64, names, texts, user_ids, validator
+from tests.unit.streams.messages.support import finite, int64, item_ids, names, seconds, texts, user_ids, validator
 
 CLICK = b'{"user_id":42,"item_id":7,"ts":1404172800.25,"event_id":"e"}'
 ITEM = b'{"item_id":7,"embedding":[0.5,-1,2e-3],"model_version":"m1","category":"c","title":"t"}'
-RECOMMENDATION = encode_recommendation(Recommendation("42", [3, 4], [0.5, 0.25], [0, 3], "m1", 20, 3, 991, 1.5, 1.75))
+RECOMMENDATION = encode_recommendation(
+    Recommendation("42", [3, 4], [0.5, 0.25], [0, 3], "m1", 20, 3, 991, 1404172800.25, 1404172800.27)
+)
 
 #: Values in JSON, or nearly, that parsers and number types disagree about.
 TOKENS: list[bytes] = [
     *(b"null", b"true", b"false", b"5.0", b"0", b"-0", b"-0.0", b"1e2", b"007", b"+1", b".5", b"1.", b"0x1", b"1_0"),
     *(b"NaN", b"nan", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"1e-999", b"5e-324", b"1.7976931348623157e308"),
-    *(b"9223372036854775807", b"9223372036854775808", b"-9223372036854775808", b"-9223372036854775809"),
+    *(
+        b"9223372036854775806",
+        b"9223372036854775807",
+        b"9223372036854775808",
+        b"-9223372036854775808",
+        b"-9223372036854775809",
+    ),
     *(b"18446744073709551615", b"18446744073709551616", b"9" * 400, b"-" + b"9" * 5000, b"1" + b"0" * 60_000),
     *(b'""', b'"7"', b'"\\u0000"', b'"\\ud800"', b'"\\udc00\\ud800"', b'"\xed\xa0\x80"', b'"\x00"', b'"\x1b[2J"'),
     *(b'"\xef\xbf\xbf"', b'"\xff"', b"\xef\xbb\xbf", b'"\\x"', b"'7'", b'"' + b"\xc3\xa9" * 300 + b'"', b'"unended'),
@@ -175,14 +183,14 @@ def test_any_json(fields: dict[str, object]) -> None:
         _refused(decode_item, key, value)
 
 
-recommendations = st.lists(st.tuples(int64, finite, int64), max_size=5).flatmap(
+recommendations = st.lists(st.tuples(item_ids, finite, int64), max_size=5).flatmap(
     lambda rows: st.builds(
         Recommendation,
         user_ids,
         *(st.just([row[column] for row in rows]) for column in range(3)),
         names,
         *[int64] * 3,
-        *[finite] * 2,
+        *[seconds] * 2,
     )
 )
 
@@ -223,7 +231,7 @@ def test_redelivery_does_not_change_a_history(items: list[int], length: int, rew
 
 ANY_CLICK = st.one_of(
     st.tuples(st.sampled_from([b"1", b"2", b"3"]), st.integers(1, 9)).map(
-        lambda t: (t[0], encode_click(Click(t[0].decode(), t[1], 1.0)))
+        lambda t: (t[0], encode_click(Click(t[0].decode(), t[1], 1404172800.25)))
     ),
     st.tuples(keys, st.one_of(st.none(), mutated(CLICK))),
 )

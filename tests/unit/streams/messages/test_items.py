@@ -29,6 +29,14 @@ def test_a_null_value_removes_the_item() -> None:
     assert decode_item(b"17", None) == ItemRemoval(17)
 
 
+@pytest.mark.parametrize("item_id", [0, -(2**63), 2**63 - 1, 2**63, 10**4000])
+def test_a_removal_of_an_id_that_the_index_cannot_hold_is_refused(item_id: int) -> None:
+    with pytest.raises(BadMessage) as caught:
+        decode_item(str(item_id).encode(), None)
+    assert caught.value.reason == ("bad_key" if item_id > 2**64 else "out_of_range")
+    assert len(caught.value.detail) < 300
+
+
 @pytest.mark.parametrize(
     ("key", "changes", "reason"),
     [
@@ -46,7 +54,10 @@ def test_a_null_value_removes_the_item() -> None:
         (b"x", {}, "bad_key"),
         (None, {}, "bad_key"),
         (b"007", {}, "bad_key"),
-        (b"0", {"item_id": 0}, "bad_key"),
+        (b"0", {"item_id": 0}, "out_of_range"),
+        (b"%d" % -(2**63), {"item_id": -(2**63)}, "out_of_range"),
+        (b"%d" % (2**63 - 1), {"item_id": 2**63 - 1}, "out_of_range"),
+        (b"7", {"item_id": -(2**63)}, "out_of_range"),
     ],
 )
 def test_a_wrong_key_or_field_is_refused_with_its_reason(

@@ -9,7 +9,7 @@ import pytest
 from streams.errors import BadMessage
 from streams.messages.recommendations import Recommendation, decode_recommendation, encode_recommendation
 
-GOOD = Recommendation("u", [3, 4], [0.5, 0.25], [0, 3], "m1", 20, 3, 991, 1.5, 1.75)
+GOOD = Recommendation("u", [3, 4], [0.5, 0.25], [0, 3], "m1", 20, 3, 991, 1404172800.25, 1404172800.27)
 
 
 def _with(changes: dict[str, object]) -> bytes:
@@ -41,6 +41,11 @@ def test_unknown_properties_are_ignored() -> None:
         ({"history_length": None}, "missing_field"),
         ({"click_ts": "now"}, "wrong_type"),
         ({"user_id": ""}, "out_of_range"),
+        ({"item_ids": [3, -(2**63)]}, "out_of_range"),
+        ({"item_ids": [2**63 - 1, 4]}, "out_of_range"),
+        ({"item_ids": [0, 4]}, "out_of_range"),
+        ({"click_ts": 1795804209445}, "out_of_range"),
+        ({"ts": 0}, "out_of_range"),
     ],
 )
 def test_a_wrong_field_is_refused_with_its_reason(changes: dict[str, object], reason: str) -> None:

@@ -2,7 +2,8 @@
 
 JSON Schema cannot express some rules, which only the codec checks: the key must agree with the value, the size of a
 click in bytes is limited, and those of `_beyond_schema`: integers are not written as floats, the size of a user id in
-bytes is limited, a vector is not all zero after rounding to float32. Only the worker checks the model's dimension.
+bytes is limited, a vector is not all zero after rounding to float32. Only the worker checks what needs the model or the
+topic: dimension and norm of a vector, and the partition of a key.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from model.data.limits import MAX_SECONDS, MIN_SECONDS
 from streams.errors import BadMessage
 from streams.messages.clicks import Click, decode_click, encode_click, user_key
 from streams.messages.fields import MAX_USER_ID_BYTES
 from streams.messages.items import Item, decode_item, encode_item
 from streams.messages.recommendations import Recommendation, decode_recommendation, encode_recommendation
-from tests.unit.streams.messages.support import finite, item_ids, names, texts, user_ids, validator
+from tests.unit.streams.messages.support import finite, item_ids, names, seconds, texts, user_ids, validator
 
 NAMES = ("click", "item", "recommendation")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -73,7 +75,7 @@ def _merged(*parts: st.SearchStrategy[Fields]) -> st.SearchStrategy[Fields]:
 clicks = _merged(
     extra,
     st.fixed_dictionaries(
-        {"user_id": user_ids, "item_id": item_ids, "ts": st.one_of(finite, st.integers(-(2**53), 2**53))},
+        {"user_id": user_ids, "item_id": item_ids, "ts": st.one_of(seconds, st.integers(MIN_SECONDS, MAX_SECONDS - 1))},
         optional={"event_id": st.one_of(st.none(), texts)},
     ),
 )
@@ -97,8 +99,8 @@ recommendations = st.lists(
         st.integers(1, 1000),
         st.integers(0, 2**31 - 1),
         st.integers(0, 2**63 - 1),
-        finite,
-        finite,
+        seconds,
+        seconds,
     )
 )
 #: Any JSON value, often near the limits of what is allowed.
@@ -107,8 +109,24 @@ values = st.recursive(
         st.none(),
         st.booleans(),
         st.integers(-(2**70), 2**70),
-        st.sampled_from([0, 1, 2**63 - 1, 2**63, -(2**63), -(2**63) - 1, 1e39, -1e39, FLOAT32_MAX, -FLOAT32_MAX]),
+        st.sampled_from(
+            [
+                0,
+                1,
+                2**63 - 2,
+                2**63 - 1,
+                2**63,
+                -(2**63) + 1,
+                -(2**63),
+                -(2**63) - 1,
+                1e39,
+                -1e39,
+                FLOAT32_MAX,
+                -FLOAT32_MAX,
+            ]
+        ),
         finite,
+        st.sampled_from([10**8 - 1, 10**8, 1e8, 10**10 - 1, 10**10, 1e10, math.nextafter(1e10, 0), 1795804209445]),
         texts,
         st.sampled_from([MAX_USER_ID_BYTES, MAX_USER_ID_BYTES + 1]).map(lambda n: "x" * n),
     ),
@@ -163,8 +181,12 @@ def test_encoded_recommendations_are_valid(recommendation: Recommendation) -> No
 
 
 @given(clicks, st.sampled_from(["user_id", "item_id", "ts", "event_id"]), values)
-@example({"user_id": 1, "item_id": 1, "ts": 1}, "user_id", "é" * MAX_USER_ID_BYTES)
-@example({"user_id": 1, "item_id": 1, "ts": 1}, "item_id", 7.0)
+@example({"user_id": 1, "item_id": 1, "ts": 10**9}, "user_id", "é" * MAX_USER_ID_BYTES)
+@example({"user_id": 1, "item_id": 1, "ts": 10**9}, "item_id", 7.0)
+@example({"user_id": 1, "item_id": 1, "ts": 10**9}, "item_id", -(2**63))
+@example({"user_id": 1, "item_id": 1, "ts": 10**9}, "item_id", 2**63 - 1)
+@example({"user_id": 1, "item_id": 1, "ts": 10**9}, "ts", 10**10)
+@example({"user_id": 1, "item_id": 1, "ts": 10**9}, "ts", 10**8 - 1)
 def test_codec_and_schema_agree_on_clicks(fields: Fields, name: str, value: object) -> None:
     _assert_agreement("click", fields | {name: value})
 

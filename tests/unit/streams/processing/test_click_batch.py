@@ -9,14 +9,17 @@ from model.serving.merge import Candidates
 from streams.errors import PartitionLost
 from streams.history import History
 from streams.messages.recommendations import decode_recommendation
+from streams.partitioning import KeyPartitions, murmur2
 from streams.ports import Message
 from streams.processing.click_batch import ClickBatch, apply, decode
 from streams.processing.memory import MemoryHistoryStore
-from tests.unit.fakes import click_message
+from tests.unit.fakes import NOW, click_message
+
+ANY = KeyPartitions("any", 1)
 
 
 def _batch(*messages: Message, store: MemoryHistoryStore | None = None, length: int = 4) -> ClickBatch:
-    users, dead_letters = decode(messages)
+    users, dead_letters = decode(messages, ANY)
     return ClickBatch(apply(users, store or MemoryHistoryStore(), {}, length), dead_letters)
 
 
@@ -28,7 +31,8 @@ def _stored(offset: int, *items: int, user: bytes = b"7") -> MemoryHistoryStore:
 
 def test_clicks_are_grouped_by_partition_and_user() -> None:
     users, dead_letters = decode(
-        [click_message(0, 7, 1), click_message(0, 7, 5, partition=1), click_message(1, 8, 2), click_message(2, 7, 3)]
+        [click_message(0, 7, 1), click_message(0, 7, 5, partition=1), click_message(1, 8, 2), click_message(2, 7, 3)],
+        ANY,
     )
     assert [(u.partition, u.key, u.clicks) for u in users] == [
         (0, b"7", [(0, 1), (2, 3)]),
@@ -46,6 +50,14 @@ def test_unreadable_messages_are_kept_with_their_reason() -> None:
     assert (batch.received, batch.applied) == (1, 1)
 
 
+def test_clicks_in_another_partition_than_their_users_are_kept_with_their_reason() -> None:
+    right = murmur2(b"7") % 4
+    messages = [click_message(n, 7, n + 1, partition=(right + n) % 4) for n in range(4)]
+    users, dead_letters = decode([*messages, *messages], KeyPartitions("murmur2", 4))
+    assert [(u.partition, u.clicks) for u in users] == [(right, [(0, 1), (0, 1)])]
+    assert [(d.message, d.reason) for d in dead_letters] == [(m, "wrong_partition") for m in [*messages[1:]] * 2]
+
+
 def test_clicks_at_or_below_the_fence_are_received_and_not_applied() -> None:
     batch = _batch(click_message(4, 7, 1), click_message(5, 7, 2), click_message(6, 7, 3), store=_stored(5, 9))
     (update,) = batch.updates
@@ -57,10 +69,10 @@ def test_a_batch_that_changes_nothing_has_no_records_but_is_answered() -> None:
     batch = _batch(click_message(5, 7, 2), store=_stored(5, 9, 2))
     assert batch.records("changelog") == []
     found = Candidates(np.array([4]), np.array([0.5], dtype=np.float32), np.array([0]))
-    (output,) = batch.recommendations("recommendations", [found], "m1", 1000.0)
+    (output,) = batch.recommendations("recommendations", [found], "m1", NOW)
     answer = decode_recommendation(output.value or b"")
     assert (answer.source_partition, answer.source_offset, answer.history_length) == (0, 5, 2)
-    assert (answer.item_ids, answer.ts, output.key, output.partition) == ([4], 1000.0, b"7", None)
+    assert (answer.item_ids, answer.ts, output.key, output.partition) == ([4], NOW, b"7", None)
 
 
 def test_users_without_candidates_get_no_recommendation() -> None:
@@ -69,7 +81,7 @@ def test_users_without_candidates_get_no_recommendation() -> None:
 
 def test_the_overlay_replaces_what_the_store_has() -> None:
     first = _batch(click_message(6, 7, 1), store=_stored(5, 9))
-    users, _ = decode([click_message(7, 7, 2), click_message(8, 8, 3)])
+    users, _ = decode([click_message(7, 7, 2), click_message(8, 8, 3)], ANY)
     updates = apply(users, _stored(5, 9), first.overlay(), 4)
     assert [u.history.items.tolist() for u in updates] == [[9, 1, 2], [3]]
 

@@ -9,10 +9,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from configs.errors import TransientError
+from model.serving.norms import Norms
 from streams.messages.dead_letters import DeadLetterTopic
 from streams.messages.items import Item, encode_item
 from streams.metrics import ItemMetrics
+from streams.partitioning import KeyPartitions
 from streams.ports import Message
+from streams.processing.item_decoder import ItemDecoder
 from streams.processing.items import MAX_UNSEALED_UPSERTS, SEAL_AFTER_UPSERTS, ItemProcessor
 from streams.processing.memory import MemoryRecordProducer
 from streams.recall.memory import MemoryIndex
@@ -29,8 +32,7 @@ class ItemWorld:
             self.index,
             self.producer,
             dead_letters=DeadLetterTopic("dead-letters", 10**7),
-            model_version="m1",
-            dim=2,
+            decoder=ItemDecoder("m1", 2, Norms(0.0, 10.0, unit=False), KeyPartitions("any", 1)),
             require_lease=self._require_lease,
             metrics=self.metrics,
             clock=lambda: 1010.0,
