@@ -76,9 +76,25 @@ def newer_record(a: bytes, b: bytes) -> bytes:
     return a if partition_a == partition_b and offset_a > offset_b else b
 
 
-def check_record(record: bytes) -> None:
-    """Raise `CorruptHistoryError` unless the bytes are a record of this format."""
-    _header(record)
+def fence_offset(record: bytes, partition: int) -> int | None:
+    """Return the offset of a record's fence; None if the bytes are no history record of this partition.
+
+    A history is in the partition of its clicks, so a worker never writes a fence of another partition. The partition -1
+    is that of a history without clicks of this topic: its fence is below all clicks.
+    """
+    try:
+        _, fence_partition, offset = _header(record)
+    except CorruptHistoryError:
+        return None
+    return offset if fence_partition in (partition, -1) else None
+
+
+def is_user_key(key: bytes | None) -> bool:
+    """Return whether a message's key can be a user's: text in UTF-8."""
+    try:
+        return bool(key) and key.decode() is not None  # type: ignore[union-attr]
+    except UnicodeDecodeError:
+        return False
 
 
 def _header(record: bytes) -> tuple[int, int, int]:

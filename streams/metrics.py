@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import get_args
 
@@ -190,6 +190,27 @@ class ClickMetrics(BatchMetrics):
     def stopwatch(self) -> Stopwatch:
         """Start to time the stages of a batch."""
         return Stopwatch(self.stages)
+
+
+class StoreMetrics:
+    """Metrics of the local histories and their changelog.
+
+    Args:
+        registry: exports them.
+        damaged: returns the number of damaged folders.
+    """
+
+    def __init__(self, registry: CollectorRegistry, damaged: Callable[[], int]) -> None:
+        self.foreign = Counter(
+            "mindstream_changelog_foreign_messages",
+            "Messages read from the changelog and ignored, because they are no history records",
+            registry=registry,
+        )
+        Gauge(
+            "mindstream_damaged_stores",
+            "Folders of local histories that were damaged and are set aside",
+            registry=registry,
+        ).set_function(damaged)
 
 
 class ItemMetrics(BatchMetrics):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
@@ -22,12 +21,17 @@ class PartitionChunk:
     """Successive messages of one partition.
 
     Attributes:
-        messages: keys and values; None as value is a tombstone.
-        last_offset: offset of the last message.
+        messages: keys and values, at least one; None as value is a tombstone.
+        offsets: their offsets.
     """
 
-    messages: Sequence[tuple[bytes, bytes | None]]
-    last_offset: int
+    messages: Sequence[tuple[bytes | None, bytes | None]]
+    offsets: Sequence[int]
+
+    @property
+    def last_offset(self) -> int:
+        """Offset of the last message."""
+        return self.offsets[-1]
 
 
 class PartitionReader:
@@ -80,7 +84,7 @@ class PartitionReader:
 
 def _chunk(received: Sequence[RawMessage]) -> PartitionChunk:
     messages = [(message.key(), message.value()) for message in received]
-    return PartitionChunk(cast("list[tuple[bytes, bytes | None]]", messages), _int(received[-1].offset()))
+    return PartitionChunk(messages, [_int(message.offset()) for message in received])
 
 
 def _int(value: int | None) -> int:

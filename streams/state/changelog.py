@@ -6,9 +6,8 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing
 
-from configs.errors import FatalError, TransientError
+from configs.errors import TransientError
 from configs.schema import Kafka
-from streams.history import CorruptHistoryError
 from streams.kafka.offsets import TopicOffsets
 from streams.kafka.partition_reader import PartitionChunk, PartitionReader
 from streams.kafka.reading import SILENCE_TIMEOUT_S
@@ -66,13 +65,6 @@ class Changelog:
                     raise TransientError(
                         "Kafka", f"{self.topic}: no message for {SILENCE_TIMEOUT_S:.0f} s before its end"
                     )
-
-    def corrupt_record_error(self, error: CorruptHistoryError) -> FatalError:
-        """Return the error for a record that this version cannot read, with the remedy."""
-        return FatalError(
-            f"topic {self.topic} holds a message that is not a history record of this version: {error}. Run the "
-            "version that wrote it, or start with empty histories under another worker.group"
-        )
 
 
 def partitions_text(partitions: Collection[int]) -> str:

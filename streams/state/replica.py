@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from streams.history import is_user_key
 from streams.kafka.partition_reader import PartitionChunk
 from streams.state.store import PartitionStores
 
@@ -14,27 +15,58 @@ _LOG = logging.getLogger("mindstream.restore")
 class Replica:
     """Applies chunks of the changelog to the store, in order.
 
+    Messages that are no history records (another program has written them) are ignored, counted and logged. If such a
+    message is the last one with a user's key, compaction would keep it: the user counts as overwritten.
+
+    Args:
+        stores: local histories.
+        count_foreign: called with the number of messages that were ignored.
+
     Attributes:
-        overwritten: partition → users whose last record read is older than the one that the store keeps. While there
-            are any, the partition's stored offset stays before their older records.
+        overwritten: partition → users whose last message read is older than the record that the store keeps, or is no
+            history record. While there are any, the partition's stored offset stays before those messages.
     """
 
-    def __init__(self, stores: PartitionStores) -> None:
+    def __init__(self, stores: PartitionStores, count_foreign: Callable[[int], object] = lambda _: None) -> None:
         self.overwritten: dict[int, set[bytes]] = {}
         self._stores = stores
+        self._count_foreign = count_foreign
+        self._logged: set[tuple[int, str]] = set()  # partition, and what happens to the history
 
     def apply(self, partition: int, chunk: PartitionChunk) -> None:
         """Apply the next chunk of a partition.
 
         Raises:
             PartitionLost: the partition belongs to another worker.
-            CorruptHistoryError: a value is not a history record.
         """
         before = self.overwritten.get(partition)
-        now = self._stores.restore(partition, chunk.messages, None if before else chunk.last_offset)
+        now, foreign = self._stores.restore(partition, chunk.messages, None if before else chunk.last_offset)
         if before:
-            now |= before.difference(key for key, _ in chunk.messages)
+            now |= before.difference(key for key, _ in chunk.messages if key is not None)
         self.overwritten[partition] = now
+        if foreign:
+            self._count_foreign(len(foreign))
+        for position in foreign:
+            key, _ = chunk.messages[position]
+            self._log_foreign(partition, chunk.offsets[position], key, kept=key in now)
+
+    def _log_foreign(self, partition: int, offset: int, key: bytes | None, kept: bool) -> None:
+        if kept:
+            effect = "the owner of the partition writes the user's history again"
+        elif is_user_key(key):
+            effect = "if compaction has removed this user's history because of it, the user begins with an empty one"
+        else:
+            effect = "no user has such a key"
+        if (partition, effect) not in self._logged:
+            self._logged.add((partition, effect))
+            _LOG.warning(
+                "changelog, partition %d: the message at offset %d with key %.100r is no history record, and is "
+                "ignored, as are others like it; %s. Another program writes to this topic: remove its right to do so",
+                partition,
+                offset,
+                key,
+                effect,
+            )
 
 
 def first_unread_offsets(stores: PartitionStores, ends: Mapping[int, int]) -> dict[int, int]:

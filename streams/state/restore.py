@@ -2,7 +2,8 @@
 
 A history record is a pure function of its user's clicks up to its fence, so of two records the one with the higher
 fence is right, whichever worker wrote it, and the store keeps that one. Kafka's compaction keeps the one written last.
-Where a zombie wrote an older record after a newer one, the owner writes the newer one again.
+Where a zombie wrote an older record after a newer one, or another program something else, the owner writes the newer
+one again.
 Why no record is lost, in eight points: `streams/DELIVERY.md`, *The changelog and its repair*. The code relies on these:
 
 - Point 1: whatever needs a repair is after the offset of every store.
@@ -14,10 +15,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from configs.errors import FatalError
-from streams.history import CorruptHistoryError, History
+from streams.history import fence_offset
 from streams.kafka.offsets import TopicOffsets
 from streams.ports import Output, RecordProducer
 from streams.state.changelog import Changelog, partitions_text
@@ -26,6 +27,8 @@ from streams.state.store import PartitionStores
 
 _LOG = logging.getLogger("mindstream.restore")
 
+#: Records at the end of a partition of the changelog whose fences are compared with the click topic.
+_FENCE_RECORDS = 100
 #: Seconds between log lines of a long restore.
 _LOG_INTERVAL_S = 5.0
 
@@ -37,16 +40,24 @@ class Restorer:
         changelog: the changelog to read.
         stores: local histories.
         producer: sends repairs to the changelog.
+        count_foreign: called with the number of messages that were ignored, because they are no history records.
 
     Attributes:
         applied: records applied so far; shows other threads that a long call makes progress.
     """
 
-    def __init__(self, changelog: Changelog, stores: PartitionStores, producer: RecordProducer) -> None:
+    def __init__(
+        self,
+        changelog: Changelog,
+        stores: PartitionStores,
+        producer: RecordProducer,
+        count_foreign: Callable[[int], object] = lambda _: None,
+    ) -> None:
         self.applied = 0
         self._changelog = changelog
         self._stores = stores
         self._producer = producer
+        self._count_foreign = count_foreign
 
     def acquire(self, partitions: Collection[int]) -> int:
         """Own these partitions and no others, and restore them before their first click is applied.
@@ -72,23 +83,20 @@ class Restorer:
         Raises:
             TransientError: Kafka is unavailable. A retry continues where this call ended.
             PartitionLost: the partitions were revoked meanwhile.
-            FatalError: the changelog holds a message that is not a history record of this version.
+            RestartRequired, FatalError: see `streams.state.store.PartitionStores`.
         """
         ends = self._changelog.end_offsets(partitions)
         starts = first_unread_offsets(self._stores, ends)
         if not starts:
             return 0
-        replica = Replica(self._stores)
+        replica = Replica(self._stores, self._count_foreign)
         reached = {p: ends[p] - 1 for p in starts}
         progress = _Progress(sum(ends[p] - start for p, start in starts.items()))
-        try:
-            for partition, chunk in self._changelog.read(starts, ends):
-                replica.apply(partition, chunk)
-                reached[partition] = max(reached[partition], chunk.last_offset)
-                progress.add(len(chunk.messages))
-                self.applied += len(chunk.messages)
-        except CorruptHistoryError as error:
-            raise self._changelog.corrupt_record_error(error) from None
+        for partition, chunk in self._changelog.read(starts, ends):
+            replica.apply(partition, chunk)
+            reached[partition] = max(reached[partition], chunk.last_offset)
+            progress.add(len(chunk.messages))
+            self.applied += len(chunk.messages)
         self._repair(reached, replica.overwritten)
         return progress.done
 
@@ -109,15 +117,20 @@ class Restorer:
     def _send(self, outputs: Sequence[Output]) -> Sequence[int]:
         self._stores.check({output.partition for output in outputs if output.partition is not None})
         offsets = self._producer.send(outputs)
-        _LOG.warning("another worker wrote older records after newer ones; wrote %d records again", len(outputs))
+        _LOG.warning(
+            "another worker wrote older records after newer ones, or another program something else; wrote %d records "
+            "again",
+            len(outputs),
+        )
         return offsets
 
 
 def check_fences(changelog: Changelog, click_offsets: TopicOffsets, partitions: Collection[int]) -> None:
     """Raise an error if histories reflect clicks that the click topic does not have: it was deleted and created again.
 
-    Its offsets start again at 0, so new clicks below the old fences would be skipped as repeats. The last record of a
-    partition suffices to tell: its fence is among the highest.
+    Its offsets start again at 0, so new clicks below the old fences would be skipped as repeats. The last records of a
+    partition suffice to tell: their fences are among the highest. One would do, but it may be a tombstone, a zombie's
+    record, or another program's.
 
     Args:
         changelog: the changelog of the histories.
@@ -130,10 +143,12 @@ def check_fences(changelog: Changelog, click_offsets: TopicOffsets, partitions: 
     """
     ends = changelog.end_offsets(partitions)
     fences: dict[int, int] = {}
-    for partition, chunk in changelog.read({p: end - 1 for p, end in ends.items() if end > 0}, ends):
+    starts = {p: max(0, end - _FENCE_RECORDS) for p, end in ends.items() if end > 0}
+    for partition, chunk in changelog.read(starts, ends):
         for _, record in chunk.messages:
-            if record is not None and (history := History.from_bytes(record)).partition == partition:
-                fences[partition] = history.offset
+            fence = None if record is None else fence_offset(record, partition)
+            if fence is not None:
+                fences[partition] = max(fence, fences.get(partition, -1))
     click_ends = click_offsets.end_offsets(fences)  # queried last: a click is on its topic before a fence names it
     for partition, fence in fences.items():
         if fence >= click_ends[partition]:

@@ -10,7 +10,7 @@ folder. RocksDB allows one user of a database at a time, so:
 
 The standby never repairs (`streams.state.restore`): its offset stays before an older record until the owner's repair
 arrives or this worker acquires the partition. No fault of the standby affects the worker: while Kafka is unavailable,
-the standby waits, and acquiring a partition restores more. A corrupt record stops only the standby.
+the standby waits, and acquiring a partition restores more. A damaged store is set aside, and copied anew.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from collections.abc import Callable, Collection
 from contextlib import closing
 from typing import Any
 
-from streams.history import CorruptHistoryError
 from streams.state.changelog import Changelog, partitions_text
 from streams.state.replica import Replica, first_unread_offsets
 from streams.state.store import PartitionStores
@@ -43,15 +42,22 @@ class Standby:
         changelog: the changelog to follow.
         stores: stores in the same folder as the worker's own; nothing else uses this object.
         partitions: all partitions of the changelog.
+        count_foreign: called with the number of messages that were ignored, because they are no history records.
         retry_s: seconds until a retry after a fault.
     """
 
     def __init__(
-        self, changelog: Changelog, stores: PartitionStores, partitions: Collection[int], retry_s: float = _RETRY_S
+        self,
+        changelog: Changelog,
+        stores: PartitionStores,
+        partitions: Collection[int],
+        count_foreign: Callable[[int], object] = lambda _: None,
+        retry_s: float = _RETRY_S,
     ) -> None:
         self._changelog = changelog
         self._stores = stores
         self._all = frozenset(partitions)
+        self._count_foreign = count_foreign
         self._retry_s = retry_s
         self._lock = threading.Lock()  # guards the stores, and the two attributes below
         self._followed: frozenset[int] = frozenset()
@@ -92,10 +98,6 @@ class Standby:
         while not self._closed.is_set():
             try:
                 self._copy()
-            except CorruptHistoryError as error:
-                reason = self._changelog.corrupt_record_error(error)
-                _LOG.error("the standby stops, and the worker continues without it: %s", reason)
-                self.close()
             except Exception as error:  # noqa: BLE001 - whatever it is, the worker is correct without a standby
                 _LOG.warning("the standby waits: %s; retrying in %.0f s", error, self._retry_s)
                 self._closed.wait(self._retry_s)
@@ -112,7 +114,8 @@ class Standby:
                     with self._lock:
                         if selection != self._selection:
                             continue
-                        replica = Replica(self._stores)
+                        self._stores.own(followed)  # a database that has failed may be opened again
+                        replica = Replica(self._stores, self._count_foreign)
                         unread = set(first_unread_offsets(self._stores, ends))
                         starts = {p: self._stores.offset(p) + 1 for p in followed}
                     reader.start(starts)

@@ -8,24 +8,44 @@ a table's recovery delivers clicks before the consumer is back at the committed 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import logging
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import rocksdict
 
 from configs.errors import FatalError
-from streams.errors import PartitionLost
-from streams.history import check_record, newer_record
+from streams.errors import PartitionLost, RestartRequired
+from streams.history import fence_offset, is_user_key
+from streams.state.damage import count_damaged, disk_error, is_damage, is_disk_fault, set_aside
+
+_LOG = logging.getLogger("mindstream.store")
 
 #: Key of the offset up to which a partition's database reflects the changelog. Users' keys are UTF-8: none has 0xff.
 _OFFSET_KEY = b"\xffoffset"
 #: File with the id of the changelog topic that the store is a copy of.
 _TOPIC_ID_FILE = "changelog-topic-id"
+#: The form of Kafka's topic ids: 16 bytes as base64.
+_TOPIC_ID = re.compile(r"[A-Za-z0-9_-]{22}")
 #: Bytes of a partition's write buffer: eight partitions with two buffers each take 128 MiB at most.
 _WRITE_BUFFER_BYTES = 8 * 2**20
 #: Bytes of the block cache that all partitions share.
 _BLOCK_CACHE_BYTES = 64 * 2**20
+
+
+class Restored(NamedTuple):
+    """What was special about restored records.
+
+    Attributes:
+        overwritten: users whose last record is older than the one that the store keeps, or is no history record.
+        foreign: positions of the messages that are no history records.
+    """
+
+    overwritten: set[bytes]
+    foreign: list[int]
 
 
 class PartitionStores:
@@ -38,6 +58,11 @@ class PartitionStores:
     prefix of them remains, with the offset that belongs to it, because RocksDB flushes its memory tables in order.
     Before the next logged write they are flushed; otherwise recovery could bring back that write without the records
     before it.
+
+    A damaged database is set aside (`streams.state.damage`). If that is noticed when it is opened, which is before its
+    partition is restored, an empty one takes its place. If it is noticed later, the process must restart: its callers
+    rely on what they have restored. Methods that read or write raise `RestartRequired` then, and if the disk is full;
+    `FatalError` if this user has no rights.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,35 +70,46 @@ class PartitionStores:
         self._owned: frozenset[int] = frozenset()
         self._open: dict[int, rocksdict.Rdict] = {}
         self._unlogged: set[int] = set()  # partitions whose restored records may be only in memory
+        self._failed: set[int] = set()  # partitions that must not be opened before they are owned anew
         self._cache = rocksdict.Cache(_BLOCK_CACHE_BYTES)
         self._no_log = rocksdict.WriteOptions()
         self._no_log.disable_wal = True  # type: ignore[method-assign, assignment]  # a property; the stub is wrong
 
     def bind(self, topic_id: str) -> None:
-        """Record that the store is a copy of this changelog topic.
+        """Record that the store is a copy of this changelog topic. Without that record, the store is set aside.
 
         Raises:
-            FatalError: it is a copy of another one; the message names the remedy.
+            FatalError: it is a copy of another one, or cannot be used; the message names the remedy.
+            RestartRequired: the disk is full.
         """
-        file = self._folder / _TOPIC_ID_FILE
-        if not file.exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            # Write atomically: a partially written id would make every later start fail.
-            new_file = file.with_suffix(".new")
-            new_file.write_text(topic_id)
-            new_file.replace(file)
-        elif file.read_text() != topic_id:
+        try:
+            bound = self._bound_topic_id()
+            if bound is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                file = self._folder / _TOPIC_ID_FILE
+                # Write atomically: a partially written id would set the store aside.
+                new_file = file.with_suffix(".new")
+                new_file.write_text(topic_id)
+                new_file.replace(file)
+        except OSError as error:
+            raise disk_error(self._folder, error) from error
+        if bound not in (None, topic_id):
             raise FatalError(
                 f"{self._folder} holds histories of another changelog topic (the topic was deleted and created again, "
                 "or this is another cluster). Set another worker.data_dir, or delete this folder: histories are "
                 "restored from the changelog"
             )
 
+    def damaged(self) -> int:
+        """Return how many damaged folders are set aside. May be called from any thread."""
+        return count_damaged(self._folder)
+
     def own(self, partitions: Iterable[int]) -> None:
         """Own these partitions and no others; the databases of the others are closed."""
         owned = frozenset(partitions)
         for partition in self._open.keys() - owned:
             self._close(partition)
+        self._failed.clear()
         self._owned = owned
 
     def disown(self) -> None:
@@ -92,7 +128,8 @@ class PartitionStores:
 
     def read(self, partition: int, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `streams.ports.HistoryStore.read`."""
-        return cast("list[bytes | None]", self._database(partition).get(list(keys)))
+        with self._faults(partition):
+            return cast("list[bytes | None]", self._database(partition).get(list(keys)))
 
     def write(self, partition: int, records: Mapping[bytes, bytes], offsets: Sequence[int]) -> None:
         """See `streams.ports.HistoryStore.write`."""
@@ -100,42 +137,48 @@ class PartitionStores:
         next_offset = self.offset(partition) + 1
         contiguous = sorted(offsets) == list(range(next_offset, next_offset + len(offsets)))
         if partition in self._unlogged:
-            self._database(partition).flush()
+            with self._faults(partition):
+                self._database(partition).flush()
             self._unlogged.discard(partition)
         self._put(partition, records, max(offsets) if contiguous else None)
 
-    def restore(self, partition: int, records: Sequence[tuple[bytes, bytes | None]], offset: int | None) -> set[bytes]:
-        """Apply records of the changelog, in its order; keep the newer one of two records of a user.
+    def restore(
+        self, partition: int, messages: Sequence[tuple[bytes | None, bytes | None]], offset: int | None
+    ) -> Restored:
+        """Apply messages of the changelog, in its order; keep the newer one of two records of a user.
+
+        Messages that are no history records, or whose key cannot be a user's, are not applied.
 
         Args:
-            partition: the partition of the records.
-            records: user keys and history records; None as record removes the user.
-            offset: offset of the last of these records in the changelog. It is stored unless a user is returned;
+            partition: the partition of the messages.
+            messages: user keys and history records; None as record removes the user.
+            offset: offset of the last of these messages in the changelog. It is stored unless a user is overwritten;
                 None = do not store it.
-
-        Returns:
-            Users whose last record among these is older than the one that the store keeps.
 
         Raises:
             PartitionLost: the partition belongs to another worker.
-            CorruptHistoryError: a value is not a history record.
         """
-        keys = [key for key, _ in records]
+        keys = [key for key, _ in messages if key is not None and is_user_key(key)]
         kept = dict(zip(keys, self.read(partition, keys), strict=True))
-        overwritten: set[bytes] = set()
-        for key, record in records:
-            known = kept[key]
+        overwritten, foreign = set[bytes](), list[int]()
+        for position, (key, record) in enumerate(messages):
+            if key is None or key not in kept:
+                foreign.append(position)
+                continue
             if record is not None:
-                if known is None:
-                    check_record(record)
-                elif newer_record(known, record) is not record:
+                fence, kept_fence = fence_offset(record, partition), fence_offset(kept[key] or b"", partition)
+                if fence is None:
+                    foreign.append(position)
+                if kept_fence is not None and (fence is None or fence < kept_fence):
                     overwritten.add(key)
+                    continue
+                if fence is None:
                     continue
             kept[key] = record
             overwritten.discard(key)
         self._unlogged.add(partition)
         self._put(partition, kept, None if overwritten else offset, self._no_log)
-        return overwritten
+        return Restored(overwritten, foreign)
 
     def set_offset(self, partition: int, offset: int) -> None:
         """Record that the store reflects the changelog up to this offset."""
@@ -144,18 +187,45 @@ class PartitionStores:
 
     def offset(self, partition: int) -> int:
         """Return the offset of the newest changelog record that the store reflects; -1 for an empty store."""
-        found = self._database(partition).get(_OFFSET_KEY)
-        return -1 if found is None else int(found)
+        with self._faults(partition):
+            found = self._database(partition).get(_OFFSET_KEY)
+            return -1 if found is None else int(found)
 
     def clear(self, partition: int) -> None:
         """Empty a partition's database, to restore it from the changelog's beginning."""
         self.check([partition])
         if partition in self._open:
             self._close(partition)
-        rocksdict.Rdict.destroy(str(self._folder / str(partition)), self._options())
+        with self._faults(partition):
+            rocksdict.Rdict.destroy(str(self._path(partition)), self._options())
+
+    def _bound_topic_id(self) -> str | None:
+        """Return the topic id that was recorded; None for a new store, or if the store has been set aside."""
+        file = self._folder / _TOPIC_ID_FILE
+        if self._folder.is_dir() and not file.exists() and not any(p.name.isdigit() for p in self._folder.iterdir()):
+            return None  # no database yet: a process may have been killed before it recorded the id
+        if self._folder.exists():
+            found = file.read_bytes().decode(errors="replace") if file.is_file() else ""
+            if _TOPIC_ID.fullmatch(found):
+                return found
+            new_path = set_aside(self._folder)
+            _LOG.warning(
+                "%s has no valid file %s, which says what it is a copy of; set it aside as %s. All histories are "
+                "restored from the changelog",
+                self._folder,
+                _TOPIC_ID_FILE,
+                new_path.name,
+            )
+        return None
 
     def _close(self, partition: int) -> None:
-        self._open.pop(partition).close()  # flushes
+        try:
+            self._open.pop(partition).close()  # flushes
+        except Exception as error:
+            if not is_disk_fault(error):
+                raise
+            # Nothing is lost: the stored offset is that of the records that were flushed.
+            _LOG.warning("partition %d: the local store was closed with an error: %s", partition, error)
         self._unlogged.discard(partition)
 
     def _put(
@@ -174,16 +244,65 @@ class PartitionStores:
                 batch.put(key, record)
         if offset is not None:
             batch.put(_OFFSET_KEY, str(offset).encode())
-        self._database(partition).write(batch, options)
+        with self._faults(partition):
+            self._database(partition).write(batch, options)
 
     def _database(self, partition: int) -> rocksdict.Rdict:
         self.check([partition])
         database = self._open.get(partition)
         if database is None:
-            path = self._folder / str(partition)
-            path.mkdir(parents=True, exist_ok=True)
-            database = self._open[partition] = rocksdict.Rdict(str(path), self._options())
+            if partition in self._failed:
+                raise RestartRequired(f"the local histories of partition {partition} have failed")
+            database = self._open[partition] = self._opened(partition)
         return database
+
+    def _opened(self, partition: int) -> rocksdict.Rdict:
+        """Open a database; if it is damaged, set it aside and begin an empty one."""
+        path = self._path(partition)
+        try:
+            return self._create(path)
+        except Exception as error:
+            if not (is_disk_fault(error) and is_damage(error)):
+                raise
+            new_path = set_aside(path)
+            _LOG.warning(
+                "%s is damaged (%s); set it aside as %s. The histories of partition %d are restored from the changelog",
+                path,
+                error,
+                new_path.name,
+                partition,
+            )
+        return self._create(path)
+
+    def _create(self, path: Path) -> rocksdict.Rdict:
+        path.mkdir(parents=True, exist_ok=True)
+        return rocksdict.Rdict(str(path), self._options())
+
+    def _path(self, partition: int) -> Path:
+        return self._folder / str(partition)
+
+    @contextmanager
+    def _faults(self, partition: int) -> Iterator[None]:
+        """Raise faults of RocksDB and of the disk as this project's errors; a damaged database is set aside."""
+        try:
+            yield
+        except Exception as error:
+            if not is_disk_fault(error):
+                raise
+            self._failed.add(partition)
+            if partition in self._open:
+                self._close(partition)
+            path = self._path(partition)
+            if not is_damage(error):
+                raise disk_error(path, error) from error
+            try:
+                new_path = set_aside(path)
+            except OSError as failed:
+                raise disk_error(path, failed) from error
+            raise RestartRequired(
+                f"{path} is damaged ({error}); it was set aside as {new_path.name}, and the histories of partition "
+                f"{partition} are restored from the changelog at the next start"
+            ) from error
 
     def _options(self) -> rocksdict.Options:
         options = rocksdict.Options(raw_mode=True)

@@ -56,6 +56,8 @@ class _Changelog:
             history = History.from_bytes(message.value)
         except CorruptHistoryError:
             self.foreign += 1
+            if user in self.newest:
+                self.last[user] = message.value  # compaction keeps it
             return
         self.last[user] = message.value
         self.newest[user] = newer_record(self.newest.get(user, message.value), message.value)

@@ -18,6 +18,7 @@ from streams.kafka.topics import changelog_topic, check_changelog, check_topics,
 from streams.metrics import worker_registry
 from streams.milvus.observed import ObservedIndex
 from streams.recall.factory import load_artifact
+from streams.state.damage import disk_error
 from streams.worker.click_agent import build_click_agent
 from streams.worker.health import Health
 from streams.worker.http import serve
@@ -54,6 +55,7 @@ def build(config: WorkerConfig, agents: Collection[str], parts: WorkerParts = Wo
     Raises:
         FatalError: something cannot work; the message names the command or setting that fixes it.
         TransientError: Kafka or Milvus is unavailable.
+        RestartRequired: the disk is full.
     """
     artifact = _check(config, agents)
     # The item agent owns the collection; a click worker without it must find the collection.
@@ -82,10 +84,10 @@ def _check(config: WorkerConfig, agents: Collection[str]) -> Artifact:
 def _make_folder(folder: Path) -> None:
     try:
         (folder / "faust").mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise FatalError(f"worker.data_dir {folder} is not a folder, or is in a file; name another one") from None
     except OSError as error:
-        raise FatalError(
-            f"worker.data_dir {folder} cannot be used ({error.strerror}); name a folder that this user may write"
-        ) from None
+        raise disk_error(folder, error) from None
 
 
 def _observe(

@@ -10,7 +10,7 @@ from streams.agents.faust_app import worker_app
 from streams.kafka.offsets import TopicOffsets
 from streams.kafka.topics import changelog_topic, topic_id
 from streams.messages.dead_letters import DeadLetterTopic
-from streams.metrics import ClickMetrics
+from streams.metrics import ClickMetrics, StoreMetrics
 from streams.partitioning import KeyPartitions
 from streams.processing.clicks import ClickProcessor, ClickTopics
 from streams.recall.factory import build_engine
@@ -103,11 +103,17 @@ def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
         history_length=config.history.length,
         metrics=metrics,
     )
-    restorer = Restorer(changelog, stores, producer)
+    store_metrics = StoreMetrics(blueprint.registry, stores.damaged)
+    restorer = Restorer(changelog, stores, producer, store_metrics.foreign.inc)
     standby = None
     if config.worker.standby:
         standby_stores = parts.stores(config.worker.data_dir / "history")
-        standby = Standby(Changelog(config.kafka, changelog.topic), standby_stores, range(topics.partitions))
+        standby = Standby(
+            Changelog(config.kafka, changelog.topic),
+            standby_stores,
+            range(topics.partitions),
+            store_metrics.foreign.inc,
+        )
     click_offsets = TopicOffsets(config.kafka, topics.clicks)
     hooks = HistoryHooks(processor, restorer, changelog, stores, click_offsets, metrics, standby)
     options = blueprint.options(batch_size=config.batch.size, batch_wait_s=config.batch.wait, look_ahead=True)

@@ -23,7 +23,7 @@ class MemoryChangelog(Changelog):
     """Records in lists.
 
     Attributes:
-        log: partition → (user key, record), at their offsets.
+        log: partition → (key, value), at their offsets.
         unavailable: Kafka does not answer.
         before_chunk: called before each chunk that is read.
         chunk_size: most records in one.
@@ -32,7 +32,7 @@ class MemoryChangelog(Changelog):
 
     def __init__(self, partitions: int = 1, chunk_size: int = 10_000) -> None:
         self.topic = "changelog"
-        self.log: dict[int, list[tuple[bytes, bytes | None]]] = {p: [] for p in range(partitions)}
+        self.log: dict[int, list[tuple[bytes | None, bytes | None]]] = {p: [] for p in range(partitions)}
         self.unavailable = False
         self.before_chunk: Callable[[], object] = lambda: None
         self.chunk_size = chunk_size
@@ -48,8 +48,8 @@ class MemoryChangelog(Changelog):
         return _Reader(self)
 
     def compacted(self, partition: int = 0) -> dict[bytes, bytes | None]:
-        """Return each user's last record."""
-        return dict(self.log[partition])
+        """Return the last value of each key."""
+        return {key: value for key, value in self.log[partition] if key is not None}
 
 
 class _Reader(PartitionReader):
@@ -70,7 +70,7 @@ class _Reader(PartitionReader):
             records = log[begin : begin + min(max_messages, self._changelog.chunk_size)]
             if records:
                 self._next[partition] = begin + len(records)
-                chunks[partition] = PartitionChunk(records, begin + len(records) - 1)
+                chunks[partition] = PartitionChunk(records, range(begin, begin + len(records)))
             if begin + len(records) == len(log):
                 ended[partition] = len(log)
         if not chunks:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.history import CorruptHistoryError, History, apply_clicks, newer_record
+from streams.history import CorruptHistoryError, History, apply_clicks, fence_offset, is_user_key, newer_record
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 histories = st.builds(
@@ -80,6 +80,26 @@ def test_the_newer_of_two_records_has_the_higher_fence() -> None:
     elsewhere = History(1, 0, np.array([9])).to_bytes()
     assert newer_record(old, new) == newer_record(new, old) == new
     assert newer_record(new, elsewhere) == elsewhere, "offsets of two partitions cannot be compared: the second"
+
+
+def test_only_records_of_the_partition_have_a_fence() -> None:
+    items = np.array([5])
+    assert fence_offset(History(3, 7, items).to_bytes(), 3) == 7
+    assert fence_offset(History(4, 7, items).to_bytes(), 3) is None, "no worker writes it to this partition"
+    assert fence_offset(History(-1, -1, items).to_bytes(), 3) == -1, "a history without clicks of this topic"
+    assert fence_offset(b"hello", 3) is None
+
+
+@given(st.binary(max_size=60), st.integers(0, 3))
+def test_any_bytes_are_a_record_of_the_partition_or_not(record: bytes, partition: int) -> None:
+    fence = fence_offset(record, partition)
+    if fence is not None:
+        assert History.from_bytes(record).offset == fence
+
+
+def test_keys_of_users_are_text() -> None:
+    assert is_user_key("käthe".encode())
+    assert not any(map(is_user_key, (None, b"", b"\xff", b"\xffoffset", "käthe".encode()[:2])))
 
 
 def test_the_fence_does_not_stop_clicks_of_another_partition() -> None:

@@ -71,7 +71,7 @@ def test_chunks_and_ends_by_partition(consumer: _Consumer) -> None:
     reader.start({0: 0, 1: 5, 2: 7})
     assert [(tp.partition, tp.offset) for tp in consumer.assigned] == [(0, 0), (1, 5), (2, 7)]
     chunks, ends = reader.read(10, 0.1)
-    assert chunks == {0: PartitionChunk([(b"0", None), (b"0", b"3")], 3), 1: PartitionChunk([(b"1", b"5")], 5)}
+    assert chunks == {0: PartitionChunk([(b"0", None), (b"0", b"3")], [0, 3]), 1: PartitionChunk([(b"1", b"5")], [5])}
     assert ends == {2: 7, 0: 4}
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from configs.errors import FatalError, TransientError
 from streams.errors import PartitionLost
-from streams.history import History, newer_record
+from streams.history import History, fence_offset, is_user_key, newer_record
 from streams.kafka.offsets import TopicOffsets
 from streams.ports import Output
 from streams.state.restore import Restorer, check_fences
@@ -45,7 +45,7 @@ class Worker:
         return self.restorer.maintain([0])
 
     def records(self) -> Mapping[bytes, bytes | None]:
-        users = sorted(self.changelog.compacted())
+        users = sorted(filter(is_user_key, self.changelog.compacted()))
         return dict(zip(users, self.stores.read(0, users), strict=True))
 
 
@@ -166,10 +166,44 @@ def test_a_store_ahead_of_the_changelog_is_restored_from_its_beginning(
     assert "ahead of the changelog" in caplog.text
 
 
-def test_a_message_that_is_not_a_history_is_a_fatal_error(worker: Worker, changelog: MemoryChangelog) -> None:
-    changelog.log[0].append((b"a", b"something else"))
-    with pytest.raises(FatalError, match=r"worker\.group"):
-        worker.maintain()
+def test_other_programs_messages_are_ignored_and_histories_written_again(
+    worker: Worker, changelog: MemoryChangelog, tmp_path: Path
+) -> None:
+    worker.click(b"a", clicks=10)
+    worker.click(b"b", clicks=10)
+    changelog.log[0] += STRAYS
+    worker.click(b"c")
+    assert worker.maintain() == len(STRAYS) + 1
+    assert changelog.log[0][3 + len(STRAYS) :] == [(b"a", record(9))]
+    assert worker.stores.offset(0) == len(changelog.log[0]) - 1
+    assert worker.maintain() == 0
+    other = Worker(tmp_path / "a lost disk", changelog)
+    other.restorer.acquire([0])
+    assert other.producer.sent == []
+    assert other.stores.read(0, [b"a", b"b", b"c"]) == [record(9), record(9), record(0)]
+    other.stores.close()
+
+
+def test_a_tombstone_removes_a_user_whose_history_another_program_overwrote(
+    worker: Worker, changelog: MemoryChangelog
+) -> None:
+    worker.click(b"a", clicks=10)
+    changelog.log[0] += [(b"a", b"hello"), (b"a", None)]
+    worker.maintain()
+    assert worker.records() == {b"a": None}
+    assert worker.producer.sent[1:] == []
+
+
+def test_a_user_whose_history_was_compacted_away_begins_with_an_empty_one(
+    worker: Worker, changelog: MemoryChangelog, caplog: pytest.LogCaptureFixture
+) -> None:
+    changelog.log[0].append((b"a", b"hello"))
+    worker.maintain()
+    assert "offset 0 with key b'a'" in caplog.text
+    assert "the user begins with an empty one" in caplog.text
+    worker.click(b"a")
+    assert worker.maintain() == 0
+    assert changelog.compacted() == {b"a": record(0)}
 
 
 def test_acquiring_partitions_logs_how_much_was_restored(
@@ -182,11 +216,26 @@ def test_acquiring_partitions_logs_how_much_was_restored(
 
 
 USERS = (b"a", b"b", b"c")
+NO_USERS = (None, b"", b"\xff\xfe", b"\xffoffset")
+#: Messages of another program, the store's own key among theirs. Only `a`'s is one that compaction would keep.
+STRAYS: list[tuple[bytes | None, bytes | None]] = [
+    (None, b"hello"),
+    (None, None),
+    (b"", b"hello"),
+    (b"\xff\xfe", record(7)),
+    (b"\xffoffset", b"5"),
+    (b"\xffoffset", record(7)),
+    (b"\xffoffset", None),
+    (b"a", b""),
+    (b"a", record(99, partition=5)),
+    (b"nobody", b"hello"),
+]
 #: Events: a worker answers clicks, maintains its partitions (and is cut off), or loses process or disk.
 events = st.lists(
     st.one_of(
         st.tuples(st.just("click"), st.integers(0, 1), st.sampled_from(USERS), st.integers(1, 4)),
         st.tuples(st.just("late"), st.integers(0, 1), st.sampled_from(USERS), st.integers(0, 12)),
+        st.tuples(st.just("stray"), st.just(0), st.sampled_from((*USERS, *NO_USERS)), st.integers(0, 3)),
         st.tuples(st.just("maintain"), st.integers(0, 1), st.none(), st.integers(0, 3)),
         st.tuples(st.just("restart"), st.integers(0, 1), st.none(), st.integers(0, 1)),
     ),
@@ -196,7 +245,7 @@ events = st.lists(
 
 @settings(max_examples=60)
 @given(events=events, chunk=st.integers(1, 4))
-def test_whatever_zombies_write_the_newest_record_wins_and_is_the_last(
+def test_whatever_zombies_and_other_programs_write_the_newest_record_wins_and_is_the_last(
     events: list[tuple[str, int, bytes | None, int]], chunk: int
 ) -> None:
     """Two workers believe that they own the same partition, and both are cut off anywhere."""
@@ -209,6 +258,9 @@ def test_whatever_zombies_write_the_newest_record_wins_and_is_the_last(
                 worker.click(user or b"", n)
             elif event == "late":  # sent, and paused or killed before the store was written
                 changelog.log[0].append((user or b"", record(n)))
+            elif event == "stray":
+                value = (b"hello", b"", record(50 + n, partition=1), b"5" if user in USERS else None)[n]
+                changelog.log[0].append((user, value))
             elif event == "maintain":
                 worker.producer.survivors = n or None
                 with suppress(TransientError):
@@ -220,19 +272,20 @@ def test_whatever_zombies_write_the_newest_record_wins_and_is_the_last(
                 workers[which] = Worker(new_folder, changelog)
         newest: dict[bytes, bytes] = {}
         for user, value in changelog.log[0]:
-            assert value is not None
-            newest[user] = newer_record(newest.get(user, value), value)
-        overwritten = {user for user, value in changelog.compacted().items() if value != newest[user]}
+            if user in USERS and value is not None and fence_offset(value, 0) is not None:
+                newest[user] = newer_record(newest.get(user, value), value)
+        overwritten = {user for user in newest if changelog.compacted()[user] != newest[user]}
         owner, other = workers
         before = len(changelog.log[0])
         owner.maintain()
-        assert owner.records() == newest
-        assert changelog.compacted() == newest
+        without = {user: None for user in owner.records() if user not in newest}
+        assert owner.records() == newest | without
+        assert {user: changelog.compacted()[user] for user in newest} == newest
         assert [user for user, _ in changelog.log[0][before:]] == sorted(overwritten), "only what needs a repair"
         assert owner.stores.offset(0) == len(changelog.log[0]) - 1
         assert owner.maintain() == 0
         other.maintain()
-        assert other.records() == newest
+        assert other.records() == newest | without
         assert len(changelog.log[0]) == before + len(overwritten), "the other worker repairs nothing"
         for worker in workers:
             worker.stores.close()
@@ -254,6 +307,7 @@ def test_histories_beyond_the_end_of_the_clicks_are_refused() -> None:
     changelog = MemoryChangelog(partitions=3)
     changelog.log[0] = [(b"a", record(4)), (b"b", record(9))]
     changelog.log[1] = [(b"c", record(70, partition=5))]  # a fence of another partition proves nothing
+    changelog.log[0] += [*STRAYS, (b"b", None)]
     check_fences(changelog, Clicks(10, 1, 0), [0, 1, 2])
     with pytest.raises(FatalError, match=r"ends at offset 9 .* reflect offset 9: .* another worker\.group"):
         check_fences(changelog, Clicks(9, 1, 0), [0, 1, 2])

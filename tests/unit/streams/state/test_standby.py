@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -114,13 +115,46 @@ def test_the_standby_retries_after_faults(
     wait_for(lambda: caught_up(0), "the standby")
 
 
-def test_a_corrupt_record_stops_only_the_standby(
-    worker: Worker, changelog: MemoryChangelog, caplog: pytest.LogCaptureFixture
+def test_another_programs_message_is_left_for_the_owner_to_repair(
+    worker: Worker, changelog: MemoryChangelog, caught_up: Callable[[int], bool]
 ) -> None:
-    changelog.log[3].append((b"a", b"something else"))
+    changelog.log[1] += [(None, b"hello"), (b"\xffoffset", b"99"), (b"9", b"hello")]
     worker.acquire([0])
-    wait_for(lambda: not worker.standby._thread.is_alive(), "the standby's end")
-    (error,) = [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR]
-    assert "the standby stops, and the worker continues without it" in error
-    assert worker.acquire([0, 1, 2]) <= 20, "all but the records that the standby has read"
-    assert worker.stores.read(2, [b"9"]) == [record(9, 2)]
+    wait_for(lambda: caught_up(1), "the standby")
+    assert worker.standby._stores.offset(1) == -1, "the history is still to be repaired"
+    changelog.log[1].append((b"9", record(9, 1)))  # its owner has repaired it
+
+    def moves() -> bool:
+        changelog.log[1].append((b"new", record(10, 1)))
+        return worker.standby._stores.offset(1) > 13
+
+    wait_for(moves, "the records after the repair")
+    assert worker.producer.sent == []
+    worker.acquire([1])
+    assert worker.producer.sent == [], "nothing is left to repair"
+    assert worker.stores.read(1, [b"9", b"new"]) == [record(9, 1), record(10, 1)]
+
+
+def test_damaged_copies_are_set_aside_and_made_anew(
+    worker: Worker, changelog: MemoryChangelog, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    history = tmp_path / "history"
+    for partition in (1, 2, 3):
+        (history / str(partition)).mkdir(parents=True)
+        (history / str(partition) / "CURRENT").touch()
+    caplog.set_level(logging.INFO)
+    worker.acquire([0])
+    wait_for(lambda: caplog.text.count("has caught up") == 3, "the standby")
+    assert worker.standby._stores.damaged() == 3
+    assert "history/2 is damaged (Corruption: CURRENT" in caplog.text
+
+    # In the middle of the work, too, of which the worker notices nothing.
+    worker.standby._stores._open[2].flush()
+    for file in (history / "2").glob("*.sst"):
+        file.write_bytes(bytes(file.stat().st_size))
+    changelog.log[2].append((b"9", record(10, 2)))
+    wait_for(lambda: caplog.text.count("standby for partition 2 has caught up") == 2, "a new copy")
+    assert re.search(r"the standby waits: .*history/2 is damaged \(Corruption: ", caplog.text)
+    assert worker.standby._stores.damaged() == 3, "one of each partition is kept"
+    assert worker.acquire([0, 2]) == 0
+    assert worker.stores.read(2, [b"8", b"9"]) == [record(8, 2), record(10, 2)]
