@@ -19,6 +19,7 @@ from streams.kafka.offsets import TopicOffsets
 from streams.kafka.reading import read_to_end, watermarks
 from streams.kafka.topics import changelog_topic
 from streams.messages.dead_letters import read_dead_letter
+from streams.partitioning import KeyPartitions
 from streams.ports import Message
 from streams.recall.factory import load_artifact
 from streams.tools.audit_answers import audit_answers
@@ -99,7 +100,8 @@ def audit(
         recommendations: messages of the recommendation topic.
     """
     length = config.history.length
-    expected = audit_clicks(clicks, dead_letters, begins, committed)
+    partitions = KeyPartitions(config.topics.partitioner, config.topics.partitions)
+    expected = audit_clicks(clicks, dead_letters, begins, committed, partitions)
     histories = audit_histories(changelog, expected, length, artifact.history_length)
     answers = audit_answers(
         recommendations,
@@ -126,6 +128,7 @@ def audit(
         letters_unfounded=expected.letters_unfounded,
         letters_different=expected.letters_different,
         clicks_removed_unread=expected.removed_unread,
+        clicks_misplaced=expected.misplaced,
         users_split=expected.users_split,
         lag_clicks=expected.lag,
         histories_missing=histories.missing,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from streams.errors import BadMessage
 from streams.messages.clicks import decode_click
+from streams.partitioning import KeyPartitions
 from streams.ports import Message
 
 ClickRef = tuple[int, int]  # partition and offset on the click topic
@@ -42,7 +43,7 @@ class AuditedClicks:
         lag: messages that the worker has not committed.
         removed_unread: messages that retention has deleted before the worker committed them.
         unreadable: the messages that must have a dead letter.
-        letters_unfounded, letters_different: see `streams.tools.audit_report.AuditReport`.
+        misplaced, letters_unfounded, letters_different: see `streams.tools.audit_report.AuditReport`.
         by_user: the clicks that must be in histories.
     """
 
@@ -51,6 +52,7 @@ class AuditedClicks:
     lag: int
     removed_unread: int
     unreadable: Collection[ClickRef]
+    misplaced: int
     letters_unfounded: int
     letters_different: int
     by_user: ClicksByUser
@@ -70,6 +72,7 @@ def audit_clicks(
     dead_letters: Mapping[ClickRef, KeptDeadLetter],
     begins: Mapping[int, int],
     committed: Mapping[int, int | None],
+    partitions: KeyPartitions,
 ) -> AuditedClicks:
     """Audit the click topic.
 
@@ -78,8 +81,9 @@ def audit_clicks(
         dead_letters: the clicks that have a dead letter.
         begins: partition → offset of its oldest message.
         committed: partition → offset that the worker has committed; None = none.
+        partitions: the partitions that keys belong to.
     """
-    count = lag = different = 0
+    count = lag = different = misplaced = 0
     founded, unreadable = set[ClickRef](), set[ClickRef]()
     by_user: dict[User, list[tuple[int, int]]] = {}
     for message in messages:
@@ -94,13 +98,34 @@ def audit_clicks(
         except BadMessage:
             unreadable.add(ref)
             continue
-        if dead_letter is not None and dead_letter.reason == "refused":  # only the server that refused it could tell
+        assert message.key is not None  # the codec has compared it with the user id
+        wrong_partition = _misplaced(message.key, message.partition, partitions)
+        # Only the server that refused the data of a click could tell.
+        if dead_letter is not None and (wrong_partition or dead_letter.reason == "refused"):
             founded.add(ref)
             continue
-        assert message.key is not None  # the codec has compared it with the user id
+        misplaced += wrong_partition
         by_user.setdefault((message.partition, message.key), []).append((message.offset, click.item_id))
     unfounded = [ref for ref in dead_letters if ref not in unreadable | founded and ref[1] >= begins.get(ref[0], 0)]
     # Without a commit, the first worker reads from the oldest message on: nothing is removed unread.
     read_from = {p: begin if committed.get(p) is None else committed[p] or 0 for p, begin in begins.items()}
     removed = sum(max(0, begin - read_from[p]) for p, begin in begins.items())
-    return AuditedClicks(count, begins, lag, removed, unreadable | founded, len(unfounded), different, by_user)
+    return AuditedClicks(
+        count=count,
+        begins=begins,
+        lag=lag,
+        removed_unread=removed,
+        unreadable=unreadable | founded,
+        misplaced=misplaced,
+        letters_unfounded=len(unfounded),
+        letters_different=different,
+        by_user=by_user,
+    )
+
+
+def _misplaced(key: bytes, partition: int, partitions: KeyPartitions) -> bool:
+    try:
+        partitions.check(key, partition)
+    except BadMessage:
+        return True
+    return False

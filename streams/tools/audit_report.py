@@ -12,6 +12,7 @@ FINDINGS = (
     "letters_unfounded",
     "letters_different",
     "clicks_removed_unread",
+    "clicks_misplaced",
     "users_split",
     "lag_clicks",
     "histories_missing",
@@ -51,6 +52,7 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
         letters_unfounded: dead letters of clicks that are readable or do not exist.
         letters_different: dead letters that have not kept the key and value of their click.
         clicks_removed_unread: clicks that retention has deleted before the worker committed them.
+        clicks_misplaced: clicks in another partition than their key's (`topics.partitioner`) that are no dead letters.
         users_split: users with clicks in several partitions: their producers use different partitioners.
         lag_clicks: clicks that the worker has not committed: it has not caught up, or no worker runs.
         histories_missing, histories_different: users without a changelog record, or with one that is not as recomputed.
@@ -80,6 +82,7 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
     letters_unfounded: int
     letters_different: int
     clicks_removed_unread: int
+    clicks_misplaced: int
     users_split: int
     lag_clicks: int
     histories_missing: int

@@ -5,14 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from streams.messages.recommendations import Recommendation, encode_recommendation
+from streams.partitioning import KeyPartitions
 from streams.ports import Message
 from streams.tools.audit_answers import AuditedAnswers, audit_answers
 from streams.tools.audit_clicks import audit_clicks
 from tests.unit.fakes import click_message
 
+ANY = KeyPartitions("any", 1)
+
 
 def _audit(clicks: list[Message], *answers: Recommendation) -> AuditedAnswers:
-    found = audit_clicks(clicks, {}, {0: 0}, {0: 99})
+    found = audit_clicks(clicks, {}, {0: 0}, {0: 99}, ANY)
     messages = [Message("r", 0, n, str(a.user_id).encode(), encode_recommendation(a)) for n, a in enumerate(answers)]
     return audit_answers(
         messages,
