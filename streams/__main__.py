@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 
 import click
 
@@ -85,27 +86,29 @@ def topics() -> None:
 @configured(load_worker)
 def topics_create(config: WorkerConfig) -> None:
     """Create the topics that do not exist, and check those that do."""
-    from streams.kafka.topics import changelog_topic, check_changelog, check_topics, create_topics, topic_specs
+    from streams.kafka.topics import create_topics, topic_specs
 
     specs = topic_specs(config.topics, config.worker.group)
-    created = create_topics(config.kafka, specs, config.topics.replication)
-    for spec in specs:
-        policy = spec.config["cleanup.policy"]
-        state = "created" if created[spec.name] else "exists"
-        click.echo(f"{state:8} {spec.name} ({spec.partitions} partitions, {policy})")
-    check_topics(config.kafka, specs)
-    check_changelog(config.kafka, changelog_topic(config.worker.group))
+    _check_topics(config, create_topics(config.kafka, specs, config.topics.replication))
 
 
 @topics.command("check", epilog="\b\nExample:\n  python -m streams topics check -c configs/worker.yaml")
 @configured(load_worker)
 def topics_check(config: WorkerConfig) -> None:
     """Check that all topics have the configured number of partitions, and that the changelog retains the histories."""
-    from streams.kafka.topics import changelog_topic, check_changelog, check_topics, topic_specs
-
-    check_topics(config.kafka, topic_specs(config.topics, config.worker.group))
-    check_changelog(config.kafka, changelog_topic(config.worker.group))
+    _check_topics(config, {})
     click.echo("all topics exist with the configured partitions; the changelog retains the histories")
+
+
+def _check_topics(config: WorkerConfig, created: Mapping[str, bool]) -> None:
+    """Print the topics as Kafka has them, then check them; `created` as returned by `create_topics`."""
+    from streams.kafka.topics import changelog_topic, check_changelog, check_topics, topic_specs, topic_texts
+
+    specs = topic_specs(config.topics, config.worker.group)
+    for topic, text in topic_texts(config.kafka, specs).items():
+        click.echo(f"{'created' if created.get(topic) else 'exists':8} {text}")
+    check_topics(config.kafka, specs)
+    check_changelog(config.kafka, changelog_topic(config.worker.group))
 
 
 main.add_command(tail)

@@ -103,6 +103,9 @@ class BatchMetrics:
             "Calls retried because Kafka or Milvus was unavailable",
             registry=registry,
         )
+        self.removed = Counter(
+            name("removed_unread"), "Messages that Kafka removed before they were read", registry=registry
+        )
         self.batch_size = Histogram(
             name("batch_messages"), "Messages in a finished batch", registry=registry, buckets=_SIZE_BUCKETS
         )

@@ -44,6 +44,13 @@ class DeadLetter:
     detail: str
 
 
+class Position(NamedTuple):
+    """Offset to read next, as a consumer group commits it, and a text that Kafka keeps beside it."""
+
+    offset: int
+    metadata: str = ""
+
+
 class RecordProducer(Protocol):
     """Sends messages to Kafka, and waits for their acknowledgement."""
 
@@ -153,6 +160,13 @@ class PartitionHooks(Protocol):
 
     def maintenance_due(self) -> bool:
         """Return whether `maintain` should be called before its turn; called from the event loop."""
+        ...
+
+    def commit_metadata(self, partition: int) -> str:
+        """Return the text to commit with the offset after a batch; called when the batch is done, from the event loop.
+
+        Kafka keeps at most 4096 bytes (`offset.metadata.max.bytes`); "" = none.
+        """
         ...
 
     def release(self) -> None:

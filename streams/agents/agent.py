@@ -5,11 +5,8 @@ acknowledges messages that it skips while partitions move, and it commits up to 
 offsets, even if messages before that run were not processed. Here one batch at a time is processed, in the order of
 the partition, and the offset after the last message of a finished batch is committed (step 6 of `streams/DELIVERY.md`).
 
-When partitions are revoked, the current batch is finished (or abandoned, if it is being retried), what was done is
-committed, and everything queued is discarded: the next owner reads it again from the committed offset.
-
-No exception ever leaves an agent's loop, because Faust would continue after the message that caused it: transient
-errors are retried (`streams.agents.retrying`), and a defect ends the process with status 70, without commit.
+No exception leaves an agent's loop, because Faust would continue after the message that caused it: transient errors are
+retried (`streams.agents.retrying`); a defect ends the process with status 70, without commit.
 """
 
 from __future__ import annotations
@@ -108,7 +105,7 @@ class BatchAgent(Generic[Pending]):
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping: asyncio.Task[None] | None = None
-        self._commits = Commits(self._member.commit, assignment.prove)
+        self._commits = Commits(self._member.commit, assignment.prove, hooks.commit_metadata)
         self._retrier = Retrier(options.retry, assignment, metrics, exit_process, f"{topic}-batch")
         self._batcher = Batcher(
             lambda: assignment.generation,
@@ -117,6 +114,7 @@ class BatchAgent(Generic[Pending]):
             size=options.batch_size,
             wait_s=options.batch_wait_s,
             retry_interval_s=options.retry.longest_s,
+            removed=metrics.removed.inc,
             exit_process=exit_process,
         )
         metrics.waiting.set_function(lambda: self.state().retrying_s)
@@ -159,6 +157,10 @@ class BatchAgent(Generic[Pending]):
         if not self._idle.is_set():
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._idle.wait(), timeout_s)
+
+    def begin_reading(self, partition: int, start: int, oldest: int) -> None:
+        """Note that a partition is read from its committed offset `start` on, and that it begins at `oldest`."""
+        self._batcher.begin(partition, start, oldest)
 
     def exit_on(self, error: RestartRequired | FatalError) -> None:
         """Exit without commit, because this process cannot continue."""

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from configs.errors import EXIT_DEFECT, TransientError
+from configs.errors import EXIT_DEFECT, EXIT_TRANSIENT, TransientError
 from streams.ports import Message
 
 _LOG = logging.getLogger("mindstream.agent")
@@ -93,6 +93,7 @@ class Batcher:
         size: most messages in a batch.
         wait_s: seconds to wait for a batch to fill; 0 = do not wait.
         retry_interval_s: seconds until `oldest_offset` is called again after a failure.
+        removed: counts messages that Kafka removed before they were read.
         exit_process: ends the process with a status.
 
     Attributes:
@@ -108,6 +109,7 @@ class Batcher:
         size: int,
         wait_s: float,
         retry_interval_s: float,
+        removed: Callable[[int], object],
         exit_process: Callable[[int], Any],
     ) -> None:
         self.idle_count = 0
@@ -117,6 +119,7 @@ class Batcher:
         self._size = size
         self._wait_s = wait_s
         self._retry_interval_s = retry_interval_s
+        self._removed = removed
         self._exit = exit_process
         self._next: dict[int, int] = {}  # partition → position after the last run received in this generation
         self._maintain = False  # `Batch.maintain` of the next batch
@@ -128,6 +131,12 @@ class Batcher:
         while not self._queue.empty():  # nothing of the new generation has arrived yet
             self._queue.get_nowait()
         self.request_maintenance()
+
+    def begin(self, partition: int, start: int, oldest: int) -> None:
+        """Report at once what Kafka removed between the committed offset `start` and the oldest message."""
+        if partition not in self._next and oldest > start:
+            self._report_removed(partition, start, oldest)
+            self._next[partition] = oldest
 
     def request_maintenance(self) -> None:
         """Have the partitions maintained before the next batch, or at once if no message waits."""
@@ -145,13 +154,23 @@ class Batcher:
         partition = run.records[0].partition
         expected = self._next.get(partition)
         if expected is None and (start := self._start_offset(partition)) is not None:
-            expected = min(start, run.begin)  # a topic that was recreated begins before the committed offset
+            expected = start
+            if run.begin < start:
+                # The hooks refuse a topic whose offsets must not start again; they do before the first batch.
+                text = "partition %d: Kafka has lost offset %d; reading again from offset %d"
+                _LOG.warning(text, partition, start, run.begin)
+                expected = run.begin
+        if expected is not None and run.begin < expected:
+            # The client goes back when its position is beyond the end. New messages will have the offsets of old ones.
+            text = "partition %d: Kafka has lost offsets before %d; exiting without commit, to read it again"
+            _LOG.critical(text, partition, expected)
+            self._exit(EXIT_TRANSIENT)
+            return
         if (expected is None or run.begin > expected) and not await self._nothing_skipped(run, partition, expected):
             return
-        self._next[partition] = max(run.end, expected or 0)
+        self._next[partition] = run.end
         for record in run.records:
-            if expected is None or record.offset >= expected:
-                await self._queue.put(_Received(generation, _message(record)))
+            await self._queue.put(_Received(generation, _message(record)))
 
     async def _nothing_skipped(self, run: FetchedRun, partition: int, expected: int | None) -> bool:
         """Return False, and exit the process, if messages still in Kafka were skipped; a restart reads them again."""
@@ -166,9 +185,13 @@ class Batcher:
             self._exit(EXIT_DEFECT)
             return False
         if expected is not None:
-            text = "partition %d: Kafka removed offsets %d to %d before they were read; raise the topic's retention"
-            _LOG.error(text, partition, expected, run.begin - 1)
+            self._report_removed(partition, expected, run.begin)
         return True
+
+    def _report_removed(self, partition: int, begin: int, end: int) -> None:
+        text = "partition %d: Kafka removed offsets %d to %d before they were read; raise the topic's retention"
+        _LOG.error(text, partition, begin, end - 1)
+        self._removed(end - begin)
 
     async def _ask_for_oldest(self, partition: int) -> int:
         while True:

@@ -21,6 +21,7 @@ from configs.errors import FatalError, TransientError
 from streams.agents.agent import BatchAgent
 from streams.agents.batching import FetchedRun
 from streams.agents.header_names import tolerate_header_names
+from streams.ports import Position
 
 _LOG = logging.getLogger("mindstream.worker")
 
@@ -118,12 +119,29 @@ class _Consumer(Consumer):
 
     async def perform_seek(self) -> None:
         self.stop_flow()  # both callers resume it afterwards
+        generation = self.app.consumer_generation_id
         await super().perform_seek()
         # Faust does not seek in partitions without a commit: messages that were fetched and discarded while the
         # partitions moved would be lost.
         fresh = [tp for tp in self.assignment() if not self._committed_offset.get(tp)]
         if fresh:
             await self._thread.seek_to_beginning(*[self._new_topicpartition(t.topic, t.partition) for t in fresh])
+        await self._report_removed(generation)
+
+    async def _report_removed(self, generation: int) -> None:
+        """Tell the agent where partitions begin: their next message may arrive long after others were removed."""
+        starts = {tp: offset for tp in self.assignment() if (offset := self._committed_offset.get(tp))}
+        topic_partitions = {self._new_topicpartition(tp.topic, tp.partition): tp for tp in starts}
+        try:
+            found = await self._thread.earliest_offsets(*topic_partitions) if starts else {}
+        except KafkaError as error:
+            _LOG.warning("Kafka does not say where partitions begin: %r", error)
+            return
+        if generation == self.app.consumer_generation_id:
+            agent = cast("WorkerApp", self.app).batch_agent
+            for topic_partition, oldest in found.items():
+                tp = topic_partitions[topic_partition]
+                agent.begin_reading(tp.partition, starts[tp], int(oldest))
 
     def start_offset(self, tp: TP) -> int | None:
         """Return the committed offset, where reading began; None = nothing was committed."""
@@ -144,13 +162,16 @@ class _Consumer(Consumer):
     async def verify_all_partitions_active(self) -> None:
         """Do nothing: Faust's search for stalled partitions crashes while they move."""
 
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
-        return bool(await self._thread.call_thread(self._try_commit, offsets))
+    async def commit_positions(self, positions: Mapping[TP, Position]) -> bool:
+        """Commit, and return whether Kafka accepted it. Faust's own methods take no metadata."""
+        return bool(await self._thread.call_thread(self._try_commit, positions))
 
-    async def _try_commit(self, offsets: Mapping[TP, int]) -> bool:
+    async def _try_commit(self, positions: Mapping[TP, Position]) -> bool:
         """Commit, in the consumer's thread. A commit that fails costs repeats at worst, and is retried."""
         owned = self._thread.assignment()
-        due = {ensure_aiokafka_TP(tp): OffsetAndMetadata(n, "") for tp, n in offsets.items() if tp in owned}
+        due = {
+            ensure_aiokafka_TP(tp): OffsetAndMetadata(*position) for tp, position in positions.items() if tp in owned
+        }
         if not due:
             return False
         client = self._thread._ensure_consumer()

@@ -8,6 +8,8 @@ from typing import Any, cast
 import faust
 from faust.types import TP
 
+from streams.ports import Position
+
 
 class GroupMember:
     """The consumer of a Faust app, for one topic. The app has a consumer only after Faust has started it.
@@ -26,11 +28,10 @@ class GroupMember:
         """The group's generation, as the consumer knows it."""
         return int(cast("Any", self._app).consumer_generation_id)
 
-    async def commit(self, offsets: Mapping[int, int]) -> bool:
-        """Commit offsets by partition; return whether Kafka accepted them."""
-        # Faust's `commit` takes no offsets. It calls `_commit`, which does.
-        topic_partitions = {TP(self.topic, partition): offset for partition, offset in offsets.items()}
-        return bool(await self._consumer._commit(topic_partitions))
+    async def commit(self, positions: Mapping[int, Position]) -> bool:
+        """Commit positions by partition; return whether Kafka accepted them."""
+        topic_partitions = {TP(self.topic, partition): position for partition, position in positions.items()}
+        return bool(await self._consumer.commit_positions(topic_partitions))
 
     def start_offset(self, partition: int) -> int | None:
         """Return the committed offset, where reading began; None = nothing was committed."""

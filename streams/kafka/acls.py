@@ -31,7 +31,7 @@ class Grant:
 
 
 _READ, _WRITE = AclOperation.READ, AclOperation.WRITE
-_CHECK = (Grant(AclOperation.DESCRIBE, _TOPICS), Grant(AclOperation.DESCRIBE_CONFIGS, ("changelog",)))
+_CHECK = (Grant(AclOperation.DESCRIBE, _TOPICS), Grant(AclOperation.DESCRIBE_CONFIGS, _TOPICS))
 #: Program → the rights that its user needs. A user of several programs needs those of all of them.
 GRANTS: dict[str, tuple[Grant, ...]] = {
     "streams topics create": (Grant(AclOperation.CREATE, _TOPICS), *_CHECK),

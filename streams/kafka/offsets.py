@@ -6,11 +6,19 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaException,
+    TopicPartition,
+)
 
 from configs.errors import TransientError
 from configs.schema import Kafka
 from streams.kafka.client import ADMIN_TIMEOUT_S, admin_client, reader_settings, translate_error
+from streams.ports import Position
 
 _LOG = logging.getLogger("mindstream.kafka")
 
@@ -51,8 +59,18 @@ class TopicOffsets:
 
     def committed(self, partitions: Collection[int]) -> dict[int, int | None]:
         """Return partition → the offset that the group has committed; None if it has committed none."""
+        return {p: None if position is None else position.offset for p, position in self.positions(partitions).items()}
+
+    def positions(self, partitions: Collection[int]) -> dict[int, Position | None]:
+        """Return partition → what the group has committed; None if it has committed nothing."""
         answers = self._query(Consumer.committed, [TopicPartition(self.topic, p) for p in partitions])
-        return {answer.partition: answer.offset if answer.offset >= 0 else None for answer in answers}
+        return {a.partition: Position(a.offset, a.metadata or "") if a.offset >= 0 else None for a in answers}
+
+    def renew(self) -> None:
+        """Use a new consumer from the next query on: the present one may ask a broker that leads no longer."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            consumer.close()
 
     def _offsets_at(self, position: int, partitions: Collection[int]) -> dict[int, int]:
         # The protocol takes these two, "latest" and "earliest", in place of a timestamp.
@@ -71,10 +89,9 @@ class TopicOffsets:
                 if answer.error is not None:
                     raise KafkaException(answer.error)
         except KafkaException as error:
-            if error.args[0].code() > 0 and self._consumer is not None:
+            if error.args[0].code() > 0:
                 # A broker returned it. librdkafka's own codes, for an unavailable broker among others, are negative.
-                consumer, self._consumer = self._consumer, None
-                consumer.close()
+                self.renew()
             raise translate_error(error.args[0], self.topic) from None
         return answers
 
@@ -100,3 +117,21 @@ def assigned_to_others(kafka: Kafka, group: str, topic: str, client_id: str) -> 
         for assigned in member.assignment.topic_partitions
         if assigned.topic == topic
     }
+
+
+def committed_topics(kafka: Kafka, group: str) -> set[str]:
+    """Return the topics on which a group has committed offsets.
+
+    Only an admin client can tell. It may abort the process (see `TopicOffsets`), so call it only at the start.
+
+    Raises:
+        TransientError: Kafka is unavailable.
+        FatalError: Kafka refuses the request.
+    """
+    client = admin_client(kafka)
+    asked = [ConsumerGroupTopicPartitions(group)]
+    try:
+        answer = client.list_consumer_group_offsets(asked, request_timeout=ADMIN_TIMEOUT_S)[group].result()
+    except KafkaException as error:
+        raise translate_error(error.args[0], group) from None
+    return {found.topic for found in answer.topic_partitions if found.offset >= 0}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as RawMessage
@@ -95,6 +95,50 @@ def read_to_end(
         raise translate_error(error.args[0]) from None
     finally:
         consumer.close()
+
+
+def first_messages(kafka: Kafka, topic: str, starts: Mapping[int, int]) -> dict[int, Message]:
+    """Return partition → its first message at or after the given offset; partitions that have none are left out.
+
+    Raises:
+        TransientError: Kafka is unavailable, or sends nothing for 30 seconds.
+        FatalError: Kafka refuses to let this user read the topic.
+    """
+    found: dict[int, Message] = {}
+    if not starts:
+        return found
+    # Read ahead little: only one message of each partition is wanted.
+    settings: dict[str, Any] = {
+        "enable.partition.eof": True,
+        "auto.offset.reset": "earliest",
+        "queued.max.messages.kbytes": 1024,
+    }
+    consumer = Consumer(reader_settings(kafka, **settings), logger=_LOG)
+    try:
+        consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in starts.items()])
+        remaining = set(starts)
+        last_message_at = time.monotonic()
+        while remaining:
+            done = set()
+            for raw in consumer.consume(_MAX_MESSAGES, timeout=_WAIT_S):
+                last_message_at = time.monotonic()
+                error, partition = raw.error(), raw.partition()
+                assert partition is not None
+                if error is None:
+                    found.setdefault(partition, _received(raw, headers=False).message)
+                elif not is_harmless(error):
+                    raise translate_error(error, topic)
+                if error is None or error.code() == KafkaError._PARTITION_EOF:
+                    done |= remaining & {partition}
+            consumer.incremental_unassign([TopicPartition(topic, partition) for partition in done])
+            remaining -= done
+            if time.monotonic() - last_message_at > SILENCE_TIMEOUT_S:
+                raise TransientError("Kafka", f"{topic}: no message for {SILENCE_TIMEOUT_S:.0f} s before its end")
+    except KafkaException as error:
+        raise translate_error(error.args[0]) from None
+    finally:
+        consumer.close()
+    return found
 
 
 def follow(kafka: Kafka, topics: Sequence[str], from_beginning: bool = False) -> Iterator[ReceivedMessage | None]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
@@ -25,15 +26,52 @@ COMPACTION_LAG_MS = 10 * 60_000
 _BROKER_TIME = {"message.timestamp.type": "LogAppendTime"}
 #: Settings that the histories rely on: without them, Kafka may delete records that are still needed.
 _CHANGELOG_SETTINGS = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(COMPACTION_LAG_MS)} | _BROKER_TIME
+#: A history is in the partition of its user's clicks. Partitions that are added move users away from their histories.
+CLICK_PARTITIONS_REMEDY = (
+    "set topics.partitions to Kafka's number. If partitions were added after clicks had been processed, histories are "
+    "in the wrong partitions: set another worker.group, too, and run `python -m streams topics create`. Histories are "
+    "then made again from the clicks that Kafka retains; clicks of users that moved become dead letters, to be sent "
+    "back with `python -m streams deadletters replay`. Or have producers write to a new topic (topics.clicks), under "
+    "another worker.group"
+)
+CHANGELOG_PARTITIONS_REMEDY = (
+    "a changelog has as many partitions as its click topic, and none can be added or removed while it holds histories: "
+    "set topics.partitions to the number of the click topic and, if that is not this topic's number, another "
+    "worker.group; `python -m streams topics create` then creates a changelog for it"
+)
+_ITEM_PARTITIONS_REMEDY = (
+    "set topics.item_partitions to Kafka's number. If partitions were added, publish all items again: "
+    "python -m producers.items"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
-    """A topic as it must exist."""
+    """A topic as it must exist.
+
+    Attributes:
+        name: name of the topic.
+        partitions: number of partitions with which it is created.
+        config: settings with which it is created.
+        remedy: what to do if it has another number of partitions; None = any number will do.
+    """
 
     name: str
     partitions: int
     config: dict[str, str]
+    remedy: str | None = None
+
+
+class TopicIdentity(NamedTuple):
+    """The topic that a name stands for.
+
+    Attributes:
+        id: a topic that is deleted and created again has another one.
+        partitions: number of partitions; Kafka can only add some.
+    """
+
+    id: str
+    partitions: int
 
 
 def changelog_topic(group: str) -> str:
@@ -49,11 +87,11 @@ def topic_specs(topics: Topics, group: str) -> list[TopicSpec]:
     larger = {"max.message.bytes": str(topics.max_message_bytes + DEAD_LETTER_HEADER_BYTES)}
     safe = {"min.insync.replicas": "2"} if topics.replication >= 3 else {}
     return [
-        TopicSpec(topics.clicks, topics.partitions, kept | large | safe),
-        TopicSpec(topics.items, topics.item_partitions, compacted | large | safe),
+        TopicSpec(topics.clicks, topics.partitions, kept | large | safe, CLICK_PARTITIONS_REMEDY),
+        TopicSpec(topics.items, topics.item_partitions, compacted | large | safe, _ITEM_PARTITIONS_REMEDY),
         TopicSpec(topics.recommendations, topics.partitions, kept | safe),
         TopicSpec(topics.dead_letters, topics.item_partitions, kept | larger | safe),
-        TopicSpec(changelog_topic(group), topics.partitions, _CHANGELOG_SETTINGS | safe),
+        TopicSpec(changelog_topic(group), topics.partitions, _CHANGELOG_SETTINGS | safe, CHANGELOG_PARTITIONS_REMEDY),
     ]
 
 
@@ -87,11 +125,11 @@ def create_topics(kafka: Kafka, specs: Sequence[TopicSpec], replication: int) ->
 
 
 def check_topics(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
-    """Check that the topics exist with the wanted number of partitions.
+    """Check that the topics exist, with the wanted number of partitions where that matters.
 
     Raises:
         TransientError: Kafka is unavailable.
-        FatalError: a topic is missing or has another number of partitions; the message names the remedy.
+        FatalError: a topic is missing or has another number of partitions; the message names the remedies.
     """
     found = metadata(kafka).topics
     missing = [s.name for s in specs if s.name not in found]
@@ -100,14 +138,41 @@ def check_topics(kafka: Kafka, specs: Sequence[TopicSpec]) -> None:
             f"Kafka has no topic {', '.join(missing)}, or this user has no rights to it; create the topics with: "
             "python -m streams topics create"
         )
-    for spec in specs:
-        count = len(found[spec.name].partitions)
-        if count != spec.partitions:
-            raise FatalError(
-                f"topic {spec.name} has {count} partitions, but the configuration says {spec.partitions}; set "
-                "topics.partitions and topics.item_partitions to Kafka's numbers (a history is in the partition of its "
-                "clicks, so partitions cannot be added later)"
-            )
+    counts = {spec.name: len(found[spec.name].partitions) for spec in specs}
+    wrong = [
+        f"topic {spec.name} has {counts[spec.name]} partitions, and the configuration {spec.partitions}: {spec.remedy}"
+        for spec in specs
+        if spec.remedy is not None and counts[spec.name] != spec.partitions
+    ]
+    if wrong:
+        raise FatalError("; ".join(wrong))
+
+
+def topic_texts(kafka: Kafka, specs: Sequence[TopicSpec]) -> dict[str, str]:
+    """Return topic → its partitions and policy as Kafka has them, and where they differ from the configuration.
+
+    Topics that do not exist are left out.
+
+    Raises:
+        TransientError: Kafka is unavailable.
+        FatalError: Kafka refuses the request.
+    """
+    counts = {name: len(topic.partitions) for name, topic in metadata(kafka).topics.items()}
+    found = [spec for spec in specs if spec.name in counts]
+    settings = topic_settings(kafka, [spec.name for spec in found])
+    return {spec.name: _topic_text(spec, counts[spec.name], settings[spec.name]) for spec in found}
+
+
+def _topic_text(spec: TopicSpec, partitions: int, settings: Mapping[str, str]) -> str:
+    others = [f"{spec.partitions} partitions"] if partitions != spec.partitions else []
+    has = []
+    for name, wanted in spec.config.items():
+        if settings[name] != wanted:
+            others.append(f"{name}={wanted}")
+            if name != "cleanup.policy":
+                has.append(f"{name}={settings[name]}")
+    text = f"{spec.name} ({', '.join([f'{partitions} partitions', settings['cleanup.policy'], *has])})"
+    return text + (f"; the configuration says {', '.join(others)}" if others else "")
 
 
 def check_changelog(kafka: Kafka, topic: str) -> None:
@@ -153,19 +218,36 @@ def topic_settings(kafka: Kafka, topics: Collection[str]) -> dict[str, dict[str,
     return {topic: {name: entry.value for name, entry in found.items()} for topic, found in entries.items()}
 
 
-def topic_id(kafka: Kafka, topic: str) -> str:
-    """Return the id of a topic. If the topic is deleted and created again, it has another id.
+class TopicIdentities:
+    """Asks Kafka what the names of topics stand for, through one client that is kept. For one thread.
 
-    Raises:
-        TransientError: Kafka is unavailable.
-        FatalError: there is no such topic.
+    Args:
+        kafka: the cluster.
+        topics: names of topics.
     """
-    client = admin_client(kafka)
-    future = client.describe_topics(TopicCollection([topic]), request_timeout=ADMIN_TIMEOUT_S)[topic]
-    try:
-        return str(future.result().topic_id)
-    except KafkaException as error:
-        raise translate_error(error.args[0]) from None
+
+    def __init__(self, kafka: Kafka, topics: Collection[str]) -> None:
+        self._topics = tuple(topics)
+        self._client = admin_client(kafka)
+
+    def now(self) -> dict[str, TopicIdentity]:
+        """Return topic → its identity.
+
+        Raises:
+            TransientError: Kafka is unavailable, or has no such topic; a broker that has just started may not know it.
+            FatalError: Kafka refuses the request.
+        """
+        answers = self._client.describe_topics(TopicCollection(list(self._topics)), request_timeout=ADMIN_TIMEOUT_S)
+        found = {}
+        for topic, answer in answers.items():
+            try:
+                described = answer.result()
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    raise TransientError("Kafka", f"there is no topic {topic} now, or no right to it") from None
+                raise translate_error(error.args[0], topic) from None
+            found[topic] = TopicIdentity(str(described.topic_id), len(described.partitions))
+        return found
 
 
 def _await_topics(kafka: Kafka, names: Sequence[str]) -> None:

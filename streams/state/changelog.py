@@ -39,6 +39,10 @@ class Changelog:
         """
         return self._offsets.end_offsets(partitions)
 
+    def renew(self) -> None:
+        """Ask for offsets through a new client from now on."""
+        self._offsets.renew()
+
     def reader(self) -> PartitionReader:
         return PartitionReader(self._kafka, self.topic)
 
@@ -65,6 +69,17 @@ class Changelog:
                     raise TransientError(
                         "Kafka", f"{self.topic}: no message for {SILENCE_TIMEOUT_S:.0f} s before its end"
                     )
+
+    def lost_end_text(self, partition: int, end: int, reached: int) -> str:
+        """Return the text about an end offset that is lower than one that the partition has had, with the remedy."""
+        group = self.topic.removesuffix("-history-changelog")  # the topic is named after its consumer group
+        return (
+            f"topic {self.topic} ends at offset {end} of partition {partition}, but has held records up to {reached}: "
+            "the broker is not up to date, or Kafka has lost the end of the topic. If this lasts, records are lost: "
+            "stop all click workers, have the clicks read again from before the loss (kafka-consumer-groups --group "
+            f"{group} --all-topics --reset-offsets --to-datetime … or --to-earliest --execute), and start them again: "
+            "fences skip the clicks that histories hold"
+        )
 
 
 def partitions_text(partitions: Collection[int]) -> str:

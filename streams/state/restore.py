@@ -17,9 +17,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from configs.errors import FatalError
-from streams.history import fence_offset
-from streams.kafka.offsets import TopicOffsets
+from configs.errors import TransientError
 from streams.ports import Output, RecordProducer
 from streams.state.changelog import Changelog, partitions_text
 from streams.state.replica import Replica, first_unread_offsets
@@ -27,8 +25,6 @@ from streams.state.store import PartitionStores
 
 _LOG = logging.getLogger("mindstream.restore")
 
-#: Records at the end of a partition of the changelog whose fences are compared with the click topic.
-_FENCE_RECORDS = 100
 #: Seconds between log lines of a long restore.
 _LOG_INTERVAL_S = 5.0
 
@@ -81,11 +77,12 @@ class Restorer:
             The number of records applied.
 
         Raises:
-            TransientError: Kafka is unavailable. A retry continues where this call ended.
+            TransientError: Kafka is unavailable, or says that the changelog ends before records that it has held. A
+                retry continues where this call ended.
             PartitionLost: the partitions were revoked meanwhile.
             RestartRequired, FatalError: see `streams.state.store.PartitionStores`.
         """
-        ends = self._changelog.end_offsets(partitions)
+        ends = self._ends(partitions)
         starts = first_unread_offsets(self._stores, ends)
         if not starts:
             return 0
@@ -99,6 +96,16 @@ class Restorer:
             self.applied += len(chunk.messages)
         self._repair(reached, replica.overwritten)
         return progress.done
+
+    def _ends(self, partitions: Collection[int]) -> Mapping[int, int]:
+        """Return the changelog's ends. One that is too low would hide records: their clicks would be missing."""
+        ends = self._changelog.end_offsets(partitions)
+        for partition, end in ends.items():
+            if end < (reached := self._stores.reached(partition)):
+                self._changelog.renew()
+                raise TransientError("Kafka", self._changelog.lost_end_text(partition, end, reached))
+            self._stores.reach(partition, end)
+        return ends
 
     def _repair(self, reached: Mapping[int, int], overwritten: Mapping[int, Collection[bytes]]) -> None:
         """Write the kept records of overwritten users again, then move the partitions' offsets."""
@@ -123,41 +130,6 @@ class Restorer:
             len(outputs),
         )
         return offsets
-
-
-def check_fences(changelog: Changelog, click_offsets: TopicOffsets, partitions: Collection[int]) -> None:
-    """Raise an error if histories reflect clicks that the click topic does not have: it was deleted and created again.
-
-    Its offsets start again at 0, so new clicks below the old fences would be skipped as repeats. The last records of a
-    partition suffice to tell: their fences are among the highest. One would do, but it may be a tombstone, a zombie's
-    record, or another program's.
-
-    Args:
-        changelog: the changelog of the histories.
-        click_offsets: offsets of the click topic.
-        partitions: the partitions to check.
-
-    Raises:
-        TransientError: Kafka is unavailable.
-        FatalError: the topic was created again; the message names the remedy.
-    """
-    ends = changelog.end_offsets(partitions)
-    fences: dict[int, int] = {}
-    starts = {p: max(0, end - _FENCE_RECORDS) for p, end in ends.items() if end > 0}
-    for partition, chunk in changelog.read(starts, ends):
-        for _, record in chunk.messages:
-            fence = None if record is None else fence_offset(record, partition)
-            if fence is not None:
-                fences[partition] = max(fence, fences.get(partition, -1))
-    click_ends = click_offsets.end_offsets(fences)  # queried last: a click is on its topic before a fence names it
-    for partition, fence in fences.items():
-        if fence >= click_ends[partition]:
-            raise FatalError(
-                f"topic {click_offsets.topic} ends at offset {click_ends[partition]} of partition {partition}, but "
-                f"histories reflect offset {fence}: the topic was deleted and created again. Start with empty "
-                "histories under another worker.group. (If the topic only lost its end, start again when it has grown "
-                "beyond that offset)"
-            )
 
 
 class _Progress:

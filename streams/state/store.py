@@ -71,6 +71,7 @@ class PartitionStores:
         self._open: dict[int, rocksdict.Rdict] = {}
         self._unlogged: set[int] = set()  # partitions whose restored records may be only in memory
         self._failed: set[int] = set()  # partitions that must not be opened before they are owned anew
+        self._reached: dict[int, int] = {}
         self._cache = rocksdict.Cache(_BLOCK_CACHE_BYTES)
         self._no_log = rocksdict.WriteOptions()
         self._no_log.disable_wal = True  # type: ignore[method-assign, assignment]  # a property; the stub is wrong
@@ -136,6 +137,7 @@ class PartitionStores:
         # Another worker's records in between have not been read yet: the next restore has to start with them.
         next_offset = self.offset(partition) + 1
         contiguous = sorted(offsets) == list(range(next_offset, next_offset + len(offsets)))
+        self.reach(partition, max(offsets) + 1)
         if partition in self._unlogged:
             with self._faults(partition):
                 self._database(partition).flush()
@@ -190,6 +192,14 @@ class PartitionStores:
         with self._faults(partition):
             found = self._database(partition).get(_OFFSET_KEY)
             return -1 if found is None else int(found)
+
+    def reached(self, partition: int) -> int:
+        """Return an offset below which the changelog has held records, as far as this process knows."""
+        return self._reached.get(partition, 0)
+
+    def reach(self, partition: int, end: int) -> None:
+        """Record that the changelog has held records up to `end`, exclusively."""
+        self._reached[partition] = max(end, self.reached(partition))
 
     def clear(self, partition: int) -> None:
         """Empty a partition's database, to restore it from the changelog's beginning."""

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection
+from functools import partial
 
+from configs.schema import WorkerConfig
 from streams.agents.assignment import Assignment
 from streams.agents.faust_app import worker_app
-from streams.kafka.offsets import TopicOffsets
-from streams.kafka.topics import changelog_topic, topic_id
+from streams.kafka.offsets import TopicOffsets, committed_topics
+from streams.kafka.reading import first_messages
+from streams.kafka.topics import TopicIdentities, changelog_topic
 from streams.messages.dead_letters import DeadLetterTopic
 from streams.metrics import ClickMetrics, StoreMetrics
 from streams.partitioning import KeyPartitions
 from streams.processing.clicks import ClickProcessor, ClickTopics
 from streams.recall.factory import build_engine
 from streams.state.changelog import Changelog
-from streams.state.restore import Restorer, check_fences
+from streams.state.restore import Restorer
 from streams.state.standby import Standby
 from streams.state.store import PartitionStores
 from streams.worker.parts import Blueprint, BuiltAgent
+from streams.worker.preconditions import Preconditions, check_group_topics
 
 
 class HistoryHooks:
@@ -26,10 +30,9 @@ class HistoryHooks:
 
     Args:
         processor: answers users whose vectors have arrived.
+        preconditions: checks that partitions can be acquired.
         restorer: keeps store and changelog consistent.
-        changelog: the changelog of the histories.
         stores: local histories.
-        click_offsets: offsets of the click topic.
         metrics: counters.
         standby: follows the partitions of other workers; None = no standby.
     """
@@ -37,18 +40,16 @@ class HistoryHooks:
     def __init__(
         self,
         processor: ClickProcessor,
+        preconditions: Preconditions,
         restorer: Restorer,
-        changelog: Changelog,
         stores: PartitionStores,
-        click_offsets: TopicOffsets,
         metrics: ClickMetrics,
         standby: Standby | None,
     ) -> None:
         self._processor = processor
+        self._preconditions = preconditions
         self._restorer = restorer
-        self._changelog = changelog
         self._stores = stores
-        self._click_offsets = click_offsets
         self._metrics = metrics
         self._acquire = self._restore if standby is None else standby.wrap_acquire(self._restore)
 
@@ -58,6 +59,7 @@ class HistoryHooks:
 
     def maintain(self, partitions: Collection[int]) -> None:
         """Restore what other workers have written since, repair what they overwrote, answer users who waited."""
+        self._preconditions.watch()
         self._restorer.maintain(partitions)
         self._processor.answer_awaiting()
 
@@ -65,14 +67,19 @@ class HistoryHooks:
         """Return whether a user who waits for a vector is to be tried again."""
         return time.monotonic() >= self._processor.awaiting.next_due_at
 
+    def commit_metadata(self, partition: int) -> str:
+        """Return what the next owner of the partition requires (`streams.worker.preconditions`)."""
+        return self._preconditions.commit_metadata(self._stores.reached(partition))
+
     def release(self) -> None:
         """Give up all partitions; a call that still uses the stores raises PartitionLost."""
         self._stores.disown()
 
     def _restore(self, partitions: Collection[int]) -> None:
         self._processor.awaiting.keep(partitions)
+        for partition, end in self._preconditions.check(partitions).items():
+            self._stores.reach(partition, end)
         self._metrics.restored.inc(self._restorer.acquire(partitions))
-        check_fences(self._changelog, self._click_offsets, partitions)
 
 
 def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
@@ -87,7 +94,8 @@ def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
     metrics = ClickMetrics(blueprint.registry)
     stores = parts.stores(config.worker.data_dir / "history")
     changelog = Changelog(config.kafka, changelog_topic(config.worker.group))
-    stores.bind(topic_id(config.kafka, changelog.topic))
+    preconditions = _preconditions(config, changelog)
+    stores.bind(preconditions.changelog_id)
     producer = blueprint.record_producer()
     processor = parts.click_processor(
         build_engine(config.recall, artifact, blueprint.index),
@@ -114,8 +122,7 @@ def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
             range(topics.partitions),
             store_metrics.foreign.inc,
         )
-    click_offsets = TopicOffsets(config.kafka, topics.clicks)
-    hooks = HistoryHooks(processor, restorer, changelog, stores, click_offsets, metrics, standby)
+    hooks = HistoryHooks(processor, preconditions, restorer, stores, metrics, standby)
     options = blueprint.options(batch_size=config.batch.size, batch_wait_s=config.batch.wait, look_ahead=True)
     app = worker_app(
         config,
@@ -126,3 +133,15 @@ def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
         ),
     )
     return BuiltAgent(app, metrics, topics.partitions, lambda: restorer.applied)
+
+
+def _preconditions(config: WorkerConfig, changelog: Changelog) -> Preconditions:
+    """Build the checks of partitions that are acquired. Raises as `build_click_agent`."""
+    kafka, clicks, group = config.kafka, config.topics.clicks, f"{config.worker.group}-clicks"
+    check_group_topics(committed_topics(kafka, group), group, clicks)
+    return Preconditions(
+        TopicIdentities(kafka, [clicks, changelog.topic]),
+        TopicOffsets(kafka, clicks, group),
+        changelog,
+        partial(first_messages, kafka, clicks),
+    )

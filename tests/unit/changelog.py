@@ -28,6 +28,8 @@ class MemoryChangelog(Changelog):
         before_chunk: called before each chunk that is read.
         chunk_size: most records in one.
         readers: number of readers created.
+        renewed: number of times that the client for offsets was renewed.
+        stale: number of the last records that the broker does not know of yet.
     """
 
     def __init__(self, partitions: int = 1, chunk_size: int = 10_000) -> None:
@@ -36,12 +38,15 @@ class MemoryChangelog(Changelog):
         self.unavailable = False
         self.before_chunk: Callable[[], object] = lambda: None
         self.chunk_size = chunk_size
-        self.readers = 0
+        self.readers = self.renewed = self.stale = 0
 
     def end_offsets(self, partitions: Collection[int]) -> dict[int, int]:
         if self.unavailable:
             raise TransientError("Kafka", "unavailable, for the test")
-        return {p: len(self.log[p]) for p in partitions}
+        return {p: max(0, len(self.log[p]) - self.stale) for p in partitions}
+
+    def renew(self) -> None:
+        self.renewed += 1
 
     def reader(self) -> PartitionReader:
         self.readers += 1

@@ -20,7 +20,7 @@ def test_an_unavailable_server_is_reported_with_the_setting_to_check(
     def unavailable(*_: object) -> None:
         raise TransientError(system, "no response")
 
-    monkeypatch.setattr("streams.kafka.topics.check_topics", unavailable)
+    monkeypatch.setattr("streams.kafka.topics.topic_texts", unavailable)
     done = CliRunner().invoke(main, ["topics", "check"])
     assert done.exit_code == EXIT_TRANSIENT
     assert done.stderr.startswith(f"Error: {system}: no response; is it running, and is {key} its address?")

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from configs.errors import EXIT_DEFECT, TransientError
+from configs.errors import EXIT_DEFECT, EXIT_TRANSIENT, TransientError
 from streams.agents import batching
 from tests.unit.streams.agents.world import World, run, until
 
@@ -25,16 +25,6 @@ def test_messages_of_an_older_generation_are_discarded_and_never_committed() -> 
         world.faust.deliver(2)
         await until(lambda: len(world.work.offsets) == 3)
         await until(lambda: world.faust.commits[-1] == {0: 3})
-
-    assert run(scenario).work.offsets == [0, 1, 2]
-
-
-def test_a_message_delivered_twice_is_processed_once() -> None:
-    async def scenario(world: World) -> None:
-        await world.faust.assign(0)
-        for offset in (0, 1, 1, 0, 2):
-            world.faust.deliver(offset)
-        await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 3})
 
     assert run(scenario).work.offsets == [0, 1, 2]
 
@@ -86,30 +76,58 @@ def test_messages_that_kafka_has_removed_are_logged_and_skipped(caplog: pytest.L
         await until(lambda: world.work.offsets == [9])
         assert not world.exits
 
-    run(scenario)
+    world = run(scenario)
     assert "removed offsets 5 to 8" in caplog.text
+    assert world.metrics.removed._value.get() == 4
 
 
-def test_a_recreated_topic_is_read_from_its_beginning() -> None:
+def test_messages_that_kafka_removed_are_reported_before_the_next_one_arrives(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario(world: World) -> None:
+        world.faust.start_offsets, world.faust.oldest_offsets = {0: 5, 1: 7}, {0: 9, 1: 3}
+        await world.faust.assign(0, 1)
+        world.agent.begin_reading(0, 5, 9)
+        world.agent.begin_reading(1, 7, 3)
+        assert "partition 0: Kafka removed offsets 5 to 8" in caplog.text
+        world.faust.deliver(9)
+        world.faust.deliver(7, partition=1)
+        await until(lambda: world.work.offsets == [9, 7])
+        assert not world.exits
+
+    assert run(scenario).metrics.removed._value.get() == 4, "they are counted once"
+
+
+def test_a_topic_that_lost_its_end_is_read_from_its_beginning_if_the_hooks_allow_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async def scenario(world: World) -> None:
         world.faust.start_offsets = {0: 100}
         await world.faust.assign(0)
         world.faust.deliver(0, 1)
         world.faust.deliver(2)
         await until(lambda: world.work.offsets == [0, 1, 2])
+        assert not world.exits
 
     run(scenario)
+    assert "lost offset 100; reading again from offset 0" in caplog.text
 
 
-def test_messages_that_are_read_again_in_a_generation_are_processed_once() -> None:
+def test_new_messages_with_the_offsets_of_lost_ones_are_not_skipped(caplog: pytest.LogCaptureFixture) -> None:
+    """The topic lost offsets 4 and 5. The client, whose position is 6, is sent back to the oldest message."""
+
     async def scenario(world: World) -> None:
         world.faust.start_offsets = {0: 3}
         await world.faust.assign(0)
         world.faust.deliver(3, 4, 5)
-        world.faust.deliver(3, 4, 5, 6, begin=3)  # the consumer went back to the committed offset
-        await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 7})
+        await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 6})
+        world.faust.deliver(0, 1, 2, 3, 4, 5, 6, begin=0)
+        await until(lambda: world.exits == [EXIT_TRANSIENT])
+        await asyncio.sleep(0.05)
+        assert world.faust.commits[-1] == {0: 6}
 
-    assert run(scenario).work.offsets == [3, 4, 5, 6]
+    assert run(scenario).work.offsets == [3, 4, 5]
+    assert "partition 0: Kafka has lost offsets before 6" in caplog.text
 
 
 def test_large_messages_wait_in_the_kafka_client_not_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +162,7 @@ def test_runs_of_several_partitions_are_read_in_the_order_of_each() -> None:
     async def scenario(world: World) -> None:
         await world.faust.assign(0, 1)
         world.faust.deliver_runs((0, [4, 5]), (1, [7, 8]))
-        world.faust.deliver_runs((1, [8, 9]), (0, [5, 6]))  # the newest ones may be delivered twice
+        world.faust.deliver_runs((1, [9]), (0, [6]))
         await until(lambda: world.faust.commits and world.faust.commits[-1] == {0: 7, 1: 10})
         assert world.work.offsets == [4, 5, 7, 8, 9, 6]
 

@@ -62,3 +62,17 @@ def test_a_batch_that_outlasts_its_partition_is_not_committed() -> None:
         await until(lambda: world.faust.commits == [{0: 6}])
 
     run(scenario)
+
+
+def test_the_text_beside_an_offset_is_that_of_its_batch() -> None:
+    async def scenario(world: World) -> None:
+        world.faust.commit_results = [False]  # and is committed with it, however often that fails
+        await world.faust.assign(0)
+        world.faust.deliver(0)
+        await until(lambda: world.faust.commits == [{0: 1}])
+        assert world.faust.metadata == {0: "partition 0, batch 1"}
+        world.faust.deliver(1)
+        await until(lambda: world.faust.commits[-1] == {0: 2})
+        assert world.faust.metadata == {0: "partition 0, batch 2"}
+
+    run(scenario)

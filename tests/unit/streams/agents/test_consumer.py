@@ -9,12 +9,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import ConsumerStoppedError, TopicAuthorizationFailedError  # type: ignore[import-untyped]
+from aiokafka.errors import (  # type: ignore[import-untyped]
+    ConsumerStoppedError,
+    KafkaConnectionError,
+    TopicAuthorizationFailedError,
+)
+from aiokafka.structs import TopicPartition  # type: ignore[import-untyped]
 from faust.transport.drivers.aiokafka import AIOKafkaConsumerThread, Consumer
 from faust.types import TP
 
 from streams.agents import consumer as fixed
 from streams.agents.batching import FetchedRun
+from streams.ports import Position
 
 TOPIC = "clicks"
 
@@ -193,6 +199,42 @@ def test_only_a_member_of_the_group_commits(generation: int) -> None:
     client = SimpleNamespace(commit=commit, _coordinator=SimpleNamespace(generation=generation))
     consumer: Any = object.__new__(fixed._Consumer)
     consumer._thread = SimpleNamespace(assignment=lambda: {TP(TOPIC, 0)}, _ensure_consumer=lambda: client)
-    taken = asyncio.run(consumer._try_commit({TP(TOPIC, 0): 7, TP(TOPIC, 1): 9}))
+    taken = asyncio.run(consumer._try_commit({TP(TOPIC, 0): Position(7, "of it"), TP(TOPIC, 1): Position(9)}))
     assert taken is (generation > 0)
-    assert [[tp.partition for tp in offsets] for offsets in asked] == ([[0]] if generation > 0 else [])
+    assert [{tp.partition: tuple(p) for tp, p in due.items()} for due in asked] == [{0: (7, "of it")}] * (
+        generation > 0
+    )
+
+
+@pytest.mark.parametrize("fault", [None, "Kafka", "rebalance"])
+def test_the_agent_learns_where_partitions_with_a_commit_begin(
+    monkeypatch: pytest.MonkeyPatch, fault: str | None
+) -> None:
+    learned: list[tuple[int, int, int]] = []
+    app = SimpleNamespace(
+        consumer_generation_id=3, batch_agent=SimpleNamespace(begin_reading=lambda *begin: learned.append(begin))
+    )
+
+    async def seek(_consumer: Any) -> None:
+        pass
+
+    async def earliest_offsets(*asked: Any) -> dict[Any, int]:
+        if fault == "Kafka":
+            raise KafkaConnectionError
+        if fault == "rebalance":
+            app.consumer_generation_id = 4
+        return dict.fromkeys(asked, 50)
+
+    async def seek_to_beginning(*fresh: Any) -> None:
+        assert [tp.partition for tp in fresh] == [1]
+
+    monkeypatch.setattr(Consumer, "perform_seek", seek)
+    consumer: Any = object.__new__(fixed._Consumer)
+    consumer.app = app
+    consumer.stop_flow = lambda: None
+    consumer.assignment = lambda: {TP(TOPIC, 0), TP(TOPIC, 1)}
+    consumer._committed_offset = {TP(TOPIC, 0): 7, TP(TOPIC, 1): 0, TP(TOPIC, 2): 9}
+    consumer._thread = SimpleNamespace(earliest_offsets=earliest_offsets, seek_to_beginning=seek_to_beginning)
+    consumer._new_topicpartition = TopicPartition
+    asyncio.run(consumer.perform_seek())
+    assert learned == ([(0, 7, 50)] if fault is None else [])

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from streams.agents.group_member import GroupMember
+from streams.ports import Position
 from tests.unit.streams.agents.world import TOPIC, FakeFaust
 
 
@@ -16,8 +17,8 @@ def test_partitions_become_topic_partitions() -> None:
         app: Any = faust
         member = GroupMember(app, TOPIC)
         assert member.generation == 1
-        assert await member.commit({3: 8})
-        assert faust.commits == [{3: 8}]
+        assert await member.commit({3: Position(8, "of the batch")})
+        assert (faust.commits, faust.metadata) == ([{3: 8}], {3: "of the batch"})
         assert (member.start_offset(3), member.start_offset(0)) == (7, None)
         assert await member.oldest_offset(3) == 5
 

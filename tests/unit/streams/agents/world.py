@@ -20,7 +20,7 @@ from streams.agents.batching import FetchedRun
 from streams.agents.retrying import RetryPolicy
 from streams.errors import RefusedData
 from streams.metrics import BatchMetrics
-from streams.ports import Message
+from streams.ports import Message, Position
 
 TOPIC = "clicks"
 
@@ -31,9 +31,10 @@ class FakeFaust:
     def __init__(self) -> None:
         self.consumer_generation_id = 1
         self.commits: list[dict[int, int]] = []
+        self.metadata: dict[int, str] = {}  # of the last commits, by partition
         self.commit_results: list[bool | Exception] = []  # of the next commits, instead of success
         self.consumer = SimpleNamespace(
-            _commit=self._commit, start_offset=self._start_offset, oldest_offset=self._oldest_offset
+            commit_positions=self._commit, start_offset=self._start_offset, oldest_offset=self._oldest_offset
         )
         self.start_offsets: dict[int, int] = {}  # partition → committed offset, where reading began
         self.oldest_offsets: dict[int, int | TransientError] = {}  # only if not that of the first run
@@ -58,13 +59,14 @@ class FakeFaust:
     def _on(self, name: str) -> Callable[..., None]:
         return lambda callback, weak: self._callbacks.__setitem__(name, callback)
 
-    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+    async def _commit(self, positions: Mapping[TP, Position]) -> bool:
         if self.commit_results:
             end = self.commit_results.pop(0)
             if isinstance(end, Exception):
                 raise end
             return end
-        self.commits.append({tp.partition: offset for tp, offset in offsets.items()})
+        self.commits.append({tp.partition: position.offset for tp, position in positions.items()})
+        self.metadata |= {tp.partition: position.metadata for tp, position in positions.items()}
         return True
 
     def _start_offset(self, tp: TP) -> int | None:
@@ -190,6 +192,7 @@ class Hooks:
         self._acquire, self._maintain, self._release = acquire, maintain, release
         self.defect: Exception | None = None
         self.due: Callable[[], bool] = lambda: False
+        self.done = 0
 
     def acquire(self, partitions: Collection[int]) -> None:
         self._acquire(partitions)
@@ -199,6 +202,10 @@ class Hooks:
 
     def maintenance_due(self) -> bool:
         return self.due()
+
+    def commit_metadata(self, partition: int) -> str:
+        self.done += 1
+        return f"partition {partition}, batch {self.done}"
 
     def release(self) -> None:
         self._release()
@@ -234,6 +241,7 @@ class World:
             "revoke_timeout_s": 0.2,
         }
         app: Any = self.faust
+        self.metrics = BatchMetrics(CollectorRegistry(), "clicks")
         self.agent = BatchAgent(
             app,
             TOPIC,
@@ -241,7 +249,7 @@ class World:
             hooks=self.hooks,
             assignment=self.assignment,
             options=AgentOptions(**defaults | options),
-            metrics=BatchMetrics(CollectorRegistry(), "clicks"),
+            metrics=self.metrics,
             exit_process=self.exits.append,
         )
         self.tasks: list[asyncio.Task[None]] = []

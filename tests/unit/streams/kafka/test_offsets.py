@@ -11,7 +11,8 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaError, KafkaExcep
 import streams.kafka.offsets
 from configs.errors import FatalError, TransientError
 from configs.loader import load_worker
-from streams.kafka.offsets import TopicOffsets, assigned_to_others
+from streams.kafka.offsets import TopicOffsets, assigned_to_others, committed_topics
+from streams.ports import Position
 
 
 class _Consumer:
@@ -26,7 +27,8 @@ class _Consumer:
         return [self._answer(asked, {OFFSET_END: 0, OFFSET_BEGINNING: -5}[asked.offset]) for asked in topic_partitions]
 
     def committed(self, topic_partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
-        return [self._answer(asked, -2 if asked.partition else -1008) for asked in topic_partitions]
+        answers = [self._answer(asked, -2 if asked.partition else -1008) for asked in topic_partitions]
+        return [TopicPartition(a.topic, a.partition, a.offset, "beside it") for a in answers]
 
     def _answer(self, asked: TopicPartition, difference: int) -> TopicPartition:
         if isinstance(self.end, int):
@@ -70,6 +72,7 @@ def test_one_consumer_answers_all_queries(consumers: list[_Consumer]) -> None:
     assert offsets.end_offsets([0, 1]) == {0: 7, 1: 7}
     assert offsets.beginning_offsets([1]) == {1: 2}
     assert offsets.committed([0, 1]) == {0: None, 1: 5}
+    assert offsets.positions([0, 1]) == {0: None, 1: Position(5, "beside it")}
     assert offsets.end_offsets([]) == {}
 
 
@@ -83,6 +86,17 @@ def test_a_consumer_with_an_outdated_leader_is_replaced(
     offsets = _offsets()
     with pytest.raises(TransientError):
         offsets.end_offsets([0])
+    assert old.closed
+    assert offsets.end_offsets([0]) == {0: 8}
+
+
+def test_a_consumer_is_renewed_on_demand(consumers: list[_Consumer]) -> None:
+    old = _Consumer(7)
+    consumers += [_Consumer(8), old]
+    offsets = _offsets()
+    offsets.renew()
+    assert offsets.end_offsets([0]) == {0: 7}
+    offsets.renew()
     assert old.closed
     assert offsets.end_offsets([0]) == {0: 8}
 
@@ -137,3 +151,27 @@ def test_a_group_that_cannot_be_described_is_a_transient_error(monkeypatch: pyte
     monkeypatch.setattr(streams.kafka.offsets, "admin_client", lambda _: _Admin(refused))
     with pytest.raises(TransientError):
         assigned_to_others(load_worker().kafka, "shop", "clicks", "me")
+
+
+class _GroupAdmin:
+    """An admin client that lists what a group has committed, or fails."""
+
+    def __init__(self, committed: list[TopicPartition] | KafkaError) -> None:
+        self._committed = committed
+
+    def list_consumer_group_offsets(self, groups: list[Any], request_timeout: float) -> dict[str, Any]:
+        return {groups[0].group_id: self}
+
+    def result(self) -> Any:
+        if isinstance(self._committed, KafkaError):
+            raise KafkaException(self._committed)
+        return SimpleNamespace(topic_partitions=self._committed)
+
+
+def test_topics_on_which_a_group_has_committed(monkeypatch: pytest.MonkeyPatch) -> None:
+    committed = [TopicPartition("a", 0, 5), TopicPartition("b", 0, 0), TopicPartition("c", 0, -1001)]
+    answers: list[Any] = [KafkaError(KafkaError.GROUP_AUTHORIZATION_FAILED), committed]
+    monkeypatch.setattr(streams.kafka.offsets, "admin_client", lambda _: _GroupAdmin(answers.pop()))
+    assert committed_topics(load_worker().kafka, "shop") == {"a", "b"}
+    with pytest.raises(FatalError, match="shop"):
+        committed_topics(load_worker().kafka, "shop")

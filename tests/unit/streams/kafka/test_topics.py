@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 
 import streams.kafka.topics
-from configs.errors import FatalError
+from configs.errors import FatalError, TransientError
 from configs.loader import load_worker
-from streams.kafka.topics import changelog_topic, check_changelog, topic_specs
+from streams.kafka.topics import (
+    TopicIdentities,
+    TopicIdentity,
+    changelog_topic,
+    check_changelog,
+    check_topics,
+    topic_specs,
+    topic_texts,
+)
 
 CONFIG = load_worker(None, (), {})
 TOPIC = changelog_topic(CONFIG.worker.group)
@@ -43,3 +55,74 @@ def test_a_changelog_that_loses_histories_is_refused(
 ) -> None:
     with pytest.raises(FatalError, match=f"--entity-name {TOPIC} --add-config {remedy}$"):
         _check(monkeypatch, **{name: value})
+
+
+def _exist(monkeypatch: pytest.MonkeyPatch, **partitions: int) -> None:
+    """Let the topics exist as configured, except for these numbers of partitions, by key of `topics`."""
+    counts = {name: spec.partitions for name, spec in SPECS.items()}
+    for key, count in partitions.items():
+        counts[TOPIC if key == "changelog" else getattr(CONFIG.topics, key)] = count
+    topics = {name: SimpleNamespace(partitions=range(count)) for name, count in counts.items()}
+    monkeypatch.setattr(streams.kafka.topics, "metadata", lambda _: SimpleNamespace(topics=topics))
+
+
+def test_each_topic_with_another_number_of_partitions_has_a_remedy_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = list(SPECS.values())
+    _exist(monkeypatch)
+    check_topics(CONFIG.kafka, specs)
+    _exist(monkeypatch, recommendations=3, dead_letters=1)  # keys decide, and no reader needs a number
+    check_topics(CONFIG.kafka, specs)
+    for key, remedy in (
+        ("clicks", r"topic clicks has 9 .*set topics\.partitions .*another worker\.group"),
+        ("items", r"topic items has 9 .*set topics\.item_partitions .*producers\.items"),
+        ("changelog", rf"topic {TOPIC} has 9 .*another worker\.group"),
+    ):
+        _exist(monkeypatch, **{key: 9})
+        with pytest.raises(FatalError, match=remedy):
+            check_topics(CONFIG.kafka, specs)
+    _exist(monkeypatch, clicks=9, items=9, changelog=9)
+    with pytest.raises(FatalError, match=rf"topic clicks has.*topic items has.*topic {TOPIC} has"):
+        check_topics(CONFIG.kafka, specs)
+
+
+def test_topics_are_described_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    _exist(monkeypatch, clicks=9)
+    settings = {name: dict(spec.config) for name, spec in SPECS.items()}
+    settings["clicks"]["retention.ms"] = "1000"
+    settings["items"]["cleanup.policy"] = "delete"
+    monkeypatch.setattr(streams.kafka.topics, "topic_settings", lambda _, names: {n: settings[n] for n in names})
+    texts = topic_texts(CONFIG.kafka, list(SPECS.values()))
+    assert texts["clicks"] == (
+        "clicks (9 partitions, delete, retention.ms=1000); the configuration says 8 partitions, retention.ms=604800000"
+    )
+    assert texts["items"] == "items (4 partitions, delete); the configuration says cleanup.policy=compact"
+    assert texts["recommendations"] == "recommendations (8 partitions, delete)"
+
+
+class _Admin:
+    """An admin client that describes topics, or fails."""
+
+    def __init__(self, code: int | None = None) -> None:
+        self.code = code
+
+    def describe_topics(self, _: Any, request_timeout: float) -> dict[str, Any]:
+        return {"clicks": self}
+
+    def result(self) -> Any:
+        if self.code is not None:
+            raise KafkaException(KafkaError(self.code))
+        return SimpleNamespace(topic_id="c1", partitions=[0, 1])
+
+
+def test_what_a_topic_name_stands_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    admin = _Admin()
+    monkeypatch.setattr(streams.kafka.topics, "admin_client", lambda _: admin)
+    identities = TopicIdentities(CONFIG.kafka, ["clicks"])
+    assert identities.now() == {"clicks": TopicIdentity("c1", 2)}
+    for code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._TIMED_OUT):
+        admin.code = code
+        with pytest.raises(TransientError):
+            identities.now()
+    admin.code = KafkaError.TOPIC_AUTHORIZATION_FAILED
+    with pytest.raises(FatalError, match="clicks"):
+        identities.now()

@@ -84,6 +84,14 @@ def test_the_offset_only_moves_past_records_that_the_store_has(stores: Partition
     assert stores.offset(0) == 1, "2 to 4 are another worker's: the next restore starts at 2"
 
 
+def test_the_store_knows_how_far_the_changelog_reached_also_where_its_offset_stays(stores: PartitionStores) -> None:
+    stores.write(0, {b"a": record(1)}, [4])  # another worker's records are before it
+    stores.reach(1, 3)
+    stores.reach(1, 2)
+    assert [stores.offset(p) for p in (0, 1, 2)] == [-1, -1, -1]
+    assert [stores.reached(p) for p in (0, 1, 2)] == [5, 3, 0]
+
+
 def test_a_store_belongs_to_one_changelog_topic(stores: PartitionStores) -> None:
     stores.bind(TOPIC)
     stores.bind(TOPIC)
