@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -138,6 +139,27 @@ def first_messages(kafka: Kafka, topic: str, starts: Mapping[int, int]) -> dict[
         raise translate_error(error.args[0]) from None
     finally:
         consumer.close()
+    return found
+
+
+def messages_at(kafka: Kafka, topic: str, offsets: Mapping[int, Collection[int]]) -> list[Message]:
+    """Return the messages at these offsets by partition; those that Kafka does not have any more are left out.
+
+    Everything in between is read, too.
+
+    Raises:
+        TransientError: Kafka is unavailable, or sends nothing for 30 seconds.
+        FatalError: there is no such topic.
+    """
+    last = {partition: max(wanted) for partition, wanted in offsets.items() if wanted}
+    found: list[Message] = []
+    with closing(read_to_end(kafka, topic, {partition: min(offsets[partition]) for partition in last})) as received:
+        while last and (record := next(received, None)) is not None:
+            message = record.message
+            if message.offset in offsets[message.partition]:
+                found.append(message)
+            if message.offset >= last.get(message.partition, -1):
+                last.pop(message.partition, None)
     return found
 
 

@@ -3,6 +3,8 @@
 A click may arrive before the vector of its item. Its user is then answered without the item, or not at all if no item
 of the history is known, and remembered here. When a vector has arrived, the user is answered again, without another
 click. The number of tries is limited: most items without a vector never get one.
+
+Users whose older recommendation was written after the newest, by a worker that was paused, are answered again, too.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ class AwaitedVectors:
 
     Attributes:
         user: the user's newest click.
-        items: ids of the clicked items that had no vector.
+        items: ids of the clicked items that had no vector; empty = the user is answered in any case.
         tries: number of tries so far.
         due_at: monotonic time of the next try, in seconds.
     """
@@ -73,6 +75,13 @@ class AwaitingUsers:
                 self._waiting[key] = replace(before, user=_newest(user))
         while len(self._waiting) > _MAX_USERS:
             del self._waiting[next(iter(self._waiting))]
+        self._schedule()
+
+    def add_again(self, users: Sequence[UserClicks], now: float) -> None:
+        """Have users answered again who do not wait for a vector; `now` is the monotonic time, in seconds."""
+        for user in users:
+            answered = AwaitedVectors(_newest(user), frozenset(), 0, now + WAITS_S[0])
+            self._waiting.setdefault((user.partition, user.key), answered)
         self._schedule()
 
     def due(self, now: float) -> list[AwaitedVectors]:

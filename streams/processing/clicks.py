@@ -123,12 +123,27 @@ class ClickProcessor:
         due = self.awaiting.due(now)
         if not due:
             return
-        known = self._engine.known(frozenset().union(*(waiting.items for waiting in due)))
-        ready = [waiting.user for waiting in due if not known.isdisjoint(waiting.items)]
+        awaited = frozenset().union(*(waiting.items for waiting in due))
+        known = self._engine.known(awaited) if awaited else set()
+        ready = [waiting.user for waiting in due if not waiting.items or not known.isdisjoint(waiting.items)]
         if ready:
             self._send(self._start(ready, (), {}, self._metrics.stopwatch()))
             self._metrics.answered_later.inc(len(ready))
         self._metrics.vectors_missing.inc(self.awaiting.tried(due, known, now))
+
+    def answer_again(self, clicks: Sequence[Message], *, unanswered: bool) -> None:
+        """Have the users of these clicks answered again, in a moment. In the batch thread.
+
+        Args:
+            clicks: messages that are in the users' histories.
+            unanswered: their items had no vector when this was last tried; otherwise, the users are answered in any
+                case.
+        """
+        users, _ = decode(clicks, self._topics.clicks)
+        if unanswered:
+            self.awaiting.add(users, {item for user in users for _, item in user.clicks}, time.monotonic())
+        else:
+            self.awaiting.add_again(users, time.monotonic())
 
     def _send(self, pending: PendingClicks) -> Sequence[Candidates | None]:
         """Wait for the search, take steps 4 and 5, and return the candidates."""

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from configs.errors import TransientError
+from streams.history import fence_offset
 from streams.ports import Output, RecordProducer
 from streams.state.changelog import Changelog, partitions_text
 from streams.state.replica import Replica, first_unread_offsets
@@ -40,6 +41,8 @@ class Restorer:
 
     Attributes:
         applied: records applied so far; shows other threads that a long call makes progress.
+        repaired: partition → offsets of the newest clicks of users whose records were written again. Whoever wrote
+            older records has sent older recommendations, too.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Restorer:
         count_foreign: Callable[[int], object] = lambda _: None,
     ) -> None:
         self.applied = 0
+        self.repaired: dict[int, set[int]] = {}
         self._changelog = changelog
         self._stores = stores
         self._producer = producer
@@ -120,6 +124,8 @@ class Restorer:
             self._stores.set_offset(partition, offset)
             if repairs[partition]:
                 self._stores.write(partition, repairs[partition], [next(offsets) for _ in repairs[partition]])
+                fences = (fence_offset(record, partition) for record in repairs[partition].values())
+                self.repaired.setdefault(partition, set()).update(f for f in fences if f is not None and f >= 0)
 
     def _send(self, outputs: Sequence[Output]) -> Sequence[int]:
         self._stores.check({output.partition for output in outputs if output.partition is not None})

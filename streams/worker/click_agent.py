@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from configs.schema import WorkerConfig
 from streams.agents.assignment import Assignment
 from streams.agents.faust_app import worker_app
 from streams.kafka.offsets import TopicOffsets, committed_topics
-from streams.kafka.reading import first_messages
+from streams.kafka.reading import first_messages, messages_at
 from streams.kafka.topics import TopicIdentities, changelog_topic
 from streams.messages.dead_letters import DeadLetterTopic
 from streams.metrics import ClickMetrics, StoreMetrics
 from streams.partitioning import KeyPartitions
+from streams.ports import Message
 from streams.processing.clicks import ClickProcessor, ClickTopics
 from streams.recall.factory import build_engine
 from streams.state.changelog import Changelog
@@ -33,6 +34,7 @@ class HistoryHooks:
         preconditions: checks that partitions can be acquired.
         restorer: keeps store and changelog consistent.
         stores: local histories.
+        clicks_at: returns the clicks at these offsets by partition.
         metrics: counters.
         standby: follows the partitions of other workers; None = no standby.
     """
@@ -43,6 +45,7 @@ class HistoryHooks:
         preconditions: Preconditions,
         restorer: Restorer,
         stores: PartitionStores,
+        clicks_at: Callable[[Mapping[int, Collection[int]]], Sequence[Message]],
         metrics: ClickMetrics,
         standby: Standby | None,
     ) -> None:
@@ -50,6 +53,7 @@ class HistoryHooks:
         self._preconditions = preconditions
         self._restorer = restorer
         self._stores = stores
+        self._clicks_at = clicks_at
         self._metrics = metrics
         self._acquire = self._restore if standby is None else standby.wrap_acquire(self._restore)
 
@@ -61,6 +65,7 @@ class HistoryHooks:
         """Restore what other workers have written since, repair what they overwrote, answer users who waited."""
         self._preconditions.watch()
         self._restorer.maintain(partitions)
+        self._answer_repaired()
         self._processor.answer_awaiting()
 
     def maintenance_due(self) -> bool:
@@ -69,7 +74,8 @@ class HistoryHooks:
 
     def commit_metadata(self, partition: int) -> str:
         """Return what the next owner of the partition requires (`streams.worker.preconditions`)."""
-        return self._preconditions.commit_metadata(self._stores.reached(partition))
+        awaiting = self._processor.awaiting.offsets(partition)
+        return self._preconditions.commit_metadata(self._stores.reached(partition), awaiting)
 
     def release(self) -> None:
         """Give up all partitions; a call that still uses the stores raises PartitionLost."""
@@ -77,9 +83,20 @@ class HistoryHooks:
 
     def _restore(self, partitions: Collection[int]) -> None:
         self._processor.awaiting.keep(partitions)
-        for partition, end in self._preconditions.check(partitions).items():
-            self._stores.reach(partition, end)
+        commits = self._preconditions.check(partitions)
+        for partition, metadata in commits.items():
+            self._stores.reach(partition, metadata.reached)
         self._metrics.restored.inc(self._restorer.acquire(partitions))
+        self._answer_repaired()
+        awaiting = {partition: metadata.awaiting for partition, metadata in commits.items() if metadata.awaiting}
+        if awaiting:
+            self._processor.answer_again(self._clicks_at(awaiting), unanswered=True)
+
+    def _answer_repaired(self) -> None:
+        """Have users answered again whose newer record was overwritten: so was their newer recommendation."""
+        if self._restorer.repaired:
+            self._processor.answer_again(self._clicks_at(self._restorer.repaired), unanswered=False)
+            self._restorer.repaired.clear()
 
 
 def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
@@ -122,7 +139,8 @@ def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
             range(topics.partitions),
             store_metrics.foreign.inc,
         )
-    hooks = HistoryHooks(processor, preconditions, restorer, stores, metrics, standby)
+    clicks_at = partial(messages_at, config.kafka, topics.clicks)
+    hooks = HistoryHooks(processor, preconditions, restorer, stores, clicks_at, metrics, standby)
     options = blueprint.options(batch_size=config.batch.size, batch_wait_s=config.batch.wait, look_ahead=True)
     app = worker_app(
         config,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -29,9 +29,11 @@ _LOG = logging.getLogger("mindstream.preconditions")
 
 #: Seconds between two checks whether topics are still the same, while a worker runs.
 _WATCH_INTERVAL_S = 8.0
-#: Last records of a changelog partition that are read. The one with the highest fence is compared: the last one may be a
-#: tombstone, a zombie's record, or another program's.
+#: Last records of a changelog partition that are read. The one with the highest fence is compared: the last one may be
+#: a tombstone, a zombie's record, or another program's.
 _LAST_RECORDS = 100
+#: Most offsets of clicks that wait for vectors in a commit's metadata, of which Kafka takes 4,096 bytes.
+_MAX_AWAITING = 100
 _FORMAT = 1
 _BEGIN_ANEW = "Begin with empty histories under another worker.group (python -m streams topics create)"
 
@@ -44,12 +46,14 @@ class CommitMetadata:
         clicks, partitions: id of the click topic, and its number of partitions.
         changelog: id of the changelog topic.
         reached: the records of all clicks before the committed offset are below this offset of the changelog.
+        awaiting: offsets of clicks that are to be answered again when the vectors of their items have arrived.
     """
 
     clicks: str
     partitions: int
     changelog: str
     reached: int
+    awaiting: Sequence[int] = ()
 
     def to_text(self) -> str:
         fields = {
@@ -58,6 +62,7 @@ class CommitMetadata:
             "partitions": self.partitions,
             "changelog": self.changelog,
             "reached": self.reached,
+            "awaiting": list(self.awaiting[-_MAX_AWAITING:]),
         }
         return orjson.dumps(fields).decode()
 
@@ -68,7 +73,8 @@ class CommitMetadata:
             fields = orjson.loads(text)
             if fields["format"] != _FORMAT:
                 return None
-            return cls(*(fields[name] for name in ("clicks", "partitions", "changelog", "reached")))
+            names = ("clicks", "partitions", "changelog", "reached")
+            return cls(**{name: fields[name] for name in names}, awaiting=tuple(fields.get("awaiting", ())))
         except (orjson.JSONDecodeError, KeyError, TypeError):
             return None
 
@@ -111,10 +117,10 @@ class Preconditions:
         """The id of the changelog topic."""
         return self._changelog_topic.id
 
-    def commit_metadata(self, partition_reached: int) -> str:
+    def commit_metadata(self, reached: int, awaiting: Sequence[int]) -> str:
         """Return the text to commit, for a partition whose changelog reached this offset when its batch was done."""
         clicks, partitions = self._click_topic
-        return CommitMetadata(clicks, partitions, self.changelog_id, partition_reached).to_text()
+        return CommitMetadata(clicks, partitions, self.changelog_id, reached, awaiting).to_text()
 
     def watch(self) -> None:
         """Check every few seconds that the topics are the same as at the start. Raises as `check`."""
@@ -122,11 +128,11 @@ class Preconditions:
             self._check_topics()
             self._watched_at = self._clock()
 
-    def check(self, partitions: Collection[int]) -> Mapping[int, int]:
+    def check(self, partitions: Collection[int]) -> Mapping[int, CommitMetadata]:
         """Check topics, commits and contents before partitions are acquired.
 
         Returns:
-            Partition → offset below which its changelog has the records of all committed clicks, where that is known.
+            Partition → metadata of its commit, where there is any.
 
         Raises:
             TransientError: Kafka is unavailable, or a broker is not up to date.
@@ -146,7 +152,7 @@ class Preconditions:
             if ends[partition] < committed[partition].offset:
                 raise self._lost_clicks(partition, ends[partition], committed[partition].offset)
         self._check_contents(partitions, known)
-        return {p: known[p].reached for p in partitions if p in known}
+        return {p: known[p] for p in partitions if p in known}
 
     def _check_topics(self) -> None:
         now = self._identities.now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,8 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 import streams.kafka.reading
 from configs.errors import TransientError
 from configs.loader import load_worker
-from streams.kafka.reading import follow
+from streams.kafka.reading import ReceivedMessage, follow, messages_at
+from streams.ports import Message
 from streams.worker.lag import KafkaLag
 
 
@@ -105,3 +107,20 @@ def test_a_broker_that_goes_down_between_two_requests_is_a_transient_error(monke
     monkeypatch.setattr(streams.kafka.reading, "Consumer", lambda *_, **__: Gone())
     with pytest.raises(TransientError):
         next(follow(load_worker().kafka, ["clicks"]))
+
+
+def test_messages_at_offsets_are_found_and_reading_ends_after_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+
+    def read_to_end(_kafka: object, _topic: str, starts: dict[int, int]) -> Iterator[ReceivedMessage]:
+        assert starts == {0: 3, 2: 2}
+        for partition, offset in [(0, 3), (0, 4), (0, 7), (2, 2), (0, 8)]:
+            read.append(offset)
+            yield ReceivedMessage(Message("clicks", partition, offset, None, None), {}, 0.0)
+
+    monkeypatch.setattr(streams.kafka.reading, "read_to_end", read_to_end)
+    kafka = load_worker(None, (), {}).kafka
+    found = messages_at(kafka, "clicks", {0: [3, 6, 7], 1: [], 2: [2]})
+    assert [(message.partition, message.offset) for message in found] == [(0, 3), (0, 7), (2, 2)]
+    assert read[-1] == 2
+    assert messages_at(kafka, "clicks", {}) == []

@@ -59,3 +59,13 @@ def test_the_number_of_waiting_users_is_limited() -> None:
     awaiting.add([_user(str(n), (n, 5)) for n in range(10_001)], {5}, 0.0)
     assert len(awaiting) == 10_000
     assert awaiting.offsets(0)[0] == 1, "the oldest click is forgotten"
+
+
+def test_users_can_be_answered_again_without_an_awaited_vector() -> None:
+    awaiting = AwaitingUsers()
+    awaiting.add([_user("a", (0, 5))], {5}, 0.0)
+    awaiting.add_again([_user("a", (0, 5)), _user("b", (3, 6))], 0.0)
+    due = awaiting.due(WAITS_S[0])
+    assert [(waiting.user.key, set(waiting.items)) for waiting in due] == [(b"a", {5}), (b"b", set())]
+    assert awaiting.tried(due, frozenset(), WAITS_S[0]) == 0
+    assert len(awaiting) == 1, "only the first one waits for a vector"

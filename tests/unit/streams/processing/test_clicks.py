@@ -157,6 +157,22 @@ def test_a_fault_while_users_are_answered_later_is_tried_again(monkeypatch: pyte
     assert len(world.sent("recommendations")) == 1
 
 
+def test_clicks_that_another_worker_left_waiting_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = ClickWorld()
+    clicks = [click_message(0, 7, 999), click_message(1, 8, 1)]
+    first.process(clicks)
+    owner = ClickWorld()
+    owner.store.records = first.store.records
+    owner.memory.upsert(np.array([999]), np.array([[0, 0, 1, 0, 0, 0]], dtype=np.float32))
+    owner.processor.answer_again(clicks[:1], unanswered=True)
+    owner.processor.answer_again(clicks[1:], unanswered=False)
+    assert owner.processor.awaiting.offsets(0) == [0, 1]
+    _later(owner, monkeypatch, 1.1)
+    answers = [decode_recommendation(output.value or b"") for output in owner.sent("recommendations")]
+    assert [(a.user_id, a.source_offset) for a in answers] == [(7, 0), (8, 1)]
+    assert owner.sent("changelog") == []
+
+
 def test_an_unknown_item_is_masked_not_a_zero_click() -> None:
     world = ClickWorld()
     world.process([click_message(0, 7, 1), click_message(1, 7, 999), click_message(2, 7, 2)])

@@ -311,6 +311,7 @@ def test_whatever_zombies_and_other_programs_write_the_newest_record_wins_and_is
         overwritten = {user for user in newest if changelog.compacted()[user] != newest[user]}
         owner, other = workers
         before = len(changelog.log[0])
+        owner.restorer.repaired.clear()
         owner.maintain()
         without = {user: None for user in owner.records() if user not in newest}
         assert owner.records() == newest | without
@@ -321,5 +322,7 @@ def test_whatever_zombies_and_other_programs_write_the_newest_record_wins_and_is
         other.maintain()
         assert other.records() == newest | without
         assert len(changelog.log[0]) == before + len(overwritten), "the other worker repairs nothing"
+        fences = {fence_offset(newest[user], 0) for user in overwritten}
+        assert owner.restorer.repaired.get(0, set()) == fences - {-1, None}, "their users are answered again"
         for worker in workers:
             worker.stores.close()

@@ -81,7 +81,7 @@ class World:
         return Preconditions(self.identities, self.clicks, self.changelog, self.clicks.first, lambda: self.time)
 
     def commit(self, partition: int, offset: int, reached: int) -> None:
-        self.clicks.commits[partition] = Position(offset, self.preconditions.commit_metadata(reached))
+        self.clicks.commits[partition] = Position(offset, self.preconditions.commit_metadata(reached, [2]))
 
 
 @pytest.fixture
@@ -89,19 +89,27 @@ def world() -> World:
     return World()
 
 
+def _reached(preconditions: Preconditions, partitions: list[int]) -> dict[int, int]:
+    return {p: metadata.reached for p, metadata in preconditions.check(partitions).items()}
+
+
 def test_metadata_survives_its_text() -> None:
-    metadata = CommitMetadata("c1", 8, "h1", 2**62)
+    metadata = CommitMetadata("c1", 8, "h1", 2**62, (5, 7))
     text = metadata.to_text()
     assert CommitMetadata.from_text(text) == metadata
     assert CommitMetadata.from_text(text[:-1] + ',"more":[1,2]}') == metadata, "later versions may add fields"
-    assert len(CommitMetadata("c" * 22, 10**6, "h" * 22, 2**62).to_text()) < 200, "Kafka takes 4096 bytes"
+    largest = CommitMetadata("c" * 22, 10**6, "h" * 22, 2**62, range(2**62, 2**62 + 10_000)).to_text()
+    assert len(largest) < 4096, "Kafka takes as many bytes"
+    newest = CommitMetadata.from_text(largest)
+    assert newest is not None and newest.awaiting[-1] == 2**62 + 9_999, "the newest ones are kept"
     for other in ("", "of another program", "[1]", '{"format":2}', '{"format":1}', "null"):
         assert CommitMetadata.from_text(other) is None
 
 
 def test_the_next_owner_knows_how_far_the_changelog_reached(world: World) -> None:
-    assert world.preconditions.check([0, 1]) == {0: 3}
+    assert _reached(world.preconditions, [0, 1]) == {0: 3}
     assert world.clicks.read == {0: 3}, "the highest fence of the last records"
+    assert world.preconditions.check([0])[0].awaiting == (2,)
     assert world.preconditions.check([1]) == {}
     assert world.preconditions.check([]) == {}
 
@@ -150,7 +158,7 @@ def test_a_click_topic_that_ends_before_the_committed_offset_is_waited_for(world
         world.preconditions.check([0])
     assert world.preconditions.check([1]) == {}
     world.clicks.users[0] = "abab"
-    assert world.preconditions.check([0]) == {0: 3}
+    assert _reached(world.preconditions, [0]) == {0: 3}
     world.commit(0, 3, reached=3)
     world.clicks.users[0] = "aba"
     with pytest.raises(TransientError, match="ends at offset 3 of partition 0"):
