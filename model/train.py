@@ -17,6 +17,7 @@ from configs.cli import Command, config_options
 from configs.errors import ConfigError
 from configs.loader import load_train
 from configs.schema import TrainConfig
+from configs.text import count
 from model.artifact import Artifact, check_target, save_artifact
 from model.data.clicks import Holdout
 from model.data.files import DataError
@@ -46,7 +47,11 @@ Exit status: 0 the artifact is written; 1 a file cannot be used, or the training
 """
 
 
-@click.command(cls=Command, epilog=EPILOG)
+@click.command(
+    cls=Command,
+    epilog=EPILOG,
+    less_memory="lower training.batch_size, loss.negatives or network.dim, or give less data",
+)
 @config_options(load_train)
 @click.option("--data", multiple=True, metavar="PATH", help="Click file; repeatable. Default: data.paths.")
 @click.option("--out", metavar="DIR", help="Folder of the artifact; default: output.folder.")
@@ -103,7 +108,7 @@ def train(
     check_hardware(config, team)
 
     data = TrainingSet.read(config.data, settings.seed)
-    console.print(str(data), soft_wrap=True)
+    console.print(str(data), soft_wrap=True, markup=False)
     try:
         sampler = Sampler(data.clicks, data.counts, config)
     except ValueError as error:
@@ -142,7 +147,9 @@ def train(
 
     artifact = finish(config, learner, data, trainer, folder, console)
     seconds = time.monotonic() - start
-    summary = f"model {artifact.model_version}: {len(data.item_ids):,} items, {seconds:.0f} s, in {artifact.path}"
+    summary = (
+        f"model {artifact.model_version}: {count(len(data.item_ids), 'item')}, {seconds:.0f} s, in {artifact.path}"
+    )
     console.print(summary, soft_wrap=True)
     trainer.plot()  # last: if the figure cannot be written, the model is saved already
     return artifact
@@ -181,7 +188,7 @@ def finish(
     metrics = measure(config, learner, data, data.held)
     if metrics:
         figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        console.print(f"{len(data.held.history):,} held-out users: {figures}", soft_wrap=True)
+        console.print(f"{count(len(data.held.history), 'held-out user')}: {figures}", soft_wrap=True)
     return write(config, learner, data, config.output.folder, metrics)
 
 
@@ -231,6 +238,7 @@ def write(config: TrainConfig, learner: Learner, data: TrainingSet, folder: Path
         clicks=len(data.clicks.items),
         config=config.model_dump(mode="json"),
         metrics=metrics,
+        skipped=data.malformed.figures(),
     )
 
 

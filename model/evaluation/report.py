@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
+from model.data.malformed import MalformedLines
 from model.evaluation.clusters import CLUSTERS
 from model.evaluation.measure import SEEN, Estimate, ListMeasurement, Measurement
 from model.evaluation.metrics import CONFIDENCE, RESAMPLES
@@ -25,10 +26,13 @@ _TITLES = {
 }
 
 
-def document(measured: Sequence[Measurement], files: Sequence[Path], top_n: Sequence[int], seed: int) -> dict[str, Any]:
+def document(
+    measured: Sequence[Measurement], files: Sequence[Path], malformed: MalformedLines, top_n: Sequence[int], seed: int
+) -> dict[str, Any]:
     """Return all figures as JSON values, as fractions; `model.evaluation.measure` describes them."""
     return {
         "tests": [str(path) for path in files],
+        "skipped": malformed.figures(),
         "top_n": list(top_n),
         "clusters": CLUSTERS,
         "bootstrap": {"resamples": RESAMPLES, "confidence": CONFIDENCE, "seed": seed},

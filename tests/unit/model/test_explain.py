@@ -90,6 +90,17 @@ def test_lists_and_marks_equal_those_computed_by_hand(tmp_path: Path) -> None:
     assert np.array(explanation.cosines) == pytest.approx(np.array([[1, cosine], [cosine, 1]]), abs=1e-6)
 
 
+def test_the_merged_list_shows_the_score_that_orders_it(tmp_path: Path) -> None:
+    explanation = explained(tmp_path / "a", fusion=0.5)
+    best = {k: {one.item: one.score for one in recalled} for k, recalled in enumerate(explanation.recalled)}
+    last = [min(scores.values()) for scores in best.values()]
+    for one in explanation.merged:
+        each = [best[k].get(one.item, last[k]) for k in best]
+        assert one.score == pytest.approx(0.5 * max(each) + 0.5 * sum(each) / len(each), abs=1e-6)
+    scores = [one.score for one in explanation.merged]
+    assert scores == sorted(scores, reverse=True)
+
+
 def test_items_of_the_history_can_be_left_out(tmp_path: Path) -> None:
     explanation = explained(tmp_path / "a", unseen=True)
     first, second = LENGTHS
