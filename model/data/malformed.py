@@ -1,4 +1,4 @@
-"""What a program does with malformed lines of click files: end at the first one, or skip, count and report them."""
+"""Malformed lines of click files: the first one ends the program, or all are skipped, counted and reported."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def test_item_ids_with_leading_zeros_are_never_merged(tmp_path: Path) -> None:
 
 
 def test_large_ranks_keep_their_order(tmp_path: Path) -> None:
-    """As floats, they would be equal."""
+    """Read them as integers: as floats, they would be equal."""
     columns = read_columns([write(tmp_path, [2**53 + 1, 2**53])], MalformedLines(), "rank")
     assert columns.order.tolist() == [2**53 + 1, 2**53]
 
