@@ -180,7 +180,7 @@ def finish(
 ) -> Artifact:
     """Measure the best epoch, or the last one if none was measured, on all held-out users, and write its artifact."""
     if trainer.done < 1:
-        since = f"{RECALL} has not risen for {config.training.patience} epochs (training.patience)"
+        since = f"{RECALL} has not risen for {count(config.training.patience or 0, 'epoch')} (training.patience)"
         console.print(f"Stopped early after epoch {trainer.epoch}: {since}", soft_wrap=True)
     if trainer.position.best is not None:
         learner.restore(Checkpoint.read(folder.path / BEST).state)
@@ -202,7 +202,9 @@ def check_hardware(config: TrainConfig, team: Team) -> None:
         raise ConfigError("training.precision: half precision needs a GPU, but Paddle finds none; set it to float32")
     if config.training.batch_size < team.size:
         size = config.training.batch_size
-        raise ConfigError(f"training.batch_size: {size} examples are too few for {team.size} processes; raise it")
+        raise ConfigError(
+            f"training.batch_size: {count(size, 'example')} cannot be divided among {team.size} processes; raise it"
+        )
 
 
 def measure(config: TrainConfig, learner: Learner, data: TrainingSet, users: Holdout) -> Metrics:

@@ -168,7 +168,7 @@ class Demo:
         deployment.start(*command, sections=PRODUCER_SECTIONS).await_success()
         index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create=False)
         with contextlib.closing(index):
-            self._await(deployment, f"{expected:,} items in Milvus", lambda: index.describe().count >= expected)
+            self._await(deployment, f"{count(expected, 'item')} in Milvus", lambda: index.describe().count >= expected)
             if self._flavour == "standalone" and expected >= SEAL_AFTER_UPSERTS:
                 # The worker leaves fewer than SEAL_AFTER_UPSERTS outside the graph, where they are compared one by one.
                 indexed = expected - SEAL_AFTER_UPSERTS

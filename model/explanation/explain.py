@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from configs.errors import InputError
+from configs.text import count
 from model.arrays import FloatArray, IdVector
 from model.artifact import Artifact
 from model.data.clicks import Clicks
@@ -103,7 +104,7 @@ def explain(
     known = rows[rows >= 0]
     if not len(known):
         raise ExplanationError(
-            f"user {user}: the model knows none of the {len(history):,} clicked items, so there is nothing to explain; "
+            f"user {user}: the model knows no item of the {count(len(history), 'click')}, so there is nothing to explain; "
             "choose another user (--user), or click files of the catalogue that the model was trained on (--clicks)"
         )
     ids, lengths = model_input([known], encoder.history_length)  # (1, L), (1,)
