@@ -22,7 +22,8 @@ def summary_rows(board: Scoreboard, report: AuditReport) -> dict[str, str]:
         f"already recommended (hit@{CUTOFF})": f"{ours:.1%} of {count(board.hit_rate.judged, 'click')}; "
         f"popular items: {popular:.1%}",
         "new item searchable": f"p50 {percentile(searchable, 50)}, max {percentile(searchable, 100)} "
-        f"({count(len(searchable), 'item')} published during the run, {len(new_items.first_recommended_s)} of them recommended)",
+        f"({count(len(searchable), 'item')} published during the run, "
+        f"{len(new_items.first_recommended_s)} of them recommended)",
         "dead letters": f"{report.dead_letters} ({len(BROKEN_MESSAGES)} broken messages were sent on purpose)",
         "histories recomputed": f"{report.users - report.histories_different - report.histories_missing:,} of "
         f"{report.users:,} equal",

@@ -104,7 +104,7 @@ def explain(
     known = rows[rows >= 0]
     if not len(known):
         raise ExplanationError(
-            f"user {user}: the model knows no item of the {count(len(history), 'click')}, so there is nothing to explain; "
+            f"user {user}: the model knows no item of the {count(len(history), 'click')}, so nothing can be explained; "
             "choose another user (--user), or click files of the catalogue that the model was trained on (--clicks)"
         )
     ids, lengths = model_input([known], encoder.history_length)  # (1, L), (1,)
