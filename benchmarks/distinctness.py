@@ -43,7 +43,7 @@ Example:
 def main(folder: Path, paths: tuple[Path, ...], plot: Path | None) -> None:
     """Measure a model with other residuals, routing temperatures and fusions than its own."""
     artifact = Artifact.load(folder)
-    users = read_users(paths, "fail")
+    users = read_users(paths)
     figure, axes = panels(1)
     click.echo("temperature  fusion  residual  cosine  recall@20  recall@50  hit rate@50  NDCG@50")
     for temperature, fusion in SERIES:

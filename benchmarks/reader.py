@@ -28,9 +28,11 @@ from producers.synthetic import Shape, SyntheticClicks, generate
 _PROGRAM = """
 import sys, time
 from model.data.clicks import read_clicks
+from model.data.malformed import MalformedLines
 begin = time.perf_counter()
-clicks = read_clicks(sys.argv[1:], malformed="skip")
-found = {"seconds": time.perf_counter() - begin, "clicks": len(clicks.items), "malformed": clicks.malformed}
+malformed = MalformedLines("skip")
+clicks = read_clicks(sys.argv[1:], malformed)
+found = {"seconds": time.perf_counter() - begin, "clicks": len(clicks.items), "malformed": malformed.total}
 """
 
 

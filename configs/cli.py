@@ -27,7 +27,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from configs.errors import EXIT_INTERRUPTED, MindstreamError, TransientError
+from configs.errors import EXIT_INTERRUPTED, FatalError, MindstreamError, TransientError
 from configs.loader import load_replay, load_train, load_worker
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
@@ -45,10 +45,15 @@ _ADDRESS_KEYS = {"Kafka": "kafka.bootstrap_servers", "Milvus": "milvus.uri"}
 class Command(click.Command):
     """A command that accepts -h and ends with the exit statuses of `configs.errors`.
 
-    A `MindstreamError` becomes one message on standard error and the exit status of its class; Ctrl-C becomes 130.
+    A `MindstreamError` becomes one message on standard error and the exit status of its class; Ctrl-C becomes 130, and
+    too little memory 78.
+
+    Args:
+        less_memory: how to make the program need less memory.
     """
 
-    def __init__(self, **attributes: Any) -> None:
+    def __init__(self, *, less_memory: str = "ask for less, or use a larger machine", **attributes: Any) -> None:
+        self.less_memory = less_memory
         settings = attributes.pop("context_settings", None) or {}
         super().__init__(context_settings={"help_option_names": ["-h", "--help"]} | settings, **attributes)
 
@@ -57,6 +62,8 @@ class Command(click.Command):
             return super().invoke(ctx)
         except MindstreamError as error:
             raise _Failure(error) from None
+        except MemoryError as error:
+            raise _Failure(FatalError(f"too little memory: {error or 'none is left'}; {self.less_memory}")) from None
         except KeyboardInterrupt:
             raise click.exceptions.Exit(EXIT_INTERRUPTED) from None
 

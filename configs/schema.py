@@ -200,6 +200,7 @@ class ReplayConfig(Section):
 
 class TrainingData(Section):
     paths: tuple[Path, ...]
+    order: Literal["auto", "rank", "time"]
     malformed: Literal["fail", "skip"]
     valid_paths: tuple[Path, ...]
     valid_fraction: Annotated[float, Field(ge=0, lt=1)]

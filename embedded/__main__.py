@@ -14,6 +14,8 @@ from rich.table import Table
 from configs.cli import Group
 from embedded.instance import FOLDER
 from embedded.stack import Addresses, Flavour, ServerStatus, Stack
+from model.data.malformed import Handling
+from model.data.reader import Order
 
 #: Exit status of `env` and `status` when nothing runs; 1 is an error, 2 a wrong command line.
 NOTHING_RUNS = 3
@@ -49,7 +51,8 @@ def _folder(command: Callable[..., None]) -> Callable[..., None]:
 def main() -> None:
     """Run real Kafka and Milvus servers on this machine, for the demo and the tests.
 
-    A server named by MINDSTREAM_KAFKA or MINDSTREAM_MILVUS is used instead of starting one.
+    A server named by MINDSTREAM_KAFKA or MINDSTREAM_MILVUS is used instead of starting one; only the demo always starts
+    its own.
     """
 
 
@@ -155,6 +158,16 @@ def down(wipe: bool, folder: Path) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Click file; default: generated clicks.",
 )
+@click.option(
+    "--order", type=click.Choice(["auto", "rank", "time"]), default="auto", show_default=True, help="Its third column."
+)
+@click.option(
+    "--malformed",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="On a malformed line: stop, or skip it.",
+)
 @click.option("--milvus", type=click.Choice(["lite", "standalone"]), help="Default: standalone where it runs.")
 @click.option("--train-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Training time.")
 @click.option("--replay-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Replay time.")
@@ -173,19 +186,22 @@ def down(wipe: bool, folder: Path) -> None:
 )
 def demo(
     data: Path | None,
+    order: Order,
+    malformed: Handling,
     milvus: Flavour | None,
     train_seconds: float,
     replay_seconds: float,
     rate: float | None,
     folder: Path,
 ) -> None:
-    """Run the whole path on real servers: train, publish items, replay clicks, watch, audit.
+    """Run the whole path on real servers of its own: train, publish items, replay clicks, watch, audit.
 
-    Ends by itself, with exit status 1 if any click is unaccounted for.
+    Ends by itself, with exit status 1 if any click is unaccounted for; the servers are then stopped, and their data
+    deleted. Variables such as MINDSTREAM_KAFKA are ignored.
     """
     from embedded.demo.run import DemoOptions, run  # Faust, Milvus' client and the model load slowly
 
-    sys.exit(run(DemoOptions(data, milvus, train_seconds, replay_seconds, rate), folder))
+    sys.exit(run(DemoOptions(data, order, malformed, milvus, train_seconds, replay_seconds, rate), folder))
 
 
 def _export(addresses: Addresses) -> None:

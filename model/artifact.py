@@ -18,7 +18,7 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cached_property
@@ -132,7 +132,7 @@ class Artifact:
         return rows
 
 
-# Longer than 50 lines: twelve parameters and thirteen keys of the manifest, one on each line.
+# Longer than 50 lines: thirteen parameters and fourteen keys of the manifest, one on each line.
 def save_artifact(
     path: Path | str,
     *,
@@ -147,13 +147,15 @@ def save_artifact(
     clicks: int,
     config: Mapping[str, Any],
     metrics: Mapping[str, float] | None = None,
+    skipped: Sequence[Mapping[str, Any]] = (),
 ) -> Artifact:
     """Write an artifact under a temporary name, then rename it; an older artifact at `path` is replaced.
 
     Args:
         weights, interests, …, item_counts: as in `Artifact`.
         users, clicks: numbers of users and clicks that the model was trained on.
-        config: resolved configuration; metrics: measured quality. Both are only recorded in the manifest.
+        config: resolved configuration; metrics: measured quality; skipped: malformed lines of the click files
+            (`MalformedLines.figures`). All three are only recorded in the manifest.
 
     Raises:
         ArtifactError: `path` holds something else, the arrays do not fit together, or numbers are not finite.
@@ -183,6 +185,7 @@ def save_artifact(
             "clicks": clicks,
             "config": dict(config),
             "metrics": dict(metrics or {}),
+            "skipped": list(skipped),
         }
         manifest["model_version"] = _model_version_of(manifest)
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -20,9 +20,11 @@ from rich.console import Console
 from configs.cli import Command, config_options, progress_bar
 from configs.loader import load_train, load_worker
 from configs.schema import TrainConfig
+from configs.text import count
 from model.artifact import Artifact
 from model.data.clicks import Holdout
 from model.data.files import DataError
+from model.data.malformed import SETTING, MalformedLines
 from model.data.users import read_users
 from model.evaluation.measure import Index, Measurement, measure_artifact
 from model.evaluation.report import document, tables
@@ -52,7 +54,7 @@ def _numbers(_context: click.Context, _parameter: click.Parameter, value: str | 
         raise click.BadParameter(str(error)) from None
 
 
-@click.command(cls=Command, epilog=EPILOG)
+@click.command(cls=Command, epilog=EPILOG, less_memory="shorten the lists (--top-n), or give fewer test users")
 @config_options(load_train)
 @click.option("--artifact", type=click.Path(path_type=Path), help="Folder of the model; default: output.folder.")
 @click.option("--run", type=click.Path(path_type=Path), help="Folder of a training run whose kept epochs are measured.")
@@ -95,7 +97,8 @@ def main(
         config = load_train(config_path, overrides)
         models = [(None, artifact or config.output.folder)] if run is None else kept_epochs(run, epochs)
         files = tests or config.data.valid_paths
-        users = _read_test_users(files, config)
+        malformed = MalformedLines(config.data.malformed, SETTING)
+        users = _read_test_users(files, malformed, config)
         seconds = {} if run is None else seconds_by_epoch(run)
         measured = [
             dataclasses.replace(one, epoch=epoch, seconds=seconds.get(epoch or 0))
@@ -109,7 +112,7 @@ def main(
         click.echo("Interrupted; no figures.", err=True)
         raise
     if as_json:
-        click.echo(json.dumps(document(measured, files, top_n, config.training.seed), indent=2))
+        click.echo(json.dumps(document(measured, files, malformed, top_n, config.training.seed), indent=2))
     else:
         Console(highlight=False).print(*tables(measured, top_n), sep="\n")
 
@@ -131,12 +134,13 @@ def measure_all(
             yield epoch, measure_artifact(artifact, users, top_n, seed, index, bar.advance)
 
 
-def _read_test_users(files: Sequence[Path], config: TrainConfig) -> Holdout:
+def _read_test_users(files: Sequence[Path], malformed: MalformedLines, config: TrainConfig) -> Holdout:
     if not files:
         raise DataError("no test files: give --test FILE, or list them in data.valid_paths of the file given with -c")
-    users = read_users(files, config.data.malformed)
-    skipped = f", {users.history.malformed:,} malformed lines skipped" if users.history.malformed else ""
-    click.echo(f"{len(users.history):,} test users from {', '.join(map(str, files))}{skipped}", err=True)
+    users = read_users(files, malformed, config.data.order)
+    click.echo(f"{count(len(users.history), 'test user')} from {', '.join(map(str, files))}", err=True)
+    for skipped in malformed.skipped:
+        click.echo(skipped, err=True)
     return users
 
 

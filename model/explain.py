@@ -21,8 +21,10 @@ from configs.loader import load_train
 from configs.schema import TrainConfig
 from model.arrays import IdVector
 from model.artifact import Artifact
-from model.data.clicks import Malformed, UserVector, hold_out, is_valid_format, read_clicks, read_holdout
+from model.data.clicks import UserVector, hold_out, is_valid_format, read_clicks, read_holdout
 from model.data.files import DataError, open_text, parse_int64
+from model.data.malformed import SETTING, MalformedLines
+from model.data.reader import Order
 from model.explanation.explain import explain
 from model.explanation.text import ItemName, ItemNames, document, tables
 
@@ -77,20 +79,26 @@ def main(
     model = Artifact.load(artifact or config.output.folder)
     names = read_names(names_file) if names_file else {}
     clicks = files or config.data.valid_paths or config.data.paths
-    history, targets = read_user(clicks, user.strip(), config.data.malformed, held=held)
+    malformed = MalformedLines(config.data.malformed, SETTING)
+    history, targets = read_user(clicks, user.strip(), malformed, config.data.order, held=held)
+    for skipped in malformed.skipped:
+        click.echo(skipped, err=True)
     explanation = explain(model, user.strip(), history, targets, n, unseen=unseen)
     if plot is not None:
         from model.explanation.picture import plot_explanation  # matplotlib takes a second to load
 
         plot_explanation(explanation, names, plot)
     if as_json:
-        click.echo(json.dumps(document(explanation, names), indent=2, ensure_ascii=False))
+        figures = document(explanation, names) | {"skipped": malformed.figures()}
+        click.echo(json.dumps(figures, indent=2, ensure_ascii=False))
     else:
         console = Console(highlight=False)
         console.print(*tables(explanation, names), sep="\n", width=min(console.width, MAX_TABLE_WIDTH_CHARACTERS))
 
 
-def read_user(paths: Sequence[Path], user: str, malformed: Malformed, *, held: bool) -> tuple[IdVector, IdVector]:
+def read_user(
+    paths: Sequence[Path], user: str, malformed: MalformedLines, order: Order = "auto", *, held: bool
+) -> tuple[IdVector, IdVector]:
     """Read a user's history, (H,) item ids, and the items clicked next, (T,), each oldest first.
 
     Args:
@@ -109,10 +117,10 @@ def read_user(paths: Sequence[Path], user: str, malformed: Malformed, *, held: b
     if formats == {True}:
         if held:
             raise DataError("--hold-out is for the train format; these files already contain what was clicked next")
-        users = read_holdout(paths, malformed=malformed)
+        users = read_holdout(paths, malformed)
         index = _index_of_user(users.history.users, user, paths)
         return users.history.items_of(index), users.targets.items_of(index)
-    clicks = read_clicks(paths, malformed=malformed)
+    clicks = read_clicks(paths, malformed, order)
     index = _index_of_user(clicks.users, user, paths)
     if not held:
         return clicks.items_of(index), np.empty(0, np.int64)

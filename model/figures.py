@@ -31,4 +31,6 @@ def save_figure(figure: Figure, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=DPI)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: the figure cannot be written ({error}); choose a file.png (--plot)") from None
+        raise InputError(
+            f"{path}: the figure cannot be written ({error}); check its folder, and that its name ends in .png"
+        ) from None

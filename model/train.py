@@ -17,6 +17,7 @@ from configs.cli import Command, config_options
 from configs.errors import ConfigError
 from configs.loader import load_train
 from configs.schema import TrainConfig
+from configs.text import count
 from model.artifact import Artifact, check_target, save_artifact
 from model.data.clicks import Holdout
 from model.data.files import DataError
@@ -46,7 +47,11 @@ Exit status: 0 the artifact is written; 1 a file cannot be used, or the training
 """
 
 
-@click.command(cls=Command, epilog=EPILOG)
+@click.command(
+    cls=Command,
+    epilog=EPILOG,
+    less_memory="lower training.batch_size, loss.negatives or network.dim, or give less data",
+)
 @config_options(load_train)
 @click.option("--data", multiple=True, metavar="PATH", help="Click file; repeatable. Default: data.paths.")
 @click.option("--out", metavar="DIR", help="Folder of the artifact; default: output.folder.")
@@ -103,7 +108,7 @@ def train(
     check_hardware(config, team)
 
     data = TrainingSet.read(config.data, settings.seed)
-    console.print(str(data), soft_wrap=True)
+    console.print(str(data), soft_wrap=True, markup=False)
     try:
         sampler = Sampler(data.clicks, data.counts, config)
     except ValueError as error:
@@ -142,7 +147,9 @@ def train(
 
     artifact = finish(config, learner, data, trainer, folder, console)
     seconds = time.monotonic() - start
-    summary = f"model {artifact.model_version}: {len(data.item_ids):,} items, {seconds:.0f} s, in {artifact.path}"
+    summary = (
+        f"model {artifact.model_version}: {count(len(data.item_ids), 'item')}, {seconds:.0f} s, in {artifact.path}"
+    )
     console.print(summary, soft_wrap=True)
     trainer.plot()  # last: if the figure cannot be written, the model is saved already
     return artifact
@@ -173,7 +180,7 @@ def finish(
 ) -> Artifact:
     """Measure the best epoch, or the last one if none was measured, on all held-out users, and write its artifact."""
     if trainer.done < 1:
-        since = f"{RECALL} has not risen for {config.training.patience} epochs (training.patience)"
+        since = f"{RECALL} has not risen for {count(config.training.patience or 0, 'epoch')} (training.patience)"
         console.print(f"Stopped early after epoch {trainer.epoch}: {since}", soft_wrap=True)
     if trainer.position.best is not None:
         learner.restore(Checkpoint.read(folder.path / BEST).state)
@@ -181,7 +188,7 @@ def finish(
     metrics = measure(config, learner, data, data.held)
     if metrics:
         figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        console.print(f"{len(data.held.history):,} held-out users: {figures}", soft_wrap=True)
+        console.print(f"{count(len(data.held.history), 'held-out user')}: {figures}", soft_wrap=True)
     return write(config, learner, data, config.output.folder, metrics)
 
 
@@ -195,7 +202,9 @@ def check_hardware(config: TrainConfig, team: Team) -> None:
         raise ConfigError("training.precision: half precision needs a GPU, but Paddle finds none; set it to float32")
     if config.training.batch_size < team.size:
         size = config.training.batch_size
-        raise ConfigError(f"training.batch_size: {size} examples are too few for {team.size} processes; raise it")
+        raise ConfigError(
+            f"training.batch_size: {count(size, 'example')} cannot be divided among {team.size} processes; raise it"
+        )
 
 
 def measure(config: TrainConfig, learner: Learner, data: TrainingSet, users: Holdout) -> Metrics:
@@ -231,6 +240,7 @@ def write(config: TrainConfig, learner: Learner, data: TrainingSet, folder: Path
         clicks=len(data.clicks.items),
         config=config.model_dump(mode="json"),
         metrics=metrics,
+        skipped=data.malformed.figures(),
     )
 
 

@@ -10,6 +10,7 @@ from types import FrameType
 import click
 
 from configs.errors import EXIT_CONFIG, EXIT_FAILURE
+from configs.text import count
 from producers.sender import Sender, SendReport
 
 #: Maximum number of reasons for failed messages that are printed, the most frequent first.
@@ -36,10 +37,10 @@ def stop_on_signals(sender: Sender) -> Iterator[list[int]]:
 
 def print_counts_and_exit(report: SendReport, unit: str, signals: list[int], **extra: int) -> None:
     """Print the counts and exit with 0, 1 (a message failed), 78 (Kafka refuses them) or 128 + signal (stopped)."""
-    for reason, count in report.reasons.most_common(REASONS_SHOWN):
-        click.echo(f"failed {count} times: {reason}", err=True)
+    for reason, times in report.reasons.most_common(REASONS_SHOWN):
+        click.echo(f"failed {count(times, 'time')}: {reason}", err=True)
     counts = {"sent": report.sent, "delivered": report.delivered, "failed": report.failed} | extra
-    text = " ".join(f"{name}={count}" for name, count in counts.items())
+    text = " ".join(f"{name}={number}" for name, number in counts.items())
     click.echo(f"{text} seconds={report.seconds:.2f} {unit}/s={report.rate:.0f}")
     if report.failed:
         click.get_current_context().exit(EXIT_CONFIG if report.refused else EXIT_FAILURE)

@@ -85,7 +85,12 @@ def _check_truth(_context: click.Context, _parameter: click.Parameter, path: Pat
     return path
 
 
-@click.command(cls=Command, epilog=EPILOG, context_settings={"show_default": True})
+@click.command(
+    cls=Command,
+    epilog=EPILOG,
+    less_memory="lower --clicks, --users or --items",
+    context_settings={"show_default": True},
+)
 @click.option("--users", default=10_000, help="Number of users, each with at least one click.")
 @click.option("--items", default=5_000, help="Number of items; item 1 is the most frequent one.")
 @click.option("--clicks", default=200_000, help="Number of clicks.")

@@ -12,8 +12,10 @@ import numpy as np
 from configs.cli import Command, config_options, progress_bar
 from configs.loader import load_replay
 from configs.schema import Replay, ReplayConfig
+from model.data.files import DataError
+from model.data.malformed import MalformedLines
 from producers.cli import print_counts_and_exit, stop_on_signals
-from producers.click_log import ClickFileError, ClickLog, MalformedLine, in_time_order, read_click_log
+from producers.click_log import ClickLog, in_time_order, read_click_log
 from producers.sender import Sender, SendReport, send_all
 from streams.messages.clicks import Click, encode_click, user_key
 
@@ -26,8 +28,9 @@ Examples:
   python -m producers.generate --clicks 1000 --out - | python -m producers.replay -
 
 \b
-Exit status: 0 all clicks delivered; 1 a malformed line, or some not delivered; 75 Kafka is unavailable; 78 the
-configuration cannot work, or Kafka refuses this client; 130, 143 stopped by SIGINT, SIGTERM.
+Exit status: 0 all clicks delivered; 1 a malformed line (unless such lines are skipped and others are clicks), or some
+clicks not delivered; 75 Kafka is unavailable; 78 the configuration cannot work, or Kafka refuses this client; 130, 143
+stopped by SIGINT, SIGTERM.
 """
 
 #: Clicks converted to Python objects at a time.
@@ -40,11 +43,11 @@ def messages(log: ClickLog, settings: Replay, sender: Sender) -> Iterator[tuple[
     With `settings.loop` and time stamps, each pass starts one second after the last click of the previous pass.
 
     Raises:
-        ClickFileError: `speedup` or `original_ts` without time stamps.
+        DataError: `speedup` or `original_ts` without time stamps.
     """
     if not log.timed and (settings.speedup is not None or settings.original_ts):
         wanted = "--speedup" if settings.speedup is not None else "--original-ts"
-        raise ClickFileError(f"{wanted} needs time stamps, and these files have ranks; use --rate")
+        raise DataError(f"{wanted} needs time stamps, and these files have ranks; use --rate")
     if not len(log):
         return
     first, span = float(log.order[0]), float(log.order[-1] - log.order[0]) + 1.0
@@ -79,14 +82,12 @@ def replay(
     """Send the clicks of `log` in time order and wait for the acknowledgements.
 
     Raises:
-        ClickFileError: the settings need time stamps, and the files have none.
+        DataError: the settings need time stamps, and the files have none.
         TransientError, FatalError: as `Sender.connect` and `Sender.send`.
     """
     in_order = in_time_order(log, config.replay.seed)
     sender.connect()
-    report = send_all(sender, messages(in_order, config.replay, sender), on_progress)
-    report.malformed = log.malformed
-    return report
+    return send_all(sender, messages(in_order, config.replay, sender), on_progress)
 
 
 def clicks_sender(config: ReplayConfig) -> Sender:
@@ -102,19 +103,7 @@ def _click_rows(log: ClickLog) -> Iterator[tuple[int | str, int, float]]:
             yield ids[user], item, order
 
 
-def _read(files: tuple[str, ...], settings: Replay) -> ClickLog:
-    def report(malformed: MalformedLine) -> None:
-        click.echo(f"skipped {malformed}", err=True)
-
-    return read_click_log(
-        files,
-        order=settings.order,
-        on_malformed=report if settings.malformed == "skip" else None,
-        on_file=lambda path: click.echo(f"reading {path}", err=True),
-    )
-
-
-@click.command(cls=Command, epilog=EPILOG)
+@click.command(cls=Command, epilog=EPILOG, less_memory="replay fewer or smaller files at a time")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @config_options(load_replay)
 @click.option("--rate", type=float, help="Clicks per second.")
@@ -136,11 +125,15 @@ def main(files: tuple[str, ...], config_path: Path | None, overrides: tuple[str,
     config = load_replay(config_path, (*overrides, *_as_overrides(flags)))
     sender = clicks_sender(config)
     sender.connect()  # before reading the files, which can take a minute
-    log = _read(files, config.replay)
+    malformed = MalformedLines(config.replay.malformed, "--{} {}")
+    click.echo(f"reading {', '.join(files)}", err=True)
+    log = read_click_log(files, malformed, config.replay.order)
+    for skipped in malformed.skipped:
+        click.echo(skipped, err=True)
     total = config.replay.limit or (None if config.replay.loop else len(log))
     with stop_on_signals(sender) as signals, progress_bar(total, "clicks") as show:
         report = replay(log, config, sender, lambda report: show(report.delivered))
-    print_counts_and_exit(report, "clicks", signals, malformed=report.malformed)
+    print_counts_and_exit(report, "clicks", signals, malformed=malformed.total)
 
 
 def _as_overrides(flags: dict[str, object]) -> list[str]:

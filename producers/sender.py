@@ -39,7 +39,6 @@ class SendReport:
 
     Attributes:
         seconds: from the connection to the end of the run.
-        malformed: input lines that were skipped.
         refused: whether a message failed because this user may not write to the topic.
         reasons: number of failed messages by error text.
     """
@@ -48,7 +47,6 @@ class SendReport:
     delivered: int = 0
     failed: int = 0
     seconds: float = 0.0
-    malformed: int = 0
     refused: bool = False
     reasons: Counter[str] = field(default_factory=Counter)
 

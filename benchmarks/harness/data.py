@@ -160,7 +160,7 @@ class Shop:
         rounds = -(-self._sent // len(begin))
         first_sent = np.maximum(begin, end - rounds)
         order = np.arange(len(self._log)) - first_sent[self._log.user]
-        log = ClickLog(self._log.user_ids, self._log.user, self._log.item, order.astype(np.float64), True, 0)
+        log = ClickLog(self._log.user_ids, self._log.user, self._log.item, order.astype(np.float64), True)
         return Traffic(log, begin, first_sent)
 
     def _users(self) -> tuple[IntVector, IntVector]:
@@ -184,5 +184,4 @@ def _log(users: int, user: Column, item: Column, order: Column, *, timed: bool =
         item.astype(np.int64),
         order.astype(np.float64),
         timed=timed,
-        malformed=0,
     )

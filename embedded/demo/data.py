@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from model.arrays import IntVector, Mask
+from model.data.files import DataError
+from model.data.malformed import MalformedLines
+from model.data.reader import Order
 from producers.click_log import ClickLog, read_click_log
 from producers.synthetic import Shape, generate
 from streams.messages.clicks import user_key
@@ -19,6 +22,8 @@ SHAPE = Shape(users=20_000, items=8_000, clicks=400_000, tastes=40, tastes_per_u
 REPLAYED_SHARE = 0.2
 #: Users with fewer clicks are not replayed: a first click cannot be a hit, so their hit rate means little.
 MIN_CLICKS = 4
+#: Users with fewer clicks are no examples for training: one click is the history, the other the target.
+MIN_TRAINING_CLICKS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +32,7 @@ class DemoData:
 
     Attributes:
         source: description of the clicks.
-        train, replay: the files.
+        train, replay: the files. order: what their third column is, "rank" or "time".
         train_clicks, replay_clicks, replay_users: their sizes.
         story_user: key of the user whose recommendations are shown.
         item_text: item id → text.
@@ -39,34 +44,41 @@ class DemoData:
     replay: Path
     replay_clicks: int
     replay_users: int
+    order: Order
     story_user: bytes
     item_text: Callable[[int], str]
 
 
-def prepare_clicks(source: Path | None, folder: Path, clicks: int, seed: int = 0) -> DemoData:
+def prepare_clicks(
+    source: Path | None,
+    folder: Path,
+    clicks: int,
+    malformed: MalformedLines | None = None,
+    order: Order = "auto",
+    seed: int = 0,
+) -> DemoData:
     """Write the files `train.csv` and `replay.csv` into the folder.
 
     Args:
         source: click file; None = generate.
         folder: for the files.
         clicks: about how many to replay.
+        malformed, order: as for `read_click_log`.
         seed: of the generator and of the choice of users.
 
     Raises:
-        ClickFileError: the file cannot be read.
+        DataError: the file cannot be read, or has too few clicks to train on some and replay others.
     """
     if source is None:
         generated = generate(SHAPE, seed)
-        log = ClickLog(
-            list(range(SHAPE.users)), generated.user, generated.item, generated.order.astype(np.float64), False, 0
-        )
+        log = ClickLog(list(range(SHAPE.users)), generated.user, generated.item, generated.order, False)
         title = f"{SHAPE.clicks:,} generated clicks of {SHAPE.users:,} users with {SHAPE.tastes_per_user} tastes each"
         tastes = generated.item_taste
 
         def item_text(item: int) -> str:
             return f"{item}·taste{tastes[item]}" if item < len(tastes) else f"{item}·NEW"
     else:
-        log = read_click_log([source])
+        log = read_click_log([source], malformed, order)
         title = str(source)
         largest = int(log.item.max(initial=0))
 
@@ -75,6 +87,11 @@ def prepare_clicks(source: Path | None, folder: Path, clicks: int, seed: int = 0
 
     replayed = _choose_users(log, clicks, np.random.default_rng(seed))
     mask = np.isin(log.user, replayed)
+    if not len(replayed) or np.bincount(log.user[~mask], minlength=1).max() < MIN_TRAINING_CLICKS:
+        raise DataError(
+            f"{title}: too few clicks; the demo needs a user with {MIN_CLICKS} clicks to replay, and another one with "
+            f"{MIN_TRAINING_CLICKS} to train on"
+        )
     train, replay = folder / "train.csv", folder / "replay.csv"
     _write(log, ~mask, train)
     _write(log, mask, replay)
@@ -86,6 +103,7 @@ def prepare_clicks(source: Path | None, folder: Path, clicks: int, seed: int = 0
         replay=replay,
         replay_clicks=int(mask.sum()),
         replay_users=len(replayed),
+        order="time" if log.timed else "rank",
         story_user=user_key(log.user_ids[story]),
         item_text=item_text,
     )
@@ -102,4 +120,4 @@ def _choose_users(log: ClickLog, clicks: int, rng: np.random.Generator) -> IntVe
 def _write(log: ClickLog, mask: Mask, path: Path) -> None:
     rows = zip(log.user[mask].tolist(), log.item[mask].tolist(), log.order[mask].tolist(), strict=True)
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(f"{log.user_ids[user]},{item},{order:.17g}\n" for user, item, order in rows)
+        file.writelines(f"{log.user_ids[user]},{item},{order}\n" for user, item, order in rows)

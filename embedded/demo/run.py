@@ -20,6 +20,8 @@ import numpy as np
 from rich.console import Console
 
 from configs.errors import MindstreamError
+from configs.loader import ENVIRONMENT
+from configs.text import count
 from embedded.demo.data import DemoData, prepare_clicks
 from embedded.demo.freshness import FreshnessProbe
 from embedded.demo.messages import BROKEN_MESSAGES, count_message, send_broken_messages
@@ -30,6 +32,8 @@ from embedded.deployment import PRODUCER_SECTIONS, Deployment
 from embedded.stack import Addresses, Flavour, Stack
 from embedded.standalone import best_flavour
 from model.artifact import Artifact
+from model.data.malformed import Handling, MalformedLines
+from model.data.reader import Order
 from streams.kafka.reading import ReceivedMessage, follow
 from streams.milvus.index import MilvusIndex
 from streams.processing.items import SEAL_AFTER_UPSERTS
@@ -53,13 +57,15 @@ class DemoOptions:
     """Options of the command line.
 
     Attributes:
-        data: click file; None = generated clicks.
+        data: click file; None = generated clicks. order, malformed: how it is read, as `producers.replay` does.
         milvus: kind of Milvus; None = the best one that this platform runs.
         train_seconds, replay_seconds: how long training and replay take.
         rate: clicks/s; None = what that Milvus sustains.
     """
 
     data: Path | None
+    order: Order
+    malformed: Handling
     milvus: Flavour | None
     train_seconds: float
     replay_seconds: float
@@ -92,17 +98,18 @@ class Demo:
         Raises:
             MindstreamError: a step failed.
         """
-        stack = Stack(self._folder / "servers", milvus=self._flavour)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        data = self._prepare()  # first, so that a file that cannot be used costs no time
+        stack = Stack(self._folder / "servers", milvus=self._flavour, environ={})
         stack.down(wipe=True)  # what an interrupted demo may have left
         for part in ("worker", "logs", "artifact", "run"):
             shutil.rmtree(self._folder / part, ignore_errors=True)
-        self._folder.mkdir(parents=True, exist_ok=True)
         try:
             self._step("Starting Kafka and Milvus")
             addresses = stack.up(report=lambda text: self._print(f"  {text}"))
             deployment = self._deployment(addresses)
             try:
-                return self._run_on(deployment)
+                return self._run_on(deployment, data)
             finally:
                 deployment.stop(_STOP_TIMEOUT_S)
         finally:
@@ -118,12 +125,9 @@ class Demo:
             # milvus-lite needs about 10 ms for a query: small batches keep the recommendations coming.
             "batch.size": 256 if self._flavour == "standalone" else 4,
         }
-        # On a broker of the user, the topics get names of their own, to keep them apart from the user's topics.
-        name = f"demo-{int(time.time())}" if "MINDSTREAM_KAFKA" in os.environ else None
-        return Deployment(self._folder, settings, name=name)
+        return Deployment(self._folder, settings)
 
-    def _run_on(self, deployment: Deployment) -> bool:
-        data = self._prepare()
+    def _run_on(self, deployment: Deployment, data: DemoData) -> bool:
         self._train(deployment, data)
         self._step("Creating the topics")
         deployment.start("streams", "topics", "create", name="topics").await_success()
@@ -136,18 +140,23 @@ class Demo:
         return report.ok and report.dead_letters == len(BROKEN_MESSAGES)
 
     def _prepare(self) -> DemoData:
-        data = prepare_clicks(self._options.data, self._folder, clicks=int(self._rate * self._options.replay_seconds))
+        options = self._options
+        malformed = MalformedLines(options.malformed, "--{} {}")
+        clicks = int(self._rate * options.replay_seconds)
+        data = prepare_clicks(options.data, self._folder, clicks, malformed, options.order)
         self._step(
-            f"{data.source}: training on {data.train_clicks:,} clicks; {data.replay_users:,} users who are not in "
-            f"training, with {data.replay_clicks:,} clicks, will be replayed"
+            f"{data.source}: training on {count(data.train_clicks, 'click')}; {count(data.replay_users, 'user')} who "
+            f"are not in training, with {count(data.replay_clicks, 'click')}, will be replayed"
         )
+        for skipped in malformed.skipped:
+            self._print(f"  {skipped}")
         return data
 
     def _train(self, deployment: Deployment, data: DemoData) -> None:
         self._step(f"Training MIND for up to {self._options.train_seconds:.0f} s")
         command = ["model.train", "--data", str(data.train), "--out", str(self._folder / "artifact")]
         command += ["--run", str(self._folder / "run")]
-        limit = ["--set", f"training.max_seconds={self._options.train_seconds}"]
+        limit = ["--set", f"training.max_seconds={self._options.train_seconds}", "--set", f"data.order={data.order}"]
         deployment.start(*command, *limit, sections=(), shown=True).await_success()
 
     def _publish(self, deployment: Deployment) -> None:
@@ -159,7 +168,7 @@ class Demo:
         deployment.start(*command, sections=PRODUCER_SECTIONS).await_success()
         index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create=False)
         with contextlib.closing(index):
-            self._await(deployment, f"{expected:,} items in Milvus", lambda: index.describe().count >= expected)
+            self._await(deployment, f"{count(expected, 'item')} in Milvus", lambda: index.describe().count >= expected)
             if self._flavour == "standalone" and expected >= SEAL_AFTER_UPSERTS:
                 # The worker leaves fewer than SEAL_AFTER_UPSERTS outside the graph, where they are compared one by one.
                 indexed = expected - SEAL_AFTER_UPSERTS
@@ -174,7 +183,7 @@ class Demo:
         topics = config.topics
         arrivals = follow(config.kafka, [topics.clicks, topics.recommendations, topics.dead_letters])
         next(arrivals)  # subscribed before the first click is sent
-        command = ["producers.replay", str(data.replay), "--rate", str(self._rate)]
+        command = ["producers.replay", str(data.replay), "--rate", str(self._rate), "--order", data.order]
         replay = deployment.start(*command, sections=PRODUCER_SECTIONS)
         send_broken_messages(config)
         total = data.replay_clicks + len(BROKEN_MESSAGES)
@@ -236,6 +245,9 @@ def run(options: DemoOptions, folder: Path) -> int:
     0: every click is accounted for; 1: some are not; 130: interrupted; otherwise that of the error (`configs.errors`).
     """
     console = Console(highlight=False)
+    # The programs that the demo starts inherit the environment.
+    if ignored := [name for name in ENVIRONMENT if os.environ.pop(name, None) is not None]:
+        console.print(f"The demo uses servers and files of its own, and ignores {', '.join(ignored)}.", soft_wrap=True)
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT, too: a shell starts background commands with it ignored
         signal.signal(number, signal.default_int_handler)
     try:

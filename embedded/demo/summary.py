@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from configs.text import count
 from embedded.demo.messages import BROKEN_MESSAGES
 from embedded.demo.scoreboard import Scoreboard, percentile
 from streams.recall.hit_rate import CUTOFF
@@ -18,10 +19,11 @@ def summary_rows(board: Scoreboard, report: AuditReport) -> dict[str, str]:
         "recommendations out": f"{report.recommendations:,}",
         "users": f"{report.users:,} ({report.without_candidates:,} without a known item, so without a recommendation)",
         "click → recommendation": f"p50 {percentile(latencies, 50)}, p99 {percentile(latencies, 99)}",
-        f"already recommended (hit@{CUTOFF})": f"{ours:.1%} of {board.hit_rate.judged:,} clicks; "
+        f"already recommended (hit@{CUTOFF})": f"{ours:.1%} of {count(board.hit_rate.judged, 'click')}; "
         f"popular items: {popular:.1%}",
         "new item searchable": f"p50 {percentile(searchable, 50)}, max {percentile(searchable, 100)} "
-        f"({len(searchable)} items published during the run, {len(new_items.first_recommended_s)} of them recommended)",
+        f"({count(len(searchable), 'item')} published during the run, "
+        f"{len(new_items.first_recommended_s)} of them recommended)",
         "dead letters": f"{report.dead_letters} ({len(BROKEN_MESSAGES)} broken messages were sent on purpose)",
         "histories recomputed": f"{report.users - report.histories_different - report.histories_missing:,} of "
         f"{report.users:,} equal",

@@ -2,9 +2,9 @@
 
 Train format: `uid,item_id,order` on each line, no header; `order` is a time stamp or a rank among the user's clicks.
 Valid format: one user on each line, `user_id:7 target_item:0 hist_item:3 … eval_item:9 …`, history first, then the
-targets; `target_item` is not a click and may be missing. Text is UTF-8, with or without a byte order mark; files named
-.gz or .xz are decompressed. Item ids are any int64 except 0, which is padding; user ids are text of 1 to 256 bytes, so
-07 and 7 are two users, as in click messages.
+targets; `target_item` is not a click and may be missing. Text is UTF-8, with or without a byte order mark; gzip and xz
+files are decompressed. Item ids are written as Python writes the number, within `model.data.limits`; user ids are
+text of 1 to 256 bytes, so 07 and 7 are two users, as in click messages.
 
 Parsers raise only ValueError, whatever the line; the message says what was expected and what was found.
 """
@@ -19,12 +19,13 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import TextIOWrapper
+from io import BufferedReader, TextIOWrapper
 from os import PathLike
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal, cast
 
 from configs.errors import InputError
+from model.data.limits import fault_of_item_id
 
 PathName = str | PathLike[str]
 #: Bytes that are not UTF-8 make the whole file unusable ("strict"), or only their line ("replace").
@@ -32,6 +33,13 @@ Decoding = Literal["strict", "replace"]
 #: Replaces bytes that are not UTF-8, with "replace".
 UNDECODED = "\ufffd"
 
+#: First bytes of files that are often given by mistake.
+_NOT_TEXT = {
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "packed with bzip2",
+    b"\x28\xb5\x2f\xfd": "packed with Zstandard",
+    b"PAR1": "a Parquet file",
+}
 INT64 = range(-(2**63), 2**63)
 #: Bytes of a user id in UTF-8: the limit of click messages, so that every user in the training data can be served.
 MAX_USER_BYTES = 256
@@ -41,6 +49,12 @@ _MAX_SHOWN = 60
 #: malformed line is read line by line, which takes a few hundredths of a second; larger blocks would take longer.
 BLOCK_CHARACTERS = 2**18
 _WHOLE = re.compile(r"[+-]?[0-9]+", re.ASCII)
+#: A whole number that passed through a column of floats.
+_FLOATED = re.compile(r"[+-]?[0-9]+\.0+", re.ASCII)
+_FLOATED_FAULT = "pandas writes 7.0 for 7 if a column has missing values: write whole numbers"
+_SEPARATORS = re.compile(r"::|[,;|\t]")
+#: A field of a header: a name, or, before an index of pandas, nothing.
+_NAME = re.compile(r"(?:[^\W\d][\w .:-]*)?")
 
 
 class DataError(InputError):
@@ -59,7 +73,7 @@ def open_text(path: PathName, decoding: Decoding = "strict") -> Iterator[IO[str]
             yield file
     except (OSError, EOFError, lzma.LZMAError, zlib.error, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        remedy = "check the path, and that the file is UTF-8 text, .gz or .xz"
+        remedy = "check the path, and that the file is UTF-8 text, plain, .gz or .xz"
         raise DataError(f"{path}: cannot be read ({reason}); {remedy}") from None
 
 
@@ -104,8 +118,18 @@ def parse_click(line: str) -> tuple[str, int, int | float]:
         raise ValueError(f"not UTF-8, found {_show(line)}")
     fields = line.split(",")
     if len(fields) != 3:
-        raise ValueError(f"expected uid,item_id,order and no header, or user_id:… hist_item:…, found {_show(line)}")
+        number = f"{len(fields)} fields" if len(fields) > 1 else "no comma"
+        raise ValueError(f"expected uid,item_id,order, or user_id:… hist_item:…, found {number} in {_show(line)}")
     return user_id(fields[0]), _item(fields[1]), _order(fields[2])
+
+
+def fault_of_header(line: str) -> str | None:
+    """Return what to do about the first line of a file if it names columns; None if it does not."""
+    names = [name.strip(" #\"'") for name in _SEPARATORS.split(line)]
+    if len(names) < 2 or not any(names) or not all(map(_NAME.fullmatch, names)):
+        return None
+    remedy = "remove it (tail -n +2), and write the columns uid,item_id,order"
+    return f"the first line is a header, {_show(line)}; {remedy}"
 
 
 def parse_user(line: str) -> tuple[str, list[int], list[int]]:
@@ -135,11 +159,15 @@ def user_id(text: str) -> str:
     """Return the user id in a field: its text without surrounding space.
 
     Raises:
-        ValueError: the id is empty or too long.
+        ValueError: the id is empty or too long, in quotes, or a whole number written as a float.
     """
     text = text.strip()
     if not 0 < len(text.encode()) <= MAX_USER_BYTES:
         raise ValueError(f"a user id has 1 to {MAX_USER_BYTES} bytes, found {_show(text)}")
+    if text[0] == '"' == text[-1]:
+        raise ValueError(f"fields are written without quotes, found {_show(text)}")
+    if _FLOATED.fullmatch(text):
+        raise ValueError(f"{_FLOATED_FAULT}; found the user id {_show(text)}")
     return text
 
 
@@ -153,21 +181,32 @@ def parse_int64(text: str) -> int | None:
     return int(text)
 
 
-def _open(path: PathName, decoding: Decoding) -> IO[str]:
-    if path == "-":
-        return TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors=decoding)
-    path = Path(path)
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", errors=decoding)
-    if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding="utf-8-sig", errors=decoding)
-    return path.open(encoding="utf-8-sig", errors=decoding)
+@contextmanager
+def _open(path: PathName, decoding: Decoding) -> Iterator[IO[str]]:
+    """Open a file as its first bytes tell, whatever its name."""
+    with BufferedReader(cast("Any", sys.stdin.buffer)) if path == "-" else Path(path).open("rb") as file:
+        head = file.peek(6)[:6]
+        for mark, kind in _NOT_TEXT.items():
+            if head.startswith(mark):
+                raise DataError(f"{path}: is {kind}, not text; unpack or convert it, or pack it as .gz or .xz")
+        unpacked: Any = file
+        if head.startswith(b"\x1f\x8b"):
+            unpacked = gzip.GzipFile(fileobj=file)
+        elif head.startswith(b"\xfd7zXZ"):
+            unpacked = lzma.LZMAFile(file)  # noqa: SIM115 - closed with `text`
+        with TextIOWrapper(unpacked, encoding="utf-8-sig", errors=decoding) as text:
+            yield text
 
 
 def _item(text: str) -> int:
-    item = parse_int64(text)
-    if not item:
-        raise ValueError(f"an item id is a 64-bit integer other than 0 (padding), found {_show(text)}")
+    item, text = parse_int64(text), text.strip()
+    if item is None:
+        hint = f" ({_FLOATED_FAULT})" if _FLOATED.fullmatch(text) else ""
+        raise ValueError(f"an item id is a signed 64-bit integer, found {_show(text)}{hint}")
+    if (fault := fault_of_item_id(item)) is not None:
+        raise ValueError(f"the item id {fault}")
+    if str(item) != text:
+        raise ValueError(f"an item id has no + and no leading zeros, found {_show(text)}, which is not {item}")
     return item
 
 

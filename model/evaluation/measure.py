@@ -127,7 +127,7 @@ def measure_artifact(
             unknown = clicked.lengths == 0
             cosines.append(np.where(unknown, np.nan, metrics.interest_cosines(interests)))
             result = search(interests, catalogue.vectors, top, encoder.fusion, clicked, report_progress)
-            for seen, (rows, recalled_by) in zip(SEEN, result, strict=True):
+            for seen, (rows, recalled_by, _) in zip(SEEN, result, strict=True):
                 rows[unknown] = recalled_by[unknown] = NO_ROW
                 statistics["exact", seen].add(rows, recalled_by, targets)
                 if index is not None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
+from configs.text import count
+from model.data.malformed import MalformedLines
 from model.evaluation.clusters import CLUSTERS
 from model.evaluation.measure import SEEN, Estimate, ListMeasurement, Measurement
 from model.evaluation.metrics import CONFIDENCE, RESAMPLES
@@ -25,10 +27,13 @@ _TITLES = {
 }
 
 
-def document(measured: Sequence[Measurement], files: Sequence[Path], top_n: Sequence[int], seed: int) -> dict[str, Any]:
+def document(
+    measured: Sequence[Measurement], files: Sequence[Path], malformed: MalformedLines, top_n: Sequence[int], seed: int
+) -> dict[str, Any]:
     """Return all figures as JSON values, as fractions; `model.evaluation.measure` describes them."""
     return {
         "tests": [str(path) for path in files],
+        "skipped": malformed.figures(),
         "top_n": list(top_n),
         "clusters": CLUSTERS,
         "bootstrap": {"resamples": RESAMPLES, "confidence": CONFIDENCE, "seed": seed},
@@ -47,7 +52,8 @@ def tables(measured: Sequence[Measurement], top_n: Sequence[int]) -> list[Table 
     parts.append(f"mean cosine of a user's interests {_cell('cosine', best.cosine)}")
     if best.without_history:
         parts.append(
-            f"{best.without_history:,} of {best.users:,} users clicked no item that the model knows, and get no list"
+            f"{best.without_history:,} of {count(best.users, 'user')} without a click on an item that the model knows, "
+            "so without a list"
         )
     return parts
 
@@ -68,8 +74,9 @@ def _epochs_table(measured: Sequence[Measurement], n: int) -> Table:
 
 def _figures_table(one: Measurement, search: str) -> Table:
     epoch = "" if one.epoch is None else f"epoch {one.epoch}, "
+    sizes = f"{count(one.users, 'user')}, {count(one.items, 'item')}"
     how = "exact search" if search == "exact" else "through Milvus"
-    table = Table(title=f"{epoch}model {one.model_version}: {one.users:,} users, {one.items:,} items, {how}")
+    table = Table(title=f"{epoch}model {one.model_version}: {sizes}, {how}")
     columns = [lists for lists in one.lists if lists.search == search]
     table.add_column("")
     for lists in columns:

@@ -30,10 +30,17 @@ class TopItems(NamedTuple):
 
     Attributes:
         rows: (B, n) int64, rows of the items. interests: (B, n) int64, the interest that recalled each.
+        scores: (B, n) float32, the scores that the items are ordered by; NaN for `NO_ROW`.
     """
 
     rows: IdMatrix
     interests: IdMatrix
+    scores: FloatArray
+
+    @classmethod
+    def empty(cls, users: int, n: int) -> TopItems:
+        shape = users, n
+        return cls(np.full(shape, NO_ROW), np.full(shape, NO_ROW), np.full(shape, np.nan, np.float32))
 
 
 class SearchResult(NamedTuple):
@@ -74,7 +81,7 @@ def search(
         report_progress: called with the number of users done since its last call.
     """
     B = len(interests)
-    tops = SearchResult(*(TopItems(np.full((B, n), NO_ROW), np.full((B, n), NO_ROW)) for _ in SearchResult._fields))
+    tops = SearchResult(TopItems.empty(B, n), TopItems.empty(B, n))
 
     def work(begin: int) -> int:
         users = slice(begin, min(begin + TILE_USERS, B))
@@ -95,6 +102,7 @@ def _fill(top: TopItems, begin: int, lists: Keys, fusion: float) -> None:
     for user, found in enumerate(merge(ids, scores_of(lists), lists.shape[2], fusion=fusion), begin):
         top.rows[user, : len(found.item_ids)] = found.item_ids - 1
         top.interests[user, : len(found.item_ids)] = found.interests
+        top.scores[user, : len(found.item_ids)] = found.scores
 
 
 def _search_block(interests: FloatArray, vectors: FloatArray, n: int, seen: _SeenPairs) -> tuple[Keys, Keys]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from configs.errors import InputError
+from configs.text import count
 from model.arrays import FloatArray, IdVector
 from model.artifact import Artifact
 from model.data.clicks import Clicks
@@ -40,7 +41,8 @@ class Recalled:
     """A recommended item.
 
     Attributes:
-        item: id of the item. score: inner product with the interest's vector; higher = nearer.
+        item: id of the item. score: what its list is ordered by, the highest first: the inner product with the
+            interest's vector, or, in the merged list, the score of `model.serving.merge`.
         interest: the interest that recalls it. seen: it is in the history. hit: the user clicked it next.
     """
 
@@ -102,7 +104,7 @@ def explain(
     known = rows[rows >= 0]
     if not len(known):
         raise ExplanationError(
-            f"user {user}: the model knows none of the {len(history):,} clicked items, so there is nothing to explain; "
+            f"user {user}: the model knows no item of the {count(len(history), 'click')}, so nothing can be explained; "
             "choose another user (--user), or click files of the catalogue that the model was trained on (--clicks)"
         )
     ids, lengths = model_input([known], encoder.history_length)  # (1, L), (1,)
@@ -115,11 +117,11 @@ def explain(
     merged = _search(interests[None], artifact.item_vectors, n, excluded, encoder.fusion)
     seen, wanted = set(history.tolist()), set(targets.tolist())
 
-    def items(rows: IdVector, by: IdVector) -> list[Recalled]:
-        ids, scores = artifact.item_ids[rows].tolist(), (artifact.item_vectors[rows] * interests[by]).sum(axis=1)
+    def items(top: TopItems, user: int, interest: int | None = None) -> list[Recalled]:
+        ids = artifact.item_ids[top.rows[user]].tolist()
         return [
-            Recalled(item, float(score), int(k), item in seen, item in wanted)
-            for item, score, k, row in zip(ids, scores, by, rows, strict=True)
+            Recalled(item, float(score), int(k if interest is None else interest), item in seen, item in wanted)
+            for item, score, k, row in zip(ids, top.scores[user], top.interests[user], top.rows[user], strict=True)
             if row != NO_ROW
         ]
 
@@ -130,8 +132,8 @@ def explain(
         unknown=history[rows < 0].tolist(),
         clicks=_clicks(artifact.item_ids[ids[0, :read]], encoder.route(embeddings, lengths)[0, :K, :read]),
         targets=targets.tolist(),
-        recalled=[items(recalled.rows[k], np.full(n, k)) for k in range(K)],
-        merged=items(merged.rows[0], merged.interests[0]),
+        recalled=[items(recalled, k, k) for k in range(K)],
+        merged=items(merged, 0),
         cosines=_cosines(interests[:K]).tolist(),
     )
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
+from configs.text import count
 from model.explanation.explain import Explanation, Recalled
 from model.explanation.text import MIN_SHARE, ItemNames, colour, cosines, name_of, summary, title_of
 from model.figures import DPI, save_figure
@@ -63,7 +64,7 @@ def draw(explanation: Explanation, names: ItemNames) -> Figure:
     width = (WIDTH - MARGIN - RIGHT_X - ROW * (columns - 1)) // columns
     for interest, recalled in enumerate(explanation.recalled):
         corner = RIGHT_X + (width + ROW) * (interest % 2), PANELS_TOP + block * (interest // 2)
-        note = f"strongest for {explanation.fed_by(interest)} of {len(explanation.clicks)} clicks"
+        note = f"strongest for {explanation.fed_by(interest)} of {count(len(explanation.clicks), 'click')}"
         sheet.bar(*corner, width, f"interest {interest}", note, colour(interest))
         _items(sheet, *corner, width, recalled, names)
     corner = RIGHT_X, PANELS_TOP + block * ((K + 1) // 2)

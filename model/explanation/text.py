@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from configs.text import count
 from model.explanation.explain import Explanation, Recalled
 
 #: Colours of interests 0, 1, …, in text and picture; repeated if there are more interests. They are the
@@ -58,7 +59,9 @@ def summary(explanation: Explanation) -> str:
     read, known = len(explanation.clicks), explanation.history - len(explanation.unknown)
     newest = "" if read == known else "newest "
     left_out = f"; {len(explanation.unknown):,} on items that it does not know" if explanation.unknown else ""
-    return f"model {explanation.model_version} reads the {newest}{read} of {explanation.history:,} clicks{left_out}"
+    return (
+        f"model {explanation.model_version} reads the {newest}{read} of {count(explanation.history, 'click')}{left_out}"
+    )
 
 
 def cosines(explanation: Explanation) -> str:
@@ -84,9 +87,9 @@ def tables(explanation: Explanation, names: ItemNames) -> list[Table | Text]:
     shown: list[Table | Text] = [Text(f"user {explanation.user}: {summary(explanation)}")]
     shown += [_title(title), _clicks(explanation, names)]
     for interest, recalled in enumerate(explanation.recalled):
-        fed = f" is the strongest for {explanation.fed_by(interest)} clicks and recalls"
+        fed = f" is the strongest for {count(explanation.fed_by(interest), 'click')} and recalls"
         shown += [_title(f"■ interest {interest}", colour(interest), fed), _items(recalled, names)]
-    title = f"merged: the best {len(explanation.merged)}, and the interest that recalls each"
+    title = f"merged: the best {len(explanation.merged)}, by the score that the worker ranks by"
     shown += [_title(title), _items(explanation.merged, names, with_interest=True)]
     if explanation.targets:
         shown += [_title("clicked next"), _targets(explanation, names)]

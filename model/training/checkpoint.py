@@ -18,7 +18,7 @@ from model.training.optimizer import State
 
 #: Settings that may differ when a run is resumed: they affect paths, or when the run ends, but not the steps.
 #: Data are compared by their fingerprint, not by their paths.
-MAY_CHANGE = ("output.", "training.max_seconds", "data.paths", "data.valid_paths")
+MAY_CHANGE = ("output.", "training.max_seconds", "data.paths", "data.valid_paths", "data.order")
 #: Name of the array that contains the position, the configuration and the data's fingerprint, as JSON.
 _DESCRIPTION = "checkpoint"
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from configs.schema import TrainConfig
+from configs.text import count
 from model.arrays import FloatVector, IdMatrix, IdVector, IntVector
 from model.data.clicks import Clicks
 from model.serving.inputs import windows
@@ -96,7 +97,7 @@ class ExampleSampler:
         examples = clicks.lengths - shortest
         self._users = np.flatnonzero(examples > 0)
         if not len(self._users):
-            raise ValueError(f"no user has more than {shortest} clicks, so there are no training examples")
+            raise ValueError(f"no user has more than {count(shortest, 'click')}, so there are no training examples")
         self._clicks = clicks
         self._length, self._targets, self._window = length, targets, window
         self._starts, self._ends = clicks.offsets[:-1][self._users], clicks.offsets[1:][self._users]

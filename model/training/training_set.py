@@ -8,8 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from configs.schema import TrainingData
+from configs.text import count
 from model.arrays import IdVector, IntVector
 from model.data.clicks import Clicks, Holdout, hold_out, read_clicks, split_users
+from model.data.malformed import SETTING, MalformedLines
 from model.data.users import read_users
 
 
@@ -20,12 +22,14 @@ class TrainingSet(NamedTuple):
         clicks: clicks with table rows, 1 … N, in the order of the item ids; row 0 is padding.
         item_ids: (N,) int64, ascending; counts: (N,) int64, clicks of each item.
         held: users to measure on, with item ids; may be empty.
+        malformed: the lines that were left out.
     """
 
     clicks: Clicks
     item_ids: IdVector
     counts: IntVector
     held: Holdout
+    malformed: MalformedLines
 
     @classmethod
     def read(cls, data: TrainingData, seed: int) -> TrainingSet:
@@ -34,15 +38,16 @@ class TrainingSet(NamedTuple):
         Raises:
             DataError: files cannot be read.
         """
-        clicks = read_clicks(data.paths, malformed=data.malformed)
+        malformed = MalformedLines(data.malformed, SETTING)
+        clicks = read_clicks(data.paths, malformed, data.order)
         if data.valid_paths:
-            held = read_users(data.valid_paths, data.malformed)
+            held = read_users(data.valid_paths, malformed, data.order)
         else:
             clicks, others = split_users(clicks, data.valid_fraction, np.random.default_rng(seed))
             held = hold_out(others)
         item_ids, rows, counts = np.unique(clicks.items, return_inverse=True, return_counts=True)
-        numbered = Clicks(clicks.users, clicks.offsets, rows.reshape(-1) + 1, clicks.malformed)
-        return cls(numbered, item_ids, counts.astype(np.int64), held)
+        numbered = Clicks(clicks.users, clicks.offsets, rows.reshape(-1) + 1)
+        return cls(numbered, item_ids, counts.astype(np.int64), held, malformed)
 
     def sample_held(self, max_users: int, seed: int) -> Holdout:
         """Return at most `max_users` of the users to measure on, drawn at random."""
@@ -60,6 +65,6 @@ class TrainingSet(NamedTuple):
         return digest.hexdigest()
 
     def __str__(self) -> str:
-        clicks, malformed = self.clicks, self.clicks.malformed
-        skipped = f", {malformed:,} malformed lines skipped" if malformed else ""
-        return f"{len(clicks.items):,} clicks of {len(clicks):,} users on {len(self.item_ids):,} items{skipped}"
+        clicks = self.clicks
+        sizes = f"{count(len(clicks.items), 'click')} of {count(len(clicks), 'user')}"
+        return "\n".join([f"{sizes} on {count(len(self.item_ids), 'item')}", *map(str, self.malformed.skipped)])

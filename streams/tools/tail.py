@@ -8,6 +8,7 @@ from collections.abc import Collection
 import click
 
 from configs.schema import WorkerConfig
+from configs.text import count
 from streams.errors import BadMessage
 from streams.kafka.reading import follow
 from streams.messages.recommendations import Recommendation, decode_recommendation
@@ -59,6 +60,5 @@ def _line(r: Recommendation) -> str:
     more = f" +{len(r.item_ids) - _MAX_ITEMS}" if len(r.item_ids) > _MAX_ITEMS else ""
     written_at = time.strftime("%H:%M:%S", time.localtime(r.ts))
     delay_ms = (r.ts - r.click_ts) * 1000
-    return (
-        f"{written_at}  user {r.user_id}  {r.history_length} clicks  {delay_ms:.0f} ms after the click  {items}{more}"
-    )
+    history = count(r.history_length, "click")
+    return f"{written_at}  user {r.user_id}  {history}  {delay_ms:.0f} ms after the click  {items}{more}"

@@ -210,7 +210,7 @@ def test_errors_name_the_remedy(tmp_path: Path, training_run: Path, valid_format
         (["--artifact", model, "--run", training_run], "exclude"),
         (["--run", training_run, "--epochs", "1,3-5"], "no epoch 1, 3; kept are 4–6"),
         (["--run", tmp_path], "no epochs here"),
-        (["--artifact", model, "--test", both, "--plot", tmp_path / "recall.txt"], "choose a file.png"),
+        (["--artifact", model, "--test", both, "--plot", tmp_path / "recall.txt"], "its name ends in .png"),
         (["--artifact", model, "--test", both, "--milvus", "http://127.0.0.1:1"], "milvus.uri"),
         (["--artifact", model, "--test", both, "--milvus", "nowhere"], "milvus.uri"),
     ):

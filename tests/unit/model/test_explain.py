@@ -90,6 +90,17 @@ def test_lists_and_marks_equal_those_computed_by_hand(tmp_path: Path) -> None:
     assert np.array(explanation.cosines) == pytest.approx(np.array([[1, cosine], [cosine, 1]]), abs=1e-6)
 
 
+def test_the_merged_list_shows_the_score_that_orders_it(tmp_path: Path) -> None:
+    explanation = explained(tmp_path / "a", fusion=0.5)
+    best = {k: {one.item: one.score for one in recalled} for k, recalled in enumerate(explanation.recalled)}
+    last = [min(scores.values()) for scores in best.values()]
+    for one in explanation.merged:
+        each = [best[k].get(one.item, last[k]) for k in best]
+        assert one.score == pytest.approx(0.5 * max(each) + 0.5 * sum(each) / len(each), abs=1e-6)
+    scores = [one.score for one in explanation.merged]
+    assert scores == sorted(scores, reverse=True)
+
+
 def test_items_of_the_history_can_be_left_out(tmp_path: Path) -> None:
     explanation = explained(tmp_path / "a", unseen=True)
     first, second = LENGTHS
@@ -106,7 +117,7 @@ def test_interests_that_a_user_with_few_clicks_does_not_have_are_left_out(tmp_pa
 
 
 def test_a_user_of_unknown_items_cannot_be_explained(tmp_path: Path) -> None:
-    with pytest.raises(ExplanationError, match=r"user 7: the model knows none of the 2 .*--user"):
+    with pytest.raises(ExplanationError, match=r"user 7: the model knows no item of the 2 clicks.*--user"):
         explain(artifact(tmp_path / "a"), "7", np.array([98, 99]), np.empty(0, np.int64), 3)
 
 
@@ -224,12 +235,12 @@ def test_errors_name_the_remedy(tmp_path: Path, model: Path, train_format: Path,
         ([*bob, "--clicks", tmp_path / "empty.csv"], "no users in the files"),
         ([*bob, "--clicks", valid_format, "--hold-out"], "--hold-out is for the train format"),
         ([*bob, "--clicks", train_format, "--names", tmp_path / "none"], "cannot be read"),
-        ([*bob, "--clicks", train_format, "--plot", tmp_path / "a.none"], "choose a file.png"),
+        ([*bob, "--clicks", train_format, "--plot", tmp_path / "a.none"], "its name ends in .png"),
         ([*bob, "--clicks", train_format, "--top-n", 0], "1<=x<=1000"),
         (["--user", "bob", "--artifact", tmp_path / "none", "--clicks", train_format], "no artifact here"),
         (["--user", "bobb", "--artifact", model, "--clicks", train_format], "did you mean bobby, bob?"),
         (["--user", "zzz", "--artifact", model, "--clicks", train_format], "there are 3: 7, bob, bobby"),
-        (["--user", "7", "--artifact", model, "--clicks", train_format], "knows none of the 1 clicked items"),
+        (["--user", "7", "--artifact", model, "--clicks", train_format], "knows no item of the 1 click,"),
         (["--user", "7", "--artifact", model, "--clicks", train_format, "--hold-out"], "has one click"),
     ):
         result = run(*arguments)

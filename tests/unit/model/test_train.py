@@ -72,7 +72,7 @@ def test_valid_users_are_read_in_either_format(tmp_path: Path) -> None:
         run = ["--run", str(tmp_path / str(len(text)))]
         output = succeed([*small_run(tmp_path, f"data.valid_paths=[{other}]"), *run])
         assert "800 clicks of 40 users" in output
-        assert "1 held-out users" in output
+        assert "1 held-out user:" in output
 
 
 def test_a_run_ends_at_its_time_limit(tmp_path: Path) -> None:
@@ -142,6 +142,7 @@ def test_a_run_that_diverges_is_explained_and_writes_no_artifact(tmp_path: Path)
         (["--data", "missing.txt"], EXIT_FAILURE, "missing.txt: cannot be read"),
         (["--out", "model"], EXIT_FAILURE, "is not an artifact, and is not replaced"),
         (["--set", "training.shortest_history=50"], EXIT_FAILURE, "lower training.shortest_history"),
+        (["--set", "training.batch_size=10000000000000"], EXIT_CONFIG, "lower training.batch_size, loss.negatives"),
     ],
 )
 def test_settings_and_files_that_cannot_work_are_reported_before_training(
@@ -154,3 +155,13 @@ def test_settings_and_files_that_cannot_work_are_reported_before_training(
     assert result.exit_code == status
     assert complaint in " ".join(result.output.split())
     assert not (tmp_path / "artifact").exists()
+
+
+def test_skipped_lines_are_reported_by_file_and_recorded(tmp_path: Path) -> None:
+    arguments = small_run(tmp_path, "data.malformed=skip")
+    with (tmp_path / "clicks.csv").open("a") as file:
+        file.write("bad line\nworse line\n")
+    output = succeed(arguments)
+    assert "clicks.csv: 2 of 802 lines skipped; the first is line 801: expected uid,item_id,order" in output
+    (skipped,) = Artifact.load(tmp_path / "artifact").manifest["skipped"]
+    assert (skipped["lines"], skipped["skipped"], skipped["first"]) == (802, 2, 801)

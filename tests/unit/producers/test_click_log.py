@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from producers.click_log import ClickFileError, ClickLog, MalformedLine, in_time_order, parse_line, read_click_log
-from streams.messages.clicks import Click, decode_click, encode_click, user_key
+from model.data.files import DataError
+from model.data.malformed import MalformedLines
+from producers.click_log import ClickLog, in_time_order, read_click_log
+from streams.messages.clicks import user_key
 
 DATA = Path(os.environ.get("MINDSTREAM_DATA", Path(__file__).parents[4] / "shared" / "data"))
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"real data: no folder {DATA}; name it in MINDSTREAM_DATA")
@@ -74,10 +76,9 @@ def test_a_users_later_file_comes_later(tmp_path: Path) -> None:
     assert per_user(in_time_order(read_click_log([first, second]))) == {7: [1, 2, 3, 4], 8: [9]}
 
 
-def test_in_the_valid_format_the_history_comes_before_the_targets() -> None:
+def test_in_the_valid_format_the_history_comes_before_the_targets(tmp_path: Path) -> None:
     line = "user_id:ann target_item:5 hist_item:3 hist_item:1 eval_item:2 eval_item:9"
-    assert parse_line(line) == [("ann", 3, 0.0), ("ann", 1, 1.0), ("ann", 2, 2.0), ("ann", 9, 3.0)]
-    assert parse_line("user_id:4 hist_item:3") == [("4", 3, 0.0)]
+    assert per_user(in_time_order(read_click_log([write(tmp_path, "c", [line])]))) == {"ann": [3, 1, 2, 9]}
 
 
 @pytest.mark.parametrize(
@@ -90,41 +91,29 @@ def test_user_ids_keep_their_text(tmp_path: Path, text: str, user_id: int | str)
     assert user_key(log.user_ids[0]) == text.encode()
 
 
-@pytest.mark.parametrize(("line", "fault"), [("1,0,3", "other than 0"), ("user_id:3 item:4", "expected user_id:")])
+@pytest.mark.parametrize(("line", "fault"), [("1,0,3", "item id 0"), ("user_id:3 item:4", "expected uid")])
 def test_malformed_lines_name_file_line_and_fault(tmp_path: Path, line: str, fault: str) -> None:
     path = write(tmp_path, "bad.csv", ["1,2,0", line, "1,3,1"])
-    with pytest.raises(ClickFileError, match=fault) as raised:
-        read_click_log([path])
-    assert str(raised.value).startswith(f"{path}:2: ")
-    assert str(raised.value).endswith("--malformed skip")
-    seen: list[MalformedLine] = []
-    log = read_click_log([path], on_malformed=seen.append)
-    assert log.malformed == 1
-    assert (seen[0].path, seen[0].line) == (str(path), 2)
+    with pytest.raises(DataError, match=fault) as raised:
+        read_click_log([path], MalformedLines("fail", "--{} {}"))
+    assert str(raised.value).startswith(f"{path}, line 2: ")
+    assert str(raised.value).endswith("(fix the line, or leave such lines out: --malformed skip)")
+    malformed = MalformedLines("skip")
+    log = read_click_log([path], malformed)
+    assert [(one.path, one.first, one.malformed, one.lines) for one in malformed.skipped] == [(str(path), 2, 1, 3)]
     assert log.item.tolist() == [2, 3]
-
-
-@given(st.text(max_size=40))
-def test_any_line_is_parsed_or_refused(line: str) -> None:
-    try:
-        clicks = parse_line(line)
-    except ValueError:
-        return
-    for user, item, order in clicks:
-        click = Click(user, item, order)
-        assert decode_click(user_key(user), encode_click(click)) == click
 
 
 def test_a_line_that_is_not_utf8_is_malformed(tmp_path: Path) -> None:
     path = tmp_path / "c"
     path.write_bytes(b"1,2,0\n\xff\xfe,3,1\n1,4,2\n")
-    seen: list[MalformedLine] = []
-    assert read_click_log([path], on_malformed=seen.append).item.tolist() == [2, 4]
-    assert [fault.line for fault in seen] == [2]
+    malformed = MalformedLines("skip")
+    assert read_click_log([path], malformed).item.tolist() == [2, 4]
+    assert malformed.skipped[0].first == 2
 
 
 def test_a_file_that_cannot_be_read_is_fatal(tmp_path: Path) -> None:
-    with pytest.raises(ClickFileError, match=r"missing\.csv: cannot be read"):
+    with pytest.raises(DataError, match=r"missing\.csv: cannot be read"):
         read_click_log([tmp_path / "missing.csv"])
 
 
@@ -132,11 +121,11 @@ def test_contradicting_orders_are_refused(tmp_path: Path) -> None:
     ranks = write(tmp_path, "ranks", ["1,2,0"])
     times = write(tmp_path, "times", ["1,2,1700000000"])
     milliseconds = write(tmp_path, "ms", ["1,2,1700000000000"])
-    with pytest.raises(ClickFileError, match="replay them separately"):
-        read_click_log([ranks, times])
-    with pytest.raises(ClickFileError, match="--order rank"):
+    with pytest.raises(DataError, match="read them separately, or --order rank"):
+        read_click_log([ranks, times], MalformedLines(advice="--{} {}"))
+    with pytest.raises(DataError, match=r"line 1: 0 is no time .* but a rank"):
         read_click_log([ranks], order="time")
-    with pytest.raises(ClickFileError, match="milliseconds"):
+    with pytest.raises(DataError, match="milliseconds"):
         read_click_log([milliseconds])
     assert not read_click_log([ranks, times], order="rank").timed
     assert len(read_click_log([])) == 0
@@ -145,6 +134,6 @@ def test_contradicting_orders_are_refused(tmp_path: Path) -> None:
 @needs_data
 def test_amazonbook_files_are_read() -> None:
     log = read_click_log([DATA / "amazonbook-sample" / "train" / "demo.txt"])
-    assert (len(log), len(log.user_ids), log.timed, log.malformed) == (20_000, 1_467, False, 0)
+    assert (len(log), len(log.user_ids), log.timed) == (20_000, 1_467, False)
     valid = read_click_log([DATA / "amazonbook-sample" / "valid" / "part-0"])
     assert len(valid.user_ids) == 499

@@ -18,8 +18,9 @@ import pytest
 
 from configs.errors import EXIT_CONFIG, EXIT_TRANSIENT, ConfigError
 from configs.loader import load_replay
+from model.data.files import DataError
 from producers import replay
-from producers.click_log import ClickFileError, read_click_log
+from producers.click_log import read_click_log
 from producers.sender import Sender, SendReport, send_all
 from streams.messages.clicks import decode_click
 from tests.unit.producers.mock_kafka import MockKafka, config, run
@@ -64,17 +65,17 @@ def test_a_malformed_line_fails_or_is_skipped(kafka: MockKafka, tmp_path: Path) 
     path.write_text("1,2,0\nnonsense\n1,3,1\n")
     failed = run(replay.main, path)
     assert failed.exit_code == 1
-    assert f"{path}:2: expected uid,item_id,order" in failed.output
+    assert f"{path}, line 2: expected uid,item_id,order" in failed.output
     skipped = run(replay.main, path, "--malformed", "skip")
     assert skipped.exit_code == 0
-    assert f"skipped {path}:2:" in skipped.output
+    assert f"{path}: 1 of 3 lines skipped; the first is line 2: expected uid" in skipped.output
     assert "sent=2 delivered=2 failed=0 malformed=1" in skipped.output
 
 
 def test_speedup_and_original_ts_need_time_stamps(kafka: MockKafka, clicks_file: Path) -> None:
     for setting in ("replay.speedup=2", "replay.original_ts=true"):
         settings = config(kafka.address, setting)
-        with pytest.raises(ClickFileError, match="use --rate"):
+        with pytest.raises(DataError, match="use --rate"):
             replay.replay(read_click_log([clicks_file]), settings, replay.clicks_sender(settings))
 
 

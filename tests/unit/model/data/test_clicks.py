@@ -17,13 +17,15 @@ from hypothesis import strategies as st
 from model.data import files as clickfile
 from model.data.clicks import Clicks, hold_out, is_valid_format, read_clicks, read_holdout, split_users
 from model.data.files import DataError, parse_click, parse_int64
+from model.data.limits import MAX_ITEM_ID, MIN_ITEM_ID
+from model.data.malformed import MalformedLines
 
 SAMPLE = Path(os.environ.get("MINDSTREAM_DATA", "../shared/data")) / "amazonbook-sample"
 needs_sample = pytest.mark.skipif(
     not SAMPLE.is_dir(), reason=f"no AmazonBook sample in {SAMPLE}; set MINDSTREAM_DATA to the folder that holds it"
 )
 
-nonzero = st.integers(-(2**63), 2**63 - 1).filter(bool)
+nonzero = st.integers(MIN_ITEM_ID, MAX_ITEM_ID).filter(bool)
 order = st.integers(-(2**53), 2**53) | st.floats(-1e12, 1e12, allow_nan=False)
 whole_users = st.integers(-(2**63), 2**63 - 1)
 text_users = st.text("abc0123456789_-+", min_size=1, max_size=8)
@@ -65,10 +67,10 @@ def test_clicks_are_grouped_by_user_and_sorted_by_order_and_equal_orders_keep_fi
     assert clicks.lengths.tolist() == [3, 3]
 
 
-def test_users_of_several_files_are_joined(tmp_path: Path) -> None:
+def test_users_of_several_files_are_joined_and_later_ranks_are_later_clicks(tmp_path: Path) -> None:
     first = write(tmp_path, "1,10,1\n2,20,1\n", "a")
     second = write(tmp_path, "1,11,0\n3,30,1\n", "b")
-    assert as_lists(read_clicks([first, second])) == {1: [11, 10], 2: [20], 3: [30]}
+    assert as_lists(read_clicks([first, second])) == {1: [10, 11], 2: [20], 3: [30]}
 
 
 def test_a_user_id_that_is_not_a_number_makes_all_of_them_text(tmp_path: Path) -> None:
@@ -87,6 +89,15 @@ def test_a_user_id_that_is_not_a_number_makes_all_of_them_text(tmp_path: Path) -
         "1,x,3",
         "1,1.5,3",
         "1,9223372036854775808,3",
+        "1,9223372036854775807,3",
+        "1,-9223372036854775808,3",
+        "1,07,3",
+        "1,+7,3",
+        "1, 07 ,3",
+        "1,-07,3",
+        "1,7.0,3",
+        "7.0,1,3",
+        '"ann",1,3',
         "1,1_0,3",
         "1,2,nan",
         "1,2,inf",
@@ -98,10 +109,11 @@ def test_a_user_id_that_is_not_a_number_makes_all_of_them_text(tmp_path: Path) -
 @pytest.mark.parametrize("around", ["1,10,1", "ann,10,1.5"])
 def test_a_malformed_line_is_an_error_or_counted(tmp_path: Path, line: str, around: str) -> None:
     path = write(tmp_path, f"{around}\n\n{line}\n{around}\n")
-    with pytest.raises(DataError, match=r"clicks\.txt, line 3: .*found '.*skip"):
-        read_clicks([path])
-    clicks = read_clicks([path], malformed="skip")
-    assert clicks.malformed == 1
+    with pytest.raises(DataError, match=r"clicks\.txt, line 3: .*(found |the item id ).*skip"):
+        read_clicks([path], MalformedLines("fail", "--{}={}"))
+    malformed = MalformedLines("skip")
+    clicks = read_clicks([path], malformed)
+    assert (malformed.total, malformed.skipped[0].lines, malformed.skipped[0].first) == (1, 3, 3)
     assert clicks.items.tolist() == [10, 10]
 
 
@@ -156,13 +168,19 @@ def test_the_reader_equals_a_simple_one(
     path.write_bytes(text.encode("utf-8-sig" if mark else "utf-8"))
     expected, malformed = read_simply(text)
     with blocks_of(block):
-        clicks = read_clicks([path], malformed="skip")
-        assert as_lists(clicks) == expected
-        assert clicks.users.tolist() == sorted(expected)  # type: ignore[type-var]  # all int or all str
-        assert clicks.malformed == len(malformed)
+        skipped = MalformedLines("skip")
+        if malformed and not expected:
+            with pytest.raises(DataError, match="no line is a click"):
+                read_clicks([path], skipped, "rank")
+        else:
+            clicks = read_clicks([path], skipped, "rank")
+            assert as_lists(clicks) == expected
+            assert clicks.users.tolist() == sorted(expected)  # type: ignore[type-var]  # all int or all str
+        assert skipped.total == len(malformed)
         if malformed:
+            assert skipped.skipped[0].first == malformed[0]
             with pytest.raises(DataError, match=f"line {malformed[0]}: "):
-                read_clicks([path])
+                read_clicks([path], order="rank")
 
 
 @pytest.mark.parametrize(("name", "pack"), [("c.gz", gzip.compress), ("c.xz", lzma.compress), ("c", bytes)])
@@ -175,8 +193,9 @@ def test_a_malformed_line_of_a_later_block_has_its_number(
     assert sum(map(len, lines)) > 2 * clickfile.BLOCK_CHARACTERS
     with pytest.raises(DataError, match=f"{name}, line 40001: expected uid"):
         read_clicks([tmp_path / name])
-    clicks = read_clicks([tmp_path / name], malformed="skip")
-    assert (len(clicks), clicks.malformed) == (49_999, 1)
+    malformed = MalformedLines("skip")
+    clicks = read_clicks([tmp_path / name], malformed)
+    assert (len(clicks), malformed.total) == (49_999, 1)
     assert clicks.users.dtype == np.int64
 
 
@@ -185,7 +204,7 @@ def test_bytes_that_are_not_utf8_make_a_line_malformed(tmp_path: Path) -> None:
     path.write_bytes(b"1,10,0\n\xff\xfe,11,1\n1,12,2\n")
     with pytest.raises(DataError, match=r"clicks\.txt, line 2: not UTF-8"):
         read_clicks([path])
-    assert as_lists(read_clicks([path], malformed="skip")) == {1: [10, 12]}
+    assert as_lists(read_clicks([path], MalformedLines("skip"))) == {1: [10, 12]}
     path.write_bytes(b"user_id:1 eval_item:5\nuser_id:\xff eval_item:5\n")
     assert is_valid_format(path)
     with pytest.raises(DataError, match=r"clicks\.txt, line 2: not UTF-8"):
@@ -228,8 +247,9 @@ def test_a_malformed_line_of_the_valid_format_is_an_error_or_counted(tmp_path: P
     path = write(tmp_path, f"user_id:7 hist_item:3 eval_item:5\n{line}\n")
     with pytest.raises(DataError, match="line 2"):
         read_holdout([path])
-    held = read_holdout([path], malformed="skip")
-    assert len(held.history) == held.history.malformed == 1
+    malformed = MalformedLines("skip")
+    held = read_holdout([path], malformed)
+    assert len(held.history) == malformed.total == 1
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=20))

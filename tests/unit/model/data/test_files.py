@@ -70,8 +70,6 @@ def test_a_dash_is_standard_input_and_a_path_is_not(monkeypatch: pytest.MonkeyPa
         ("missing", None),
         ("torn.gz", gzip.compress(b"1,2,0\n" * 999, mtime=0)[:-20]),
         ("torn.xz", lzma.compress(b"1,2,0\n" * 999)[:-20]),
-        ("no.gz", b"1,2,0\n"),
-        ("no.xz", b"1,2,0\n"),
         ("corrupt.gz", gzip.compress(b"1,2,0\n", mtime=0)[:10] + b"\xff" * 20),
         ("binary", b"1,2,0\n\xff\xfe\x00"),
     ],
@@ -81,6 +79,23 @@ def test_files_that_cannot_be_read_are_named_with_the_remedy(tmp_path: Path, nam
         (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=f"{name}: cannot be read .*; check the path"):
         list(lines(tmp_path / name))
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bytes])
+def test_the_content_tells_how_a_file_is_packed(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    for name in ("c.csv", "c.GZ", "c.gz", "c.xz"):
+        (tmp_path / name).write_bytes(pack(TEXT))
+        assert list(lines(tmp_path / name)) == NUMBERED
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [(b"PK\x03\x04", "zip"), (b"BZh9", "bzip2"), (b"PAR1", "Parquet"), (b"(\xb5/\xfd", "Zst")],
+)
+def test_archives_and_binary_formats_are_named(tmp_path: Path, head: bytes, kind: str) -> None:
+    (tmp_path / "c").write_bytes(head + b"1,2,0\n")
+    with pytest.raises(DataError, match=f"c: is .*{kind}.* unpack or convert it"):
+        list(lines(tmp_path / "c", "replace"))
 
 
 def test_bytes_that_are_not_utf8_can_make_only_their_line_malformed(tmp_path: Path) -> None:
@@ -93,8 +108,8 @@ def test_bytes_that_are_not_utf8_can_make_only_their_line_malformed(tmp_path: Pa
 
 def test_the_train_format_is_parsed() -> None:
     assert parse_click("007, -5 ,1.5") == ("007", -5, 1.5)
-    user, item, order = parse_click(f"ann,{2**63 - 1},{2**63 - 1}")
-    assert (user, item, order) == ("ann", 2**63 - 1, 2**63 - 1)
+    user, item, order = parse_click(f"ann,{2**63 - 2},{2**63 - 1}")
+    assert (user, item, order) == ("ann", 2**63 - 2, 2**63 - 1)
     assert isinstance(order, int)  # a float would round it
     assert not is_user_line("ann,1,2")
 
@@ -112,7 +127,15 @@ def test_the_valid_format_is_parsed() -> None:
         ("1,2", "expected uid,item_id,order"),
         ("1,2,3,4", "expected uid,item_id,order"),
         ("uid,item_id,order", "found 'item_id'"),
-        ("1,0,3", "other than 0"),
+        ("1,0,3", "the item id 0 is reserved for padding: number items from 1"),
+        (f"1,{-(2**63)},3", "pandas writes for a missing value"),
+        (f"1,{2**63 - 1},3", "outside the range"),
+        ("1,007,3", "no leading zeros, found '007', which is not 7"),
+        ("1,+7,3", "no \\+ and"),
+        ("1,7.0,3", "64-bit integer, found '7.0' .*pandas writes 7.0 for 7"),
+        ("7.0,7,3", "pandas writes 7.0 for 7 .*found the user id '7.0'"),
+        ('"7",7,3', "without quotes"),
+        ("1\t2\t3", "no comma in '1"),
         ("1,2.5,3", "64-bit integer"),
         (f"1,{2**63},3", "64-bit integer"),
         ("1,1_0,3", "64-bit integer"),

@@ -43,7 +43,7 @@ def _printed(
 def test_a_line_for_each_recommendation(recommendations: list[Message], capsys: pytest.CaptureFixture[str]) -> None:
     lines, errors = _printed(capsys)
     assert len(lines) == 2
-    assert "user 7  1 clicks" in lines[0]
+    assert "user 7  1 click  " in lines[0]
     assert "ms after the click" in lines[0]
     assert "at offset 9 is not a recommendation" in errors
 
