@@ -14,6 +14,8 @@ from model.serving.sort_keys import NONE, pack, positions_of, scores_of
 
 #: Id of "no item": padding in histories, and in search results with fewer items than requested.
 PADDING = 0
+#: Sums of scores below it, one for each interest, are finite.
+MAX_SCORE = np.float32(1e30)
 
 
 class Candidates(NamedTuple):
@@ -40,7 +42,8 @@ def merge(
 
     Args:
         ids: (B, K, n) item ids found by each interest, best first, each at most once; `PADDING` is skipped.
-        scores: (B, K, n) scores, higher = nearer, finite except for padding.
+        scores: (B, K, n) scores, higher = nearer; items whose score is beyond `MAX_SCORE`, or
+            NaN, are skipped: their vectors were not made by the model.
         top_k: largest number of candidates for each user.
         exclude: (B, H) item ids to leave out for each user, padded with `PADDING`; None = none.
         fusion: 0 to 1.
@@ -50,7 +53,7 @@ def merge(
     """
     B, K, n = ids.shape
     m = K * n
-    usable = ids != PADDING
+    usable = (ids != PADDING) & (np.abs(scores) < MAX_SCORE)
     if exclude is not None:
         usable &= ~_contains(exclude, ids.reshape(B, m)).reshape(B, K, n)
     usable &= np.cumsum(usable, axis=2, dtype=np.int32) <= top_k

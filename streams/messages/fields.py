@@ -11,6 +11,7 @@ Decoders raise `BadMessage` and nothing else, whatever the bytes.
 
 from __future__ import annotations
 
+import re
 import reprlib
 from typing import Any
 
@@ -31,7 +32,7 @@ def decode_fields(value: bytes) -> Fields:
     try:
         fields = orjson.loads(value)
     except orjson.JSONDecodeError as error:
-        raise BadMessage("not_json", f"{error} in {preview(value)}") from None
+        raise BadMessage("not_json", f"{error} in {_place(value, error.pos)}") from None
     if not isinstance(fields, dict):
         raise BadMessage("not_json", f"expected a JSON object, found {preview(fields)}")
     return fields
@@ -40,7 +41,8 @@ def decode_fields(value: bytes) -> Fields:
 def required(fields: Fields, name: str) -> Any:
     value = fields.get(name)
     if value is None:
-        raise BadMessage("missing_field", f"{name} is missing or null")
+        found = "null" if name in fields else f"missing; found {preview(list(fields))}"
+        raise BadMessage("missing_field", f"{name} is {found}")
     return value
 
 
@@ -96,6 +98,14 @@ def required_numbers(fields: Fields, name: str, types: set[type]) -> list[Any]:
     return value
 
 
+def _place(value: bytes, position: int) -> str:
+    """Return the field in which the parser stopped, and the beginning of the value, or what precedes the position."""
+    before = value[:position]
+    named = _FIELD.findall(before[-_MAX_CONTEXT_BYTES:])
+    field = f"the field {named[-1].decode()}: " if named else ""
+    return field + preview(value[max(0, position - 20) :] if position > 60 else value)
+
+
 def preview(value: Any) -> str:
     """Return the beginning of the value's `repr`, which itself fails on deep nesting and is slow on large values."""
     text = _REPR.repr(value[:80] if isinstance(value, bytes) else value)
@@ -112,6 +122,8 @@ def _int64(name: str, value: Any) -> int:
     return value
 
 
+#: The name of a field, before its value, and the bytes that are searched for it: more than a vector has.
+_FIELD, _MAX_CONTEXT_BYTES = re.compile(rb'"(\w{1,40})"\s*:', re.ASCII), 100_000
 _REPR = reprlib.Repr()
 _REPR.maxlevel = 3
 _REPR.maxstring = _REPR.maxother = 400

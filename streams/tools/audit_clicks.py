@@ -6,12 +6,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from streams.errors import BadMessage
+from streams.errors import BadMessage, Reason
 from streams.messages.clicks import decode_click
 from streams.partitioning import KeyPartitions
 from streams.ports import Message
 
 ClickRef = tuple[int, int]  # partition and offset on the click topic
+#: Reasons of dead letters that only the server which refused them, or the settings of that time, can tell.
+BEYOND_THE_CODEC: tuple[Reason, ...] = ("refused", "wrong_partition")
 User = tuple[int, bytes]  # partition and key
 ClicksByUser = Mapping[User, Sequence[tuple[int, int]]]  # (offset, item id) of each click, in order
 
@@ -100,8 +102,7 @@ def audit_clicks(
             continue
         assert message.key is not None  # the codec has compared it with the user id
         wrong_partition = _misplaced(message.key, message.partition, partitions)
-        # Only the server that refused the data of a click could tell.
-        if dead_letter is not None and (wrong_partition or dead_letter.reason == "refused"):
+        if dead_letter is not None and (wrong_partition or dead_letter.reason in BEYOND_THE_CODEC):
             founded.add(ref)
             continue
         misplaced += wrong_partition

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from streams.errors import BadMessage
 from streams.messages.items import Item, ItemRemoval
 from streams.ports import Message
-from streams.tools.audit_clicks import KeptDeadLetter, content_hash
+from streams.tools.audit_clicks import BEYOND_THE_CODEC, KeptDeadLetter, content_hash
 
 ItemRef = tuple[int, int]  # partition and offset on the item topic
 Rows = Mapping[int, ItemRef]  # item id → source of its row in Milvus
@@ -64,7 +64,7 @@ def audit_items(
                 unknown.add(item_id)
             continue
         if dead_letter is not None:
-            if dead_letter.reason == "refused":  # only the server that refused it could tell
+            if dead_letter.reason in BEYOND_THE_CODEC:
                 unknown.add(item.item_id)
                 continue
             unfounded += 1

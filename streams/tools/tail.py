@@ -45,7 +45,7 @@ def tail(
             recommendation = decode_recommendation(message.value or b"")
         except BadMessage as error:
             text = f"{message.topic} [{message.partition}] at offset {message.offset} is not a recommendation"
-            click.echo(f"{text}; another program writes to this topic: {error}", err=True)
+            click.echo(f"{text}; another program, or an earlier version, wrote it: {error}", err=True)
             continue
         click.echo(message.value or b"" if as_json else _line(recommendation))
         shown += 1

@@ -170,6 +170,14 @@ def test_a_dead_letter_that_cannot_be_sent_is_kept(site: Site) -> None:
     assert [row["replayed"] for row in listed].count(True) == 1
 
 
+def test_without_a_known_partitioner_a_dead_letter_returns_to_its_partition(site: Site) -> None:
+    """With murmur2 (above), the key decides; without a setting, only the original partition keeps a user together."""
+    _put(site, [_message(site, offset)._replace(partition=offset) for offset in range(4)])
+    done = site.run("streams", "deadletters", "replay", "--yes", "--set", "topics.partitioner=any")
+    assert done.returncode == 0, done.stderr
+    assert sorted(record.message.partition for record in _records(site, site.config.topics.clicks)) == [0, 1, 2, 3]
+
+
 class CutRecordProducer(KafkaRecordProducer):
     """A record producer that fails directly before some receipts, where a kill has the most effect."""
 

@@ -5,6 +5,7 @@ FUZZ_MESSAGES sets their number. FUZZ_SEED repeats a run: each run prints its se
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -70,6 +71,8 @@ class Fuzzer:
         item_id = self._random.randint(1000, 1400)
         dim = self._site.artifact.dim - (self._random.random() < 0.1)
         vector = [self._random.gauss(0, 1) for _ in range(dim)]
+        length = math.hypot(*vector) / self._random.choice([1] * 9 + [100])
+        vector = [x / length for x in vector]
         version = self._random.choice([self._site.artifact.model_version] * 9 + ["another"])
         valid = orjson.dumps({"item_id": item_id, "embedding": vector, "model_version": version, "title": "t"})
         # A compacted topic refuses messages without a key.
@@ -141,8 +144,11 @@ def _reason(site: Site, message: Message) -> str | None:
         item = decode_item(message.key, message.value)
     except BadMessage as error:
         return error.reason
-    ours = isinstance(item, Item) and item.model_version == site.artifact.model_version
-    return "wrong_dimension" if isinstance(item, Item) and ours and len(item.embedding) != site.artifact.dim else None
+    if isinstance(item, ItemRemoval) or item.model_version != site.artifact.model_version:
+        return None
+    if len(item.embedding) != site.artifact.dim:
+        return "wrong_dimension"
+    return None if 0.99 <= math.hypot(*item.embedding.tolist()) <= 1.01 else "wrong_norm"
 
 
 def _lag(site: Site) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.arrays import FloatMatrix
 from model.artifact import save_artifact
 from tests.unit.producers.mock_kafka import MockKafka
 
@@ -29,13 +30,26 @@ def clicks_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def artifact(tmp_path: Path) -> Path:
+    """The folder of an artifact whose vectors have free norms."""
     vectors = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)
+    return _save(tmp_path / "artifact", vectors, normalise=False)
+
+
+@pytest.fixture
+def unit_artifact(tmp_path: Path) -> Path:
+    """The folder of an artifact of a model that normalises; item 7 breaks the rule."""
+    vectors = np.repeat(np.eye(8, dtype=np.float32), 40, axis=0)[:300]
+    vectors[6] *= 3
+    return _save(tmp_path / "unit", vectors, normalise=True)
+
+
+def _save(folder: Path, vectors: FloatMatrix, *, normalise: bool) -> Path:
     save_artifact(
-        tmp_path / "artifact",
+        folder,
         weights={"w": vectors[:2]},
         interests=4,
         history_length=20,
-        encoder={},
+        encoder={"normalise": normalise},
         item_ids=np.arange(1, 301),
         item_vectors=vectors,
         item_counts=np.ones(300, np.int64),
@@ -43,4 +57,4 @@ def artifact(tmp_path: Path) -> Path:
         clicks=1,
         config={},
     )
-    return tmp_path / "artifact"
+    return folder

@@ -9,7 +9,9 @@ import orjson
 import pytest
 
 from configs.errors import EXIT_CONFIG
+from model.serving.norms import Norms
 from producers import items
+from streams.errors import BadMessage
 from streams.messages.items import Item, ItemRemoval, decode_item
 from tests.unit.producers.mock_kafka import MockKafka, run
 
@@ -59,6 +61,44 @@ def test_items_that_the_worker_would_refuse_are_not_sent(artifact: Path, tmp_pat
     zero = run(items.main, "--delete", "--id", "0")
     assert zero.exit_code == 1
     assert "padding" in zero.output
+
+
+def test_a_vector_of_another_norm_is_refused_or_divided(kafka: MockKafka, unit_artifact: Path, tmp_path: Path) -> None:
+    path = tmp_path / "new.npy"
+    np.save(path, np.full(8, 100, np.float32))
+    one = ("--artifact", unit_artifact, "--id", "900", "--embedding-file", path)
+    refused = run(items.main, *one)
+    assert refused.exit_code == 1
+    for part in ("item 900", "norm 282.8", "--normalise"):
+        assert part in refused.output
+    assert run(items.main, *one, "--normalise").exit_code == 0
+
+    everything = ("--artifact", unit_artifact, "--limit", "10")
+    refused = run(items.main, *everything)
+    assert refused.exit_code == 1
+    assert "item 7 has norm 3" in refused.output
+    assert run(items.main, *everything, "--normalise").exit_code == 0
+    read = [decode_item(key, value) for _, key, value in kafka.read("items", 11)]
+    assert len(read) == 11, "what was refused was not sent in part"
+    assert all(isinstance(item, Item) and np.linalg.norm(item.embedding) == pytest.approx(1) for item in read)
+
+
+def test_a_model_with_free_norms_refuses_only_far_longer_vectors(artifact: Path, tmp_path: Path) -> None:
+    path = tmp_path / "new.npy"
+    np.save(path, np.full(8, 1e38, np.float32))
+    one = ("--artifact", artifact, "--id", "900", "--embedding-file", path)
+    refused = run(items.main, *one)
+    assert refused.exit_code == 1
+    assert "more than 10 times the longest" in refused.output
+    assert "does not normalise" in run(items.main, *one, "--normalise").output
+
+
+@pytest.mark.parametrize("item_id", [-(2**63), 2**63 - 1])
+def test_an_artifact_with_an_id_that_the_index_cannot_hold_is_refused(artifact: Path, item_id: int) -> None:
+    source = items._load_artifact(artifact)
+    source.item_ids[0 if item_id < 0 else -1] = item_id
+    with pytest.raises(BadMessage, match=str(item_id)):
+        items.check_items(source, Norms.from_artifact(source))
 
 
 def test_usage_errors_name_the_missing_option(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from zlib import crc32
 
 import confluent_kafka as ck
 import pytest
@@ -21,6 +22,13 @@ def test_keys_are_hashed_as_javas_client_hashes_them(kafka: MockKafka) -> None:
     assert report.delivered == 2
     placed = {key: partition for partition, key, _ in kafka.read("clicks", 2)}
     assert placed == {b"21": (-973932308 & 0x7FFFFFFF) % 4, b"foobar": (-790332482 & 0x7FFFFFFF) % 4}
+
+
+def test_keys_are_hashed_as_configured(kafka: MockKafka) -> None:
+    sender = replay.clicks_sender(config(kafka.address, "topics.partitioner=crc32"))
+    keys = [b"%d" % number for number in range(100)]
+    assert send_all(sender, [(key, b"x") for key in keys], lambda _report: None).delivered == 100
+    assert {key: partition for partition, key, _ in kafka.read("clicks", 100)} == {k: crc32(k) % 4 for k in keys}
 
 
 def test_a_full_queue_waits_and_only_the_oversized_message_fails(kafka: MockKafka) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -87,3 +88,12 @@ def test_padding_and_missing_results_are_left_out() -> None:
     scores = np.array([[[0.1, -np.inf, -np.inf]]], dtype=np.float32)
     (candidates,) = merge(ids, scores, 3, np.array([[0, 0]]))
     assert candidates.item_ids.tolist() == [5]
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, 3e38])
+def test_no_list_holds_a_score_that_overflows(score: float) -> None:
+    ids = np.array([[[9, 1, 2], [9, 1, 0]]])
+    scores = np.array([[[score, 0.5, 0.25], [score, 0.5, -np.inf]]], np.float32)
+    (found,) = merge(ids, scores, 3, fusion=0.5)
+    assert found.item_ids.tolist() == [1, 2]
+    assert np.isfinite(found.scores).all()

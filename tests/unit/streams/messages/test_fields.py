@@ -55,9 +55,23 @@ def test_only_json_objects_in_utf8_have_fields(value: bytes) -> None:
 )
 @pytest.mark.parametrize("fields", [{}, {"a": None}])
 def test_a_required_field_must_be_present_and_not_null(read: Callable[[Fields, str], object], fields: Fields) -> None:
-    with pytest.raises(BadMessage, match="a is missing or null") as caught:
+    with pytest.raises(BadMessage, match="a is null" if fields else "a is missing") as caught:
         read(fields, "a")
     assert caught.value.reason == "missing_field"
+
+
+def test_the_fields_of_another_format_are_named() -> None:
+    with pytest.raises(BadMessage, match="user_id is missing; found") as caught:
+        required({"userId": 7, "itemId": 5, "timestamp": 1404172800}, "user_id")
+    assert "['userId', 'itemId', 'timestamp']" in caught.value.detail
+
+
+def test_the_field_in_which_json_ends_is_named() -> None:
+    value = b'{"item_id": 7, "embedding": [' + b"0.5, " * 1000 + b'NaN], "title": "t"}'
+    with pytest.raises(BadMessage) as caught:
+        decode_fields(value)
+    assert caught.value.reason == "not_json"
+    assert "the field embedding: b'" in caught.value.detail and "0.5, NaN]" in caught.value.detail
 
 
 @pytest.mark.parametrize(

@@ -180,11 +180,12 @@ def test_a_dead_letter_that_has_lost_its_bytes_is_found(topics: Topics) -> None:
     assert topics.findings() == {}
 
 
-def test_a_readable_click_that_a_server_refused_is_no_loss(topics: Topics) -> None:
+@pytest.mark.parametrize("reason", ["refused", "wrong_partition"])
+def test_a_readable_click_that_is_a_dead_letter_for_another_reason_is_no_loss(topics: Topics, reason: str) -> None:
     topics.clicks.append(click_message(5, 8, 5))
     topics.committed = {0: 6}
     assert topics.findings() == {"histories_different": 1, "users_stale": 1}
-    topics.dead_letters[0, 5] = KeptDeadLetter("refused", content_hash(topics.clicks[-1].key, topics.clicks[-1].value))
+    topics.dead_letters[0, 5] = KeptDeadLetter(reason, content_hash(topics.clicks[-1].key, topics.clicks[-1].value))
     report = topics.audit()
     assert (report.findings, report.dead_letters) == ({}, 2)
 
