@@ -17,6 +17,7 @@ from streams.metrics import ClickMetrics, StoreMetrics
 from streams.partitioning import KeyPartitions
 from streams.processing.clicks import ClickProcessor, ClickTopics
 from streams.recall.factory import build_engine
+from streams.recall.ports import ItemTable
 from streams.state.changelog import Changelog
 from streams.state.restore import Restorer
 from streams.state.standby import Standby
@@ -33,6 +34,7 @@ class HistoryHooks:
         preconditions: checks that partitions can be acquired.
         restorer: keeps store and changelog consistent.
         stores: local histories.
+        index: the index that is searched.
         metrics: counters.
         standby: follows the partitions of other workers; None = no standby.
     """
@@ -43,6 +45,7 @@ class HistoryHooks:
         preconditions: Preconditions,
         restorer: Restorer,
         stores: PartitionStores,
+        index: ItemTable,
         metrics: ClickMetrics,
         standby: Standby | None,
     ) -> None:
@@ -50,6 +53,7 @@ class HistoryHooks:
         self._preconditions = preconditions
         self._restorer = restorer
         self._stores = stores
+        self._index = index
         self._metrics = metrics
         self._acquire = self._restore if standby is None else standby.wrap_acquire(self._restore)
 
@@ -60,6 +64,7 @@ class HistoryHooks:
     def maintain(self, partitions: Collection[int]) -> None:
         """Restore what other workers have written since, repair what they overwrote, answer users who waited."""
         self._preconditions.watch()
+        self._index.check_identity()
         self._restorer.maintain(partitions)
         self._processor.answer_awaiting()
 
@@ -122,11 +127,11 @@ def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
             range(topics.partitions),
             store_metrics.foreign.inc,
         )
-    hooks = HistoryHooks(processor, preconditions, restorer, stores, metrics, standby)
+    hooks = HistoryHooks(processor, preconditions, restorer, stores, blueprint.index, metrics, standby)
     options = blueprint.options(batch_size=config.batch.size, batch_wait_s=config.batch.wait, look_ahead=True)
     app = worker_app(
         config,
-        "clicks",
+        f"{config.worker.group}-clicks",
         config.batch.size,
         lambda app: parts.agent(
             app, topics.clicks, processor, hooks=hooks, assignment=Assignment(), options=options, metrics=metrics
