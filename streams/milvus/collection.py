@@ -7,11 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus.grpc_gen import milvus_pb2, schema_pb2
 
+from model.arrays import FloatArray, IdArray, IntArray, IntMatrix
 from streams.milvus.client import SLOW_TIMEOUT_S
 
 METRIC = "IP"
 ID, VECTOR = "item_id", "embedding"
+#: For pymilvus, which would ask Milvus for the fields otherwise.
+NO_SCHEMA: Mapping[str, Any] = {"fields": []}
 #: The message that a row comes from.
 SOURCE_PARTITION, SOURCE_OFFSET = "source_partition", "source_offset"
 #: Property of a collection: a random text, given when it is created. milvus-lite gives all collections the id 0.
@@ -56,6 +60,30 @@ def ensure_collection(client: MilvusClient, name: str, dim: int, kind: str, para
             lambda: client.create_index(name, index, timeout=SLOW_TIMEOUT_S),
             lambda: bool(client.list_indexes(name, timeout=SLOW_TIMEOUT_S)),
         )
+
+
+def upsert_request(name: str, ids: IdArray, vectors: FloatArray, sources: IntMatrix) -> milvus_pb2.UpsertRequest:
+    """Return the request that writes (n,) ids, (n, D) vectors and (n, 2) sources.
+
+    As columns: pymilvus packs rows one by one, which takes five times as much CPU time (20 µs for each row).
+    """
+    n, D = vectors.shape
+    embeddings = schema_pb2.FieldData(type=schema_pb2.DataType.FloatVector, field_name=VECTOR)
+    embeddings.vectors.dim = D
+    embeddings.vectors.float_vector.data.extend(vectors.ravel().tolist())
+    columns = [
+        _integers(ID, ids),
+        embeddings,
+        _integers(SOURCE_PARTITION, sources[:, 0]),
+        _integers(SOURCE_OFFSET, sources[:, 1]),
+    ]
+    return milvus_pb2.UpsertRequest(collection_name=name, num_rows=n, fields_data=columns)
+
+
+def _integers(name: str, values: IntArray) -> schema_pb2.FieldData:
+    column = schema_pb2.FieldData(type=schema_pb2.DataType.Int64, field_name=name)
+    column.scalars.long_data.data.extend(values.tolist())
+    return column
 
 
 def identity_of(description: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from streams.milvus.collection import (
     ID,
     ITEMS_TOPIC,
     METRIC,
+    NO_SCHEMA,
     SOURCE_OFFSET,
     SOURCE_PARTITION,
     VECTOR,
@@ -27,6 +28,7 @@ from streams.milvus.collection import (
     ensure_collection,
     identity_of,
     properties_of,
+    upsert_request,
 )
 from streams.recall.ports import IndexInfo, no_sources
 
@@ -111,12 +113,12 @@ class MilvusIndex:
         sources = no_sources(len(ids)) if sources is None else sources
         for start in range(0, len(ids), _MAX_ROWS_PER_REQUEST):
             chunk = slice(start, start + _MAX_ROWS_PER_REQUEST)
-            rows = [
-                {ID: i, VECTOR: v, SOURCE_PARTITION: p, SOURCE_OFFSET: o}
-                for i, v, (p, o) in zip(ids[chunk].tolist(), vectors[chunk], sources[chunk].tolist(), strict=True)
-            ]
+            request = upsert_request(self._name, ids[chunk], vectors[chunk], sources[chunk])
             with self._translated():
-                self._client.upsert(self._name, rows, timeout=self._settings.timeout)
+                # The public method takes rows only.
+                self._client._get_connection().upsert(
+                    self._name, [], upsert_param=request, schema=NO_SCHEMA, timeout=self._settings.timeout
+                )
 
     def delete(self, ids: IdArray) -> None:
         """See `streams.recall.ports.ItemIndex.delete`."""

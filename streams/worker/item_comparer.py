@@ -102,14 +102,15 @@ class ItemTopic:
 
     def _suspects(self, partition: int, found: Differences) -> Iterator[Suspects]:
         removed = list(found.removed.items())
-        for start in range(0, len(removed), _CHUNK):
-            yield Suspects(partition, (), dict(removed[start : start + _CHUNK]))
-        for start in range(0, len(found.written), _CHUNK):
-            offsets = found.written[start : start + _CHUNK].tolist()
-            yield Suspects(partition, self._messages(partition, offsets), {})
+        for start in range(0, max(len(removed), len(found.written)), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            messages = self._messages(partition, found.written[chunk].tolist())
+            yield Suspects(partition, messages, dict(removed[chunk]))
 
     def _messages(self, partition: int, offsets: list[int]) -> list[Message]:
         """Return the messages at these (ascending) offsets that Kafka still has."""
+        if not offsets:
+            return []
         wanted, messages = set(offsets), []
         with closing(read_to_end(self._kafka, self._topic, {partition: offsets[0]})) as records:
             for message, _, _ in records:
