@@ -72,10 +72,6 @@ class TopicOffsets:
         if consumer is not None:
             consumer.close()
 
-    def partition_count(self) -> int:
-        """Return the number of the topic's partitions."""
-        return len(self._query(_known_partitions, [TopicPartition(self.topic)]))
-
     def _offsets_at(self, position: int, partitions: Collection[int]) -> dict[int, int]:
         # The protocol takes these two, "latest" and "earliest", in place of a timestamp.
         answers = self._query(Consumer.offsets_for_times, [TopicPartition(self.topic, p, position) for p in partitions])
@@ -98,14 +94,6 @@ class TopicOffsets:
                 self.renew()
             raise translate_error(error.args[0], self.topic) from None
         return answers
-
-
-def _known_partitions(consumer: Consumer, topics: list[TopicPartition], timeout: float) -> list[TopicPartition]:
-    name = topics[0].topic
-    found = consumer.list_topics(name, timeout).topics[name]
-    if found.error is not None:
-        raise KafkaException(found.error)
-    return [TopicPartition(name, partition) for partition in found.partitions]
 
 
 def assigned_to_others(kafka: Kafka, group: str, topic: str, client_id: str) -> set[int]:

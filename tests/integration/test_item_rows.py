@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[att
 from benchmarks.harness.data import random_artifact
 from configs.errors import EXIT_TRANSIENT
 from embedded.program import WorkerProgram, http_get
-from streams.kafka.offsets import TopicOffsets
+from streams.kafka.topics import TopicIdentities
 from streams.milvus.index import MilvusIndex
 from tests.site import Site, wait_for
 
@@ -104,11 +104,11 @@ def test_rows_that_differ_from_the_topic_are_repaired(tmp_path: Path, kafka: str
 
 def test_added_partitions_are_noticed(site: Site) -> None:
     topic = site.config.topics.items
-    offsets = TopicOffsets(site.config.kafka, topic)
-    assert offsets.partition_count() == 2
+    identities = TopicIdentities(site.config.kafka, [topic])
+    assert identities.now()[topic].partitions == 2
     admin = AdminClient(site.config.kafka.client_settings())
     admin.create_partitions([NewPartitions(topic, 3)])[topic].result()
-    wait_for(lambda: offsets.partition_count() == 3, "the partition")
+    wait_for(lambda: identities.now()[topic].partitions == 3, "the partition")
     done = site.run("streams", "worker", *ITEMS)
     assert done.returncode == 78
     assert "topics.item_partitions" in done.stderr

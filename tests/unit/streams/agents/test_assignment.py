@@ -318,7 +318,7 @@ def test_an_accepted_commit_proves_the_lease_by_the_same_clock(monkeypatch: pyte
         return True
 
     async def scenario() -> None:
-        commits = Commits(accept, proofs.append)
+        commits = Commits(accept, proofs.append, lambda _: "")
         commits.done([Message("items", 0, 4, b"1", None)])
         before = lease_clock()
         await commits.commit()
