@@ -126,6 +126,7 @@ class Batch(Section):
 class Items(Section):
     batch_size: Annotated[int, Field(ge=1, le=16384)]
     batch_wait: Seconds
+    compare_interval: PositiveSeconds
 
 
 class Worker(Section):

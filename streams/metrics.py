@@ -26,6 +26,8 @@ _SIZE_BUCKETS = (1, 4, 16, 64, 256, 1024, 4096)
 _STAGE_BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 #: Stages of a batch of clicks, in order (`streams.processing.clicks`); embed, encode, search and merge are the recall.
 STAGES = ("decode", "read", "embed", "encode", "search", "merge", "pack", "produce", "acknowledge", "store")
+#: What is done with a row that differs from the topic (`streams.processing.item_repair`).
+REPAIRS = ("added", "rewritten", "deleted")
 
 
 class BatchHistogram(Collector):
@@ -227,6 +229,20 @@ class ItemMetrics(BatchMetrics):
             _LATENCY_BUCKETS_S,
         )
         self.removals = Counter("mindstream_item_removals", "Items removed from the index", registry=registry)
+        self.repaired = Counter(
+            "mindstream_item_rows_repaired",
+            "Rows of the index that differed from their item's newest message",
+            ["kind"],
+            registry=registry,
+        )
+        for kind in REPAIRS:
+            self.repaired.labels(kind)
+        self.compared = Gauge(
+            "mindstream_items_compared_timestamp_seconds",
+            "Unix time at which all rows of the owned partitions were last compared with the topic",
+            registry=registry,
+        )
+        self.compared.set_to_current_time()
         self.other_versions = Counter(
             "mindstream_items_of_other_versions",
             "Item messages ignored because they belong to another model version",

@@ -24,7 +24,7 @@ from model.serving.encoder import Routing
 from model.serving.inputs import model_input
 from model.training.backend import paddle
 from model.training.net import Mind
-from streams.milvus.index import METRIC, collection_name
+from streams.milvus.collection import METRIC, collection_name
 
 
 class Request(BaseModel):

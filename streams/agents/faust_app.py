@@ -22,19 +22,19 @@ _MAX_WAITING_DELIVERIES = 2
 
 
 def worker_app(
-    config: WorkerConfig, agent_name: str, batch_size: int, agent: Callable[[WorkerApp], BatchAgent[Any]]
+    config: WorkerConfig, group: str, batch_size: int, agent: Callable[[WorkerApp], BatchAgent[Any]]
 ) -> WorkerApp:
     """Build the Faust app of one agent, a consumer group of its own.
 
     Args:
         config: the worker's configuration.
-        agent_name: "clicks" or "items".
+        group: the agent's consumer group.
         batch_size: most messages in a batch.
         agent: builds the app's agent.
     """
     worker = config.worker
     return WorkerApp(
-        f"{worker.group}-{agent_name}",
+        group,
         agent=agent,
         broker=[f"kafka://{server}" for server in config.kafka.bootstrap_servers.split(",")],
         # Unique to this process, so that the group's members can be told apart.

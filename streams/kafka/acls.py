@@ -18,12 +18,17 @@ from configs.schema import Kafka, Topics
 from streams.kafka.client import ADMIN_TIMEOUT_S, admin_client, metadata
 from streams.kafka.topics import TopicSpec, changelog_topic
 
+#: Agents whose consumer groups have a prefix in common: `<group>-items-<model version>-<collection>`.
+_PREFIXED_GROUPS = ("items",)
 _TOPICS = ("clicks", "items", "recommendations", "dead_letters", "changelog")
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One operation on topics (keys of `topics` in the configuration, or "changelog") or on groups (agents)."""
+    """One operation on topics (keys of `topics` in the configuration, or "changelog") or on groups (agents).
+
+    The right to a group of the item agent is one for a prefix: each collection has a group of its own.
+    """
 
     operation: AclOperation
     topics: tuple[str, ...] = ()
@@ -44,6 +49,7 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     "streams worker --agents items": (
         Grant(_READ, ("items",), ("items",)),
         Grant(_WRITE, ("dead_letters",)),
+        Grant(AclOperation.DESCRIBE_CONFIGS, ("items",)),
     ),
     "producers.replay": (Grant(_WRITE, ("clicks",)),),
     "producers.items": (Grant(_WRITE, ("items",)),),
@@ -68,14 +74,22 @@ class Right:
 
     Attributes:
         resource_type: "topic" or "group".
+        prefixed: whether `name` is the beginning of the names that it is for (Kafka's pattern type PREFIXED).
     """
 
     operation: AclOperation
     resource_type: str
     name: str
+    prefixed: bool = False
+
+    @property
+    def example(self) -> str:
+        """A name that it is for. Not the prefix itself, to which another right may apply."""
+        return f"{self.name}x" if self.prefixed else self.name
 
     def __str__(self) -> str:
-        return f"{_acl_name(self.operation)} on {self.resource_type} {self.name}"
+        kind = f"{self.resource_type}s that begin with" if self.prefixed else self.resource_type
+        return f"{_acl_name(self.operation)} on {kind} {self.name}"
 
 
 def rights(program: str, topics: Topics, group: str) -> Iterator[Right]:
@@ -85,7 +99,8 @@ def rights(program: str, topics: Topics, group: str) -> Iterator[Right]:
         for key in grant.topics:
             yield Right(grant.operation, "topic", names[key])
         for agent in grant.groups:
-            yield Right(grant.operation, "group", f"{group}-{agent}")
+            prefixed = agent in _PREFIXED_GROUPS
+            yield Right(grant.operation, "group", f"{group}-{agent}{'-' if prefixed else ''}", prefixed)
 
 
 def worker_rights(topics: Topics, group: str, agents: Collection[str]) -> list[Right]:
@@ -110,8 +125,8 @@ def check_rights(kafka: Kafka, wanted: Collection[Right]) -> None:
     metadata(kafka)  # raises one clear error if Kafka is unavailable or refuses this client
     client = admin_client(kafka)
     options = {"include_authorized_operations": True, "request_timeout": ADMIN_TIMEOUT_S}
-    topics = sorted({right.name for right in wanted if right.resource_type == "topic"})
-    groups = sorted({right.name for right in wanted if right.resource_type == "group"})
+    topics = sorted({right.example for right in wanted if right.resource_type == "topic"})
+    groups = sorted({right.example for right in wanted if right.resource_type == "group"})
     answers = {("topic", t): f for t, f in client.describe_topics(TopicCollection(topics), **options).items()}
     if groups:
         answers |= {("group", g): f for g, f in client.describe_consumer_groups(groups, **options).items()}
@@ -123,7 +138,7 @@ def check_rights(kafka: Kafka, wanted: Collection[Right]) -> None:
         except KafkaException as error:
             if error.args[0].code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
                 granted[resource] = set()
-    missing = [r for r in wanted if r.operation not in granted.get((r.resource_type, r.name), {r.operation})]
+    missing = [r for r in wanted if r.operation not in granted.get((r.resource_type, r.example), {r.operation})]
     if missing:
         raise FatalError(
             f"Kafka user {kafka.username or '(by certificate)'} lacks rights: {', '.join(map(str, missing))}; grant "
@@ -138,7 +153,12 @@ def rights_table() -> str:
     for program, grants in GRANTS.items():
         for grant in grants:
             topics = [f"`{changelog if key == 'changelog' else f'topics.{key}'}`" for key in grant.topics]
-            groups = [f"group `<group>-{agent}`" for agent in grant.groups]
+            groups = [
+                f"groups that begin with `<group>-{agent}-` (`--resource-pattern-type prefixed`)"
+                if agent in _PREFIXED_GROUPS
+                else f"group `<group>-{agent}`"
+                for agent in grant.groups
+            ]
             lines.append(f"| `{program}` | {_acl_name(grant.operation)} | {', '.join([*topics, *groups])} |")
     return "\n".join(lines)
 

@@ -24,6 +24,9 @@ COMPACTION_LAG_MS = 10 * 60_000
 #: Compaction lag and retention go by the broker's clock, because a producer's clock may be wrong: Kafka 4 rejects
 #: messages that are more than an hour ahead, and retention deletes messages that are far behind too early.
 _BROKER_TIME = {"message.timestamp.type": "LogAppendTime"}
+#: Milliseconds for which the topic of items keeps the message that removes one, at least. Kafka's default is a day; a
+#: worker that reads after that learns of the removal only when it compares the rows with the topic.
+_REMOVAL_RETENTION_MS = 7 * 86_400_000
 #: Settings that the histories rely on: without them, Kafka may delete records that are still needed.
 _CHANGELOG_SETTINGS = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(COMPACTION_LAG_MS)} | _BROKER_TIME
 #: A history is in the partition of its user's clicks. Partitions that are added move users away from their histories.
@@ -39,9 +42,10 @@ CHANGELOG_PARTITIONS_REMEDY = (
     "set topics.partitions to the number of the click topic and, if that is not this topic's number, another "
     "worker.group; `python -m streams topics create` then creates a changelog for it"
 )
-_ITEM_PARTITIONS_REMEDY = (
-    "set topics.item_partitions to Kafka's number. If partitions were added, publish all items again: "
-    "python -m producers.items"
+ITEM_PARTITIONS_REMEDY = (
+    "set topics.item_partitions to Kafka's number. If partitions were added, publish all items again (python -m "
+    "producers.items --artifact DIR): the number decides which partition an item's messages belong to, and only within "
+    "a partition they have an order"
 )
 
 
@@ -79,16 +83,28 @@ def changelog_topic(group: str) -> str:
     return f"{group}-clicks-history-changelog"
 
 
+def items_group(group: str, model_version: str, collection: str) -> str:
+    """Return the consumer group of the item agent: one for each collection, which is filled from the beginning.
+
+    Args:
+        group: `worker.group`.
+        model_version: the model that the collection belongs to.
+        collection: `streams.recall.ports.ItemTable.identity`.
+    """
+    return f"{group}-items-{model_version}-{collection}"
+
+
 def topic_specs(topics: Topics, group: str) -> list[TopicSpec]:
     """Return all topics of the project."""
     kept = _BROKER_TIME | {"cleanup.policy": "delete", "retention.ms": str(int(topics.retention_days * 86_400_000))}
     compacted = _BROKER_TIME | {"cleanup.policy": "compact"}
+    removals = {"delete.retention.ms": str(_REMOVAL_RETENTION_MS)}
     large = {"max.message.bytes": str(topics.max_message_bytes)}
     larger = {"max.message.bytes": str(topics.max_message_bytes + DEAD_LETTER_HEADER_BYTES)}
     safe = {"min.insync.replicas": "2"} if topics.replication >= 3 else {}
     return [
         TopicSpec(topics.clicks, topics.partitions, kept | large | safe, CLICK_PARTITIONS_REMEDY),
-        TopicSpec(topics.items, topics.item_partitions, compacted | large | safe, _ITEM_PARTITIONS_REMEDY),
+        TopicSpec(topics.items, topics.item_partitions, compacted | removals | large | safe, ITEM_PARTITIONS_REMEDY),
         TopicSpec(topics.recommendations, topics.partitions, kept | safe),
         TopicSpec(topics.dead_letters, topics.item_partitions, kept | larger | safe),
         TopicSpec(changelog_topic(group), topics.partitions, _CHANGELOG_SETTINGS | safe, CHANGELOG_PARTITIONS_REMEDY),
@@ -196,6 +212,23 @@ def check_changelog(kafka: Kafka, topic: str) -> None:
         raise FatalError(
             f"topic {topic} has {has}, with which histories can be lost; fix it with: kafka-configs --bootstrap-server "
             f"{kafka.bootstrap_servers} --alter --entity-type topics --entity-name {topic} --add-config {change}"
+        )
+
+
+def check_items(kafka: Kafka, topic: str) -> None:
+    """Check that the topic of items keeps every item: rows whose item has no message are deleted.
+
+    Raises:
+        TransientError: Kafka is unavailable.
+        FatalError: a setting is wrong, or Kafka refuses the request; the message names the remedy.
+    """
+    policy = topic_settings(kafka, [topic])[topic]["cleanup.policy"]
+    if policy != "compact":
+        raise FatalError(
+            f"topic {topic} has cleanup.policy={policy}, with which Kafka deletes items that are in use; fix it with: "
+            f"kafka-configs --bootstrap-server {kafka.bootstrap_servers} --alter --entity-type topics --entity-name "
+            f"{topic} --add-config cleanup.policy=compact, and publish the items again (python -m producers.items "
+            "--artifact DIR)"
         )
 
 

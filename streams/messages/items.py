@@ -46,7 +46,7 @@ def decode_item(key: bytes | None, value: bytes | None) -> Item | ItemRemoval:
     Raises:
         BadMessage: the message is not an item, or its key is not its item id.
     """
-    keyed_id = _decode_key(key)
+    keyed_id = decode_item_key(key)
     if value is None:
         return ItemRemoval(keyed_id)
     fields = decode_fields(value)
@@ -73,7 +73,12 @@ def encode_item(item: Item) -> bytes:
     return orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _decode_key(key: bytes | None) -> int:
+def decode_item_key(key: bytes | None) -> int:
+    """Return the item id that a message's key names.
+
+    Raises:
+        BadMessage: the key is not the text of an item id.
+    """
     text = (key or b"").decode("ascii", "replace")
     try:
         item_id = int(text) if len(text) <= _MAX_ID_CHARACTERS else None

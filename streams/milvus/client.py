@@ -14,6 +14,7 @@ from pymilvus.exceptions import ParamError
 
 from configs.errors import FatalError, TransientError
 from configs.schema import Milvus
+from streams.errors import RestartRequired
 from streams.tls import speaks_tls
 
 #: Seconds for requests that wait for Milvus' disk and its coordinators: create, load.
@@ -67,7 +68,8 @@ def translated_errors(uri: str, collection: str, load: Callable[[], object]) -> 
 
     Raises:
         TransientError: Milvus is unavailable, or cannot answer now.
-        FatalError: it refuses this client, or the collection does not exist; the message names the remedy.
+        FatalError: it refuses this client; the message names the remedy.
+        RestartRequired: the collection does not exist any more.
     """
     try:
         yield
@@ -77,9 +79,9 @@ def translated_errors(uri: str, collection: str, load: Callable[[], object]) -> 
         raise  # a defect of this project: pymilvus rejected the arguments without a request
     except MilvusException as error:
         if error.code == _COLLECTION_NOT_FOUND:
-            raise FatalError(
-                f"Milvus at {uri} does not have collection {collection} any more; start an item worker and publish the "
-                "items again (python -m producers.items --artifact DIR)"
+            raise RestartRequired(
+                f"Milvus at {uri} has no collection {collection} any more: it was dropped. The item worker creates it "
+                "when it starts again, and fills it from the topic of items"
             ) from None
         if error.code == _COLLECTION_NOT_LOADED:  # milvus-lite does not load collections again when it restarts
             with suppress(MilvusException, grpc.RpcError):

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pymilvus import DataType
 from pymilvus.client.utils import check_status
 
-from configs.errors import FatalError
+from configs.errors import FatalError, TransientError
 from configs.schema import Milvus
-from model.arrays import FloatArray, IdArray
+from model.arrays import FloatArray, IdArray, IdVector, IntMatrix, IntVector
 from model.serving.merge import PADDING
+from streams.errors import RestartRequired
 from streams.milvus.client import SLOW_TIMEOUT_S, connect, translated_errors
-from streams.recall.ports import IndexInfo
+from streams.milvus.collection import (
+    ID,
+    ITEMS_TOPIC,
+    METRIC,
+    NO_SCHEMA,
+    SOURCE_OFFSET,
+    SOURCE_PARTITION,
+    VECTOR,
+    collection_name,
+    ensure_collection,
+    identity_of,
+    properties_of,
+    upsert_request,
+)
+from streams.recall.ports import IndexInfo, no_sources
 
-METRIC = "IP"
-_ID, _VECTOR = "item_id", "embedding"
 #: Most rows in one request. Milvus accepts 64 MB: 16,384 rows of 64 dimensions take 4 MB, of 768 dimensions 50 MB.
 _MAX_ROWS_PER_REQUEST = 16_384
 #: Most hits in the answer to one search request: about 20 MB, below gRPC's usual limit of 64 MB.
 _MAX_HITS_PER_REQUEST = 1_000_000
 
 
-def collection_name(model_version: str) -> str:
-    """Return the name of a model version's collection: vectors of different versions cannot be compared."""
-    return f"items_{model_version}"
-
-
 class MilvusIndex:
-    """`ItemIndex` over a Milvus server; safe to use from several threads.
+    """`ItemTable` over a Milvus server; safe to use from several threads.
 
     `search` and `get` use consistency level Eventually: they answer at once and may miss the latest writes. The count
     in `describe` uses Strong, which waits about 200 ms for Milvus' time tick: too slow for every batch.
@@ -42,6 +49,9 @@ class MilvusIndex:
         model_version: names the collection.
         dim: dimension of the vectors.
         create: create the collection if it does not exist; if False, a missing collection is an error.
+
+    Attributes:
+        identity: tells this collection from one of the same name that is dropped before or created later.
 
     Raises:
         TransientError: Milvus is unavailable.
@@ -56,15 +66,16 @@ class MilvusIndex:
         self._name = collection_name(model_version)
         with self._translated():
             self._client = connect(settings)
-            if not self._client.has_collection(self._name, timeout=settings.timeout):
-                if not create:
-                    raise FatalError(
-                        f"Milvus at {settings.uri} has no collection {self._name} for model {model_version}; start an "
-                        "item worker, which creates it (python -m streams worker --agents items), and publish the "
-                        "model's items (python -m producers.items --artifact DIR)"
-                    )
-                self._create()
+            if create:
+                ensure_collection(self._client, self._name, dim, *self._index_params())
+            elif not self._client.has_collection(self._name, timeout=settings.timeout):
+                raise FatalError(
+                    f"Milvus at {settings.uri} has no collection {self._name} for model {model_version}; start an "
+                    "item worker, which creates it (python -m streams worker --agents items), and publish the "
+                    "model's items (python -m producers.items --artifact DIR)"
+                )
             self._client.load_collection(self._name, timeout=SLOW_TIMEOUT_S)
+        self.identity = identity_of(self._description())
         self._check()
 
     def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
@@ -82,7 +93,7 @@ class MilvusIndex:
                     self._name,
                     # As bytes: pymilvus packs anything else number by number, which takes 8 ms for 1,024 queries.
                     data=[query.tobytes() for query in queries[start:stop]],
-                    anns_field=_VECTOR,
+                    anns_field=VECTOR,
                     limit=limit,
                     search_params=parameters,
                     consistency_level="Eventually",
@@ -97,13 +108,17 @@ class MilvusIndex:
             scores[start:stop][found] = _column(answer.results.scores, np.float32)
         return ids, scores
 
-    def upsert(self, ids: IdArray, vectors: FloatArray) -> None:
+    def upsert(self, ids: IdArray, vectors: FloatArray, sources: IntMatrix | None = None) -> None:
         """See `streams.recall.ports.ItemIndex.upsert`."""
+        sources = no_sources(len(ids)) if sources is None else sources
         for start in range(0, len(ids), _MAX_ROWS_PER_REQUEST):
             chunk = slice(start, start + _MAX_ROWS_PER_REQUEST)
-            rows = [{_ID: i, _VECTOR: v} for i, v in zip(ids[chunk].tolist(), vectors[chunk], strict=True)]
+            request = upsert_request(self._name, ids[chunk], vectors[chunk], sources[chunk])
             with self._translated():
-                self._client.upsert(self._name, rows, timeout=self._settings.timeout)
+                # The public method takes rows only.
+                self._client._get_connection().upsert(
+                    self._name, [], upsert_param=request, schema=NO_SCHEMA, timeout=self._settings.timeout
+                )
 
     def delete(self, ids: IdArray) -> None:
         """See `streams.recall.ports.ItemIndex.delete`."""
@@ -120,12 +135,12 @@ class MilvusIndex:
             with self._translated():
                 rows = self._client.query(
                     self._name,
-                    filter=f"{_ID} in {ids[start : start + _MAX_ROWS_PER_REQUEST].tolist()}",
-                    output_fields=[_ID, _VECTOR],
+                    filter=f"{ID} in {ids[start : start + _MAX_ROWS_PER_REQUEST].tolist()}",
+                    output_fields=[ID, VECTOR],
                     consistency_level="Eventually",
                     timeout=self._settings.timeout,
                 )
-            found.update({row[_ID]: np.asarray(row[_VECTOR], dtype=np.float32) for row in rows})
+            found.update({row[ID]: np.asarray(row[VECTOR], dtype=np.float32) for row in rows})
         return found
 
     def seal(self) -> None:
@@ -147,9 +162,9 @@ class MilvusIndex:
 
     def describe(self) -> IndexInfo:
         """See `streams.recall.ports.ItemIndex.describe`."""
+        description = self._description()
         with self._translated():
-            description = self._client.describe_collection(self._name, timeout=self._settings.timeout)
-            index = self._client.describe_index(self._name, _VECTOR, timeout=self._settings.timeout)
+            index = self._client.describe_index(self._name, VECTOR, timeout=self._settings.timeout)
             count = self._client.query(
                 self._name,
                 filter="",
@@ -157,8 +172,73 @@ class MilvusIndex:
                 consistency_level="Strong",
                 timeout=self._settings.timeout,
             )
-        dim = next(f["params"]["dim"] for f in description["fields"] if f["name"] == _VECTOR)
+        dim = next(f["params"]["dim"] for f in description["fields"] if f["name"] == VECTOR)
         return IndexInfo(self._version, int(dim), index["metric_type"], int(count[0]["count(*)"]))
+
+    def sources(self, ids: IdArray) -> Mapping[int, tuple[int, int]]:
+        """See `streams.recall.ports.ItemTable.sources`."""
+        found: dict[int, tuple[int, int]] = {}
+        for start in range(0, len(ids), _MAX_ROWS_PER_REQUEST):
+            with self._translated():
+                rows = self._client.query(
+                    self._name,
+                    filter=f"{ID} in {ids[start : start + _MAX_ROWS_PER_REQUEST].tolist()}",
+                    output_fields=[ID, SOURCE_PARTITION, SOURCE_OFFSET],
+                    consistency_level="Strong",
+                    timeout=self._settings.timeout,
+                )
+            found.update({row[ID]: (row[SOURCE_PARTITION], row[SOURCE_OFFSET]) for row in rows})
+        return found
+
+    def rows(self, partition: int) -> Iterator[tuple[IdVector, IntVector]]:
+        """See `streams.recall.ports.ItemTable.rows`."""
+        of_partition, after = f"{SOURCE_PARTITION} == {partition}", ""
+        while True:
+            with self._translated():
+                page = self._client.query(
+                    self._name,
+                    filter=of_partition + after,
+                    output_fields=[ID, SOURCE_OFFSET],
+                    limit=_MAX_ROWS_PER_REQUEST,
+                    timeout=SLOW_TIMEOUT_S,
+                    # pymilvus' own iterator sets these two: the rows with the lowest ids, and (unlike there) all of
+                    # them. With "best", Milvus 2.3.5 leaves out rows that were written twice.
+                    iterator="True",
+                    reduce_stop_for_best="False",
+                )
+            if page:
+                found = np.array([(row[ID], row[SOURCE_OFFSET]) for row in page], dtype=np.int64)
+                after = f" and {ID} > {found[:, 0].max()}"
+                yield found[:, 0], found[:, 1]
+            if len(page) < _MAX_ROWS_PER_REQUEST:
+                return
+
+    def check_identity(self) -> None:
+        """See `streams.recall.ports.ItemTable.check_identity`."""
+        try:
+            found = identity_of(self._description())
+        except TransientError:
+            return  # the next search or upsert says so
+        if found != self.identity:
+            raise RestartRequired(
+                f"Milvus collection {self._name} was dropped and created again: items that were written before are "
+                "missing. The item worker fills it from the topic of items when it starts again"
+            )
+
+    def bind(self, topic: str, topic_id: str) -> None:
+        """See `streams.recall.ports.ItemTable.bind`."""
+        bound = properties_of(self._description()).get(ITEMS_TOPIC)
+        if bound is None:
+            with self._translated():
+                properties = {ITEMS_TOPIC: topic_id}
+                self._client.alter_collection_properties(self._name, properties, timeout=self._settings.timeout)
+        elif bound != topic_id:
+            raise FatalError(
+                f"topic {topic} was deleted and created again, and the rows of Milvus collection {self._name} name "
+                "offsets of the old one; publish the items (python -m producers.items --artifact DIR), drop the "
+                "collection (streams/OPERATIONS.md, New model, has the command) and start again: the item worker "
+                "fills a new collection from the topic"
+            )
 
     def drop(self) -> None:
         """Remove the collection of this model version with all its vectors."""
@@ -168,15 +248,6 @@ class MilvusIndex:
     def close(self) -> None:
         self._client.close()
 
-    def _create(self) -> None:
-        schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field(_ID, DataType.INT64, is_primary=True)
-        schema.add_field(_VECTOR, DataType.FLOAT_VECTOR, dim=self._dim)
-        index = self._client.prepare_index_params()
-        kind, params = self._index_params()
-        index.add_index(_VECTOR, index_type=kind, metric_type=METRIC, params=params)
-        self._client.create_collection(self._name, schema=schema, index_params=index, timeout=SLOW_TIMEOUT_S)
-
     def _index_params(self) -> tuple[str, dict[str, int]]:
         """Return the type of the index and its build parameters."""
         return "HNSW", {"M": self._settings.hnsw_m, "efConstruction": self._settings.hnsw_ef_construction}
@@ -184,6 +255,11 @@ class MilvusIndex:
     def _search_params(self, limit: int) -> dict[str, int]:
         """Return the search parameters: candidates examined per query (ef), at least as many as hits are asked for."""
         return {"ef": max(self._settings.hnsw_ef, limit)}
+
+    def _description(self) -> Mapping[str, Any]:
+        with self._translated():
+            found: Mapping[str, Any] = self._client.describe_collection(self._name, timeout=self._settings.timeout)
+        return found
 
     def _translated(self) -> AbstractContextManager[None]:
         return translated_errors(self._settings.uri, self._name, self._reload)

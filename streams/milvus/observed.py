@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import TypeVar
 
 import numpy as np
 
 from configs.errors import MindstreamError
-from model.arrays import FloatArray, IdArray
-from streams.recall.ports import IndexInfo, ItemIndex
+from model.arrays import FloatArray, IdArray, IdVector, IntMatrix, IntVector
+from streams.recall.ports import IndexInfo, ItemTable
 
 _T = TypeVar("_T")
 
 
 class ObservedIndex:
-    """An `ItemIndex` that records whether its last request succeeded.
+    """An `ItemTable` that records whether its last request succeeded.
 
     Args:
         index: handles the requests.
@@ -25,7 +25,7 @@ class ObservedIndex:
         clock: monotonic seconds.
     """
 
-    def __init__(self, index: ItemIndex, max_age_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, index: ItemTable, max_age_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._index = index
         self._max_age_s = max_age_s
         self._clock = clock
@@ -52,8 +52,8 @@ class ObservedIndex:
     def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
         return self._observed(lambda: self._index.search(queries, limit))
 
-    def upsert(self, ids: IdArray, vectors: FloatArray) -> None:
-        self._observed(lambda: self._index.upsert(ids, vectors))
+    def upsert(self, ids: IdArray, vectors: FloatArray, sources: IntMatrix | None = None) -> None:
+        self._observed(lambda: self._index.upsert(ids, vectors, sources))
 
     def delete(self, ids: IdArray) -> None:
         self._observed(lambda: self._index.delete(ids))
@@ -66,6 +66,22 @@ class ObservedIndex:
 
     def describe(self) -> IndexInfo:
         return self._observed(self._index.describe)
+
+    @property
+    def identity(self) -> str:
+        return self._index.identity
+
+    def check_identity(self) -> None:
+        self._index.check_identity()
+
+    def bind(self, topic: str, topic_id: str) -> None:
+        self._observed(lambda: self._index.bind(topic, topic_id))
+
+    def sources(self, ids: IdArray) -> Mapping[int, tuple[int, int]]:
+        return self._observed(lambda: self._index.sources(ids))
+
+    def rows(self, partition: int) -> Iterator[tuple[IdVector, IntVector]]:
+        return self._index.rows(partition)  # not recorded: read in another thread, through a connection of its own
 
     def _observed(self, call: Callable[[], _T]) -> _T:
         try:

@@ -1,10 +1,10 @@
 """The processing of a batch of item messages: validate, upsert into or delete from the index, acknowledge.
 
 Upserts and deletes are idempotent, so processing a batch again after a crash changes nothing. The messages of one item
-stay in order: the last one in the batch wins. Milvus cannot tell an older vector from a newer one: before each write,
-the agent must hold a lease for the partitions (`streams/DELIVERY.md`, *Items*). Items of another model version are
-skipped and counted: their vectors cannot be compared with this version's, and the item worker of that version reads
-the topic itself.
+stay in order: the last one in the batch wins. Each row names its message. Milvus cannot tell an older vector from a
+newer one: before each write, the agent must hold a lease for the partitions (`streams/DELIVERY.md`, *Items*). Items of
+another model version are skipped and counted: their vectors cannot be compared with this version's, and the item
+worker of that version reads the topic itself.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class ItemProcessor:
         Raises:
             TransientError: Milvus or Kafka did not respond, or the lease expired; start the batch again.
         """
-        newest: dict[int, tuple[FloatVector | None, float]] = {}  # item id → (vector or None = removed, timestamp)
+        newest: dict[int, tuple[FloatVector | None, Message]] = {}  # item id → (vector or None = removed, its message)
         dead_letters: list[DeadLetter] = []
         other_versions = 0
         for message in pending.messages:
@@ -102,17 +102,21 @@ class ItemProcessor:
             if item is None:
                 other_versions += 1
                 continue
-            newest[item.item_id] = (item.embedding if isinstance(item, Item) else None), message.timestamp
+            newest[item.item_id] = (item.embedding if isinstance(item, Item) else None), message
 
-        upserts = {item_id: vector for item_id, (vector, _) in newest.items() if vector is not None}
+        upserts = {item_id: (vector, m) for item_id, (vector, m) in newest.items() if vector is not None}
         removals = [item_id for item_id, (vector, _) in newest.items() if vector is None]
         if upserts:
             self._require_lease()
-            self._index.upsert(np.array(list(upserts), dtype=np.int64), np.stack(list(upserts.values())))
+            self._index.upsert(
+                np.array(list(upserts), dtype=np.int64),
+                np.stack([vector for vector, _ in upserts.values()]),
+                np.array([(message.partition, message.offset) for _, message in upserts.values()], dtype=np.int64),
+            )
             now = self._clock()
-            for vector, published in newest.values():
-                if vector is not None and published > 0:
-                    self._metrics.freshness.observe(max(0.0, now - published))
+            for _, message in upserts.values():
+                if message.timestamp > 0:
+                    self._metrics.freshness.observe(max(0.0, now - message.timestamp))
         if removals:
             self._require_lease()
             self._index.delete(np.array(removals, dtype=np.int64))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from model.arrays import FloatArray, IdArray
+import numpy as np
+
+from model.arrays import FloatArray, IdArray, IdVector, IntMatrix, IntVector
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,13 @@ class ItemIndex(Protocol):
         """
         ...
 
-    def upsert(self, ids: IdArray, vectors: FloatArray) -> None:
-        """Insert or replace items, (n,) distinct ids and (n, D) vectors; return when the index has accepted them."""
+    def upsert(self, ids: IdArray, vectors: FloatArray, sources: IntMatrix | None = None) -> None:
+        """Insert or replace items, (n,) distinct ids and (n, D) vectors; return when the index has accepted them.
+
+        Args:
+            ids, vectors: the items.
+            sources: (n, 2), partition and offset of the message that each row comes from; None = no message.
+        """
         ...
 
     def delete(self, ids: IdArray) -> None:
@@ -99,3 +106,41 @@ class ItemIndex(Protocol):
     def describe(self) -> IndexInfo:
         """Return the content of the index; the count sees every acknowledged write."""
         ...
+
+
+class ItemTable(ItemIndex, Protocol):
+    """An item index whose rows say which message they come from."""
+
+    @property
+    def identity(self) -> str:
+        """Text that tells this index from one that was dropped before, or is created later, under the same name."""
+        ...
+
+    def check_identity(self) -> None:
+        """Check that the index has not been replaced; do nothing while the server is unavailable.
+
+        Raises:
+            RestartRequired: it was dropped, and perhaps created again: what was written is not in it.
+        """
+        ...
+
+    def bind(self, topic: str, topic_id: str) -> None:
+        """Record that the rows name offsets of this topic.
+
+        Raises:
+            FatalError: they name offsets of another topic.
+        """
+        ...
+
+    def sources(self, ids: IdArray) -> Mapping[int, tuple[int, int]]:
+        """Return id → (partition, offset) of those ids that the index holds; sees every acknowledged write."""
+        ...
+
+    def rows(self, partition: int) -> Iterator[tuple[IdVector, IntVector]]:
+        """Yield chunks of the ids and source offsets of all rows from a partition. May miss the latest writes."""
+        ...
+
+
+def no_sources(n: int) -> IntMatrix:
+    """Return the sources of n rows that no message has written: partition and offset are -1."""
+    return np.full((n, 2), -1, dtype=np.int64)

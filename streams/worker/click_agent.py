@@ -18,6 +18,7 @@ from streams.partitioning import KeyPartitions
 from streams.ports import Message
 from streams.processing.clicks import ClickProcessor, ClickTopics
 from streams.recall.factory import build_engine
+from streams.recall.ports import ItemTable
 from streams.state.changelog import Changelog
 from streams.state.restore import Restorer
 from streams.state.standby import Standby
@@ -35,6 +36,7 @@ class HistoryHooks:
         restorer: keeps store and changelog consistent.
         stores: local histories.
         clicks_at: returns the clicks at these offsets by partition.
+        index: the index that is searched.
         metrics: counters.
         standby: follows the partitions of other workers; None = no standby.
     """
@@ -46,6 +48,7 @@ class HistoryHooks:
         restorer: Restorer,
         stores: PartitionStores,
         clicks_at: Callable[[Mapping[int, Collection[int]]], Sequence[Message]],
+        index: ItemTable,
         metrics: ClickMetrics,
         standby: Standby | None,
     ) -> None:
@@ -54,6 +57,7 @@ class HistoryHooks:
         self._restorer = restorer
         self._stores = stores
         self._clicks_at = clicks_at
+        self._index = index
         self._metrics = metrics
         self._acquire = self._restore if standby is None else standby.wrap_acquire(self._restore)
 
@@ -64,6 +68,7 @@ class HistoryHooks:
     def maintain(self, partitions: Collection[int]) -> None:
         """Restore what other workers have written since, repair what they overwrote, answer users who waited."""
         self._preconditions.watch()
+        self._index.check_identity()
         self._restorer.maintain(partitions)
         self._answer_repaired()
         self._processor.answer_awaiting()
@@ -140,11 +145,11 @@ def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
             store_metrics.foreign.inc,
         )
     clicks_at = partial(messages_at, config.kafka, topics.clicks)
-    hooks = HistoryHooks(processor, preconditions, restorer, stores, clicks_at, metrics, standby)
+    hooks = HistoryHooks(processor, preconditions, restorer, stores, clicks_at, blueprint.index, metrics, standby)
     options = blueprint.options(batch_size=config.batch.size, batch_wait_s=config.batch.wait, look_ahead=True)
     app = worker_app(
         config,
-        "clicks",
+        f"{config.worker.group}-clicks",
         config.batch.size,
         lambda app: parts.agent(
             app, topics.clicks, processor, hooks=hooks, assignment=Assignment(), options=options, metrics=metrics

@@ -18,7 +18,7 @@ from streams.kafka.topics import DEAD_LETTER_HEADER_BYTES
 from streams.metrics import BatchMetrics
 from streams.milvus.index import MilvusIndex
 from streams.processing.clicks import ClickProcessor
-from streams.recall.ports import ItemIndex
+from streams.recall.ports import ItemTable
 from streams.state.store import PartitionStores
 
 
@@ -26,7 +26,7 @@ from streams.state.store import PartitionStores
 class WorkerParts:
     """The classes of the parts that can be replaced."""
 
-    index: Callable[..., ItemIndex] = MilvusIndex
+    index: Callable[..., ItemTable] = MilvusIndex
     record_producer: type[KafkaRecordProducer] = KafkaRecordProducer
     stores: type[PartitionStores] = PartitionStores
     click_processor: type[ClickProcessor] = ClickProcessor
@@ -39,7 +39,7 @@ class Blueprint:
 
     config: WorkerConfig
     artifact: Artifact
-    index: ItemIndex
+    index: ItemTable
     registry: CollectorRegistry
     parts: WorkerParts
 

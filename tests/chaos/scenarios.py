@@ -14,7 +14,7 @@ from contextlib import suppress
 
 from pymilvus import MilvusClient
 
-from streams.milvus.index import collection_name
+from streams.milvus.collection import collection_name
 from tests.chaos.stage import Stage
 from tests.chaos.trips import POINTS
 

@@ -6,16 +6,19 @@ import contextlib
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from pymilvus import MilvusClient
 
 from configs.errors import FatalError, TransientError
 from configs.loader import load_worker
 from model.arrays import FloatArray
+from streams.errors import RestartRequired
 from streams.milvus.index import MilvusIndex
 from streams.recall.memory import MemoryIndex
-from streams.recall.ports import ItemIndex
+from streams.recall.ports import ItemIndex, ItemTable
 from tests.site import wait_for
 
 DIM = 8
@@ -38,7 +41,7 @@ def _milvus(uri: str, version: str, *, create: bool = True, dim: int = DIM) -> M
 
 
 @pytest.fixture(params=BACKENDS)
-def index(request: pytest.FixtureRequest) -> Iterator[ItemIndex]:
+def index(request: pytest.FixtureRequest) -> Iterator[ItemTable]:
     version = f"v{uuid.uuid4().hex[:8]}"
     if request.param == "memory":
         yield MemoryIndex(version, DIM)
@@ -47,6 +50,10 @@ def index(request: pytest.FixtureRequest) -> Iterator[ItemIndex]:
     yield made
     made.drop()
     made.close()
+
+
+def _interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _vectors(n: int, seed: int = 0) -> FloatArray:
@@ -134,9 +141,100 @@ def test_describe_returns_version_dimension_and_metric(index: ItemIndex) -> None
     assert info.model_version.startswith("v")
 
 
+def test_sources_are_those_of_the_last_write_at_once(index: ItemTable) -> None:
+    ids = np.array([1, 2, 3, -4])
+    index.upsert(ids, _vectors(4), np.array([[0, 5], [1, 6], [0, 2**62], [2, 0]]))
+    index.upsert(ids[:1], _vectors(1), np.array([[3, 4]]))
+    assert index.sources(np.array([1, 2, 3, -4, 99])) == {1: (3, 4), 2: (1, 6), 3: (0, 2**62), -4: (2, 0)}
+    index.upsert(ids[1:2], _vectors(1))
+    index.delete(ids[2:3])
+    assert index.sources(ids) == {1: (3, 4), 2: (-1, -1), -4: (2, 0)}
+
+
+def test_rows_of_a_partition_are_listed_completely(index: ItemTable) -> None:
+    """Also after a seal, and those that were written twice: a page of Milvus must not leave any out."""
+    ids = np.random.default_rng(5).permutation(np.arange(-3000, 3000)[np.arange(-3000, 3000) != 0])
+    sources = np.stack([ids % 3, np.arange(len(ids))], axis=1)
+    index.upsert(ids[:2500], _vectors(2500), sources[:2500])
+    with contextlib.suppress(TransientError):
+        index.seal()
+    index.upsert(ids[2500:], _vectors(len(ids) - 2500), sources[2500:])
+    index.upsert(ids[:800], _vectors(800), sources[:800] + np.array([0, 10**12]))
+    index.delete(ids[800:900])
+    expected = dict(zip(ids.tolist(), sources[:, 1].tolist(), strict=True))
+    expected |= {i: offset + 10**12 for i, offset in list(expected.items())[:800]}
+    for item_id in ids[800:900].tolist():
+        del expected[item_id]
+
+    def listed(partition: int) -> list[tuple[int, int]]:
+        return [pair for page in index.rows(partition) for pair in zip(*map(np.ndarray.tolist, page), strict=True)]
+
+    for partition in range(3):
+        wanted = sorted((i, offset) for i, offset in expected.items() if i % 3 == partition)
+        _eventually(lambda p=partition, w=wanted: sorted(listed(p)) == w)  # type: ignore[misc]
+    assert listed(7) == []
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("backend", BACKENDS[1:])
 class TestMilvusOnly:
+    def test_rows_are_listed_in_pages(
+        self, backend: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        index = _milvus(_uri(backend, request), f"v{uuid.uuid4().hex[:8]}")
+        monkeypatch.setattr("streams.milvus.index._MAX_ROWS_PER_REQUEST", 100)
+        index.upsert(np.arange(1, 251), _vectors(250), np.zeros((250, 2), np.int64))
+        _eventually(lambda: [len(ids) for ids, _ in index.rows(0)] == [100, 100, 50])
+        assert sorted(np.concatenate([ids for ids, _ in index.rows(0)]).tolist()) == list(range(1, 251))
+        index.drop()
+
+    def test_workers_that_create_it_at_the_same_time_agree(self, backend: str, request: pytest.FixtureRequest) -> None:
+        uri, version = _uri(backend, request), f"v{uuid.uuid4().hex[:8]}"
+        with ThreadPoolExecutor(6) as threads:
+            made = [future.result() for future in [threads.submit(_milvus, uri, version) for _ in range(6)]]
+        assert len({index.identity for index in made}) == 1
+        made[0].upsert(np.array([1]), _vectors(1))
+        _eventually(lambda: made[-1].describe().count == 1)
+        made[0].drop()
+
+    def test_a_creation_that_was_interrupted_is_completed(
+        self, backend: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        uri, version = _uri(backend, request), f"v{uuid.uuid4().hex[:8]}"
+        with monkeypatch.context() as patch:
+            patch.setattr(MilvusClient, "create_index", _interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                _milvus(uri, version)
+        index = _milvus(uri, version)
+        _fill(index, 3)
+        index.drop()
+
+    def test_a_collection_of_the_same_name_is_another_one(self, backend: str, request: pytest.FixtureRequest) -> None:
+        uri, version = _uri(backend, request), f"v{uuid.uuid4().hex[:8]}"
+        first = _milvus(uri, version)
+        assert _milvus(uri, version, create=False).identity == first.identity
+        first.check_identity()
+        first.drop()
+        for call in (first.check_identity, lambda: first.upsert(np.array([1]), _vectors(1))):
+            with pytest.raises(RestartRequired, match="was dropped"):
+                call()
+        second = _milvus(uri, version)
+        assert second.identity != first.identity
+        with pytest.raises(RestartRequired, match="dropped and created again"):
+            first.check_identity()
+        second.drop()
+
+    def test_a_collection_holds_the_items_of_one_topic(self, backend: str, request: pytest.FixtureRequest) -> None:
+        uri, version = _uri(backend, request), f"v{uuid.uuid4().hex[:8]}"
+        first = _milvus(uri, version)
+        first.bind("items", "id-1")
+        again = _milvus(uri, version)
+        again.bind("items", "id-1")
+        with pytest.raises(FatalError, match="topic items was deleted and created again"):
+            again.bind("items", "id-2")
+        assert again.identity == first.identity
+        first.drop()
+
     def test_an_existing_collection_is_opened_with_its_items(
         self, backend: str, request: pytest.FixtureRequest
     ) -> None:

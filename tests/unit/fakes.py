@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import orjson
 from prometheus_client import CollectorRegistry
 
 from configs.errors import TransientError
-from model.arrays import FloatArray, IdArray
+from model.arrays import FloatArray, IdArray, IdVector, IntMatrix, IntVector
 from streams.messages.dead_letters import DeadLetterTopic, StoredDeadLetter, dead_letter_output, read_dead_letter
 from streams.metrics import ClickMetrics
 from streams.partitioning import KeyPartitions
@@ -70,9 +70,9 @@ class FailingIndex:
         self._maybe_fail()
         return self._inner.search(queries, limit)
 
-    def upsert(self, ids: IdArray, vectors: FloatArray) -> None:
+    def upsert(self, ids: IdArray, vectors: FloatArray, sources: IntMatrix | None = None) -> None:
         self._maybe_fail()
-        self._inner.upsert(ids, vectors)
+        self._inner.upsert(ids, vectors, sources)
 
     def delete(self, ids: IdArray) -> None:
         self._maybe_fail()
@@ -88,6 +88,24 @@ class FailingIndex:
 
     def describe(self) -> IndexInfo:
         return self._inner.describe()
+
+    @property
+    def identity(self) -> str:
+        return self._inner.identity
+
+    def check_identity(self) -> None:
+        self._inner.check_identity()
+
+    def bind(self, topic: str, topic_id: str) -> None:
+        self._inner.bind(topic, topic_id)
+
+    def sources(self, ids: IdArray) -> Mapping[int, tuple[int, int]]:
+        self._maybe_fail()
+        return self._inner.sources(ids)
+
+    def rows(self, partition: int) -> Iterator[tuple[IdVector, IntVector]]:
+        self._maybe_fail()
+        return self._inner.rows(partition)
 
 
 class CrashingRecordProducer(MemoryRecordProducer):

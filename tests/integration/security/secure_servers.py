@@ -177,8 +177,8 @@ class SecureKafka(Kafka):
     @staticmethod
     def _binding(user: str, right: Right) -> AclBinding:
         kind = ResourceType[right.resource_type.upper()]
-        literal, allow = ResourcePatternType.LITERAL, AclPermissionType.ALLOW
-        return AclBinding(kind, right.name, literal, f"User:{user}", "*", right.operation, allow)
+        pattern = ResourcePatternType.PREFIXED if right.prefixed else ResourcePatternType.LITERAL
+        return AclBinding(kind, right.name, pattern, f"User:{user}", "*", right.operation, AclPermissionType.ALLOW)
 
     @staticmethod
     def _bindings(admin: AdminClient, user: str) -> set[AclBinding]:

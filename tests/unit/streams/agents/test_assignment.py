@@ -9,8 +9,10 @@ import time
 import pytest
 
 from configs.errors import EXIT_DEFECT, TransientError
-from streams.agents.assignment import Assignment
+from streams.agents.assignment import Assignment, lease_clock
+from streams.agents.commits import Commits
 from streams.errors import PartitionLost
+from streams.ports import Message
 from tests.unit.streams.agents.world import Recorder, Started, World, run, until
 
 
@@ -281,10 +283,46 @@ def test_a_lease_is_needed_only_where_one_is_asked_for() -> None:
     unleased.require_lease()
     with pytest.raises(TransientError, match="paused"):
         leased.require_lease()
-    leased.prove(time.monotonic() - 61.0)
+    leased.prove(lease_clock() - 61.0)
     assert not leased.leased()
-    leased.prove(time.monotonic() - 59.0)
+    leased.prove(lease_clock() - 59.0)
     leased.require_lease()
     leased.assign(2, [0])
     with pytest.raises(TransientError):
         leased.require_lease()
+
+
+def test_a_lease_ends_while_the_machine_is_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux' monotonic clock stops meanwhile; the broker's session does not."""
+    if not hasattr(time, "CLOCK_BOOTTIME"):
+        pytest.skip("this system has no such clock")
+    suspended_s = 0.0
+    clock_gettime = time.clock_gettime
+    monkeypatch.setattr(
+        time, "clock_gettime", lambda clock: clock_gettime(clock) + suspended_s * (clock == time.CLOCK_BOOTTIME)
+    )
+    assignment = Assignment(lease_s=60.0)
+    assignment.assign(1, [0])
+    assignment.begin_call()
+    assignment.prove(lease_clock())
+    assignment.require_lease()
+    suspended_s = 61.0
+    with pytest.raises(TransientError, match="paused"):
+        assignment.require_lease()
+
+
+def test_an_accepted_commit_proves_the_lease_by_the_same_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    proofs: list[float] = []
+
+    async def accept(_: object) -> bool:
+        return True
+
+    async def scenario() -> None:
+        commits = Commits(accept, proofs.append, lambda _: "")
+        commits.done([Message("items", 0, 4, b"1", None)])
+        before = lease_clock()
+        await commits.commit()
+        assert before <= proofs[0] <= lease_clock()
+
+    monkeypatch.setattr(time, "monotonic", lambda: 10.0**9)
+    asyncio.run(scenario())

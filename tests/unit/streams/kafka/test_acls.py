@@ -25,7 +25,7 @@ def test_names_come_from_the_configuration() -> None:
         "Write on topic lost",
         "Write on topic g-clicks-history-changelog",
         "Read on group g-clicks",
-        "Read on group g-items",
+        "Read on groups that begin with g-items-",
     } <= shown
     assert [str(right) for right in rights("producers.items", config.topics, "g")] == ["Write on topic items"]
 

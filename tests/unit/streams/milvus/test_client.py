@@ -9,6 +9,7 @@ from pymilvus.exceptions import ParamError
 
 import streams.milvus.client
 from configs.errors import FatalError, TransientError
+from streams.errors import RestartRequired
 from streams.milvus.client import translated_errors
 
 URI = "http://milvus:19530"
@@ -61,9 +62,9 @@ def test_an_error_without_a_code_is_transient() -> None:
 
 def test_milvus_codes() -> None:
     dropped = _raised(MilvusException(100, "collection not found"))
-    assert isinstance(dropped, FatalError)
+    assert isinstance(dropped, RestartRequired)
     assert "items_m1" in str(dropped)
-    assert "producers.items --artifact" in str(dropped)
+    assert "item worker creates it" in str(dropped)
     assert isinstance(_raised(MilvusException(101, "collection not loaded")), TransientError)
     assert isinstance(_raised(MilvusException(2, "out of memory")), TransientError)
 
