@@ -55,8 +55,8 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     "producers.items": (Grant(_WRITE, ("items",)),),
     "streams tail": (Grant(_READ, ("recommendations",)),),
     "streams audit": (
-        Grant(_READ, ("clicks", "changelog", "recommendations", "dead_letters")),
-        Grant(AclOperation.DESCRIBE, groups=("clicks",)),
+        Grant(_READ, ("clicks", "items", "changelog", "recommendations", "dead_letters")),
+        Grant(AclOperation.DESCRIBE, groups=("clicks", "items")),
     ),
     "streams deadletters list": (Grant(_READ, ("dead_letters",)),),
     "streams deadletters show": (Grant(_READ, ("dead_letters",)),),

@@ -6,61 +6,107 @@ It shares no bookkeeping with the worker: it applies each readable click once, i
 2. every history record in the changelog, older ones included, to equal the recomputed history at that click, and the
    record written last to be the one of the user's newest click;
 3. for every user a recommendation whose source is the user's newest click, written last; and every recommendation to be
-   an answer: for a click of its user, and not shorter than the catalogue allows.
+   an answer: for a click of its user, and not shorter than the catalogue allows;
+4. in Milvus, the newest message of every item, and nothing else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from configs.schema import WorkerConfig
 from model.artifact import Artifact
+from model.serving.norms import Norms
 from streams.kafka.offsets import TopicOffsets
 from streams.kafka.reading import read_to_end, watermarks
-from streams.kafka.topics import changelog_topic
+from streams.kafka.topics import changelog_topic, items_group
 from streams.messages.dead_letters import read_dead_letter
+from streams.milvus.index import MilvusIndex
 from streams.partitioning import KeyPartitions
 from streams.ports import Message
+from streams.processing.item_decoder import ItemDecoder
 from streams.recall.factory import load_artifact
 from streams.tools.audit_answers import audit_answers
 from streams.tools.audit_clicks import ClickRef, KeptDeadLetter, audit_clicks, content_hash
 from streams.tools.audit_histories import audit_histories
+from streams.tools.audit_items import AuditedItems, ItemRef, audit_items
 from streams.tools.audit_report import AuditReport
 
+#: Source partition of rows that no message has written.
+_NO_SOURCE = -1
 
-def audit_kafka(config: WorkerConfig, artifact: Artifact | None = None) -> AuditReport:
+
+def audit_kafka(config: WorkerConfig, artifact: Artifact | None = None, *, items: bool = False) -> AuditReport:
     """Audit the topics of a configuration.
 
     Args:
         config: names the cluster and the topics.
         artifact: the model; None = the configured one.
+        items: compare Milvus with the item topic, too.
 
     Raises:
-        TransientError: Kafka is unavailable.
-        FatalError: a topic or the artifact is missing.
+        TransientError: Kafka or Milvus is unavailable.
+        FatalError: a topic, the artifact or the collection is missing.
     """
     artifact = artifact or load_artifact(config)
-    kafka, topics = config.kafka, config.topics
-
-    def messages(topic: str) -> Iterable[Message]:
-        return (received.message for received in read_to_end(kafka, topic))
-
-    # Dead letters are read first, so that every click with a dead letter is among those read afterwards.
+    topics = config.topics
+    # Dead letters are read first, so that every message with a dead letter is among those read afterwards.
     dead_letters = kept_dead_letters(config)
-    begins = {partition: oldest for partition, (oldest, _) in watermarks(kafka, topics.clicks).items()}
-    committed = TopicOffsets(kafka, topics.clicks, f"{config.worker.group}-clicks").committed(begins)
-    return audit(
+    begins = {partition: oldest for partition, (oldest, _) in watermarks(config.kafka, topics.clicks).items()}
+    committed = TopicOffsets(config.kafka, topics.clicks, f"{config.worker.group}-clicks").committed(begins)
+    report = audit(
         config,
         artifact,
-        clicks=messages(topics.clicks),
-        dead_letters={
-            (partition, offset): k for (topic, partition, offset), k in dead_letters.items() if topic == topics.clicks
-        },
+        clicks=_messages(config, topics.clicks),
+        dead_letters={ref[1:]: kept for ref, kept in dead_letters.items() if ref[0] == topics.clicks},
         begins=begins,
         committed=committed,
-        changelog=messages(changelog_topic(config.worker.group)),
-        recommendations=messages(topics.recommendations),
+        changelog=_messages(config, changelog_topic(config.worker.group)),
+        recommendations=_messages(config, topics.recommendations),
     )
+    if not items:
+        return report
+    of_items = {ref[1:]: kept for ref, kept in dead_letters.items() if ref[0] == topics.items}
+    found = _audit_items(config, artifact, of_items)
+    return replace(
+        report,
+        items=found.count,
+        letters_unfounded=report.letters_unfounded + found.dead_letters_unfounded,
+        letters_different=report.letters_different + found.dead_letters_different,
+        items_unaccounted=found.unaccounted,
+        lag_items=found.lag,
+        rows_missing=found.rows_missing,
+        rows_stale=found.rows_stale,
+        rows_unfounded=found.rows_unfounded,
+    )
+
+
+def _messages(config: WorkerConfig, topic: str) -> Iterable[Message]:
+    return (received.message for received in read_to_end(config.kafka, topic))
+
+
+def _audit_items(
+    config: WorkerConfig, artifact: Artifact, dead_letters: Mapping[ItemRef, KeptDeadLetter]
+) -> AuditedItems:
+    topics, partitions = config.topics, range(config.topics.item_partitions)
+    index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create=False)
+    try:
+        rows: dict[int, ItemRef] = {}
+        for partition in (_NO_SOURCE, *partitions):
+            for ids, offsets in index.rows(partition):
+                rows.update((i, (partition, offset)) for i, offset in zip(ids.tolist(), offsets.tolist(), strict=True))
+        group = items_group(config.worker.group, artifact.model_version, index.identity)
+        decoder = ItemDecoder(
+            artifact.model_version,
+            artifact.dim,
+            Norms.from_artifact(artifact),
+            KeyPartitions(topics.partitioner, topics.item_partitions),
+        )
+        committed = TopicOffsets(config.kafka, topics.items, group).committed(partitions)
+        return audit_items(_messages(config, topics.items), rows, dead_letters, committed, decoder.decode)
+    finally:
+        index.close()
 
 
 def kept_dead_letters(config: WorkerConfig) -> dict[tuple[str, int, int], KeptDeadLetter]:
@@ -124,6 +170,7 @@ def audit(
         without_candidates=answers.without_candidates,
         histories_equal=histories.equal,
         histories_of_other_length=histories.of_other_length,
+        items=None,
         unaccounted=sum(ref not in dead_letters for ref in expected.unreadable),
         letters_unfounded=expected.letters_unfounded,
         letters_different=expected.letters_different,

@@ -33,8 +33,7 @@ def audit_items(
     rows: Rows,
     dead_letters: Mapping[ItemRef, KeptDeadLetter],
     committed: Mapping[int, int | None],
-    decode: Callable[[Message], Item | ItemRemoval],
-    model_version: str,
+    decode: Callable[[Message], Item | ItemRemoval | None],
 ) -> AuditedItems:
     """Audit the item topic.
 
@@ -43,8 +42,7 @@ def audit_items(
         rows: the rows in Milvus.
         dead_letters: the messages that have a dead letter.
         committed: partition → offset that the item worker has committed; None = none.
-        decode: decodes a message as the worker does; raises BadMessage.
-        model_version: the version that the rows belong to.
+        decode: decodes a message as the worker does, as `streams.processing.item_decoder.ItemDecoder`.
     """
     lag = unaccounted = unfounded = different = 0
     newest: dict[int, ItemRef | None] = {}  # item id → newest message of this model; None = a removal
@@ -57,22 +55,18 @@ def audit_items(
             different += dead_letter.content != content_hash(message.key, message.value)
         try:
             item = decode(message)
-        except BadMessage:
+        except BadMessage as error:
             unaccounted += dead_letter is None
-            item_id = _id(message.key)
-            if item_id is not None:
-                unknown.add(item_id)
+            if error.reason != "wrong_partition":  # otherwise the row is that of a message in the right partition
+                unknown.update(_ids(message.key))
             continue
-        if dead_letter is not None:
-            if dead_letter.reason in BEYOND_THE_CODEC:
-                unknown.add(item.item_id)
-                continue
+        if dead_letter is not None and dead_letter.reason not in BEYOND_THE_CODEC:
             unfounded += 1
-        if isinstance(item, Item) and item.model_version != model_version:
-            unknown.add(item.item_id)
-        else:
-            unknown.discard(item.item_id)
-            newest[item.item_id] = ref if isinstance(item, Item) else None
+        if item is None or (dead_letter is not None and dead_letter.reason in BEYOND_THE_CODEC):
+            unknown.update(_ids(message.key))
+            continue
+        unknown.discard(item.item_id)
+        newest[item.item_id] = ref if isinstance(item, Item) else None
     known = {item_id: ref for item_id, ref in newest.items() if item_id not in unknown}
     published = {item_id: ref for item_id, ref in known.items() if ref is not None}
     return AuditedItems(
@@ -87,8 +81,9 @@ def audit_items(
     )
 
 
-def _id(key: bytes | None) -> int | None:
+def _ids(key: bytes | None) -> list[int]:
+    """Return the item id of a key; nothing if it is none."""
     try:
-        return int(key or b"")
+        return [int(key or b"")]
     except ValueError:
-        return None
+        return []

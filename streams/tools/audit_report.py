@@ -25,6 +25,11 @@ FINDINGS = (
     "answers_mislabelled",
     "answers_empty",
     "answers_short",
+    "items_unaccounted",
+    "lag_items",
+    "rows_missing",
+    "rows_stale",
+    "rows_unfounded",
 )
 
 
@@ -46,6 +51,7 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
             know. Not verified: such an item may have been published after training, either after the click, so that
             there was nothing to recommend, or before it, so that a recommendation was lost.
         histories_equal: users with changelog records, all of which equal the recomputed ones.
+        items: items of this model on the item topic.
         histories_of_other_length: history records that are right for another `history.length`, which was configured
             when they were written.
         unaccounted: unreadable clicks without a dead letter.
@@ -64,6 +70,12 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
         answers_mislabelled: recommendations whose key names another user than their value.
         answers_empty: recommendations without items.
         answers_short: recommendations with fewer items than the model's catalogue must yield.
+        items_unaccounted: unreadable item messages without a dead letter.
+        lag_items: item messages that the item worker has not committed.
+        rows_missing, rows_stale: items without a row in Milvus, or with a row of an older message.
+        rows_unfounded: rows of items that were never published, or were removed.
+
+    `items`, and those from `items_unaccounted` on, are None if the items were not compared.
     """
 
     clicks: int
@@ -78,6 +90,7 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
     without_candidates: int
     histories_equal: int
     histories_of_other_length: int
+    items: int | None
     unaccounted: int
     letters_unfounded: int
     letters_different: int
@@ -95,6 +108,11 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
     answers_mislabelled: int
     answers_empty: int
     answers_short: int
+    items_unaccounted: int | None = None
+    lag_items: int | None = None
+    rows_missing: int | None = None
+    rows_stale: int | None = None
+    rows_unfounded: int | None = None
 
     @property
     def ok(self) -> bool:
@@ -110,7 +128,9 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
         return json.dumps(dataclasses.asdict(self) | {"ok": self.ok})
 
     def to_text(self) -> str:
-        lines = [f"{name.replace('_', ' '):26} {count:>10,}" for name, count in dataclasses.asdict(self).items()]
+        counts = dataclasses.asdict(self)
+        shown = {name: "not compared" if count is None else f"{count:,}" for name, count in counts.items()}
+        lines = [f"{name.replace('_', ' '):26} {count:>12}" for name, count in shown.items()]
         if self.clicks_deleted:
             lines.append("retention has deleted the oldest clicks: what only they could show is not verified")
         if self.without_candidates:

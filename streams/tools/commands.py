@@ -38,15 +38,16 @@ def tail(config: WorkerConfig, as_json: bool, users: tuple[str, ...], from_begin
 @click.command(cls=Command, epilog="\b\nExamples:\n  python -m streams audit\n  python -m streams audit --json")
 @configured(load_worker)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
-def audit(config: WorkerConfig, as_json: bool) -> None:
+@click.option("--no-items", is_flag=True, help="Do not compare Milvus with the topic of items.")
+def audit(config: WorkerConfig, as_json: bool, no_items: bool) -> None:
     """Recompute from the clicks what the worker must have written, and compare it with what it wrote.
 
-    Reads clicks, dead letters, the changelog and recommendations from their beginning. The worker must have caught up.
-    Where retention has deleted the oldest clicks, the rest is compared. Exits with status 1 on any finding.
+    Reads all topics from their beginning, and the sources of all rows in Milvus. The workers must have caught up. Where
+    retention has deleted the oldest clicks, the rest is compared. Exits with status 1 on any finding.
     """
     from streams.tools.audit import audit_kafka
 
-    report = audit_kafka(config)
+    report = audit_kafka(config, items=not no_items)
     click.echo(report.to_json() if as_json else report.to_text())
     sys.exit(0 if report.ok else EXIT_FAILURE)
 

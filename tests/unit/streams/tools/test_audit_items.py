@@ -7,11 +7,15 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from streams.messages.items import Item, decode_item, encode_item
+from model.serving.norms import Norms
+from streams.messages.items import Item, encode_item
+from streams.partitioning import KeyPartitions
 from streams.ports import Message
+from streams.processing.item_decoder import ItemDecoder
 from streams.tools.audit_clicks import KeptDeadLetter, content_hash
 from streams.tools.audit_items import ItemRef, audit_items
 
+DECODER = ItemDecoder("m1", 2, Norms(0.99, 1.01, unit=True), KeyPartitions("any", 2))
 VECTOR = np.array([1.0, 0.0], dtype=np.float32)
 
 
@@ -45,8 +49,7 @@ class Topics:
             self.rows,
             self.dead_letters,
             self.committed,
-            lambda message: decode_item(message.key, message.value),
-            "m1",
+            DECODER.decode,
         )
         return {name: count for name, count in asdict(found).items() if count}
 

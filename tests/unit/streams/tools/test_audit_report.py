@@ -9,7 +9,7 @@ import pytest
 
 from streams.tools.audit_report import FINDINGS, AuditReport
 
-BALANCED = AuditReport(*[0] * len(fields(AuditReport)))
+BALANCED = AuditReport(*[0] * (len(fields(AuditReport)) - 5))
 
 
 @pytest.mark.parametrize("name", FINDINGS)
@@ -24,6 +24,8 @@ def test_the_other_figures_are_only_counted() -> None:
     counts = {field.name: 7 for field in fields(AuditReport) if field.name not in FINDINGS}
     report = replace(BALANCED, **counts)
     assert report.ok
-    assert report.to_text().endswith("audit passed")
+    text = " ".join(report.to_text().split())
+    assert text.endswith("audit passed")
+    assert "rows missing not compared" in text
     names = [field.name for field in fields(AuditReport)]
     assert tuple(names[names.index("unaccounted") :]) == FINDINGS, "all figures from `unaccounted` on"
