@@ -29,7 +29,7 @@ _OFFSET_KEY = b"\xffoffset"
 #: File with the id of the changelog topic that the store is a copy of.
 _TOPIC_ID_FILE = "changelog-topic-id"
 #: The form of Kafka's topic ids: 16 bytes as base64.
-_TOPIC_ID = re.compile(r"[A-Za-z0-9_-]{22}")
+_TOPIC_ID = re.compile(r"[A-Za-z0-9+/_-]{22}")
 #: Bytes of a partition's write buffer: eight partitions with two buffers each take 128 MiB at most.
 _WRITE_BUFFER_BYTES = 8 * 2**20
 #: Bytes of the block cache that all partitions share.
@@ -37,7 +37,7 @@ _BLOCK_CACHE_BYTES = 64 * 2**20
 
 
 class Restored(NamedTuple):
-    """What was special about restored records.
+    """Messages that were restored and need attention.
 
     Attributes:
         overwritten: users whose last record is older than the one that the store keeps, or is no history record.
@@ -70,7 +70,7 @@ class PartitionStores:
         self._owned: frozenset[int] = frozenset()
         self._open: dict[int, rocksdict.Rdict] = {}
         self._unlogged: set[int] = set()  # partitions whose restored records may be only in memory
-        self._failed: set[int] = set()  # partitions that must not be opened before they are owned anew
+        self._failed: set[int] = set()  # partitions that must not be opened before they are owned again
         self._reached: dict[int, int] = {}
         self._cache = rocksdict.Cache(_BLOCK_CACHE_BYTES)
         self._no_log = rocksdict.WriteOptions()

@@ -20,7 +20,7 @@ from tests.unit.changelog import record
 
 ROOT = Path(__file__).parents[4]
 #: Ids of topics as Kafka makes them.
-TOPIC, OTHER_TOPIC = "M5v2LkzXQ7Oj-pPAzW3kRg", "Zq1u0_cSTy2TPhf4dXAmFw"
+TOPIC, OTHER_TOPIC = "M5v2LkzXQ7Oj+pPAzW3kRg", "Zq1u0/cSTy2TPhf4dXAmFw"
 
 
 @pytest.fixture
