@@ -134,15 +134,17 @@ class PartitionStores:
         Raises:
             PartitionLost: the partition belongs to another worker.
         """
-        keys = [key for key, _ in messages if key is not None and is_user_key(key)]
+        keys = [key for key, _ in messages if is_user_key(key)]
         kept = dict(zip(keys, self.read(partition, keys), strict=True))
+        fences = {key: fence_offset(record, partition) for key, record in kept.items() if record is not None}
         overwritten, foreign = set[bytes](), list[int]()
         for position, (key, record) in enumerate(messages):
             if key is None or key not in kept:
                 foreign.append(position)
                 continue
+            fence = None
             if record is not None:
-                fence, kept_fence = fence_offset(record, partition), fence_offset(kept[key] or b"", partition)
+                fence, kept_fence = fence_offset(record, partition), fences.get(key)
                 if fence is None:
                     foreign.append(position)
                 if kept_fence is not None and (fence is None or fence < kept_fence):
@@ -150,7 +152,7 @@ class PartitionStores:
                     continue
                 if fence is None:
                     continue
-            kept[key] = record
+            kept[key], fences[key] = record, fence
             overwritten.discard(key)
         self._unlogged.add(partition)
         self._put(partition, kept, None if overwritten else offset, self._no_log)
