@@ -26,7 +26,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from streams.history import History
-from streams.kafka.topics import changelog_topic, topic_id
+from streams.kafka.topics import TopicIdentities, changelog_topic
 from streams.ports import Output
 from streams.tools.audit import audit_kafka
 from tests.site import Site, wait_for
@@ -60,7 +60,8 @@ def _install(site: Site) -> None:
         tar.extractall(history, filter="data")
     file = history / "changelog-topic-id"
     assert len(file.read_text()) == 22
-    file.write_text(topic_id(site.config.kafka, changelog))  # the topic has another id on this broker
+    # The topic has another id on this broker.
+    file.write_text(TopicIdentities(site.config.kafka, [changelog]).now()[changelog].id)
 
 
 def _newest(site: Site) -> dict[str, History]:
