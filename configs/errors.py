@@ -14,7 +14,8 @@ Exit statuses of all programs; supervisors may restart after 69, 70 and 75:
 3    no embedded server is running (`python -m embedded env` and `status`)
 69   the worker stalled: messages waited and nothing was committed (EX_UNAVAILABLE)
 70   a defect of this software (EX_SOFTWARE); the log has the traceback
-75   Kafka or Milvus is unavailable; a worker first retries for its retry budget (EX_TEMPFAIL)
+75   Kafka or Milvus is unavailable; a worker first retries for its retry budget. Or the worker's disk is full, or its
+     local store was damaged (EX_TEMPFAIL)
 78   the configuration cannot work, or Kafka or Milvus refuses this client (EX_CONFIG); the message names the remedy
 130  stopped by SIGINT (tools and producers; a worker ends with 0)
 143  stopped by SIGTERM (training and producers)

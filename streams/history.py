@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 
@@ -89,12 +90,15 @@ def fence_offset(record: bytes, partition: int) -> int | None:
     return offset if fence_partition in (partition, -1) else None
 
 
-def is_user_key(key: bytes | None) -> bool:
+def is_user_key(key: bytes | None) -> TypeGuard[bytes]:
     """Return whether a message's key can be a user's: text in UTF-8."""
+    if not key:
+        return False
     try:
-        return bool(key) and key.decode() is not None  # type: ignore[union-attr]
+        key.decode()
     except UnicodeDecodeError:
         return False
+    return True
 
 
 def _header(record: bytes) -> tuple[int, int, int]:

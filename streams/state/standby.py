@@ -10,7 +10,7 @@ folder. RocksDB allows one user of a database at a time, so:
 
 The standby never repairs (`streams.state.restore`): its offset stays before an older record until the owner's repair
 arrives or this worker acquires the partition. No fault of the standby affects the worker: while Kafka is unavailable,
-the standby waits, and acquiring a partition restores more. A damaged store is set aside, and copied anew.
+the standby waits, and acquiring a partition restores more. A damaged store is set aside, and copied again.
 """
 
 from __future__ import annotations

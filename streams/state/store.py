@@ -9,7 +9,6 @@ a table's recovery delivers clicks before the consumer is back at the committed 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,19 +16,15 @@ from typing import NamedTuple, cast
 
 import rocksdict
 
-from configs.errors import FatalError
 from streams.errors import PartitionLost, RestartRequired
 from streams.history import fence_offset, is_user_key
+from streams.state.binding import bind
 from streams.state.damage import count_damaged, disk_error, is_damage, is_disk_fault, set_aside
 
 _LOG = logging.getLogger("mindstream.store")
 
 #: Key of the offset up to which a partition's database reflects the changelog. Users' keys are UTF-8: none has 0xff.
 _OFFSET_KEY = b"\xffoffset"
-#: File with the id of the changelog topic that the store is a copy of.
-_TOPIC_ID_FILE = "changelog-topic-id"
-#: The form of Kafka's topic ids: 16 bytes as base64.
-_TOPIC_ID = re.compile(r"[A-Za-z0-9_-]{22}")
 #: Bytes of a partition's write buffer: eight partitions with two buffers each take 128 MiB at most.
 _WRITE_BUFFER_BYTES = 8 * 2**20
 #: Bytes of the block cache that all partitions share.
@@ -37,7 +32,7 @@ _BLOCK_CACHE_BYTES = 64 * 2**20
 
 
 class Restored(NamedTuple):
-    """What was special about restored records.
+    """Messages that were restored and need attention.
 
     Attributes:
         overwritten: users whose last record is older than the one that the store keeps, or is no history record.
@@ -70,36 +65,15 @@ class PartitionStores:
         self._owned: frozenset[int] = frozenset()
         self._open: dict[int, rocksdict.Rdict] = {}
         self._unlogged: set[int] = set()  # partitions whose restored records may be only in memory
-        self._failed: set[int] = set()  # partitions that must not be opened before they are owned anew
+        self._failed: set[int] = set()  # partitions that must not be opened before they are owned again
         self._reached: dict[int, int] = {}
         self._cache = rocksdict.Cache(_BLOCK_CACHE_BYTES)
         self._no_log = rocksdict.WriteOptions()
         self._no_log.disable_wal = True  # type: ignore[method-assign, assignment]  # a property; the stub is wrong
 
     def bind(self, topic_id: str) -> None:
-        """Record that the store is a copy of this changelog topic. Without that record, the store is set aside.
-
-        Raises:
-            FatalError: it is a copy of another one, or cannot be used; the message names the remedy.
-            RestartRequired: the disk is full.
-        """
-        try:
-            bound = self._bound_topic_id()
-            if bound is None:
-                self._folder.mkdir(parents=True, exist_ok=True)
-                file = self._folder / _TOPIC_ID_FILE
-                # Write atomically: a partially written id would set the store aside.
-                new_file = file.with_suffix(".new")
-                new_file.write_text(topic_id)
-                new_file.replace(file)
-        except OSError as error:
-            raise disk_error(self._folder, error) from error
-        if bound not in (None, topic_id):
-            raise FatalError(
-                f"{self._folder} holds histories of another changelog topic (the topic was deleted and created again, "
-                "or this is another cluster). Set another worker.data_dir, or delete this folder: histories are "
-                "restored from the changelog"
-            )
+        """Record that the store is a copy of this changelog topic. See `streams.state.binding.bind`."""
+        bind(self._folder, topic_id)
 
     def damaged(self) -> int:
         """Return how many damaged folders are set aside. May be called from any thread."""
@@ -160,15 +134,17 @@ class PartitionStores:
         Raises:
             PartitionLost: the partition belongs to another worker.
         """
-        keys = [key for key, _ in messages if key is not None and is_user_key(key)]
+        keys = [key for key, _ in messages if is_user_key(key)]
         kept = dict(zip(keys, self.read(partition, keys), strict=True))
+        fences = {key: fence_offset(record, partition) for key, record in kept.items() if record is not None}
         overwritten, foreign = set[bytes](), list[int]()
         for position, (key, record) in enumerate(messages):
             if key is None or key not in kept:
                 foreign.append(position)
                 continue
+            fence = None
             if record is not None:
-                fence, kept_fence = fence_offset(record, partition), fence_offset(kept[key] or b"", partition)
+                fence, kept_fence = fence_offset(record, partition), fences.get(key)
                 if fence is None:
                     foreign.append(position)
                 if kept_fence is not None and (fence is None or fence < kept_fence):
@@ -176,7 +152,7 @@ class PartitionStores:
                     continue
                 if fence is None:
                     continue
-            kept[key] = record
+            kept[key], fences[key] = record, fence
             overwritten.discard(key)
         self._unlogged.add(partition)
         self._put(partition, kept, None if overwritten else offset, self._no_log)
@@ -208,25 +184,6 @@ class PartitionStores:
             self._close(partition)
         with self._faults(partition):
             rocksdict.Rdict.destroy(str(self._path(partition)), self._options())
-
-    def _bound_topic_id(self) -> str | None:
-        """Return the topic id that was recorded; None for a new store, or if the store has been set aside."""
-        file = self._folder / _TOPIC_ID_FILE
-        if self._folder.is_dir() and not file.exists() and not any(p.name.isdigit() for p in self._folder.iterdir()):
-            return None  # no database yet: a process may have been killed before it recorded the id
-        if self._folder.exists():
-            found = file.read_bytes().decode(errors="replace") if file.is_file() else ""
-            if _TOPIC_ID.fullmatch(found):
-                return found
-            new_path = set_aside(self._folder)
-            _LOG.warning(
-                "%s has no valid file %s, which says what it is a copy of; set it aside as %s. All histories are "
-                "restored from the changelog",
-                self._folder,
-                _TOPIC_ID_FILE,
-                new_path.name,
-            )
-        return None
 
     def _close(self, partition: int) -> None:
         try:

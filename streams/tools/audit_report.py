@@ -62,7 +62,7 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
         users_split: users with clicks in several partitions: their producers use different partitioners.
         lag_clicks: clicks that the worker has not committed: it has not caught up, or no worker runs.
         histories_missing, histories_different: users without a changelog record, or with one that is not as recomputed.
-        histories_overwritten: users whose newest changelog record is followed by an older one.
+        histories_overwritten: users whose newest changelog record is followed by an older one, or a foreign message.
         fences_foreign: history records whose fence names another partition than that of the record.
         users_stale: users without a recommendation for their newest click.
         answers_overtaken: users whose newest recommendation is followed by an older one.

@@ -83,7 +83,7 @@ def _check(config: WorkerConfig, agents: Collection[str]) -> Artifact:
 
 def _make_folder(folder: Path) -> None:
     try:
-        (folder / "faust").mkdir(parents=True, exist_ok=True)
+        (folder / "faust" / "v1" / "tables").mkdir(parents=True, exist_ok=True)  # all that Faust would make later
     except (FileExistsError, NotADirectoryError):
         raise FatalError(f"worker.data_dir {folder} is not a folder, or is in a file; name another one") from None
     except OSError as error:

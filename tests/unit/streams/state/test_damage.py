@@ -1,4 +1,4 @@
-"""What errors of RocksDB and of the file system mean, with texts that they really have."""
+"""The meaning of errors of RocksDB and of the file system, with texts that they really have."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ REMEDIES: list[tuple[Exception, type[MindstreamError], str]] = [
 
 
 @pytest.mark.parametrize(("text", "damaged"), ROCKSDB.items())
-def test_damage_is_told_from_other_faults(text: str, damaged: bool) -> None:
+def test_damage_differs_from_other_faults(text: str, damaged: bool) -> None:
     assert is_disk_fault(Exception(text))
     assert is_damage(Exception(text)) is damaged
 

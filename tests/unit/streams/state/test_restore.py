@@ -262,7 +262,7 @@ STRAYS: list[tuple[bytes | None, bytes | None]] = [
     (b"\xffoffset", None),
     (b"a", b""),
     (b"a", record(99, partition=5)),
-    (b"nobody", b"hello"),
+    (b"no user", b"hello"),
 ]
 #: Events: a worker answers clicks, maintains its partitions (and is cut off), or loses process or disk.
 events = st.lists(

@@ -135,7 +135,7 @@ def test_another_programs_message_is_left_for_the_owner_to_repair(
     assert worker.stores.read(1, [b"9", b"new"]) == [record(9, 1), record(10, 1)]
 
 
-def test_damaged_copies_are_set_aside_and_made_anew(
+def test_damaged_copies_are_set_aside_and_made_again(
     worker: Worker, changelog: MemoryChangelog, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     history = tmp_path / "history"

@@ -13,14 +13,11 @@ from typing import Any, cast
 
 import pytest
 
-from configs.errors import FatalError
 from streams.errors import PartitionLost, RestartRequired
 from streams.state.store import PartitionStores
 from tests.unit.changelog import record
 
 ROOT = Path(__file__).parents[4]
-#: Ids of topics as Kafka makes them.
-TOPIC, OTHER_TOPIC = "M5v2LkzXQ7Oj-pPAzW3kRg", "Zq1u0_cSTy2TPhf4dXAmFw"
 
 
 @pytest.fixture
@@ -90,52 +87,6 @@ def test_the_store_knows_how_far_the_changelog_reached_also_where_its_offset_sta
     stores.reach(1, 2)
     assert [stores.offset(p) for p in (0, 1, 2)] == [-1, -1, -1]
     assert [stores.reached(p) for p in (0, 1, 2)] == [5, 3, 0]
-
-
-def test_a_store_belongs_to_one_changelog_topic(stores: PartitionStores) -> None:
-    stores.bind(TOPIC)
-    stores.bind(TOPIC)
-    with pytest.raises(FatalError, match=r"worker\.data_dir"):
-        stores.bind(OTHER_TOPIC)
-
-
-def test_a_process_that_was_killed_in_bind_can_bind_again(
-    stores: PartitionStores, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(file: Path, _text: str) -> None:
-        file.touch()
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", killed)
-        with pytest.raises(KeyboardInterrupt):
-            stores.bind(TOPIC)
-    stores.bind(TOPIC)
-    stores.bind(TOPIC)
-    assert stores.damaged() == 0
-
-
-@pytest.mark.parametrize("content", [b"", b"M5v2", b"\xff\xfe" * 11, None])
-def test_a_store_that_does_not_say_what_it_copies_is_set_aside(
-    stores: PartitionStores, tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    stores.bind(TOPIC)
-    stores.write(0, {b"a": b"1"}, [0])
-    stores.close()
-    file = tmp_path / "history" / "changelog-topic-id"
-    if content is None:
-        file.unlink()
-    else:
-        file.write_bytes(content)
-    again = PartitionStores(tmp_path / "history")
-    again.bind(OTHER_TOPIC)
-    again.own([0])
-    assert again.offset(0) == -1
-    assert again.damaged() == 1
-    assert f"set it aside as {next(tmp_path.glob('history.damaged-*')).name}" in caplog.text
-    with pytest.raises(FatalError, match="another changelog topic"):
-        again.bind(TOPIC)
-    again.close()
 
 
 def test_restoring_keeps_the_newer_record_and_returns_users_who_need_a_repair(stores: PartitionStores) -> None:
