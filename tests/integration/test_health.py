@@ -173,8 +173,7 @@ def test_a_group_whose_leader_does_not_know_the_topic_is_not_ready_and_recovers_
         wait_for(lambda: "partitions none" in site.log("other").read_text(), "the leader to assign nothing to another")
         missing = ["clicks: it owns no partitions, and nobody owns partitions [0]"]
         for worker in (leader, other):
-            wait_for(lambda w=worker: _ask(w, "/readyz")[1]["missing"] == missing, "the owners to be asked for")
-            assert _ask(worker, "/readyz")[0] == 503
+            wait_for(partial(_lacks, worker, missing), "the owners to be asked for")
         blind.unlink()
         started = time.monotonic()
         wait_for(lambda: "partitions [0]" in log.read_text() + site.log("other").read_text(), "an owner", timeout_s=30)
@@ -186,6 +185,11 @@ def test_a_group_whose_leader_does_not_know_the_topic_is_not_ready_and_recovers_
     finally:
         stopped = [worker.stop() for worker in (leader, other)]
     assert all(stopped)
+
+
+def _lacks(worker: WorkerProgram, missing: list[str]) -> bool:
+    status, body = _ask(worker, "/readyz")
+    return status == 503 and body["missing"] == missing
 
 
 def _lags(worker: WorkerProgram) -> list[float]:
