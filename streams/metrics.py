@@ -148,7 +148,7 @@ def worker_registry(model_version: str) -> CollectorRegistry:
 
 
 class CatalogueMetrics:
-    """How much of the model's catalogue the collection holds."""
+    """Metrics that compare the collection with the model's items."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.rows = Gauge(

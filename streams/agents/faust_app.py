@@ -20,7 +20,7 @@ _MAX_POLL_RECORDS = 4096
 #: Deliveries that may wait for the agent; beyond that, Faust stops fetching.
 _MAX_WAITING_DELIVERIES = 2
 #: Milliseconds after which the Kafka client asks for the partitions of the topic again. The leader of a group assigns
-#: what it knows: after an outage it may not know the topic, and then nobody gets any partition until it asks again.
+#: what it knows: after an outage it may not know the topic, and then no member gets a partition until it asks again.
 _METADATA_MAX_AGE_MS = 5_000
 
 

@@ -25,7 +25,7 @@ class GroupMember:
 
     @property
     def started(self) -> bool:
-        """Whether the app's start has begun; it may wait (`streams.agents.consumer.WorkerApp.start`)."""
+        """True once the app's start has begun; it may wait (`streams.agents.consumer.WorkerApp.start`)."""
         return bool(self._app.started)
 
     @property

@@ -61,7 +61,7 @@ class Catalogue:
 
     @property
     def missing(self) -> str | None:
-        """What the collection lacks, with the remedy; None = it holds enough items."""
+        """The lack of items, with the remedy; None = it holds enough items."""
         if self._rows >= self._needed:
             return None
         return (

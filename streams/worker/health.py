@@ -63,7 +63,7 @@ class Health:
         """Return whether clicks are answered, and the body of /readyz, with what is missing.
 
         An agent without partitions is ready if other workers own them all: there are more workers than partitions.
-        An item agent alone is ready before the collection is filled: it is the one that fills it.
+        A process with only the item agent is ready before the collection is filled: it fills it.
         """
         missing = []
         agents = {}
@@ -99,7 +99,7 @@ class Health:
             unowned = self._watchdog.unowned(agent.topic)
             if unowned is None:
                 return "it owns no partitions, and it is not known yet whether other workers own them"
-            return f"it owns no partitions, and nobody owns partitions {sorted(unowned)}" if unowned else None
+            return f"it owns no partitions, and no worker owns partitions {sorted(unowned)}" if unowned else None
         return None if state.acquired else "histories are being restored"
 
     def ping(self) -> None:

@@ -154,7 +154,7 @@ def test_a_second_worker_on_the_same_port_is_refused(site: Site) -> None:
 def test_a_group_whose_leader_does_not_know_the_topic_is_not_ready_and_recovers_within_seconds(
     tmp_path: Path, kafka: str, milvus_lite: str
 ) -> None:
-    """As after an outage: the leader, which knows no partition, assigns none to anybody; nobody serves the topic."""
+    """The leader knows no partition, as after an outage: it assigns none, and no worker serves the topic."""
     site = Site(tmp_path, kafka, milvus_lite, partitions=1)
     site.create_topics()
     site.fill_index()
@@ -171,7 +171,7 @@ def test_a_group_whose_leader_does_not_know_the_topic_is_not_ready_and_recovers_
         wait_for(lambda: "clicks: partitions none" in log.read_text(), "an assignment of nothing")
         other = site.start_worker("--agents", "clicks", name="other")
         wait_for(lambda: "partitions none" in site.log("other").read_text(), "the leader to assign nothing to another")
-        missing = ["clicks: it owns no partitions, and nobody owns partitions [0]"]
+        missing = ["clicks: it owns no partitions, and no worker owns partitions [0]"]
         for worker in (leader, other):
             wait_for(partial(_lacks, worker, missing), "the owners to be asked for")
         blind.unlink()

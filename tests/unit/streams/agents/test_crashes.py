@@ -1,4 +1,4 @@
-"""What made Faust's services crash, as an exit status."""
+"""The exit status after a crash, by what caused it."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class World:
     def wait(self, monkeypatch: pytest.MonkeyPatch, budget_s: float = 300.0) -> None:
         async def pass_time(seconds: float) -> None:
             self.time += seconds
-            assert self.time < 1e4, "the start waits for ever"
+            assert self.time < 1e4, "the start waits without end"
 
         monkeypatch.setattr(asyncio, "sleep", pass_time)
         asyncio.run(self.catalogue.await_filled(budget_s))

@@ -128,7 +128,7 @@ def test_a_worker_without_partitions_is_ready_while_others_own_them_all() -> Non
     world.agent.now = replace(READY, partitions=frozenset(), acquired=False)
     assert "it is not known yet whether other workers own them" in world.missing()[0]
     world.watchdog.check()
-    assert world.missing() == ["clicks: it owns no partitions, and nobody owns partitions [0]"]
+    assert world.missing() == ["clicks: it owns no partitions, and no worker owns partitions [0]"]
     world.reader.others = frozenset({0})
     world.watchdog.check()
     assert world.missing() == []
