@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Mapping
+
+from streams.worker.signals import exit_on_stop_signal
+
+if __name__ == "__main__" and sys.argv[1:2] == ["worker"]:
+    exit_on_stop_signal()  # before the imports below, which take a second
 
 import click
 
@@ -60,6 +66,7 @@ def worker(config: WorkerConfig, agents: str, log_level: str) -> None:
     with the click agent share the partitions of `clicks`: processes beyond their number stay idle. On one machine,
     each process needs its own worker.data_dir and worker.metrics_port.
     """
+    exit_on_stop_signal()
     # Imported here: Faust takes a second to import, and the other commands do not need it.
     from streams.worker.logs import configure_logging
     from streams.worker.parts import WorkerParts

@@ -147,6 +147,16 @@ def worker_registry(model_version: str) -> CollectorRegistry:
     return registry
 
 
+class CatalogueMetrics:
+    """Metrics that compare the collection with the model's items."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.rows = Gauge(
+            "mindstream_catalogue_rows", "Items in the collection when they were last counted", registry=registry
+        )
+        self.items = Gauge("mindstream_catalogue_model_items", "Items of the model", registry=registry)
+
+
 class ClickMetrics(BatchMetrics):
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry, "clicks")

@@ -132,8 +132,10 @@ class Demo:
         self._step("Creating the topics")
         deployment.start("streams", "topics", "create", name="topics").await_success()
         self._step("Starting the worker")
-        deployment.start_worker().await_ready()
+        worker = deployment.start_worker()
+        worker.await_http(worker.metrics_port, "/healthz")  # it has created the collection; ready when that is filled
         self._publish(deployment)
+        worker.await_ready()
         board = self._replay(deployment, data)
         report = audit_kafka(deployment.config)
         self._summary(board, report)

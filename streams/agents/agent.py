@@ -143,6 +143,7 @@ class BatchAgent(Generic[Pending]):
         assignment, call = self._assignment, self._retrier.call
         call_s = 0.0 if call is None else time.monotonic() - call.started_at
         return AgentState(
+            started=self._member.started,
             partitions=None if assignment.generation is None else frozenset(assignment.partitions),
             acquired=assignment.acquired,
             acquiring=call is not None and call.name == _ACQUIRING,

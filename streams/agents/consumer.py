@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -21,6 +21,7 @@ from configs.errors import FatalError, TransientError
 from streams.agents.agent import BatchAgent
 from streams.agents.batching import FetchedRun
 from streams.agents.header_names import tolerate_header_names
+from streams.errors import RestartRequired
 from streams.ports import Position
 
 _LOG = logging.getLogger("mindstream.worker")
@@ -192,18 +193,42 @@ class _Transport(Transport):
     Consumer = _Consumer
 
 
+async def open_gate() -> None:
+    """A gate that lets the app start at once."""
+
+
 class WorkerApp(faust.App):
     """A Faust app with the fixed consumer. It stops its agent before the consumer.
 
     Args:
         name: name of the app and of its consumer group.
         agent: builds the app's agent.
+        gate: waits until the app may start and join its consumer group; raises RestartRequired or FatalError if this
+            process cannot.
         options: Faust's settings.
     """
 
-    def __init__(self, name: str, *, agent: Callable[[WorkerApp], BatchAgent[Any]], **options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        agent: Callable[[WorkerApp], BatchAgent[Any]],
+        gate: Callable[[], Awaitable[None]] = open_gate,
+        **options: Any,
+    ) -> None:
         super().__init__(name, **options)
+        self._gate = gate
         self.batch_agent = agent(self)
+
+    async def start(self) -> None:
+        """Start when the gate is open, unless the app is stopped before. Apps that start later wait, too."""
+        try:
+            waited = await self.wait(self._gate())
+        except (RestartRequired, FatalError) as error:
+            self.batch_agent.exit_on(error)
+            raise
+        if not waited.stopped:
+            await super().start()
 
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)

@@ -5,24 +5,31 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import faust
 
 from configs.schema import Kafka, WorkerConfig
 from streams.agents.agent import BatchAgent
-from streams.agents.consumer import WorkerApp
+from streams.agents.consumer import WorkerApp, open_gate
 
 #: Messages that the Kafka client delivers at once, or two batches if that is more: some 2 MB of clicks. Without a limit
 #: it unpacks all that it has of a partition, 40,000 clicks; with 500, the agent spends half of its time waiting.
 _MAX_POLL_RECORDS = 4096
 #: Deliveries that may wait for the agent; beyond that, Faust stops fetching.
 _MAX_WAITING_DELIVERIES = 2
+#: Milliseconds after which the Kafka client asks for the partitions of the topic again. The leader of a group assigns
+#: what it knows: after an outage it may not know the topic, and then no member gets a partition until it asks again.
+_METADATA_MAX_AGE_MS = 5_000
 
 
 def worker_app(
-    config: WorkerConfig, group: str, batch_size: int, agent: Callable[[WorkerApp], BatchAgent[Any]]
+    config: WorkerConfig,
+    group: str,
+    batch_size: int,
+    agent: Callable[[WorkerApp], BatchAgent[Any]],
+    gate: Callable[[], Awaitable[None]] = open_gate,
 ) -> WorkerApp:
     """Build the Faust app of one agent, a consumer group of its own.
 
@@ -31,11 +38,13 @@ def worker_app(
         group: the agent's consumer group.
         batch_size: most messages in a batch.
         agent: builds the app's agent.
+        gate: as for `WorkerApp`.
     """
     worker = config.worker
     return WorkerApp(
         group,
         agent=agent,
+        gate=gate,
         broker=[f"kafka://{server}" for server in config.kafka.bootstrap_servers.split(",")],
         # Unique to this process, so that the group's members can be told apart.
         broker_client_id=f"mindstream-{socket.gethostname()}-{os.getpid()}",
@@ -44,6 +53,7 @@ def worker_app(
         processing_guarantee="at_least_once",
         consumer_auto_offset_reset="earliest",
         consumer_max_fetch_size=max(2**20, config.topics.max_message_bytes),
+        consumer_metadata_max_age_ms=_METADATA_MAX_AGE_MS,
         broker_max_poll_records=max(_MAX_POLL_RECORDS, 2 * batch_size),
         broker_session_timeout=worker.session_timeout,
         broker_heartbeat_interval=worker.session_timeout / 5,

@@ -24,6 +24,11 @@ class GroupMember:
         self._app = app
 
     @property
+    def started(self) -> bool:
+        """True once the app's start has begun; it may wait (`streams.agents.consumer.WorkerApp.start`)."""
+        return bool(self._app.started)
+
+    @property
     def generation(self) -> int:
         """The group's generation, as the consumer knows it."""
         return int(cast("Any", self._app).consumer_generation_id)

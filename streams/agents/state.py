@@ -10,6 +10,7 @@ class AgentState:
     """A snapshot of an agent.
 
     Attributes:
+        started: it is a member of its consumer group, or is joining it; False = its start waits.
         partitions: owned by this process; None = the group has assigned none yet, or has revoked them.
         acquired: the partitions are acquired: their histories are up to date.
         acquiring: they are being acquired.
@@ -19,6 +20,7 @@ class AgentState:
         call_s: seconds since that call began.
     """
 
+    started: bool
     partitions: frozenset[int] | None
     acquired: bool
     acquiring: bool

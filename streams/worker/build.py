@@ -1,4 +1,4 @@
-"""The composition root of the worker: check → build → observe → warn."""
+"""The composition root of the worker: check → build → observe."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from prometheus_client import CollectorRegistry
 
 from configs.errors import FatalError
 from configs.schema import WorkerConfig
@@ -19,6 +17,7 @@ from streams.metrics import worker_registry
 from streams.milvus.observed import ObservedIndex
 from streams.recall.factory import load_artifact
 from streams.state.damage import disk_error
+from streams.worker.catalogue import Catalogue
 from streams.worker.click_agent import build_click_agent
 from streams.worker.health import Health
 from streams.worker.http import serve
@@ -29,13 +28,17 @@ from streams.worker.watchdog import LoopMonitor, Watchdog
 
 _LOG = logging.getLogger("mindstream.worker")
 
+#: In the order of `Process.apps`.
 _BUILDERS = {"clicks": build_click_agent, "items": build_item_agent}
 AGENTS = tuple(_BUILDERS)
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One worker process: the Faust apps, the monitor of the event loop in which they run, and the watchdog."""
+    """One worker process: the Faust apps, the monitor of the event loop in which they run, and the watchdog.
+
+    The first app is started last: the start of the click agent may wait until the item agent has filled the collection.
+    """
 
     apps: list[WorkerApp]
     loop_monitor: LoopMonitor
@@ -62,11 +65,12 @@ def build(config: WorkerConfig, agents: Collection[str], parts: WorkerParts = Wo
     milvus = parts.index(config.milvus, artifact.model_version, artifact.dim, create="items" in agents)
     index = ObservedIndex(milvus, max_age_s=2 * config.milvus.timeout + 10)
     registry = worker_registry(artifact.model_version)
-    blueprint = Blueprint(config, artifact, index, registry, parts)
-    built = {name: _BUILDERS[name](blueprint) for name in agents}
-    process = _observe(config, artifact, built, index, registry)
-    _warn_of_missing_items(config, artifact, index, agents)
-    return process
+    catalogue = Catalogue(index, len(artifact.item_ids), config.recall.catalogue_share, artifact.path, registry)
+    blueprint = Blueprint(config, artifact, index, catalogue, registry, parts)
+    built = {name: _BUILDERS[name](blueprint) for name in AGENTS if name in agents}
+    rows, items = catalogue.count(), len(artifact.item_ids)
+    _LOG.info("model %s: %d dimensions, %d items; %d in Milvus", artifact.model_version, artifact.dim, items, rows)
+    return _observe(blueprint, built, index)
 
 
 def _check(config: WorkerConfig, agents: Collection[str]) -> Artifact:
@@ -90,14 +94,9 @@ def _make_folder(folder: Path) -> None:
         raise disk_error(folder, error) from None
 
 
-def _observe(
-    config: WorkerConfig,
-    artifact: Artifact,
-    built: Mapping[str, BuiltAgent],
-    index: ObservedIndex,
-    registry: CollectorRegistry,
-) -> Process:
+def _observe(blueprint: Blueprint, built: Mapping[str, BuiltAgent], index: ObservedIndex) -> Process:
     """Set up the watchdog over all agents, and the HTTP server of metrics and health checks."""
+    config, catalogue = blueprint.config, blueprint.catalogue
     loop_monitor = LoopMonitor()
     watchdog = Watchdog(config.worker.stall_timeout, config.worker.retry_budget, loop_monitor)
     for agent in built.values():
@@ -106,21 +105,6 @@ def _observe(
         watchdog.watch(batch_agent, lag, agent.metrics.lag, agent.restored)
     if config.worker.metrics_port:
         agents = {name: agent.app.batch_agent for name, agent in built.items()}
-        health = Health(agents, index, watchdog, loop_monitor, artifact.model_version)
-        serve(config.worker.metrics_host, config.worker.metrics_port, health, registry)
+        health = Health(agents, index, catalogue, watchdog, loop_monitor, blueprint.artifact.model_version)
+        serve(config.worker.metrics_host, config.worker.metrics_port, health, blueprint.registry)
     return Process([agent.app for agent in built.values()], loop_monitor, watchdog)
-
-
-def _warn_of_missing_items(
-    config: WorkerConfig, artifact: Artifact, index: ObservedIndex, agents: Collection[str]
-) -> None:
-    info = index.describe()
-    _LOG.info("model %s: %d dimensions, %d items in Milvus", artifact.model_version, artifact.dim, info.count)
-    if "clicks" in agents and info.count < len(artifact.item_ids):
-        _LOG.warning(
-            "Milvus holds %d of the model's %d items; unless they are being published now, publish them: "
-            "python -m producers.items --artifact %s",
-            info.count,
-            len(artifact.item_ids),
-            config.model.artifact,
-        )

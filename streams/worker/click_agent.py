@@ -154,6 +154,7 @@ def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
         lambda app: parts.agent(
             app, topics.clicks, processor, hooks=hooks, assignment=Assignment(), options=options, metrics=metrics
         ),
+        gate=lambda: blueprint.catalogue.await_filled(config.worker.retry_budget),
     )
     return BuiltAgent(app, metrics, topics.partitions, lambda: restorer.applied)
 

@@ -6,10 +6,15 @@ from collections.abc import Collection, Mapping
 from contextlib import closing
 from typing import NamedTuple, Protocol
 
+from prometheus_client import Gauge
+
 from configs.errors import FatalError, TransientError
 from configs.schema import Kafka
 from streams.kafka.offsets import TopicOffsets, assigned_to_others
 from streams.kafka.reading import read_to_end
+
+#: Most questions whether a partition holds messages at one time: each reads from Kafka with a client of its own.
+_MAX_QUESTIONS = 4
 
 
 class PartitionLag(NamedTuple):
@@ -41,6 +46,44 @@ class LagReader(Protocol):
     def owned_by_others(self) -> Collection[int]:
         """Return the partitions that other members of the group own."""
         ...
+
+
+class LagGauge:
+    """Shows the lag of partitions; offsets at the end that hold no messages do not count.
+
+    Transactions and compaction leave such offsets. Whether they hold messages is asked only when the lag has not
+    changed since the last call, and then only once.
+
+    Args:
+        reader: tells whether there are messages.
+        gauge: the metric, with the label `partition`.
+    """
+
+    def __init__(self, reader: LagReader, gauge: Gauge) -> None:
+        self._reader = reader
+        self._gauge = gauge
+        self._last: dict[int, PartitionLag] = {}
+        self._readable: dict[int, tuple[PartitionLag, bool]] = {}  # partition → the answer, and for which lag
+
+    def show(self, lags: Mapping[int, PartitionLag]) -> None:
+        """Show the lag of these partitions, and of no others.
+
+        Raises:
+            TransientError: Kafka does not respond.
+        """
+        for partition in self._last.keys() - lags.keys():
+            self._gauge.remove(partition)
+        last, self._last = self._last, dict(lags)
+        self._readable = {p: answer for p, answer in self._readable.items() if answer[0] == lags.get(p)}
+        questions = [p for p in lags if lags[p].lag and lags[p] == last.get(p) and p not in self._readable]
+        for partition, lag in lags.items():
+            shown = lag.lag if self._readable.get(partition, (lag, True))[1] else 0
+            self._gauge.labels(partition).set(shown)
+        for partition in questions[:_MAX_QUESTIONS]:
+            lag = lags[partition]
+            self._readable[partition] = lag, self._reader.readable(partition, lag.committed)
+            if not self._readable[partition][1]:
+                self._gauge.labels(partition).set(0)
 
 
 class KafkaLag:

@@ -20,6 +20,7 @@ from streams.milvus.index import MilvusIndex
 from streams.processing.clicks import ClickProcessor
 from streams.recall.ports import ItemTable
 from streams.state.store import PartitionStores
+from streams.worker.catalogue import Catalogue
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Blueprint:
     config: WorkerConfig
     artifact: Artifact
     index: ItemTable
+    catalogue: Catalogue
     registry: CollectorRegistry
     parts: WorkerParts
 

@@ -8,7 +8,6 @@ import gc
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -17,10 +16,11 @@ from collections.abc import Collection
 import faust
 from threadpoolctl import threadpool_limits
 
-from configs.errors import EXIT_DEFECT
 from configs.schema import WorkerConfig
+from streams.agents.crashes import crash_status
 from streams.worker.build import Process, build
 from streams.worker.parts import WorkerParts
+from streams.worker.signals import on_stop_signal
 
 _LOG = logging.getLogger("mindstream.worker")
 
@@ -38,17 +38,12 @@ class _Worker(faust.Worker):
     Faust and aiokafka wait for the broker in several places of their shutdown, in one of them without a limit. So the
     agents are stopped first, both at the same time: afterwards nothing can be lost, and the rest of the shutdown gets
     the remaining time.
-
-    A thread of its own receives the signals, because asyncio handles them in the event loop, and Python between two
-    instructions of the main thread, and either may hang. The interpreter itself writes a signal's number into a socket,
-    from which this thread reads it.
     """
 
     def __init__(self, process: Process, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(*process.apps, loop=loop, quiet=True, override_logging=False)
         self.spinner = None  # it writes to standard output
         self._process = process
-        self._signals = socket.socketpair()
 
     async def on_first_start(self) -> None:
         await super().on_first_start()
@@ -60,15 +55,9 @@ class _Worker(faust.Worker):
             await asyncio.sleep(_TICK_S)
 
     def install_signal_handlers(self) -> None:
-        reading, writing = self._signals
-        writing.setblocking(False)
-        signal.set_wakeup_fd(writing.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
-        threading.Thread(target=self._await_signal, args=(reading,), name="signals", daemon=True).start()
+        on_stop_signal(self._on_stop_signal)
 
-    def _await_signal(self, reading: socket.socket) -> None:
-        number = signal.Signals(reading.recv(1)[0])
+    def _on_stop_signal(self, number: signal.Signals) -> None:
         self._limit_shutdown()
         _LOG.info("%s: stopping", number.name)
         self.loop.call_soon_threadsafe(self._schedule_shutdown, number)
@@ -86,8 +75,7 @@ class _Worker(faust.Worker):
 
     def _exit_late(self) -> None:
         time.sleep(_SHUTDOWN_S)
-        # Whether this member leaves the group or its session times out, the same offsets are committed.
-        status = 0 if all(app.batch_agent.stopped for app in self._process.apps) and not self.crashed else EXIT_DEFECT
+        status = self.exit_status()
         log_deadline = threading.Timer(0.2, os._exit, (status,))  # the log may be what hangs
         log_deadline.daemon = True
         log_deadline.start()
@@ -97,6 +85,16 @@ class _Worker(faust.Worker):
             _LOG.critical("could not stop within %.1f s; the stacks of all threads follow", _SHUTDOWN_S)
             faulthandler.dump_traceback(sys.__stderr__ or 2)
         os._exit(status)
+
+    def exit_status(self) -> int:
+        """Return the exit status of the process when its services have ended, or will not end in time."""
+        if self._signal_stop_time is not None and all(app.batch_agent.stopped for app in self._process.apps):
+            # As requested, whatever happened to the services meanwhile. Whether this member leaves the group or its
+            # session times out, the same offsets are committed.
+            return 0
+        starting = self._starting_fut
+        failed = starting is not None and starting.done() and not starting.cancelled()
+        return crash_status(self.crash_reason or (starting.exception() if starting is not None and failed else None))
 
     async def _sentinel_task(self) -> None:
         """Do nothing: Faust's would sleep for a second at the end."""
@@ -130,10 +128,10 @@ def run(config: WorkerConfig, agents: Collection[str], parts: WorkerParts = Work
     process.watchdog.start()
     try:
         worker.execute_from_commandline()
-    except SystemExit as exiting:
-        status = exiting.code if isinstance(exiting.code, int) else 0
+    except SystemExit:
+        pass  # with a status of mode's own; it has logged what made the services crash
     except Exception:  # noqa: BLE001 - whatever made Faust's services crash
         _LOG.exception("a service crashed")
-        status = EXIT_DEFECT
-    _LOG.info("exited")
-    return status if status in (0, EXIT_DEFECT) else EXIT_DEFECT
+    status = worker.exit_status()
+    _LOG.log(logging.CRITICAL if status else logging.INFO, "exited with status %d", status)
+    return status

@@ -44,7 +44,9 @@ class StallClocks:
         restoring = state.acquiring and restored != self._restored
         self._restored = restored
         behind = {p for p, lag in lags.items() if lag.lag}
-        if state.partitions:
+        if not state.started:
+            excused = True
+        elif state.partitions:
             behind &= state.partitions
             retrying = 0 < state.retrying_s < self._excused_retry_s
             excused = restoring or retrying

@@ -13,6 +13,7 @@ when one of the agent's partitions has been stalled for the timeout. Not a stall
 - Other partitions of the agent move, and it never runs out of messages: this one may be waiting for its turn, and its
   clock runs ten times slower.
 - Nothing can be read after the committed offset: compaction or transactions left the last offsets without messages.
+- The agent has not started: it waits until the collection is filled.
 - This process owns nothing, and the group is processing, or other members own the partitions: there are more workers
   than partitions. A process that owns nothing while no other member does, because joining the group hangs, is stalled.
 """
@@ -21,25 +22,28 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import math
 import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from prometheus_client import Gauge
 
 from configs.errors import EXIT_STALLED, TransientError
 from streams.agents.state import AgentState
-from streams.worker.lag import LagReader, PartitionLag
+from streams.worker.lag import LagGauge, LagReader, PartitionLag
 from streams.worker.stall_clocks import StallClocks
 
 _LOG = logging.getLogger("mindstream.watchdog")
 
 #: Seconds between two checks, at most; a fifth of the timeout if that is less.
 _INTERVAL_S = 5.0
+#: Seconds between two requests for the owners of partitions, while this process owns none and all have an owner.
+_OWNERS_INTERVAL_S = 30.0
 #: Seconds between log lines while Kafka does not respond.
 _LOG_INTERVAL_S = 60.0
 #: Seconds for writing the final log lines. The log itself may be what hangs, when its pipe is not read.
@@ -80,9 +84,10 @@ class _Watched:
     agent: Agent
     reader: LagReader
     clocks: StallClocks
-    lag: Gauge
+    lag: LagGauge
     restored: Callable[[], int]
-    shown: set[int] = field(default_factory=set)
+    unowned: Set[int] | None = None  # see `Watchdog.unowned`
+    asked_at: float = -math.inf  # when the owners were asked for
 
 
 class Watchdog:
@@ -125,7 +130,8 @@ class Watchdog:
             lag: metric that shows the lag of its partitions.
             restored: returns the number of history records that it has restored so far.
         """
-        self._watched.append(_Watched(agent, reader, StallClocks(self._excused_retry_s), lag, restored))
+        clocks = StallClocks(self._excused_retry_s)
+        self._watched.append(_Watched(agent, reader, clocks, LagGauge(reader, lag), restored))
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
@@ -140,43 +146,51 @@ class Watchdog:
         longest = {w.agent.topic: max(w.clocks.seconds.values(), default=0.0) for w in self._watched}
         return {topic: seconds for topic, seconds in longest.items() if seconds >= self._timeout_s / 2}
 
+    def unowned(self, topic: str) -> Set[int] | None:
+        """Return the partitions of a topic that no process owns; None = not known, or this process owns some."""
+        return next(w.unowned for w in self._watched if w.agent.topic == topic)
+
     def check(self) -> None:
         """Check all agents once; exit the process if one is stalled."""
         now = self._clock()
         # A process that was paused for a while, with its clocks running on, was not stalled.
         step_s = min(now - self._last_check, 2 * self._interval_s)
         self._last_check = now
+        fault = ""
         for watched in self._watched:
             try:
                 lags = watched.reader.partition_lags()
                 state = watched.agent.state()
                 watched.clocks.update(state, lags, step_s, watched.restored())
-                self._show(watched, state, lags)
+                watched.lag.show({p: lags[p] for p in state.partitions or () if p in lags})
+                self._find_unowned(watched, state, lags)
                 stalled = self._confirmed(watched, state, lags)
             except TransientError as error:
                 watched.clocks.reset()
-                self._report(str(error))
+                watched.unowned = None
+                fault = str(error)
+                self._log_fault(fault)
             else:
-                self._fault = ""
                 if stalled:
                     self._end(watched, state, {p: lags[p].lag for p in stalled})
+        self._fault = fault
 
     def _run(self) -> None:
         while True:
-            time.sleep(self._interval_s)
             try:
                 self.check()
             except Exception:  # noqa: BLE001 - the death of a watchdog would go unnoticed
                 _LOG.exception("the watchdog failed; next check in %.0f s", _LOG_INTERVAL_S)
                 time.sleep(_LOG_INTERVAL_S)
+            time.sleep(self._interval_s)
 
-    def _show(self, watched: _Watched, state: AgentState, lags: Mapping[int, PartitionLag]) -> None:
-        owned = {p for p in state.partitions or () if p in lags}
-        for partition in watched.shown - owned:
-            watched.lag.remove(partition)
-        for partition in owned:
-            watched.lag.labels(partition).set(lags[partition].lag)
-        watched.shown = owned
+    def _find_unowned(self, watched: _Watched, state: AgentState, lags: Mapping[int, PartitionLag]) -> None:
+        """Ask who owns the partitions if this process owns none, now and then: see `assigned_to_others`."""
+        if state.partitions != frozenset():
+            watched.unowned = None
+        elif watched.unowned != frozenset() or self._clock() - watched.asked_at >= _OWNERS_INTERVAL_S:
+            watched.unowned = lags.keys() - set(watched.reader.owned_by_others())
+            watched.asked_at = self._clock()
 
     def _confirmed(self, watched: _Watched, state: AgentState, lags: Mapping[int, PartitionLag]) -> list[int]:
         """Return the partitions that have been stalled for the timeout without an excuse."""
@@ -218,8 +232,7 @@ class Watchdog:
             return "no member of the group owns them"
         return "the consumer delivers nothing, or commits do not arrive"
 
-    def _report(self, fault: str) -> None:
-        self._fault = fault
+    def _log_fault(self, fault: str) -> None:
         if self._clock() - self._logged_at >= _LOG_INTERVAL_S:
             self._logged_at = self._clock()
             _LOG.warning("cannot tell whether the worker is stalled: %s", fault)

@@ -1,7 +1,8 @@
-"""The worker with a part that hangs, only for the tests of the watchdog; its options are those of `python -m streams
+"""The worker with a part that fails, only for the tests of its health; its options are those of `python -m streams
 worker`.
 
-MINDSTREAM_HANGS names the part, which hangs as soon as there is a click for it.
+MINDSTREAM_HANGS names the part, which hangs as soon as there is a click for it. With "metadata", the Kafka client does
+not find the click topic in the answers of the broker while the file MINDSTREAM_BLIND exists.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from aiokafka.cluster import ClusterMetadata  # type: ignore[import-untyped]
 
 from streams.__main__ import main
 from streams.agents.agent import BatchAgent
@@ -47,8 +51,22 @@ class _LosesPartition(BatchAgent[Any]):
         await super()._read(SimpleNamespace(noack=lambda: SimpleNamespace(events=some)))
 
 
+def _hide_topic(while_exists: Path) -> None:
+    update = ClusterMetadata.update_metadata
+
+    def partial_update(cluster: Any, answer: Any) -> None:
+        if while_exists.exists():
+            answer.topics = [topic for topic in answer.topics if not topic[1].endswith("-clicks")]
+        update(cluster, answer)
+
+    ClusterMetadata.update_metadata = partial_update
+
+
 if __name__ == "__main__":
+    if "MINDSTREAM_BLIND" in os.environ:
+        _hide_topic(Path(os.environ["MINDSTREAM_BLIND"]))
     parts = {
+        "metadata": WorkerParts(),
         "batch": WorkerParts(click_processor=_HangsInBatch),
         "loop": WorkerParts(agent=_HangsInLoop),
         "partition": WorkerParts(agent=_LosesPartition),

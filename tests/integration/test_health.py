@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 
-from configs.errors import EXIT_CONFIG, EXIT_STALLED, TransientError
+from configs.errors import EXIT_CONFIG, EXIT_STALLED, EXIT_TRANSIENT, TransientError
 from embedded.program import WorkerProgram, http_get
 from embedded.stack import Stack
 from streams.tools.audit import audit_kafka
@@ -148,6 +149,82 @@ def test_a_second_worker_on_the_same_port_is_refused(site: Site) -> None:
         refused = site.run("streams", "worker", "--set", f"worker.metrics_port={worker.metrics_port}")
     assert refused.returncode == EXIT_CONFIG
     assert "worker.metrics_port" in refused.stderr
+
+
+def test_a_group_whose_leader_does_not_know_the_topic_is_not_ready_and_recovers_within_seconds(
+    tmp_path: Path, kafka: str, milvus_lite: str
+) -> None:
+    """The leader knows no partition, as after an outage: it assigns none, and no worker serves the topic."""
+    site = Site(tmp_path, kafka, milvus_lite, partitions=1)
+    site.create_topics()
+    site.fill_index()
+    blind = tmp_path / "blind"
+    blind.touch()
+    leader = site.start_worker(
+        *("--agents", "clicks"),
+        name="leader",
+        program=["tests.integration.stuck_worker"],
+        environ=os.environ | {"MINDSTREAM_HANGS": "metadata", "MINDSTREAM_BLIND": str(blind)},
+    )
+    try:
+        log = site.log("leader")
+        wait_for(lambda: "clicks: partitions none" in log.read_text(), "an assignment of nothing")
+        other = site.start_worker("--agents", "clicks", name="other")
+        wait_for(lambda: "partitions none" in site.log("other").read_text(), "the leader to assign nothing to another")
+        missing = ["clicks: it owns no partitions, and no worker owns partitions [0]"]
+        for worker in (leader, other):
+            wait_for(partial(_lacks, worker, missing), "the owners to be asked for")
+        blind.unlink()
+        started = time.monotonic()
+        wait_for(lambda: "partitions [0]" in log.read_text() + site.log("other").read_text(), "an owner", timeout_s=30)
+        assert time.monotonic() - started < 20
+        for worker in (leader, other):
+            worker.await_ready()  # one of them is a spare worker now
+        _send(site, 4)
+        wait_for(lambda: len(site.recommendations()) == 4, "the recommendations")
+    finally:
+        stopped = [worker.stop() for worker in (leader, other)]
+    assert all(stopped)
+
+
+def _lacks(worker: WorkerProgram, missing: list[str]) -> bool:
+    status, body = _ask(worker, "/readyz")
+    return status == 503 and body["missing"] == missing
+
+
+def _lags(worker: WorkerProgram) -> list[float]:
+    lines = http_get(worker.metrics_port, "/metrics")[1].decode().splitlines()
+    return [float(line.split()[1]) for line in lines if line.startswith("mindstream_clicks_lag_messages{")]
+
+
+def test_markers_of_transactions_are_no_lag(site: Site) -> None:
+    settings = {"transactional.id": site.name, "partitioner": "murmur2_random"}
+    producer = Producer(site.config.kafka.client_settings(**settings))
+    producer.init_transactions()
+    with site.worker("--agents", "clicks") as worker:
+        for _ in range(3):
+            producer.begin_transaction()
+            for user in range(40):
+                click = site.click(user, 1 + user)
+                producer.produce(click.topic, key=click.key, value=click.value)
+            producer.commit_transaction()
+        wait_for(lambda: audit_kafka(site.config).ok, "the clicks to be answered")
+        wait_for(lambda: _lags(worker) == [0.0] * 4, "the lag to be 0", timeout_s=30)
+
+
+def test_a_broker_that_dies_during_the_start_is_an_outage(shaky: Site, stack: Stack) -> None:
+    shaky.drop_index()
+    index = shaky.index(create=True)  # empty: the start waits for items, before Faust connects to Kafka
+    worker = shaky.start_worker("--agents", "clicks")
+    try:
+        log = shaky.log("worker")
+        wait_for(lambda: "no clicks are taken" in log.read_text(), "the wait for items")
+        stack.kafka.kill()
+        index.close()
+        shaky.fill_index()
+        assert worker.wait(timeout=60) == EXIT_TRANSIENT, log.read_text()
+    finally:
+        worker.stop()
 
 
 @pytest.mark.parametrize("state", ["idle", "milvus unavailable", "kafka unavailable"])

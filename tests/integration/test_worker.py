@@ -30,13 +30,14 @@ def test_sigterm_finishes_the_batch_and_exits_within_5_seconds(site: Site) -> No
 
 
 def test_agents_run_in_separate_processes(site: Site) -> None:
-    with site.worker("--agents", "items", name="items"), site.worker("--agents", "clicks", name="clicks"):
+    with site.worker("--agents", "items", name="items"):
         vectors = np.asarray(site.artifact.item_vectors)
         site.producer.send([site.item(i + 1, vectors[i]) for i in range(len(vectors))])
         index = site.index()
         wait_for(lambda: index.describe().count == len(vectors), "the items")
-        site.producer.send([site.click(1, 5)])
-        wait_for(lambda: len(site.recommendations()) == 1, "a recommendation")
+        with site.worker("--agents", "clicks", name="clicks"):
+            site.producer.send([site.click(1, 5)])
+            wait_for(lambda: len(site.recommendations()) == 1, "a recommendation")
 
 
 def test_a_worker_that_lost_its_disk_restores_histories_from_the_changelog(site: Site) -> None:

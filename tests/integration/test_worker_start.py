@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import socket
+import time
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource  # type: ignore[attr-defined]
 
+from benchmarks.harness.data import random_artifact
+from embedded.deployment import PRODUCER_SECTIONS
+from embedded.program import WorkerProgram, http_get
+from model.artifact import Artifact
 from streams.kafka.topics import topic_specs
 from streams.state.store import PartitionStores
 from streams.tools.audit import audit_kafka
-from tests.site import Site, wait_for
+from tests.site import WAIT_TIMEOUT_S, Site, wait_for
 
 pytestmark = pytest.mark.integration
 
@@ -41,6 +51,92 @@ def test_the_start_is_refused_with_a_remedy(tmp_path: Path, kafka: str, milvus_l
         "python -m embedded status"
         in site.run("streams", "worker", "--set", "kafka.bootstrap_servers=127.0.0.1:9").stderr
     )
+
+
+def _state(worker: WorkerProgram) -> tuple[int, Any]:
+    """Return status and body of /readyz; 0 = it does not answer yet."""
+    try:
+        status, body = http_get(worker.metrics_port, "/readyz")
+    except OSError:
+        return 0, {"missing": []}
+    return status, json.loads(body)
+
+
+def _publish(site: Site, artifact: Artifact) -> None:
+    done = site.run("producers.items", "--artifact", str(artifact.path), sections=PRODUCER_SECTIONS)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_worker_with_both_agents_on_an_empty_milvus_is_ready_when_the_items_are_published(site: Site) -> None:
+    site.drop_index()
+    worker = site.start_worker()
+    try:
+        missing = [
+            "catalogue: the collection holds 0 of 300 items; publish them: python -m producers.items --artifact "
+            f"{site.artifact.path} (recall.catalogue_share)",
+            "clicks: it has not started yet",
+        ]
+        wait_for(lambda: _state(worker)[1]["missing"] == missing, "nothing but the items to be missing")
+        assert _state(worker)[0] == 503
+        assert http_get(worker.metrics_port, "/healthz")[0] == 200
+        site.producer.send([site.click(1, 5)])
+        _publish(site, site.artifact)
+        worker.await_ready()
+        wait_for(lambda: len(site.recommendations()) == 1, "a recommendation")
+        assert len(site.recommendations()[0].item_ids) == site.config.recall.top_k
+    finally:
+        assert worker.stop()
+
+
+def test_workers_of_a_new_model_take_no_partition_before_its_items_are_there(site: Site, tmp_path: Path) -> None:
+    site.fill_index()
+    new = random_artifact(tmp_path / "new", 200, dim=16, seed=1)
+    settings = ("--set", f"model.artifact={new.path}")
+    with site.worker("--agents", "clicks", name="old"):
+        filling = site.start_worker(*settings, name="filling")
+        wait_for(lambda: "the collection holds 0 of 200" in str(_state(filling)[1]["missing"]), "the new collection")
+        waiting = site.start_worker("--agents", "clicks", *settings, name="waiting")
+        wait_for(lambda: "the collection holds 0 of 200" in str(_state(waiting)[1]["missing"]), "the wait")
+        site.producer.send([site.click(user, 5) for user in range(20)])
+        wait_for(lambda: len(site.recommendations()) == 20, "the old model's worker to answer all")
+        assert {r.model_version for r in site.recommendations()} == {site.artifact.model_version}
+        waiting.send_signal(signal.SIGTERM)
+        assert waiting.wait(timeout=30) == 0
+        _publish(site, new)
+        filling.await_ready()
+        assert _state(filling)[1]["agents"]["clicks"]["partitions"], "its share of the partitions"
+        site.producer.send([site.click(user, 6) for user in range(20)])
+        wait_for(lambda: audit_kafka(site.config).ok, "the answers of both models")
+        assert {r.model_version for r in site.recommendations()} == {site.artifact.model_version, new.model_version}
+        assert filling.stop()
+
+
+@pytest.mark.parametrize(
+    ("key", "address", "number"),
+    [
+        (None, "", signal.SIGINT),
+        ("kafka.bootstrap_servers", "127.0.0.1:{}", signal.SIGTERM),
+        ("milvus.uri", "http://127.0.0.1:{}", signal.SIGINT),
+    ],
+    ids=["imports", "kafka", "milvus"],
+)
+def test_a_signal_ends_the_start_within_5_seconds(site: Site, key: str | None, address: str, number: int) -> None:
+    """While a server that accepts connections, and never answers, is waited for; and before anything is."""
+    with ExitStack() as sockets:
+        silent = sockets.enter_context(socket.create_server(("127.0.0.1", 0)))
+        silent.settimeout(WAIT_TIMEOUT_S)
+        worker = site.start_worker(*(("--set", f"{key}={address.format(silent.getsockname()[1])}") if key else ()))
+        try:
+            if key is None:
+                wait_for(lambda: "pydantic_core" in Path(f"/proc/{worker.pid}/maps").read_text(), "the first imports")
+            else:
+                sockets.enter_context(silent.accept()[0])
+            started = time.monotonic()
+            worker.send_signal(number)
+            assert worker.wait(timeout=30) == 0, site.log("worker").read_text()
+            assert time.monotonic() - started < 5.0
+        finally:
+            worker.kill()
 
 
 def test_topics_are_created_as_configured_and_only_once(tmp_path: Path, kafka: str, milvus_lite: str) -> None:

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from streams.metrics import ClickMetrics, ItemMetrics, StoreMetrics, worker_registry
+from streams.metrics import CatalogueMetrics, ClickMetrics, ItemMetrics, StoreMetrics, worker_registry
 
 FOLDER = Path(__file__).parents[3] / "configs" / "observability"
 DASHBOARD = json.loads((FOLDER / "grafana" / "dashboards" / "mindstream.json").read_text(encoding="utf-8"))
@@ -35,6 +35,7 @@ PROCESS = re.compile(r"process_(?!start_time)")
 def worker() -> CollectorRegistry:
     """Return the registry of a worker with both agents."""
     registry = worker_registry("m1")
+    CatalogueMetrics(registry)
     ClickMetrics(registry).lag.labels(0)
     StoreMetrics(registry, lambda: 0)
     ItemMetrics(registry).lag.labels(0)

@@ -86,7 +86,7 @@ def test_nothing_starts_after_the_stop() -> None:
 
 def test_the_state_shows_what_the_agent_does() -> None:
     async def scenario(world: World) -> None:
-        assert world.agent.state() == AgentState(None, False, False, 0.0, 0, None, 0.0)
+        assert world.agent.state() == AgentState(True, None, False, False, 0.0, 0, None, 0.0)
         await world.faust.assign(3, 0)
         await until(lambda: world.agent.state().acquired)
         before = world.agent.state()

@@ -29,6 +29,7 @@ class FakeFaust:
     """The part of a Faust app that an agent uses: it delivers events, moves partitions and records commits."""
 
     def __init__(self) -> None:
+        self.started = True
         self.consumer_generation_id = 1
         self.commits: list[dict[int, int]] = []
         self.metadata: dict[int, str] = {}  # of the last commits, by partition

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,14 @@ from streams.agents.state import AgentState
 from streams.milvus.observed import ObservedIndex
 from streams.recall.memory import MemoryIndex
 from streams.worker import http
+from streams.worker.catalogue import Catalogue
 from streams.worker.health import Health
 from streams.worker.http import serve
 from streams.worker.lag import PartitionLag
 from streams.worker.watchdog import LoopMonitor, Watchdog
 from tests.unit.fakes import FailingIndex
 
-READY = AgentState(frozenset({0, 3}), True, False, 0.0, 0, None, 0.0)
+READY = AgentState(True, frozenset({0, 3}), True, False, 0.0, 0, None, 0.0)
 
 
 class Agent:
@@ -43,6 +45,7 @@ class Reader:
 
     unavailable = False
     behind = 0
+    others: frozenset[int] = frozenset()
 
     def partition_lags(self) -> Mapping[int, PartitionLag]:
         if self.unavailable:
@@ -52,22 +55,29 @@ class Reader:
     def readable(self, partition: int, offset: int) -> bool:
         return True
 
-    def owned_by_others(self) -> set[int]:
-        return set()
+    def owned_by_others(self) -> frozenset[int]:
+        return self.others
 
 
 class World:
     def __init__(self) -> None:
         self.time = 0.0
         self.registry = CollectorRegistry()
-        self.milvus = FailingIndex(MemoryIndex("m1", 4), failures=0)
+        self.items = MemoryIndex("m1", 4)
+        self.items.upsert(np.arange(1, 10), np.ones((9, 4), dtype=np.float32))
+        self.milvus = FailingIndex(self.items, failures=0)
         self.index = ObservedIndex(self.milvus, max_age_s=20.0, clock=self.clock)
         self.loop_monitor = LoopMonitor(self.clock)
         self.agent, self.reader = Agent(), Reader()
         self.watchdog = Watchdog(100.0, 300.0, self.loop_monitor, exit_process=lambda _: None, clock=self.clock)
         self.watchdog.watch(self.agent, self.reader, Gauge("lag", "lag", ["partition"], registry=self.registry))
-        self.health = Health({"clicks": self.agent}, self.index, self.watchdog, self.loop_monitor, "m1")
+        self.catalogue = Catalogue(self.index, 10, 0.9, Path("artifact"), self.registry, self.clock)
+        self.catalogue.count()
+        self.health = self.of({"clicks": self.agent})
         self.watchdog.check()
+
+    def of(self, agents: Mapping[str, Agent]) -> Health:
+        return Health(agents, self.index, self.catalogue, self.watchdog, self.loop_monitor, "m1")
 
     def clock(self) -> float:
         return self.time
@@ -113,10 +123,47 @@ def test_not_ready_names_what_is_missing(state: AgentState, reason: str) -> None
     assert missing.startswith(reason)
 
 
-def test_a_worker_without_partitions_is_ready() -> None:
+def test_a_worker_without_partitions_is_ready_while_others_own_them_all() -> None:
     world = World()
     world.agent.now = replace(READY, partitions=frozenset(), acquired=False)
+    assert "it is not known yet whether other workers own them" in world.missing()[0]
+    world.watchdog.check()
+    assert world.missing() == ["clicks: it owns no partitions, and no worker owns partitions [0]"]
+    world.reader.others = frozenset({0})
+    world.watchdog.check()
     assert world.missing() == []
+    world.reader.unavailable = True
+    world.watchdog.check()
+    assert len(world.missing()) == 2, "nothing is known now"
+
+
+def test_a_click_worker_is_not_ready_until_the_collection_is_filled() -> None:
+    world = World()
+    world.items.delete(np.arange(1, 8))
+    world.time += 60.0
+    world.health.ping()
+    text = (
+        "catalogue: the collection holds 2 of 10 items; publish them: python -m producers.items --artifact artifact "
+        "(recall.catalogue_share)"
+    )
+    assert world.missing() == [text]
+    assert world.of({"items": world.agent}).ready()[0], "the item agent fills it"
+    world.agent.now = replace(READY, started=False, partitions=None, acquired=False)
+    assert world.missing() == [text, "clicks: it has not started yet"]
+    world.loop_monitor.tick()
+    assert world.health.live()[0]
+
+
+def test_nothing_is_ready_before_kafka_was_asked_about_every_agent() -> None:
+    world = World()
+    silent, items = Reader(), Agent()
+    silent.unavailable = True
+    world.watchdog.watch(items, silent, Gauge("other", "lag", ["partition"], registry=world.registry))
+    world.watchdog.check()
+    assert world.missing() == ["kafka: Kafka: unavailable, for the test"]
+    world.reader.unavailable, silent.unavailable = True, False
+    world.watchdog.check()
+    assert world.missing() == ["kafka: Kafka: unavailable, for the test"], "the first agent's fault, too"
 
 
 def test_an_unavailable_kafka_makes_it_not_ready() -> None:

@@ -25,6 +25,7 @@ class Group:
         self.committed = dict.fromkeys(range(partitions), 0)
         self.ends = dict.fromkeys(range(partitions), 0)
         self.others: set[int] = set()
+        self.asked: list[str] = []
         self.unreadable: set[int] = set()
         self.unavailable = False
 
@@ -34,9 +35,11 @@ class Group:
         return {p: PartitionLag(self.committed[p], end) for p, end in self.ends.items()}
 
     def readable(self, partition: int, offset: int) -> bool:
+        self.asked.append(f"readable {partition}")
         return partition not in self.unreadable and offset < self.ends[partition]
 
     def owned_by_others(self) -> Collection[int]:
+        self.asked.append("owners")
         return self.others
 
 
@@ -47,7 +50,7 @@ class Agent:
 
     def __init__(self, owned: Collection[int] | None) -> None:
         partitions = None if owned is None else frozenset(owned)
-        self.now = AgentState(partitions, True, False, 0.0, 0, None, 0.0)
+        self.now = AgentState(True, partitions, True, False, 0.0, 0, None, 0.0)
         self.busy = False
 
     def state(self) -> AgentState:
@@ -265,6 +268,34 @@ def test_a_stall_shows_before_it_ends_the_process() -> None:
     assert world.watchdog.stalled_seconds() == {}
     world.advance(0.3 * TIMEOUT_S)
     assert world.watchdog.stalled_seconds()["clicks"] >= TIMEOUT_S / 2
+
+
+def test_an_agent_whose_start_waits_is_not_stalled() -> None:
+    world = World(owned=None)
+    world.group.ends[0] = 3
+    world.agent.change(started=False)
+    world.advance(3 * TIMEOUT_S)
+    assert world.watchdog.stalled_seconds() == {}
+    world.agent.change(started=True)
+    assert world.time_until_exit() >= TIMEOUT_S
+
+
+def test_owners_are_asked_for_only_while_nothing_is_owned_and_seldom_once_all_are_known() -> None:
+    world = World(owned=[0])
+    world.advance(100.0)
+    assert world.group.asked == []
+    world.agent.change(partitions=frozenset())
+    world.advance(2 * STEP_S)
+    assert world.group.asked == ["owners", "owners"]
+    assert world.watchdog.unowned("clicks") == {0, 1}
+    world.group.others = {0, 1}
+    world.group.asked = []
+    world.advance(60.0)
+    assert world.group.asked == ["owners"] * 2
+    assert world.watchdog.unowned("clicks") == set()
+    world.agent.change(partitions=frozenset({0}))
+    world.advance(STEP_S)
+    assert world.watchdog.unowned("clicks") is None
 
 
 def test_lag_is_shown_for_owned_partitions_only() -> None:
