@@ -171,7 +171,7 @@ def test_a_dead_letter_that_cannot_be_sent_is_kept(site: Site) -> None:
 
 
 def test_without_a_known_partitioner_a_dead_letter_returns_to_its_partition(site: Site) -> None:
-    """With murmur2 (above), the key decides; without a setting, only the original partition keeps a user together."""
+    """Otherwise its user would be split again: no known hash could choose the partition."""
     _put(site, [_message(site, offset)._replace(partition=offset) for offset in range(4)])
     done = site.run("streams", "deadletters", "replay", "--yes", "--set", "topics.partitioner=any")
     assert done.returncode == 0, done.stderr
