@@ -35,7 +35,9 @@ _LAST_RECORDS = 100
 #: Most offsets of clicks that wait for vectors in a commit's metadata, of which Kafka takes 4,096 bytes.
 _MAX_AWAITING = 100
 _FORMAT = 1
-_BEGIN_ANEW = "Begin with empty histories under another worker.group (python -m streams topics create)"
+#: Ends the text. librdkafka hands out committed texts without their end: other bytes of its memory may follow.
+_END = "\0"
+_REMEDY = "Begin with empty histories under another worker.group (python -m streams topics create)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,13 @@ class CommitMetadata:
             "reached": self.reached,
             "awaiting": list(self.awaiting[-_MAX_AWAITING:]),
         }
-        return orjson.dumps(fields).decode()
+        return orjson.dumps(fields).decode() + _END
 
     @classmethod
     def from_text(cls, text: str) -> CommitMetadata | None:
         """Return what `to_text` wrote; None for any other text, as of another version. Fields may be added."""
         try:
-            fields = orjson.loads(text)
+            fields = orjson.loads(text.partition(_END)[0])
             if fields["format"] != _FORMAT:
                 return None
             names = ("clicks", "partitions", "changelog", "reached")
@@ -221,13 +223,13 @@ class Preconditions:
         return FatalError(
             f"topic {self._offsets.topic} is not as the histories of this worker.group know it: {why}. The topic was "
             "deleted and created again, or lost its end, or the group has read another topic; new clicks would be "
-            f"taken for clicks that are counted already. {_BEGIN_ANEW}"
+            f"taken for clicks that are counted already. {_REMEDY}"
         )
 
     def _lost_histories(self) -> FatalError:
         return FatalError(
             f"topic {self._changelog.topic} was deleted and created again: the histories of committed clicks are gone. "
-            f"{_BEGIN_ANEW}: they are made again from the clicks that Kafka retains"
+            f"{_REMEDY}: they are made again from the clicks that Kafka retains"
         )
 
     def _lost_clicks(self, partition: int, end: int, known: int) -> TransientError:
@@ -235,7 +237,7 @@ class Preconditions:
             "Kafka",
             f"topic {self._offsets.topic} ends at offset {end} of partition {partition}, but was read up to {known}: "
             "the broker is not up to date, or Kafka has lost the end of the topic. If this lasts, clicks are lost, and "
-            f"new ones get their offsets. {_BEGIN_ANEW}",
+            f"new ones get their offsets. {_REMEDY}",
         )
 
 
