@@ -155,12 +155,14 @@ def test_topics_are_watched_while_a_worker_runs(world: World) -> None:
 
 def test_a_click_topic_that_ends_before_the_committed_offset_is_waited_for(world: World) -> None:
     world.clicks.users[0] = "aba"
+    del world.changelog.log[0][1]  # the last message became a dead letter: no history counts it
     with pytest.raises(TransientError, match=r"ends at offset 3 of partition 0.*another worker\.group"):
         world.preconditions.check([0])
     assert world.preconditions.check([1]) == {}
     world.clicks.users[0] = "abab"
     assert _reached(world.preconditions, [0]) == {0: 3}
     world.commit(0, 3, reached=3)
+    world.changelog.log[0].append((b"b", record(3)))
     world.clicks.users[0] = "aba"
     with pytest.raises(TransientError, match="ends at offset 3 of partition 0"):
         world.preconditions.check([0])  # a history counts a click that was not committed
