@@ -97,7 +97,7 @@ class ObservedIndex:
         return self._observed(lambda: self._index.sources(ids))
 
     def rows(self, partition: int) -> Iterator[tuple[IdVector, IntVector]]:
-        return self._index.rows(partition)  # not recorded: read in another thread, through a connection of its own
+        return self._index.rows(partition)  # not recorded: who reads them reports faults
 
     def _observed(self, call: Callable[[], _T]) -> _T:
         try:

@@ -1,4 +1,4 @@
-"""What the item agent checks between batches."""
+"""The item agent's checks between batches."""
 
 from __future__ import annotations
 
