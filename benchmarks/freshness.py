@@ -2,7 +2,7 @@
 
 One worker runs both agents. Clicks are sent at half its sustained rate, which is measured first; the rate at which it
 answers them is reported. Items are published on an open schedule: the time of each counts from its scheduled time,
-however late the items before it were. The search is the worker's, with the consistency level Eventually; it is repeated
+however late the items before it were. The search is the worker's, with the consistency level Bounded; it is repeated
 every 10 ms, which is part of the figure.
 """
 

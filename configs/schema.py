@@ -112,6 +112,7 @@ class Recall(Section):
     top_k: Annotated[int, Field(ge=1, le=1000)]
     interests: Count | None
     filter_seen: bool
+    catalogue_share: Annotated[float, Field(ge=0, le=1)]
     new_item_cache: Count
     new_item_refresh: Seconds
     unknown_item_ttl: Seconds

@@ -28,7 +28,7 @@ class NewItems:
     """Publishes items and searches for each of them until it is found.
 
     Each new item has the vector of a popular item with a little noise, as a new edition would have. The search is
-    the worker's, with Milvus' consistency level Eventually, so that what it finds is what users would get.
+    the worker's, with Milvus' consistency level Bounded, so that what it finds is what users would get.
 
     Args:
         config: names the servers and topics.

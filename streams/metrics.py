@@ -159,6 +159,19 @@ class ClickMetrics(BatchMetrics):
         self.recommendations = Counter(
             "mindstream_recommendations", "Recommendations acknowledged by Kafka", registry=registry
         )
+        self.short_recommendations = Counter(
+            "mindstream_recommendations_short",
+            "Recommendations with fewer items than recall.top_k",
+            registry=registry,
+        )
+        self.empty_recommendations = Counter(
+            "mindstream_recommendations_empty", "Recommendations without any item", registry=registry
+        )
+        self.short_searches = Counter(
+            "mindstream_searches_short",
+            "Searches that found fewer items than the collection held when it was last counted",
+            registry=registry,
+        )
         self.restored = Counter(
             "mindstream_restored_records", "Changelog records applied when partitions were assigned", registry=registry
         )

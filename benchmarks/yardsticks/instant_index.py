@@ -6,6 +6,7 @@ Its options are those of `python -m streams worker`.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,10 +14,13 @@ from configs.schema import Milvus
 from model.arrays import FloatArray, IdArray
 from streams.__main__ import main
 from streams.recall.memory import MemoryIndex
+from streams.recall.ports import IndexInfo
 from streams.worker.parts import WorkerParts
 
 #: Number of different answers, because merging the same list for all interests would be too easy; their length.
 _ANSWERS, _LONGEST = 4096, 1024
+#: Number of items that it claims to hold: more than any model has.
+_COUNT = 10**9
 
 
 class InstantIndex(MemoryIndex):
@@ -32,6 +36,9 @@ class InstantIndex(MemoryIndex):
     def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
         rows = np.arange(len(queries)) % _ANSWERS
         return self._ids[rows, :limit], self._scores[rows, :limit]
+
+    def describe(self) -> IndexInfo:
+        return replace(super().describe(), count=_COUNT)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import grpc
 from pymilvus import MilvusClient, MilvusException
-from pymilvus.exceptions import ParamError
+from pymilvus.exceptions import DataNotMatchException, ParamError
 
 from configs.errors import FatalError, TransientError
 from configs.schema import Milvus
-from streams.errors import RestartRequired
+from streams.errors import RefusedData, RestartRequired
 from streams.tls import speaks_tls
 
 #: Seconds for requests that wait for Milvus' disk and its coordinators: create, load.
@@ -23,6 +23,17 @@ SLOW_TIMEOUT_S = 60.0
 _COLLECTION_NOT_FOUND = 100
 #: Milvus' error code for a request to a collection that is not loaded.
 _COLLECTION_NOT_LOADED = 101
+#: Milvus' error codes for a request that is invalid, from 2.4 on: an invalid parameter, one that is too large.
+_INVALID = (1100, 1102)
+#: The same for an invalid expression, where the server classifies its errors; before, the code had another meaning.
+_INVALID_EXPRESSION = 2201
+#: milvus-lite's error code for an illegal argument, in both fields of its answer.
+_LITE_ILLEGAL_ARGUMENT = 6
+#: Milvus' error code for whatever has none. Servers before 2.4 use it for invalid requests, too, with these texts.
+_UNEXPECTED = 65535
+_INVALID_TEXTS = ("cannot parse expression", "failed to create expr plan", "is not a number or infinity")
+#: Errors that pymilvus raises without a request: it rejects the arguments.
+_DEFECTS = (ParamError, DataNotMatchException)
 #: gRPC codes after which a retry cannot succeed.
 _REFUSED = (
     grpc.StatusCode.UNAUTHENTICATED,
@@ -68,6 +79,7 @@ def translated_errors(uri: str, collection: str, load: Callable[[], object]) -> 
 
     Raises:
         TransientError: Milvus is unavailable, or cannot answer now.
+        RefusedData: it refuses the values in the request.
         FatalError: it refuses this client; the message names the remedy.
         RestartRequired: the collection does not exist any more.
     """
@@ -75,8 +87,8 @@ def translated_errors(uri: str, collection: str, load: Callable[[], object]) -> 
         yield
     except grpc.RpcError as error:
         raise _from_grpc(error, uri) from None
-    except ParamError:
-        raise  # a defect of this project: pymilvus rejected the arguments without a request
+    except _DEFECTS:
+        raise
     except MilvusException as error:
         if error.code == _COLLECTION_NOT_FOUND:
             raise RestartRequired(
@@ -91,8 +103,19 @@ def translated_errors(uri: str, collection: str, load: Callable[[], object]) -> 
             if url.scheme == "http" and speaks_tls(url.hostname or "", url.port or 80):
                 raise FatalError(f"Milvus at {uri} speaks TLS; write https:// in milvus.uri") from None
             raise _from_grpc(error.__cause__, uri) from None
+        if _is_refusal(error):
+            raise RefusedData("Milvus", error.message) from None
         # Everything else may be transient: servers start, elect coordinators, run out of memory.
         raise TransientError("Milvus", f"{uri}: {error.message}") from None
+
+
+def _is_refusal(error: MilvusException) -> bool:
+    """Return whether a retry of the same request must fail again, because the server calls its values invalid."""
+    if error.code == _UNEXPECTED:
+        return any(text in error.message for text in _INVALID_TEXTS)
+    if error.code == _LITE_ILLEGAL_ARGUMENT:  # from 2.4 on, servers use this number for a fault of theirs
+        return bool(error.compatible_code == _LITE_ILLEGAL_ARGUMENT)
+    return error.code in _INVALID or (error.code == _INVALID_EXPRESSION and error.is_input_error)
 
 
 def _from_grpc(error: grpc.RpcError, uri: str) -> FatalError | TransientError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from configs.errors import FatalError, TransientError
 from configs.schema import Milvus
 from model.arrays import FloatArray, IdArray, IdVector, IntMatrix, IntVector
 from model.serving.merge import PADDING
-from streams.errors import RestartRequired
+from streams.errors import RefusedData, RestartRequired
 from streams.milvus.client import SLOW_TIMEOUT_S, connect, translated_errors
 from streams.milvus.collection import (
     ID,
@@ -36,13 +36,18 @@ from streams.recall.ports import IndexInfo, no_sources
 _MAX_ROWS_PER_REQUEST = 16_384
 #: Most hits in the answer to one search request: about 20 MB, below gRPC's usual limit of 64 MB.
 _MAX_HITS_PER_REQUEST = 1_000_000
+#: Candidates examined beyond the hits asked for. Removed items where the search enters the graph count as candidates:
+#: without a surplus, some queries in a hundred yield a hit or two fewer when most items were removed.
+_EF_SURPLUS = 16
 
 
 class MilvusIndex:
     """`ItemTable` over a Milvus server; safe to use from several threads.
 
-    `search` and `get` use consistency level Eventually: they answer at once and may miss the latest writes. The count
-    in `describe` uses Strong, which waits about 200 ms for Milvus' time tick: too slow for every batch.
+    `search` and `get` use consistency level Bounded: they may miss the writes of the last seconds (Milvus' setting
+    common.gracefulTime, 5 by default). While Milvus runs, it is one time tick behind, 200 ms, and answers at once.
+    After a restart, it answers when it has read again what was not indexed; with Eventually, it answers before, without
+    these rows. The count in `describe` uses Strong, which waits for the next tick: too slow for every batch.
 
     Args:
         settings: server and index parameters.
@@ -88,7 +93,7 @@ class MilvusIndex:
         step = max(1, min(_MAX_ROWS_PER_REQUEST, _MAX_HITS_PER_REQUEST // limit))
         for start in range(0, Q, step):
             stop = min(Q, start + step)
-            with self._translated():
+            with _refused_settings(self._settings.uri), self._translated():
                 future = self._client.search(
                     self._name,
                     # As bytes: pymilvus packs anything else number by number, which takes 8 ms for 1,024 queries.
@@ -96,7 +101,7 @@ class MilvusIndex:
                     anns_field=VECTOR,
                     limit=limit,
                     search_params=parameters,
-                    consistency_level="Eventually",
+                    consistency_level="Bounded",
                     timeout=self._settings.timeout,
                     _async=True,
                 )
@@ -137,7 +142,7 @@ class MilvusIndex:
                     self._name,
                     filter=f"{ID} in {ids[start : start + _MAX_ROWS_PER_REQUEST].tolist()}",
                     output_fields=[ID, VECTOR],
-                    consistency_level="Eventually",
+                    consistency_level="Bounded",
                     timeout=self._settings.timeout,
                 )
             found.update({row[ID]: np.asarray(row[VECTOR], dtype=np.float32) for row in rows})
@@ -253,8 +258,8 @@ class MilvusIndex:
         return "HNSW", {"M": self._settings.hnsw_m, "efConstruction": self._settings.hnsw_ef_construction}
 
     def _search_params(self, limit: int) -> dict[str, int]:
-        """Return the search parameters: candidates examined per query (ef), at least as many as hits are asked for."""
-        return {"ef": max(self._settings.hnsw_ef, limit)}
+        """Return the search parameters: candidates examined per query (ef), more than hits are asked for."""
+        return {"ef": max(self._settings.hnsw_ef, limit + _EF_SURPLUS)}
 
     def _description(self) -> Mapping[str, Any]:
         with self._translated():
@@ -276,6 +281,17 @@ class MilvusIndex:
                 f"{self._version} has {self._dim} dimensions and metric {METRIC}. Another program created it: "
                 "drop it, start an item worker and publish the items (python -m producers.items --artifact DIR)"
             )
+
+
+@contextmanager
+def _refused_settings(uri: str) -> Iterator[None]:
+    """Convert the refusal of a search: its queries are our own, so it is for its settings."""
+    try:
+        yield
+    except RefusedData as error:
+        raise FatalError(
+            f"Milvus at {uri} refuses the search: {error.detail}; check milvus.hnsw_ef and recall.top_k"
+        ) from None
 
 
 def _column(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:

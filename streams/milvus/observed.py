@@ -1,7 +1,8 @@
-"""An item index that records for /readyz whether Milvus answers."""
+"""An item index that records whether Milvus answers, and how many items it has counted since the last fault."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -11,13 +12,16 @@ import numpy as np
 
 from configs.errors import MindstreamError
 from model.arrays import FloatArray, IdArray, IdVector, IntMatrix, IntVector
+from streams.errors import RefusedData
 from streams.recall.ports import IndexInfo, ItemTable
 
 _T = TypeVar("_T")
 
 
 class ObservedIndex:
-    """An `ItemTable` that records whether its last request succeeded.
+    """An `ItemTable` that records whether its last request succeeded, and the last count.
+
+    Safe to use from several threads.
 
     Args:
         index: handles the requests.
@@ -31,6 +35,15 @@ class ObservedIndex:
         self._clock = clock
         self._last_result_at = clock()
         self._fault: str | None = None
+        self._lock = threading.Lock()
+        self._faults = 0
+        self._count: tuple[int, int] | None = None  # the number of faults when it was counted, and the count
+
+    @property
+    def counted(self) -> int | None:
+        """See `streams.recall.verified.CountedIndex.counted`."""
+        count = self._count
+        return count[1] if count is not None and count[0] == self._faults else None
 
     @property
     def fault(self) -> str | None:
@@ -65,7 +78,10 @@ class ObservedIndex:
         self._index.seal()  # not recorded: a healthy Milvus rejects it when asked too often
 
     def describe(self) -> IndexInfo:
-        return self._observed(self._index.describe)
+        faults = self._faults  # a fault while it is counted outdates the count
+        info = self._observed(self._index.describe)
+        self._count = faults, info.count
+        return info
 
     @property
     def identity(self) -> str:
@@ -86,7 +102,12 @@ class ObservedIndex:
     def _observed(self, call: Callable[[], _T]) -> _T:
         try:
             result = call()
+        except RefusedData:  # an answer, too
+            self._fault, self._last_result_at = None, self._clock()
+            raise
         except MindstreamError as error:
+            with self._lock:
+                self._faults += 1
             self._fault, self._last_result_at = str(error), self._clock()
             raise
         self._fault, self._last_result_at = None, self._clock()

@@ -160,6 +160,9 @@ class ClickProcessor:
         stopwatch("acknowledge")
         self._write(records, offsets[: len(records)])  # 5
         stopwatch("store")
+        lengths = [len(found.item_ids) for found in candidates if found is not None]
+        self._metrics.short_recommendations.inc(sum(length < self._engine.top_k for length in lengths))
+        self._metrics.empty_recommendations.inc(lengths.count(0))
         return candidates
 
     def refuse(self, message: Message, error: RefusedData) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -11,7 +12,9 @@ from model.arrays import FloatArray, IdArray
 from model.serving.inputs import windows
 from model.serving.merge import PADDING, Candidates, merge
 from streams.recall.embeddings import HistoryEmbeddings
-from streams.recall.ports import InterestEncoder, ItemIndex
+from streams.recall.ports import InterestEncoder, ItemReader
+
+_LOG = logging.getLogger("mindstream.recall")
 
 #: Called with the name of the stage that has just ended: embed, encode, search, merge.
 StageTimer = Callable[[str], object]
@@ -73,6 +76,8 @@ class PendingRecall:
             return candidates
         self.wait(stopwatch)
         ids, scores = self._search.result()  # (B'·K, limit)
+        if not _all_finite(scores):  # padding, or vectors that are none: they must not reach a list
+            ids = np.where(np.isfinite(scores), ids, PADDING)
         shape = len(self._rows), -1, ids.shape[1]  # B', K, limit
         merged = merge(ids.reshape(shape), scores.reshape(shape), self._top_k, self._seen, self._fusion)
         for row, found in zip(self._rows, merged, strict=True):
@@ -91,22 +96,25 @@ class RecallEngine:
         top_k: number of candidates for each user.
         interests: number of interest vectors to search with, the encoder's first ones; None = all.
         filter_seen: leave out the items of the user's history.
+
+    Attributes:
+        top_k: number of candidates for each user, unless the index has fewer.
     """
 
     def __init__(
         self,
         encoder: InterestEncoder,
         embeddings: HistoryEmbeddings,
-        index: ItemIndex,
+        index: ItemReader,
         *,
         top_k: int,
         interests: int | None = None,
         filter_seen: bool = True,
     ) -> None:
+        self.top_k = top_k
         self._encoder = encoder
         self._embeddings = embeddings
         self._index = index
-        self._top_k = top_k
         self._interests = encoder.interests if interests is None else min(interests, encoder.interests)
         self._filter_seen = filter_seen
         self._threads = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="search")
@@ -132,9 +140,9 @@ class RecallEngine:
         if len(rows):
             seen = _padded([histories[row] for row in rows.tolist()]) if self._filter_seen else None  # (B', H)
             # Seen items take up ranks in every interest's list: ask for as many more as may be left out.
-            limit = self._top_k + (0 if seen is None else seen.shape[1])
+            limit = self.top_k + (0 if seen is None else seen.shape[1])
             search = self._threads.submit(self._index.search, interests.reshape(-1, interests.shape[2]), limit)
-        return PendingRecall(len(histories), rows, seen, search, unknown, self._top_k, self._encoder.fusion)
+        return PendingRecall(len(histories), rows, seen, search, unknown, self.top_k, self._encoder.fusion)
 
     def known(self, ids: Collection[int]) -> set[int]:
         """Return those of the item ids that have a vector now.
@@ -152,7 +160,7 @@ class RecallEngine:
         """Encode the histories that hold a known item.
 
         Returns:
-            Interest vectors (B', K, D), the rows (B',) of their histories, and the ids of all unknown items.
+            Finite interest vectors (B', K, D), the rows (B',) of their histories, and the ids of all unknown items.
         """
         ends = np.cumsum([0, *map(len, histories)], dtype=np.int64)
         ids = np.concatenate(histories, dtype=np.int64)  # (Σ n,)
@@ -169,8 +177,17 @@ class RecallEngine:
         rows, lengths = windows(row_ids, ends[usable], ends[usable + 1], L)  # (B', L), (B',)
         padded = np.concatenate([np.zeros((1, vectors.shape[1]), dtype=np.float32), vectors])
         interests = self._encoder.encode(padded[rows], lengths)[:, : self._interests]
+        if not _all_finite(interests):
+            finite = np.isfinite(interests).all(axis=(1, 2))  # (B',)
+            _LOG.warning("%d histories have interests that are not finite: nothing is recommended", (~finite).sum())
+            interests, usable = interests[finite], usable[finite]
         stopwatch("encode")
         return interests, usable, unknown
+
+
+def _all_finite(values: FloatArray) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum()))  # takes a quarter of the time of np.isfinite(values).all()
 
 
 def _padded(histories: Sequence[IdArray]) -> IdArray:

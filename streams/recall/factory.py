@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 from configs.errors import FatalError
 from configs.schema import Recall, WorkerConfig
 from model.artifact import Artifact, ArtifactError
 from model.serving.encoder import Encoder
+from model.serving.norms import Norms
 from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.engine import RecallEngine
-from streams.recall.ports import ItemIndex
+from streams.recall.ports import ItemReader
+from streams.recall.verified import CountedIndex, VerifiedIndex
 
 
 def load_artifact(config: WorkerConfig) -> Artifact:
@@ -36,7 +41,37 @@ def load_artifact(config: WorkerConfig) -> Artifact:
     return artifact
 
 
-def build_engine(settings: Recall, artifact: Artifact, index: ItemIndex) -> RecallEngine:
+def searched_interests(settings: Recall, artifact: Artifact) -> int:
+    """Return the number of interests per user that an engine of this model searches with."""
+    return artifact.interests if settings.interests is None else min(settings.interests, artifact.interests)
+
+
+def verified(
+    settings: Recall, artifact: Artifact, index: CountedIndex, on_short: Callable[[], object]
+) -> VerifiedIndex:
+    """Return a reader of the index that passes on complete answers only, for `build_engine`.
+
+    Args:
+        settings: the share of the model's items that the index must hold, and the number of interests.
+        artifact: the model.
+        index: the index of its items.
+        on_short: see `VerifiedIndex`.
+    """
+    items = len(artifact.item_ids)
+    needed = math.ceil(settings.catalogue_share * items)
+
+    def missing(rows: int) -> str | None:
+        if rows >= needed:
+            return None
+        return (
+            f"the collection holds {rows:,} of {items:,} items; publish them: python -m producers.items "
+            f"--artifact {artifact.path} (recall.catalogue_share)"
+        )
+
+    return VerifiedIndex(index, searched_interests(settings, artifact), missing, on_short)
+
+
+def build_engine(settings: Recall, artifact: Artifact, index: ItemReader) -> RecallEngine:
     """Build the engine of one model over an index of its items.
 
     Raises:
@@ -52,12 +87,13 @@ def build_engine(settings: Recall, artifact: Artifact, index: ItemIndex) -> Reca
         capacity=settings.new_item_cache,
         refresh_s=settings.new_item_refresh,
         unknown_ttl_s=settings.unknown_item_ttl,
+        norms=Norms.from_artifact(artifact),
     )
     return RecallEngine(
         encoder,
         embeddings,
         index,
         top_k=settings.top_k,
-        interests=settings.interests,
+        interests=searched_interests(settings, artifact),
         filter_seen=settings.filter_seen,
     )

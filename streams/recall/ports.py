@@ -69,8 +69,8 @@ class KnownItems(Protocol):
         ...
 
 
-class ItemIndex(Protocol):
-    """Nearest-item search by inner product over the item vectors of one model version."""
+class ItemReader(Protocol):
+    """The reads of an item index that a recall engine needs."""
 
     def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
         """Return ids (Q, limit) int64 and scores (Q, limit) float32, best first, for (Q, D) float32 queries.
@@ -78,6 +78,18 @@ class ItemIndex(Protocol):
         Where there are fewer items than `limit`, the rest has id 0 and score -inf. May miss the latest writes.
         """
         ...
+
+    def get(self, ids: IdArray) -> Mapping[int, FloatArray]:
+        """Return the vectors, (D,) each, of those ids that the index holds. May miss the latest writes.
+
+        Raises:
+            RefusedData: the server cannot look up one of the ids.
+        """
+        ...
+
+
+class ItemIndex(ItemReader, Protocol):
+    """Nearest-item search by inner product over the item vectors of one model version."""
 
     def upsert(self, ids: IdArray, vectors: FloatArray, sources: IntMatrix | None = None) -> None:
         """Insert or replace items, (n,) distinct ids and (n, D) vectors; return when the index has accepted them.
@@ -90,10 +102,6 @@ class ItemIndex(Protocol):
 
     def delete(self, ids: IdArray) -> None:
         """Remove items; unknown ids are ignored."""
-        ...
-
-    def get(self, ids: IdArray) -> Mapping[int, FloatArray]:
-        """Return the vectors, (D,) each, of those ids that the index holds. May miss the latest writes."""
         ...
 
     def seal(self) -> None:

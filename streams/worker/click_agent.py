@@ -17,7 +17,7 @@ from streams.metrics import ClickMetrics, StoreMetrics
 from streams.partitioning import KeyPartitions
 from streams.ports import Message
 from streams.processing.clicks import ClickProcessor, ClickTopics
-from streams.recall.factory import build_engine
+from streams.recall.factory import build_engine, verified
 from streams.recall.ports import ItemTable
 from streams.state.changelog import Changelog
 from streams.state.restore import Restorer
@@ -119,8 +119,9 @@ def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
     preconditions = _preconditions(config, changelog)
     stores.bind(preconditions.changelog_id)
     producer = blueprint.record_producer()
+    index = verified(config.recall, artifact, blueprint.index, metrics.short_searches.inc)
     processor = parts.click_processor(
-        build_engine(config.recall, artifact, blueprint.index),
+        build_engine(config.recall, artifact, index),
         stores,
         producer,
         topics=ClickTopics(

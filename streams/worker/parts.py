@@ -17,6 +17,7 @@ from streams.kafka.producer import KafkaRecordProducer
 from streams.kafka.topics import DEAD_LETTER_HEADER_BYTES
 from streams.metrics import BatchMetrics
 from streams.milvus.index import MilvusIndex
+from streams.milvus.observed import ObservedIndex
 from streams.processing.clicks import ClickProcessor
 from streams.recall.ports import ItemTable
 from streams.state.store import PartitionStores
@@ -39,7 +40,7 @@ class Blueprint:
 
     config: WorkerConfig
     artifact: Artifact
-    index: ItemTable
+    index: ObservedIndex
     registry: CollectorRegistry
     parts: WorkerParts
 

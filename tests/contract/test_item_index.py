@@ -15,7 +15,8 @@ from pymilvus import MilvusClient
 from configs.errors import FatalError, TransientError
 from configs.loader import load_worker
 from model.arrays import FloatArray
-from streams.errors import RestartRequired
+from model.data.limits import MAX_ITEM_ID, MIN_ITEM_ID
+from streams.errors import RefusedData, RestartRequired
 from streams.milvus.index import MilvusIndex
 from streams.recall.memory import MemoryIndex
 from streams.recall.ports import ItemIndex, ItemTable
@@ -127,12 +128,67 @@ def test_get_returns_the_vectors_of_known_ids(index: ItemIndex) -> None:
     assert index.get(np.array([], dtype=np.int64)) == {}
 
 
-def test_ids_use_all_64_bits(index: ItemIndex) -> None:
-    ids = np.array([-(2**63), -1, 2**63 - 1], dtype=np.int64)
-    vectors = _vectors(3)
+def test_every_call_takes_every_valid_id(index: ItemIndex) -> None:
+    ids = np.array([MIN_ITEM_ID, MIN_ITEM_ID + 1, -1, 1, MAX_ITEM_ID - 1, MAX_ITEM_ID], dtype=np.int64)
+    vectors = _vectors(6)
     index.upsert(ids, vectors)
-    for item_id, vector in zip(ids, vectors, strict=True):
-        _eventually(lambda v=vector, i=item_id: bool(index.search(v[None], 1)[0][0, 0] == i))  # type: ignore[misc]
+    _eventually(lambda: index.get(ids).keys() == set(ids.tolist()))
+    for item_id, vector in zip(ids.tolist(), vectors, strict=True):
+        np.testing.assert_allclose(index.get(np.array([item_id]))[item_id], vector, atol=1e-6)
+    assert index.search(vectors, 1)[0][:, 0].tolist() == ids.tolist()
+    index.upsert(ids, -vectors)
+    _eventually(lambda: index.search(-vectors, 1)[0][:, 0].tolist() == ids.tolist())
+    assert index.describe().count == 6
+    for left, item_id in zip(range(5, -1, -1), ids, strict=True):
+        index.delete(np.array([item_id]))
+        assert index.describe().count == left
+    assert index.get(ids) == {}
+
+
+def test_ids_beyond_the_valid_ones_are_refused_or_processed(index: ItemIndex) -> None:
+    """The codecs refuse such an id; where it comes from elsewhere, it must not look like an outage."""
+    vectors = _vectors(2)
+    for item_id in (-(2**63), 2**63 - 1):
+        ids = np.array([7, item_id], dtype=np.int64)
+        with contextlib.suppress(RefusedData):
+            index.upsert(ids, vectors)
+        with contextlib.suppress(RefusedData):
+            index.get(ids)
+        with contextlib.suppress(RefusedData):
+            index.delete(ids)
+        index.upsert(ids[:1], vectors[:1])
+        _eventually(lambda: 7 in index.get(np.array([7])))
+        index.delete(ids[:1])
+
+
+def test_extreme_finite_vectors_are_held_as_they_are(index: ItemIndex) -> None:
+    numbers = np.array([[1e-45], [0.0], [1e18], [1e38], [np.finfo(np.float32).max]])
+    ids, vectors = np.arange(1, 6), np.repeat(numbers, DIM, axis=1).astype(np.float32)
+    index.upsert(ids, vectors)
+    _eventually(lambda: index.get(ids).keys() == set(ids.tolist()))
+    found = index.get(ids)
+    np.testing.assert_array_equal(np.stack([found[item_id] for item_id in ids.tolist()]), vectors)
+    unit = np.full((1, DIM), DIM**-0.5, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        hits, scores = index.search(np.concatenate([unit, vectors]), 6)
+    assert [sorted(row) for row in hits.tolist()] == [[0, 1, 2, 3, 4, 5]] * 6
+    assert not np.isnan(scores).any()
+    index.delete(ids)
+    assert index.describe().count == 0
+
+
+def test_vectors_that_are_none_are_refused_or_held(index: ItemIndex) -> None:
+    vectors = _vectors(2)
+    for number in (np.nan, np.inf, -np.inf):
+        vectors[1, 3] = number
+        with contextlib.suppress(RefusedData):
+            index.upsert(np.array([5, 6]), vectors)
+        index.upsert(np.array([5]), vectors[:1])
+        _eventually(lambda: 5 in index.get(np.array([5, 6])))
+        with np.errstate(invalid="ignore"):
+            assert 5 in index.search(vectors[:1], 2)[0]
+        index.delete(np.array([5, 6]))
+        assert index.describe().count == 0
 
 
 def test_describe_returns_version_dimension_and_metric(index: ItemIndex) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import grpc
 import pytest
 from pymilvus import MilvusException
-from pymilvus.exceptions import ParamError
+from pymilvus.exceptions import DataNotMatchException, ParamError
 
 import streams.milvus.client
 from configs.errors import FatalError, TransientError
-from streams.errors import RestartRequired
+from streams.errors import RefusedData, RestartRequired
 from streams.milvus.client import translated_errors
 
 URI = "http://milvus:19530"
@@ -69,6 +69,48 @@ def test_milvus_codes() -> None:
     assert isinstance(_raised(MilvusException(2, "out of memory")), TransientError)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        # Seen: Milvus 2.3.5.
+        MilvusException(
+            65535, "cannot parse expression: item_id in [-9223372036854775808], error: value out of range", 1
+        ),
+        MilvusException(65535, "failed to create expr plan, expr = item_id in [-9223372036854775808]", 1),
+        MilvusException(65535, "value 'NaN' is not a number or infinity", 1),
+        # Seen: milvus-lite 3.2.2.
+        MilvusException(6, "vector field 'embedding' expected dim 4, got 5", 6),
+        # From the source of Milvus 2.4 to 2.6.
+        MilvusException(1100, "failed to create query plan: cannot parse expression: invalid parameter", 5),
+        MilvusException(1102, "message size is too large", 1),
+        MilvusException(2201, "cannot parse expression", 1, is_input_error=True),
+    ],
+)
+def test_a_refusal_of_data_is_no_outage(error: MilvusException) -> None:
+    found = _raised(error)
+    assert isinstance(found, RefusedData)
+    assert found.server == "Milvus"
+    assert found.detail == error.message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MilvusException(1, "service not ready"),
+        MilvusException(3, "memory limit exceeded"),
+        MilvusException(6, "cross cluster routing", 1),
+        MilvusException(8, "rate limit exceeded"),
+        MilvusException(503, "channel not available"),
+        MilvusException(2000, "segcore error"),
+        MilvusException(2201, "segcore Future was canceled", 1),
+        MilvusException(65535, "failed to search/query delegator 4 for channel c: fail to Search, QueryNode ID=4", 1),
+        MilvusException(65535, "show collections failed: context deadline exceeded", 1),
+    ],
+)
+def test_an_outage_is_no_refusal_of_data(error: MilvusException) -> None:
+    assert isinstance(_raised(error), TransientError)
+
+
 def test_a_failed_load_leaves_the_error_transient() -> None:
     def load() -> None:
         raise MilvusException(101, "collection not loaded")
@@ -77,8 +119,10 @@ def test_a_failed_load_leaves_the_error_transient() -> None:
         raise MilvusException(101, "collection not loaded")
 
 
-def test_wrong_arguments_are_a_defect() -> None:
-    error = ParamError(1, "limit must be positive")
+@pytest.mark.parametrize(
+    "error", [ParamError(1, "limit must be positive"), DataNotMatchException(1, "Insert missed a field")]
+)
+def test_wrong_arguments_are_a_defect(error: MilvusException) -> None:
     assert _raised(error) is error
 
 

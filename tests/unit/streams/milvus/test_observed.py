@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from configs.errors import TransientError
+from model.arrays import FloatArray, IdArray
+from streams.errors import RefusedData
 from streams.milvus.observed import ObservedIndex
 from streams.recall.memory import MemoryIndex
 from tests.unit.fakes import FailingIndex
@@ -71,3 +73,32 @@ def test_requests_reach_the_index() -> None:
     assert world.index.get(np.array([3])).keys() == {3}
     world.index.delete(np.array([3]))
     assert world.index.describe().count == 0
+
+
+def test_a_count_is_valid_until_the_next_fault() -> None:
+    world = World()
+    assert world.index.counted is None
+    world.index.upsert(np.array([3]), QUERY)
+    world.index.describe()
+    world.index.search(QUERY, 1)
+    assert world.index.counted == 1
+    world.fail_once()
+    world.index.ping()
+    assert world.index.counted is None
+    world.index.search(QUERY, 1)
+    assert world.index.counted is None, "an answer proves nothing about the items"
+    world.index.describe()
+    assert world.index.counted == 1
+
+
+def test_a_refusal_of_data_is_an_answer() -> None:
+    class Refusing(MemoryIndex):
+        def get(self, ids: IdArray) -> dict[int, FloatArray]:
+            raise RefusedData("Milvus", "cannot parse expression")
+
+    index = ObservedIndex(Refusing("m1", 4), max_age_s=20.0)
+    index.describe()
+    with pytest.raises(RefusedData):
+        index.get(np.array([1]))
+    assert index.fault is None
+    assert index.counted == 0

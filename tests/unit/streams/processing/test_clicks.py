@@ -48,6 +48,20 @@ def test_seen_items_are_left_out_and_ties_go_to_the_smaller_id() -> None:
     assert decode_recommendation(output.value or b"").item_ids == [2, 3, 4]
 
 
+def test_short_and_empty_recommendations_are_counted() -> None:
+    world = ClickWorld(items=4)  # and top_k 3
+    world.process([click_message(0, 7, 1), click_message(1, 8, 1), click_message(2, 8, 2)])
+    assert (world.metrics.short_recommendations._value.get(), world.metrics.empty_recommendations._value.get()) == (
+        1,
+        0,
+    )
+    world.process([click_message(3 + i, 9, 1 + i) for i in range(4)])
+    assert (world.metrics.short_recommendations._value.get(), world.metrics.empty_recommendations._value.get()) == (
+        2,
+        1,
+    )
+
+
 def test_changelog_records_stay_in_the_partition_of_their_clicks() -> None:
     world = ClickWorld()
     world.process([click_message(0, 7, 1, partition=5), click_message(0, 8, 1, partition=2)])

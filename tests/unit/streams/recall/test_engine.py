@@ -88,3 +88,46 @@ def test_a_failed_search_raises_wherever_it_is_waited_for() -> None:
     for call in (pending.wait, pending.finish):
         with pytest.raises(TransientError):
             call()
+
+
+class BrokenScores(MemoryIndex):
+    """Answers each search with scores of which some are not numbers."""
+
+    def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
+        ids, scores = super().search(queries, limit)
+        scores[:, 0], scores[:, 2], scores[:, 4] = np.nan, np.inf, -np.inf
+        return ids, scores
+
+
+@pytest.mark.parametrize("fusion", [0.0, 0.5])
+def test_a_score_that_is_not_finite_reaches_no_list(fusion: float) -> None:
+    index = BrokenScores(VERSION, ITEMS)
+    index.upsert(np.arange(1, ITEMS + 1), FewItems(ITEMS).item_vectors)
+    embeddings = HistoryEmbeddings(FewItems(ITEMS), index, capacity=10, refresh_s=60.0, unknown_ttl_s=1.0)
+    encoder = MeanEncoder(ITEMS)
+    encoder.fusion = fusion
+    engine = RecallEngine(encoder, embeddings, index, top_k=ITEMS, filter_seen=False)
+    for found in engine.recall([_ids(1), _ids(2, 3)]):
+        assert found is not None
+        assert np.isfinite(found.scores).all()
+        assert len(found.item_ids) == ITEMS - 3
+
+
+class OverflowingEncoder(MeanEncoder):
+    """Encodes histories with item 3 as numbers that are not finite."""
+
+    def encode(self, embeddings: FloatArray, lengths: IdArray) -> FloatArray:
+        interests = super().encode(embeddings, lengths)
+        interests[embeddings[:, :, 2].any(axis=1)] = (np.nan, np.inf, -np.inf, 0, 0, 0)
+        return interests
+
+
+def test_an_interest_that_is_not_finite_is_not_searched_for() -> None:
+    index = HeldIndex()
+    embeddings = HistoryEmbeddings(FewItems(ITEMS), index, capacity=10, refresh_s=60.0, unknown_ttl_s=1.0)
+    engine = RecallEngine(OverflowingEncoder(ITEMS), embeddings, index, top_k=2)
+    found = engine.recall([_ids(1), _ids(3), _ids(2)])
+    assert [candidates is None for candidates in found] == [False, True, False]
+    assert index.searches == [(2, 3)]
+    assert engine.recall([_ids(3)]) == [None]
+    assert len(index.searches) == 1

@@ -1,0 +1,108 @@
+"""Answers of the index that are not passed on unless they are complete.
+
+Milvus may answer with success and fewer hits, or none: from a collection that was emptied or recreated, or while it
+still reads what was not indexed before a restart. Such an answer is a fault to retry, not a list to publish.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from configs.errors import TransientError
+from model.arrays import FloatArray, IdArray
+from model.serving.merge import PADDING
+from streams.recall.ports import ItemIndex
+
+
+class CountedIndex(ItemIndex, Protocol):
+    """An item index that remembers its last count; `streams.milvus.observed.ObservedIndex` is the real one."""
+
+    @property
+    def counted(self) -> int | None:
+        """The number of items when they were last counted; None = never, or a request has failed since."""
+        ...
+
+
+class VerifiedIndex:
+    """Reads an index, and raises TransientError where the answer may be incomplete. Safe to use from several threads.
+
+    After a fault, the items are counted before the next read. The count sees every acknowledged write: a restarted
+    server has read all of them when it answers, and the read that follows finds them.
+
+    Not every query must be full, that is have as many hits as there are items, up to the limit: where most items of a
+    part of the graph were removed, Milvus finds nothing from there until it has rebuilt the graph. But one query of
+    each user must be, so that the user's list is.
+
+    Args:
+        index: the index of the model's items.
+        queries_per_user: number of successive queries in a search that belong to one user.
+        missing: returns what a collection of so many items lacks, with the remedy; None = it holds enough.
+        on_short: called for each search in which a user had no full query at first.
+    """
+
+    def __init__(
+        self,
+        index: CountedIndex,
+        queries_per_user: int,
+        missing: Callable[[int], str | None],
+        on_short: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._index = index
+        self._queries_per_user = queries_per_user
+        self._missing = missing
+        self._on_short = on_short
+
+    def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
+        """See `streams.recall.ports.ItemReader.search`.
+
+        Raises:
+            TransientError: the index does not respond, lacks items, or does not find as many as it holds.
+        """
+        rows = self._verified_rows()
+        answer = self._index.search(queries, limit)
+        if self._is_full(answer[0], rows):
+            return answer
+        self._on_short()
+        rows = self._count()
+        if self._is_full(answer[0], rows):  # items had been removed
+            return answer
+        answer = self._index.search(queries, limit)
+        if self._is_full(answer[0], rows):
+            return answer
+        fewest = int((answer[0] != PADDING).sum(axis=1).min())
+        raise TransientError(
+            "Milvus",
+            f"a search finds {fewest} of the {min(limit, rows)} items asked for, although the collection holds "
+            f"{rows:,}: nothing is recommended until it finds them",
+        )
+
+    def get(self, ids: IdArray) -> Mapping[int, FloatArray]:
+        """See `streams.recall.ports.ItemReader.get`.
+
+        Raises:
+            TransientError: the index does not respond, or lacks items.
+            RefusedData: it cannot look up one of the ids.
+        """
+        self._verified_rows()
+        return self._index.get(ids)
+
+    def _verified_rows(self) -> int:
+        """Return the number of items; count them if a request has failed since the last count, or some are missing."""
+        rows = self._index.counted
+        return self._count() if rows is None or self._missing(rows) is not None else rows
+
+    def _count(self) -> int:
+        rows = self._index.describe().count
+        missing = self._missing(rows)
+        if missing is not None:
+            raise TransientError("Milvus", missing)
+        return rows
+
+    def _is_full(self, ids: IdArray, rows: int) -> bool:
+        """Return whether each user has a query with as many hits as there are items, up to the limit."""
+        expected = min(ids.shape[1], rows)
+        if expected == 0:
+            return True
+        full = ids[:, expected - 1] != PADDING  # padding is at the end
+        return bool(full.reshape(-1, self._queries_per_user).any(axis=1).all())
