@@ -42,7 +42,10 @@ class Blueprint:
     config: WorkerConfig
     artifact: Artifact
     index: ObservedIndex
+<<<<<<< HEAD
     catalogue: Catalogue
+=======
+>>>>>>> index
     registry: CollectorRegistry
     parts: WorkerParts
 
