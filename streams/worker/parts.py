@@ -42,10 +42,7 @@ class Blueprint:
     config: WorkerConfig
     artifact: Artifact
     index: ObservedIndex
-<<<<<<< HEAD
     catalogue: Catalogue
-=======
->>>>>>> index
     registry: CollectorRegistry
     parts: WorkerParts
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import faust
 import pytest
 from aiokafka.errors import (  # type: ignore[import-untyped]
     ConsumerStoppedError,
@@ -20,6 +22,7 @@ from faust.types import TP
 
 from streams.agents import consumer as fixed
 from streams.agents.batching import FetchedRun
+from streams.errors import RestartRequired
 from streams.ports import Position
 
 TOPIC = "clicks"
@@ -238,3 +241,66 @@ def test_the_agent_learns_where_partitions_with_a_commit_begin(
     consumer._new_topicpartition = TopicPartition
     asyncio.run(consumer.perform_seek())
     assert learned == ([(0, 7, 50)] if fault is None else [])
+
+
+class _Gate:
+    """A gate that ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.end = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def __call__(self) -> None:
+        await self.end.wait()
+        if self.error is not None:
+            raise self.error
+
+
+def _start(monkeypatch: pytest.MonkeyPatch, act: Callable[[_Gate, fixed.WorkerApp], Awaitable[None]]) -> list[Any]:
+    """Start an app and return what happened: "started", or the error with which its process exits."""
+    happened: list[Any] = []
+
+    async def start(_app: faust.App) -> None:
+        happened.append("started")
+
+    async def stop() -> None:
+        """The agent has nothing to finish."""
+
+    async def scenario() -> None:
+        gate, agent = _Gate(), cast("Any", SimpleNamespace(exit_on=happened.append, stop=stop))
+        app = fixed.WorkerApp("group", agent=lambda _app: agent, gate=gate, broker="kafka://127.0.0.1:9")
+        starting = asyncio.ensure_future(app.start())
+        await asyncio.sleep(0.01)
+        assert not starting.done() and not happened
+        await act(gate, app)
+        await asyncio.wait([starting], timeout=10)
+        assert starting.done()
+        starting.exception()  # retrieved
+
+    monkeypatch.setattr(faust.App, "start", start)
+    asyncio.run(scenario())
+    return happened
+
+
+def test_an_app_starts_when_its_gate_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act(gate: _Gate, _app: fixed.WorkerApp) -> None:
+        gate.end.set()
+
+    assert _start(monkeypatch, act) == ["started"]
+
+
+def test_an_app_that_is_stopped_at_its_gate_never_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def act(_gate: _Gate, app: fixed.WorkerApp) -> None:
+        await app.stop()
+
+    assert _start(monkeypatch, act) == []
+
+
+def test_a_gate_that_fails_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = RestartRequired("Milvus is unavailable")
+
+    async def act(gate: _Gate, _app: fixed.WorkerApp) -> None:
+        gate.error = error
+        gate.end.set()
+
+    assert _start(monkeypatch, act) == [error]
