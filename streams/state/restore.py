@@ -41,8 +41,8 @@ class Restorer:
 
     Attributes:
         applied: records applied so far; shows other threads that a long call makes progress.
-        repaired: partition → offsets of the newest clicks of users whose records were written again. Whoever wrote
-            older records has sent older recommendations, too.
+        repaired: partition → offsets of the newest clicks of users whose records were written again. The
+            worker that wrote the older records has sent older recommendations, too.
     """
 
     def __init__(
