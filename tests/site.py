@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import time
@@ -28,6 +29,8 @@ from streams.ports import Message, Output
 
 #: Seconds within which a condition becomes true, even on a busy machine.
 WAIT_TIMEOUT_S = 90.0
+#: Each site has a model of its own: the sites of a process share a Milvus, and a collection belongs to one model.
+_SEEDS = itertools.count()
 
 
 def wait_for(condition: Callable[[], object], what: str, timeout_s: float = WAIT_TIMEOUT_S) -> None:
@@ -61,7 +64,7 @@ class Site(Deployment):
         settings: Mapping[str, object] | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        self.artifact = random_artifact(folder / "artifact", items, dim=16)
+        self.artifact = random_artifact(folder / "artifact", items, dim=16, seed=next(_SEEDS))
         shared = {
             "kafka.bootstrap_servers": kafka,
             "milvus.uri": milvus,

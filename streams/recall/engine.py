@@ -76,8 +76,6 @@ class PendingRecall:
             return candidates
         self.wait(stopwatch)
         ids, scores = self._search.result()  # (B'·K, limit)
-        if not _all_finite(scores):  # padding, or vectors that are none: they must not reach a list
-            ids = np.where(np.isfinite(scores), ids, PADDING)
         shape = len(self._rows), -1, ids.shape[1]  # B', K, limit
         merged = merge(ids.reshape(shape), scores.reshape(shape), self._top_k, self._seen, self._fusion)
         for row, found in zip(self._rows, merged, strict=True):

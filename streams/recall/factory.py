@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from configs.errors import FatalError
@@ -13,7 +12,7 @@ from model.serving.norms import Norms
 from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.engine import RecallEngine
 from streams.recall.ports import ItemReader
-from streams.recall.verified import CountedIndex, VerifiedIndex
+from streams.recall.verified import CountedIndex, RequiredItems, VerifiedIndex
 
 
 def load_artifact(config: WorkerConfig) -> Artifact:
@@ -46,6 +45,11 @@ def searched_interests(settings: Recall, artifact: Artifact) -> int:
     return artifact.interests if settings.interests is None else min(settings.interests, artifact.interests)
 
 
+def required_items(settings: Recall, artifact: Artifact) -> RequiredItems:
+    """Return the items that the collection of a model must hold."""
+    return RequiredItems(len(artifact.item_ids), settings.catalogue_share, artifact.path)
+
+
 def verified(
     settings: Recall, artifact: Artifact, index: CountedIndex, on_short: Callable[[], object]
 ) -> VerifiedIndex:
@@ -57,18 +61,8 @@ def verified(
         index: the index of its items.
         on_short: see `VerifiedIndex`.
     """
-    items = len(artifact.item_ids)
-    needed = math.ceil(settings.catalogue_share * items)
-
-    def missing(rows: int) -> str | None:
-        if rows >= needed:
-            return None
-        return (
-            f"the collection holds {rows:,} of {items:,} items; publish them: python -m producers.items "
-            f"--artifact {artifact.path} (recall.catalogue_share)"
-        )
-
-    return VerifiedIndex(index, searched_interests(settings, artifact), missing, on_short)
+    required = required_items(settings, artifact)
+    return VerifiedIndex(index, searched_interests(settings, artifact), required, on_short)
 
 
 def build_engine(settings: Recall, artifact: Artifact, index: ItemReader) -> RecallEngine:

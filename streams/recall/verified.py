@@ -6,7 +6,10 @@ still reads what was not indexed before a restart. Such an answer is a fault to 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from configs.errors import TransientError
@@ -24,6 +27,30 @@ class CountedIndex(ItemIndex, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class RequiredItems:
+    """The items of the model that its collection must hold, before anything is recommended.
+
+    Attributes:
+        items: number of the model's items.
+        share: share of them that is enough (`recall.catalogue_share`).
+        artifact: folder of the model, for the remedy.
+    """
+
+    items: int
+    share: float
+    artifact: Path
+
+    def missing(self, rows: int) -> str | None:
+        """Return what a collection of so many items lacks, with the remedy; None = it holds enough."""
+        if rows >= math.ceil(self.share * self.items):
+            return None
+        return (
+            f"the collection holds {rows:,} of {self.items:,} items; publish them: python -m producers.items "
+            f"--artifact {self.artifact} (recall.catalogue_share)"
+        )
+
+
 class VerifiedIndex:
     """Reads an index, and raises TransientError where the answer may be incomplete. Safe to use from several threads.
 
@@ -37,7 +64,7 @@ class VerifiedIndex:
     Args:
         index: the index of the model's items.
         queries_per_user: number of successive queries in a search that belong to one user.
-        missing: returns what a collection of so many items lacks, with the remedy; None = it holds enough.
+        required: the items that the index must hold.
         on_short: called for each search in which a user had no full query at first.
     """
 
@@ -45,12 +72,12 @@ class VerifiedIndex:
         self,
         index: CountedIndex,
         queries_per_user: int,
-        missing: Callable[[int], str | None],
+        required: RequiredItems,
         on_short: Callable[[], object] = lambda: None,
     ) -> None:
         self._index = index
         self._queries_per_user = queries_per_user
-        self._missing = missing
+        self._required = required
         self._on_short = on_short
 
     def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
@@ -90,11 +117,11 @@ class VerifiedIndex:
     def _verified_rows(self) -> int:
         """Return the number of items; count them if a request has failed since the last count, or some are missing."""
         rows = self._index.counted
-        return self._count() if rows is None or self._missing(rows) is not None else rows
+        return self._count() if rows is None or self._required.missing(rows) is not None else rows
 
     def _count(self) -> int:
         rows = self._index.describe().count
-        missing = self._missing(rows)
+        missing = self._required.missing(rows)
         if missing is not None:
             raise TransientError("Milvus", missing)
         return rows

@@ -15,7 +15,7 @@ from streams.kafka.acls import check_rights, used_topics, worker_rights
 from streams.kafka.topics import changelog_topic, check_changelog, check_topics, topic_specs
 from streams.metrics import worker_registry
 from streams.milvus.observed import ObservedIndex
-from streams.recall.factory import load_artifact
+from streams.recall.factory import load_artifact, required_items
 from streams.state.damage import disk_error
 from streams.worker.catalogue import Catalogue
 from streams.worker.click_agent import build_click_agent
@@ -65,7 +65,7 @@ def build(config: WorkerConfig, agents: Collection[str], parts: WorkerParts = Wo
     milvus = parts.index(config.milvus, artifact.model_version, artifact.dim, create="items" in agents)
     index = ObservedIndex(milvus, max_age_s=2 * config.milvus.timeout + 10)
     registry = worker_registry(artifact.model_version)
-    catalogue = Catalogue(index, len(artifact.item_ids), config.recall.catalogue_share, artifact.path, registry)
+    catalogue = Catalogue(index, required_items(config.recall, artifact), registry)
     blueprint = Blueprint(config, artifact, index, catalogue, registry, parts)
     built = {name: _BUILDERS[name](blueprint) for name in AGENTS if name in agents}
     rows, items = catalogue.count(), len(artifact.item_ids)

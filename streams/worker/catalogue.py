@@ -11,7 +11,6 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -19,6 +18,7 @@ from configs.errors import TransientError
 from streams.errors import RestartRequired
 from streams.metrics import CatalogueMetrics
 from streams.recall.ports import ItemIndex
+from streams.recall.verified import RequiredItems
 
 _LOG = logging.getLogger("mindstream.worker")
 
@@ -33,9 +33,7 @@ class Catalogue:
 
     Args:
         index: the model's collection.
-        items: number of the model's items.
-        share: share of them that the collection must hold.
-        artifact: folder of the model, for the remedy.
+        required: the items that the collection must hold.
         registry: exports both numbers.
         clock: monotonic seconds.
     """
@@ -43,18 +41,14 @@ class Catalogue:
     def __init__(
         self,
         index: ItemIndex,
-        items: int,
-        share: float,
-        artifact: Path,
+        required: RequiredItems,
         registry: CollectorRegistry,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._index = index
-        self._items = items
-        self._needed = math.ceil(share * items)
-        self._artifact = artifact
+        self._required = required
         self._metrics = CatalogueMetrics(registry)
-        self._metrics.items.set(items)
+        self._metrics.items.set(required.items)
         self._clock = clock
         self._counted_at = -math.inf
         self._rows = 0
@@ -62,12 +56,7 @@ class Catalogue:
     @property
     def missing(self) -> str | None:
         """The lack of items, with the remedy; None = it holds enough items."""
-        if self._rows >= self._needed:
-            return None
-        return (
-            f"the collection holds {self._rows:,} of {self._items:,} items; publish them: python -m producers.items "
-            f"--artifact {self._artifact} (recall.catalogue_share)"
-        )
+        return self._required.missing(self._rows)
 
     def count(self) -> int:
         """Count the rows, and return their number.

@@ -20,7 +20,7 @@ from streams.errors import RestartRequired
 from streams.milvus.index import MilvusIndex
 from streams.milvus.observed import ObservedIndex
 from streams.recall.ports import ItemReader
-from streams.recall.verified import VerifiedIndex
+from streams.recall.verified import RequiredItems, VerifiedIndex
 
 pytestmark = [pytest.mark.integration, pytest.mark.standalone]
 
@@ -74,7 +74,7 @@ def test_incomplete_answers_are_never_passed_on(tmp_path: Path) -> None:
     try:
         index = MilvusIndex(settings, "v1", DIM, create=True)
         observed = ObservedIndex(index, max_age_s=60.0)
-        verified = VerifiedIndex(observed, 1, lambda rows: None if rows >= SEALED else f"it holds {rows} items")
+        verified = VerifiedIndex(observed, 1, RequiredItems(SEALED, 1.0, tmp_path))
         vectors = _vectors()
         index.upsert(np.arange(1, SEALED + 1), vectors[:SEALED])
         index.seal()
@@ -100,7 +100,7 @@ def test_incomplete_answers_are_never_passed_on(tmp_path: Path) -> None:
             verified.search(vectors[:1], LIMIT)
         recreated = MilvusIndex(settings, "v1", DIM, create=True)
         for read in (lambda: verified.search(vectors[:1], LIMIT), lambda: verified.get(FRESH_IDS)):
-            with pytest.raises(TransientError, match="it holds 0 items"):
+            with pytest.raises(TransientError, match="the collection holds 0 of"):
                 read()
         recreated.upsert(np.arange(1, SEALED + 1), vectors[:SEALED])
         assert verified.search(vectors[:1], LIMIT)[0].all()

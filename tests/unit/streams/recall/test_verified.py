@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from model.arrays import FloatArray, IdArray
 from streams.milvus.observed import ObservedIndex
 from streams.recall.memory import MemoryIndex
 from streams.recall.ports import IndexInfo
-from streams.recall.verified import VerifiedIndex
+from streams.recall.verified import RequiredItems, VerifiedIndex
 from tests.unit.fakes import FailingIndex
 
 DIM = 4
@@ -55,9 +56,8 @@ class World:
         self.hold(items)
         self.link = FailingIndex(self.server, failures=0)
         self.observed = ObservedIndex(self.link, max_age_s=60.0)
-        self.needed = needed
         self.short = 0
-        self.index = VerifiedIndex(self.observed, 2, self._missing, self._count_short)
+        self.index = VerifiedIndex(self.observed, 2, RequiredItems(needed, 1.0, Path("artifact")), self._count_short)
         self.observed.describe()
         self.server.counts = 0
 
@@ -70,9 +70,6 @@ class World:
     def fail_once(self) -> None:
         self.link.failures = 1
         self.observed.ping()
-
-    def _missing(self, rows: int) -> str | None:
-        return None if rows >= self.needed else f"the collection holds {rows} items"
 
     def _count_short(self) -> None:
         self.short += 1
@@ -162,7 +159,9 @@ def test_a_collection_that_lacks_items_is_not_read(read: str) -> None:
     world.hold(4)
     world.observed.describe()  # as the health thread does now and then
     for _ in range(2):
-        with pytest.raises(TransientError, match="the collection holds 4 items"):
+        with pytest.raises(
+            TransientError, match=r"the collection holds 4 of 5 items; publish them: .*recall\.catalogue_share"
+        ):
             world.index.search(QUERY, 2) if read == "search" else world.index.get(np.array([1]))
     world.hold(5)
     world.index.search(QUERY, 2)
@@ -171,7 +170,7 @@ def test_a_collection_that_lacks_items_is_not_read(read: str) -> None:
 def test_a_collection_that_was_emptied_is_noticed_by_the_search_itself() -> None:
     world = World(items=6, needed=5)
     world.hold(0)
-    with pytest.raises(TransientError, match="the collection holds 0 items"):
+    with pytest.raises(TransientError, match="the collection holds 0 of 5 items"):
         world.index.search(QUERY, 2)
     assert world.short == 1
 

@@ -14,6 +14,7 @@ from configs.errors import FatalError, TransientError
 from streams.errors import RestartRequired
 from streams.recall.memory import MemoryIndex
 from streams.recall.ports import IndexInfo
+from streams.recall.verified import RequiredItems
 from streams.worker.catalogue import Catalogue
 
 
@@ -44,7 +45,9 @@ class World:
         self.time = 0.0
         self.index = Index(rows)
         self.registry = CollectorRegistry()
-        self.catalogue = Catalogue(self.index, items, share, Path("dir"), self.registry, lambda: self.time)
+        self.catalogue = Catalogue(
+            self.index, RequiredItems(items, share, Path("dir")), self.registry, lambda: self.time
+        )
         self.catalogue.count()
 
     def wait(self, monkeypatch: pytest.MonkeyPatch, budget_s: float = 300.0) -> None:

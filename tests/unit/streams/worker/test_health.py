@@ -19,6 +19,7 @@ from configs.errors import FatalError, TransientError
 from streams.agents.state import AgentState
 from streams.milvus.observed import ObservedIndex
 from streams.recall.memory import MemoryIndex
+from streams.recall.verified import RequiredItems
 from streams.worker import http
 from streams.worker.catalogue import Catalogue
 from streams.worker.health import Health
@@ -71,7 +72,7 @@ class World:
         self.agent, self.reader = Agent(), Reader()
         self.watchdog = Watchdog(100.0, 300.0, self.loop_monitor, exit_process=lambda _: None, clock=self.clock)
         self.watchdog.watch(self.agent, self.reader, Gauge("lag", "lag", ["partition"], registry=self.registry))
-        self.catalogue = Catalogue(self.index, 10, 0.9, Path("artifact"), self.registry, self.clock)
+        self.catalogue = Catalogue(self.index, RequiredItems(10, 0.9, Path("artifact")), self.registry, self.clock)
         self.catalogue.count()
         self.health = self.of({"clicks": self.agent})
         self.watchdog.check()
