@@ -137,7 +137,7 @@ class Demo:
         self._publish(deployment)
         worker.await_ready()
         board = self._replay(deployment, data)
-        report = audit_kafka(deployment.config)
+        report = audit_kafka(deployment.config, items=True)
         self._summary(board, report)
         return report.ok and report.dead_letters == len(BROKEN_MESSAGES)
 

@@ -27,5 +27,8 @@ def summary_rows(board: Scoreboard, report: AuditReport) -> dict[str, str]:
         "dead letters": f"{report.dead_letters} ({len(BROKEN_MESSAGES)} broken messages were sent on purpose)",
         "histories recomputed": f"{report.users - report.histories_different - report.histories_missing:,} of "
         f"{report.users:,} equal",
-        "unaccounted": f"{report.unaccounted + report.users_stale}",
+        "rows in Milvus": f"{(report.items or 0) - (report.rows_missing or 0) - (report.rows_stale or 0):,} of "
+        f"{report.items or 0:,} items as published",
+        "unaccounted": f"{sum(report.findings.values())}"
+        + "".join(f"; {name.replace('_', ' ')}: {number}" for name, number in report.findings.items()),
     }
