@@ -121,6 +121,7 @@ class BatchMetrics:
             name("waiting_seconds"), "For how long the current call has been retried; 0 = not at all", registry=registry
         )
         self.partitions = Gauge(name("partitions"), "Partitions that this process owns", registry=registry)
+        self.topic_partitions = Gauge(name("topic_partitions"), "Partitions of the agent's topic", registry=registry)
         self.lag = Gauge(
             name("lag_messages"),
             "Messages behind the committed offset, of the partitions that this process owns",

@@ -101,6 +101,7 @@ def _observe(blueprint: Blueprint, built: Mapping[str, BuiltAgent], index: Obser
     watchdog = Watchdog(config.worker.stall_timeout, config.worker.retry_budget, loop_monitor)
     for agent in built.values():
         conf, batch_agent = agent.app.conf, agent.app.batch_agent
+        agent.metrics.topic_partitions.set(agent.partitions)
         lag = KafkaLag(config.kafka, conf.id, batch_agent.topic, agent.partitions, conf.broker_client_id)
         watchdog.watch(batch_agent, lag, agent.metrics.lag, agent.restored)
     if config.worker.metrics_port:

@@ -110,6 +110,7 @@ UNTESTED = {
 OTHER_TESTS = {
     "test_architecture.py": "imports, and the test files themselves",
     "test_compose.py": "docker-compose.yml and Dockerfile",
+    "configs/test_alerts.py": "configs/observability/alerts.yml",
     "configs/test_dashboard.py": "configs/observability/",
     "streams/messages/test_fuzz.py": "properties of all messages",
     "streams/messages/test_schemas.py": "streams/messages/schemas/",

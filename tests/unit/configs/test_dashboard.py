@@ -150,7 +150,7 @@ def test_panels_do_not_overlap() -> None:
 def test_every_alert_has_a_summary_and_an_action() -> None:
     assert len({alert for alert, _ in RULES}) == len(RULES)
     for rule in ALERTS:
-        assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
+        assert set(rule) <= {"alert", "expr", "for", "keep_firing_for", "labels", "annotations"}
         assert re.fullmatch(r"\d+[smh]", rule.get("for", "0s"))
         assert rule["labels"]["severity"] in {"page", "ticket"}
         assert set(rule["annotations"]) == {"summary", "action"}
