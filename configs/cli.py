@@ -9,6 +9,7 @@ Every program is defined like this:
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -82,10 +83,16 @@ class _Failure(click.ClickException):
 
 
 def _message(error: MindstreamError) -> str:
-    """Return the text of the error. If a server is unavailable, it names the address to check."""
+    """Return the text of the error.
+
+    If a server is unavailable, it names the address to check. If it names a command, the hint of the container follows.
+    """
     text = str(error)
     if isinstance(error, TransientError) and (key := _ADDRESS_KEYS[error.system]) not in text:
         text += f"; is it running, and is {key} its address? Embedded servers: python -m embedded status"
+    # docker-compose.yml says how to run the commands there.
+    if (hint := os.environ.get("MINDSTREAM_HINT")) and "python -m" in text:
+        text += f"\n{hint}"
     return text
 
 

@@ -59,6 +59,13 @@ def test_an_unavailable_server_is_reported_with_the_address_to_check(system: str
     assert named == f"Error: {system}: no response; check {key}\n", "a message that names the key needs no hint"
 
 
+def test_a_container_adds_how_its_commands_are_run_if_the_error_names_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINDSTREAM_HINT", "In containers, write `docker compose run …`.")
+    named = invoke(failing(FatalError("no topic; create it: python -m streams topics create"))).stderr
+    assert named.splitlines()[1:] == ["In containers, write `docker compose run …`."]
+    assert len(invoke(failing(FatalError("kafka.username is missing"))).stderr.splitlines()) == 1
+
+
 def test_an_interrupt_exits_with_status_130_without_a_traceback() -> None:
     done = invoke(failing(KeyboardInterrupt()))
     assert (done.exit_code, done.output) == (EXIT_INTERRUPTED, "")
