@@ -286,7 +286,10 @@ def test_commands_name_modules_and_files_that_exist(name: str) -> None:
 
 def _words(name: str) -> list[str]:
     """Return the words of the program that a service runs; that of `train` is in a script."""
-    return COMMANDS[name] if name != "train" else SERVICES[name]["entrypoint"][2].partition("exec ")[2].split()
+    if name == "train":
+        script: str = SERVICES[name]["entrypoint"][2]
+        return script.partition("exec ")[2].split()
+    return list(COMMANDS[name])
 
 
 def test_the_build_context_has_the_folders_of_the_commands() -> None:
