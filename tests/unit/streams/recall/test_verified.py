@@ -159,9 +159,7 @@ def test_a_collection_that_lacks_items_is_not_read(read: str) -> None:
     world.hold(4)
     world.observed.describe()  # as the health thread does now and then
     for _ in range(2):
-        with pytest.raises(
-            TransientError, match=r"holds 4 of 5 items; publish them: .*catalogue_share"
-        ):
+        with pytest.raises(TransientError, match=r"holds 4 of 5 items; publish them: .*catalogue_share"):
             world.index.search(QUERY, 2) if read == "search" else world.index.get(np.array([1]))
     world.hold(5)
     world.index.search(QUERY, 2)
