@@ -29,7 +29,7 @@ class Content(IntEnum):
 
 
 class NewestMessages:
-    """The newest message of each item, collected from all messages of one partition; 17 bytes for each."""
+    """The newest message of each item, collected from all messages of one partition; 24 bytes for each."""
 
     def __init__(self) -> None:
         self._added: list[tuple[int, int, int]] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from contextlib import suppress
 
 from configs.errors import FatalError, TransientError
 from model.serving.norms import Norms
@@ -51,14 +50,17 @@ class ItemTopicWatch:
         self._clock = clock
         self._due_at = clock()
 
-    def check(self) -> None:
+    def check(self, *, at_once: bool = False) -> None:
         """Check it, once in a while.
+
+        Args:
+            at_once: check it now.
 
         Raises:
             TransientError: a server is unavailable.
             FatalError: the topic is another one, or has another number of partitions.
         """
-        if self._clock() < self._due_at:
+        if not at_once and self._clock() < self._due_at:
             return
         found = self._identify()
         if found.partitions != self._partitions:
@@ -102,9 +104,13 @@ class ItemHooks:
     def maintain(self, partitions: Collection[int]) -> None:  # noqa: ARG002 - the comparer knows them
         """Check that collection and topic are the same as before, repair rows, and seal the index when that is due."""
         self._index.check_identity()
-        with suppress(TransientError):  # the next batch says so
-            self._watch.check()
-        if (suspects := self._comparer.found) is not None:
+        suspects = self._comparer.found
+        try:
+            # Before repairs: compared with another topic of this name, right rows seem to have no message.
+            self._watch.check(at_once=suspects is not None)
+        except TransientError:
+            suspects = None  # the next batch says so
+        if suspects is not None:
             self._repairer.repair(suspects)
             self._comparer.repaired()
         self._processor.seal_when_due()

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Protocol
 
 import numpy as np
@@ -72,31 +72,35 @@ class ItemTopic:
         """
         pages = list(self._index.rows(partition))
         columns = np.concatenate([np.stack(page) for page in pages], axis=1) if pages else np.empty((2, 0), np.int64)
-        newest, complete = self._newest(partition)
+        newest, complete = self._newest(partition, processed)
         found = compare(newest, columns[0], columns[1], processed=processed, complete=complete)
         yield from self._suspects(partition, found)
 
-    def _newest(self, partition: int) -> tuple[NewestMessages, bool]:
+    def _newest(self, partition: int, processed: int) -> tuple[NewestMessages, bool]:
         """Read the partition; also return whether it still begins at offset 0."""
-        begin = watermarks(self._kafka, self._topic, [partition])[partition][0]
-        newest, start = NewestMessages(), begin
+        end = watermarks(self._kafka, self._topic, [partition])[partition][1]
+        if end < processed:  # items of the messages after it would seem to have none, and their rows be deleted
+            raise TransientError("Kafka", f"{self._topic} [{partition}] ends at {end}, but was read up to {processed}")
+        newest, start = NewestMessages(), 0
         # Twice: a message that replaced an older one, which compaction deleted before it was read here, may be after
         # the end that the first reading found.
         for _ in range(2):
             for message, _, _ in read_to_end(self._kafka, self._topic, {partition: start}):
                 start = message.offset + 1
-                try:
+                with suppress(BadMessage):  # its key is no item's
                     newest.add(decode_item_key(message.key), message.offset, self._content(message))
-                except BadMessage:
-                    continue
-        return newest, begin == 0
+        # Asked last: retention may have removed messages meanwhile.
+        return newest, watermarks(self._kafka, self._topic, [partition])[partition][0] == 0
 
     def _content(self, message: Message) -> Content:
         if message.value is None:
             return Content.REMOVAL
         if self._mark in message.value:  # parsing takes 20 times as long
             return Content.VECTOR
-        item = decode_item(message.key, message.value)
+        try:
+            item = decode_item(message.key, message.value)
+        except BadMessage:
+            return Content.NOTHING
         own = isinstance(item, Item) and item.model_version == self._model_version
         return Content.VECTOR if own else Content.NOTHING
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+from unittest.mock import Mock
+
 import pytest
 
 from configs.errors import FatalError, TransientError
 from streams.kafka.topics import TopicIdentity
 from streams.recall.memory import MemoryIndex
-from streams.worker.item_agent import ItemTopicWatch
+from streams.worker.item_agent import ItemHooks, ItemTopicWatch
 
 
 class World:
@@ -47,3 +50,19 @@ def test_an_unavailable_kafka_is_asked_again_soon() -> None:
         world.watch.check()
     world.watch.check()
     assert world.bound == [("items", "id")]
+
+
+def test_rows_are_repaired_only_after_the_topic_was_found_to_be_the_same() -> None:
+    world = World()
+    world.answers = [TopicIdentity("id", 2), TransientError("Kafka", "unavailable"), TopicIdentity("id", 2)]
+    world.watch.check()
+    repairer, comparer = Mock(), Mock(found="suspects")
+    hooks = ItemHooks(MemoryIndex("m1", 2), Mock(), cast("Any", comparer), repairer, world.watch)
+    hooks.maintain([0])
+    assert not repairer.repair.called
+    hooks.maintain([0])
+    repairer.repair.assert_called_once_with("suspects")
+    comparer.repaired.assert_called_once_with()
+    comparer.found = None
+    hooks.maintain([0])
+    assert world.answers == [], "without suspects, the topic is checked once in a while"

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
+import numpy as np
 import pytest
 
 from configs.errors import TransientError
+from configs.schema import Kafka
+from streams.kafka.reading import ReceivedMessage
+from streams.messages.items import Item, encode_item
+from streams.ports import Message
 from streams.processing.item_repair import Suspects
+from streams.recall.memory import MemoryIndex
 from streams.worker import item_comparer
-from streams.worker.item_comparer import ItemComparer
+from streams.worker.item_comparer import ItemComparer, ItemTopic
 
 
 def _until(condition: Callable[[], object]) -> None:
@@ -119,3 +125,64 @@ def test_a_defect_does_not_end_the_thread() -> None:
     world.items.faults = [ValueError("a defect"), ValueError("a defect")]
     world.comparer.own([0])
     _until(lambda: world.completed == 1)
+
+
+class Topic:
+    """Partition 0 of `items`, as compaction has left it, and the rows that the worker made of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.messages: list[tuple[int, bytes, bytes | None]] = []  # offset, key, value
+        self.begin, self.end = 0, 10
+        self.on_read: Callable[[], object] = lambda: None
+        self.index = MemoryIndex("m1", 2)
+        monkeypatch.setattr(item_comparer, "watermarks", lambda *_: {0: (self.begin, self.end)})
+        monkeypatch.setattr(item_comparer, "read_to_end", self._read)
+        self.items = ItemTopic(Kafka.__new__(Kafka), "items", "group", self.index, "m1")
+
+    def _read(self, _kafka: Kafka, _topic: str, starts: Mapping[int, int]) -> Iterator[ReceivedMessage]:
+        self.on_read()
+        for offset, key, value in self.messages:
+            if offset >= starts[0]:
+                yield ReceivedMessage(Message("items", 0, offset, key, value), {}, 0.0)
+
+    def row(self, item_id: int, offset: int) -> None:
+        self.index.upsert(np.array([item_id]), np.array([[0, 1]]), np.array([[0, offset]]))
+
+    def removed(self) -> dict[int, int]:
+        """Return the rows that would be deleted."""
+        return {item: offset for found in self.items.differences(0, 10) for item, offset in found.removed.items()}
+
+
+@pytest.fixture
+def topic(monkeypatch: pytest.MonkeyPatch) -> Topic:
+    return Topic(monkeypatch)
+
+
+def test_a_row_without_a_message_is_removed(topic: Topic) -> None:
+    topic.messages = [(3, b"1", encode_item(Item(1, np.ones(2, np.float32), "m1"))), (9, b"not an id", b"")]
+    topic.row(1, 3)
+    topic.row(2, 4)
+    assert topic.removed() == {2: 5}
+
+
+@pytest.mark.parametrize("value", [b"hello", encode_item(Item(1, np.ones(2, np.float32), "m2"))])
+def test_a_row_whose_newest_message_says_nothing_stays_although_compaction_removed_its_own(
+    topic: Topic, value: bytes
+) -> None:
+    topic.messages = [(8, b"1", value)]
+    topic.row(1, 3)
+    assert topic.removed() == {}
+
+
+def test_a_topic_that_seems_to_end_before_what_was_processed_is_not_compared(topic: Topic) -> None:
+    """A broker that is not up to date would show no message of newer rows."""
+    topic.row(2, 4)
+    topic.end = 9
+    with pytest.raises(TransientError, match=r"items \[0\] ends at 9, but was read up to 10"):
+        topic.removed()
+
+
+def test_nothing_is_removed_if_retention_has_moved_the_beginning_while_the_topic_was_read(topic: Topic) -> None:
+    topic.row(2, 4)
+    topic.on_read = lambda: setattr(topic, "begin", 5)
+    assert topic.removed() == {}
