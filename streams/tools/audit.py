@@ -12,6 +12,8 @@ It shares no bookkeeping with the worker: it applies each readable click once, i
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -35,6 +37,8 @@ from streams.tools.audit_report import AuditReport
 
 #: Source partition of rows that no message has written.
 _NO_SOURCE = -1
+#: Seconds that the audit may take, while retention goes on.
+_MARGIN_S = 3600.0
 
 
 def audit_kafka(config: WorkerConfig, artifact: Artifact | None = None, *, items: bool = False) -> AuditReport:
@@ -53,6 +57,7 @@ def audit_kafka(config: WorkerConfig, artifact: Artifact | None = None, *, items
     topics = config.topics
     # Dead letters are read first, so that every message with a dead letter is among those read afterwards.
     dead_letters = kept_dead_letters(config)
+    retained_since = _retained_since(config)
     begins = {partition: oldest for partition, (oldest, _) in watermarks(config.kafka, topics.clicks).items()}
     committed = TopicOffsets(config.kafka, topics.clicks, f"{config.worker.group}-clicks").committed(begins)
     report = audit(
@@ -64,14 +69,16 @@ def audit_kafka(config: WorkerConfig, artifact: Artifact | None = None, *, items
         committed=committed,
         changelog=_messages(config, changelog_topic(config.worker.group)),
         recommendations=_messages(config, topics.recommendations),
+        retained_since=retained_since,
     )
     if not items:
         return report
     of_items = {ref[1:]: kept for ref, kept in dead_letters.items() if ref[0] == topics.items}
-    found = _audit_items(config, artifact, of_items)
+    found = _audit_items(config, artifact, of_items, retained_since)
     return replace(
         report,
         items=found.count,
+        unverified=report.unverified + found.unverified,
         letters_unfounded=report.letters_unfounded + found.dead_letters_unfounded,
         letters_different=report.letters_different + found.dead_letters_different,
         items_unaccounted=found.unaccounted,
@@ -83,11 +90,20 @@ def audit_kafka(config: WorkerConfig, artifact: Artifact | None = None, *, items
 
 
 def _messages(config: WorkerConfig, topic: str) -> Iterable[Message]:
-    return (received.message for received in read_to_end(config.kafka, topic))
+    return (r.message._replace(timestamp=r.timestamp) for r in read_to_end(config.kafka, topic))
+
+
+def _retained_since(config: WorkerConfig) -> float:
+    """Return the time since which dead letters and recommendations are complete; 0 if retention has deleted none."""
+    topics = config.topics
+    for topic in (topics.dead_letters, topics.recommendations):
+        if any(oldest for oldest, _ in watermarks(config.kafka, topic).values()):
+            return time.time() - topics.retention_days * 86_400 + _MARGIN_S
+    return 0.0
 
 
 def _audit_items(
-    config: WorkerConfig, artifact: Artifact, dead_letters: Mapping[ItemRef, KeptDeadLetter]
+    config: WorkerConfig, artifact: Artifact, dead_letters: Mapping[ItemRef, KeptDeadLetter], retained_since: float
 ) -> AuditedItems:
     topics, partitions = config.topics, range(config.topics.item_partitions)
     index = MilvusIndex(config.milvus, artifact.model_version, artifact.dim, create=False)
@@ -104,7 +120,8 @@ def _audit_items(
             KeyPartitions(topics.partitioner, topics.item_partitions),
         )
         committed = TopicOffsets(config.kafka, topics.items, group).committed(partitions)
-        return audit_items(_messages(config, topics.items), rows, dead_letters, committed, decoder.decode)
+        messages = _messages(config, topics.items)
+        return audit_items(messages, rows, dead_letters, committed, decoder.decode, retained_since)
     finally:
         index.close()
 
@@ -132,6 +149,7 @@ def audit(
     committed: Mapping[int, int | None],
     changelog: Iterable[Message],
     recommendations: Iterable[Message],
+    retained_since: float = 0.0,
 ) -> AuditReport:
     """Audit messages; each iterable is in order within its partitions.
 
@@ -144,10 +162,14 @@ def audit(
         committed: partition of the click topic → offset that the worker has committed; None = none.
         changelog: messages of the histories' changelog.
         recommendations: messages of the recommendation topic.
+        retained_since: seconds since 1970; Kafka has all dead letters and recommendations from this time on. Those of
+            older messages may have been deleted: the topics' segments end at different times.
     """
     length = config.history.length
     partitions = KeyPartitions(config.topics.partitioner, config.topics.partitions)
-    expected = audit_clicks(clicks, dead_letters, begins, committed, partitions)
+    expected = audit_clicks(clicks, dead_letters, begins, committed, partitions, retained_since)
+    without_letter = [ref for ref in expected.unreadable if ref not in dead_letters]
+    unaccounted = sum(expected.verifiable(*ref) for ref in without_letter)
     histories = audit_histories(changelog, expected, length, artifact.history_length)
     answers = audit_answers(
         recommendations,
@@ -171,7 +193,8 @@ def audit(
         histories_equal=histories.equal,
         histories_of_other_length=histories.of_other_length,
         items=None,
-        unaccounted=sum(ref not in dead_letters for ref in expected.unreadable),
+        unverified=len(without_letter) - unaccounted + answers.unverified,
+        unaccounted=unaccounted,
         letters_unfounded=expected.letters_unfounded,
         letters_different=expected.letters_different,
         clicks_removed_unread=expected.removed_unread,
@@ -194,4 +217,5 @@ def audit(
 def _shortest_answer(config: WorkerConfig, artifact: Artifact) -> int:
     """Return the number of items that every recommendation must have: the catalogue has more, even without the seen."""
     seen = config.history.length if config.recall.filter_seen else 0
-    return max(0, min(config.recall.top_k, len(artifact.item_ids) - seen))
+    least = math.ceil(config.recall.catalogue_share * len(artifact.item_ids))
+    return max(0, min(config.recall.top_k, least - seen))

@@ -33,6 +33,7 @@ class AuditedAnswers:
     mislabelled: int = 0
     empty: int = 0
     short: int = 0
+    unverified: int = 0
 
 
 @dataclass(slots=True)
@@ -88,7 +89,9 @@ def audit_answers(
         if user not in users or users[user].newest < newest_click:
             ids = np.array([item for _, item in user_clicks[-history_length:]], dtype=np.int64)
             known = bool((item_rows(ids) >= 0).any())
-            found.stale += known
+            verifiable = clicks.verifiable(user[0], newest_click)
+            found.stale += known and verifiable
+            found.unverified += known and not verifiable
             found.without_candidates += not known
     return found
 

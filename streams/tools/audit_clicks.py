@@ -47,6 +47,7 @@ class AuditedClicks:
         unreadable: the messages that must have a dead letter.
         misplaced, letters_unfounded, letters_different: see `streams.tools.audit_report.AuditReport`.
         by_user: the clicks that must be in histories.
+        verifiable_from: partition → offset of the oldest click whose dead letter or answer Kafka must still have.
     """
 
     count: int
@@ -58,6 +59,7 @@ class AuditedClicks:
     letters_unfounded: int
     letters_different: int
     by_user: ClicksByUser
+    verifiable_from: Mapping[int, int]
 
     @property
     def users_split(self) -> int:
@@ -68,6 +70,10 @@ class AuditedClicks:
         """Return whether Kafka still has the partition's first click."""
         return self.begins.get(partition, 0) == 0
 
+    def verifiable(self, partition: int, offset: int) -> bool:
+        """Return whether Kafka must still have the dead letter or the answer of this click."""
+        return partition in self.verifiable_from and offset >= self.verifiable_from[partition]
+
 
 def audit_clicks(
     messages: Iterable[Message],
@@ -75,6 +81,7 @@ def audit_clicks(
     begins: Mapping[int, int],
     committed: Mapping[int, int | None],
     partitions: KeyPartitions,
+    retained_since: float = 0.0,
 ) -> AuditedClicks:
     """Audit the click topic.
 
@@ -84,12 +91,16 @@ def audit_clicks(
         begins: partition → offset of its oldest message.
         committed: partition → offset that the worker has committed; None = none.
         partitions: the partitions that keys belong to.
+        retained_since: see `streams.tools.audit.audit`.
     """
     count = lag = different = misplaced = 0
     founded, unreadable = set[ClickRef](), set[ClickRef]()
     by_user: dict[User, list[tuple[int, int]]] = {}
+    verifiable_from: dict[int, int] = {}
     for message in messages:
         count += 1
+        if message.timestamp >= retained_since:
+            verifiable_from.setdefault(message.partition, message.offset)
         lag += message.offset >= (committed.get(message.partition) or 0)
         ref = message.partition, message.offset
         dead_letter = dead_letters.get(ref)
@@ -104,6 +115,9 @@ def audit_clicks(
         wrong_partition = _misplaced(message.key, message.partition, partitions)
         if dead_letter is not None and (wrong_partition or dead_letter.reason in BEYOND_THE_CODEC):
             founded.add(ref)
+            continue
+        if wrong_partition and message.partition not in verifiable_from:
+            unreadable.add(ref)  # its dead letter may have been deleted
             continue
         misplaced += wrong_partition
         by_user.setdefault((message.partition, message.key), []).append((message.offset, click.item_id))
@@ -121,6 +135,7 @@ def audit_clicks(
         letters_unfounded=len(unfounded),
         letters_different=different,
         by_user=by_user,
+        verifiable_from=verifiable_from,
     )
 
 

@@ -21,6 +21,7 @@ class AuditedItems:
     count: int
     lag: int
     unaccounted: int
+    unverified: int
     dead_letters_unfounded: int
     dead_letters_different: int
     rows_missing: int
@@ -34,6 +35,7 @@ def audit_items(
     dead_letters: Mapping[ItemRef, KeptDeadLetter],
     committed: Mapping[int, int | None],
     decode: Callable[[Message], Item | ItemRemoval | None],
+    retained_since: float = 0.0,
 ) -> AuditedItems:
     """Audit the item topic.
 
@@ -43,8 +45,9 @@ def audit_items(
         dead_letters: the messages that have a dead letter.
         committed: partition → offset that the item worker has committed; None = none.
         decode: decodes a message as the worker does, as `streams.processing.item_decoder.ItemDecoder`.
+        retained_since: see `streams.tools.audit.audit`.
     """
-    lag = unaccounted = unfounded = different = 0
+    lag = unaccounted = unverified = unfounded = different = 0
     newest: dict[int, ItemRef | None] = {}  # item id → newest message of this model; None = a removal
     unknown: set[int] = set()  # items whose newest message says nothing about this model's row
     for message in messages:
@@ -56,7 +59,9 @@ def audit_items(
         try:
             item = decode(message)
         except BadMessage as error:
-            unaccounted += dead_letter is None
+            missing = dead_letter is None
+            unaccounted += missing and message.timestamp >= retained_since
+            unverified += missing and message.timestamp < retained_since
             if error.reason != "wrong_partition":  # otherwise the row is that of a message in the right partition
                 unknown.update(_ids(message.key))
             continue
@@ -73,6 +78,7 @@ def audit_items(
         count=len(published),
         lag=lag,
         unaccounted=unaccounted,
+        unverified=unverified,
         dead_letters_unfounded=unfounded,
         dead_letters_different=different,
         rows_missing=len(published.keys() - rows.keys()),

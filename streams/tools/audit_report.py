@@ -54,6 +54,8 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
         items: items of this model on the item topic.
         histories_of_other_length: history records that are right for another `history.length`, which was configured
             when they were written.
+        unverified: unreadable messages without a dead letter, and users without a recommendation for their newest
+            click, so old that retention (`topics.retention_days`) may have deleted it.
         unaccounted: unreadable clicks without a dead letter.
         letters_unfounded: dead letters of clicks that are readable or do not exist.
         letters_different: dead letters that have not kept the key and value of their click.
@@ -69,7 +71,8 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
         answers_unfounded: recommendations whose source is no click of the user.
         answers_mislabelled: recommendations whose key names another user than their value.
         answers_empty: recommendations without items.
-        answers_short: recommendations with fewer items than the model's catalogue must yield.
+        answers_short: recommendations with fewer items than `recall.catalogue_share` of the model's catalogue must
+            yield; after `recall.top_k` was raised, also the older ones, until retention deletes them.
         items_unaccounted: unreadable item messages without a dead letter.
         lag_items: item messages that the item worker has not committed.
         rows_missing, rows_stale: items without a row in Milvus, or with a row of an older message.
@@ -91,6 +94,7 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
     histories_equal: int
     histories_of_other_length: int
     items: int | None
+    unverified: int
     unaccounted: int
     letters_unfounded: int
     letters_different: int
@@ -133,6 +137,8 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
         lines = [f"{name.replace('_', ' '):26} {count:>12}" for name, count in shown.items()]
         if self.clicks_deleted:
             lines.append("retention has deleted the oldest clicks: what only they could show is not verified")
+        if self.unverified:
+            lines.append("retention may have deleted the dead letters or answers of old messages: not verified")
         if self.without_candidates:
             lines.append("users without candidates are not verified: the artifact knows none of their items")
         found = ", ".join(name.replace("_", " ") for name in self.findings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,6 +45,7 @@ class Topics:
         self.begins = {0: 0}
         self.committed: dict[int, int | None] = {0: 5}
         self.length = 4
+        self.overrides: list[str] = []
         self.artifact: Any = SimpleNamespace(
             rows=self.world.known.rows, item_ids=np.arange(1, 13), history_length=3, model_version=VERSION
         )
@@ -62,7 +64,8 @@ class Topics:
 
     @property
     def config(self) -> WorkerConfig:
-        return load_worker(None, [f"history.length={self.length}", "recall.top_k=3", "topics.partitioner=any"], {})
+        settings = [f"history.length={self.length}", "recall.top_k=3", "topics.partitioner=any"]
+        return load_worker(None, settings + self.overrides, {})
 
     def audit(self) -> AuditReport:
         return audit(
@@ -311,6 +314,38 @@ def test_foreign_messages_among_the_dead_letters_are_skipped(
     report = audit_kafka(topics.config, topics.artifact)
     assert report.ok, report.to_text()
     assert report.dead_letters == 1
+
+
+@pytest.mark.parametrize("topic", ["dead_letters", "recommendations"])
+def test_what_retention_may_have_deleted_is_not_missed(
+    topics: Topics, kafka: dict[str, list[ReceivedMessage]], monkeypatch: pytest.MonkeyPatch, topic: str
+) -> None:
+    name = getattr(topics.config.topics, topic)
+    kafka[name].clear()
+    figures = audit_kafka(topics.config, topics.artifact)
+    assert figures.findings in ({"unaccounted": 1}, {"users_stale": 2})
+    monkeypatch.setattr(
+        streams.tools.audit, "watermarks", lambda _, topic: {0: (5, 5) if topic == name else (0, len(kafka[topic]))}
+    )
+    report = audit_kafka(topics.config, topics.artifact)
+    assert report.ok, report.to_text()
+    assert report.unverified == sum(figures.findings.values())
+    assert "not verified" in report.to_text()
+    now = time.time()
+    kafka[topics.config.topics.clicks][:] = [
+        received._replace(timestamp=now) for received in kafka[topics.config.topics.clicks]
+    ]
+    assert audit_kafka(topics.config, topics.artifact).findings == figures.findings, "none of this can be deleted yet"
+
+
+def test_an_answer_is_short_only_below_the_share_of_the_catalogue_with_which_workers_start(topics: Topics) -> None:
+    topics.artifact.item_ids = np.arange(1, 7)  # 6 items, 4 of them seen; with 90 % of them, 2 remain as well
+    answer = decode_recommendation(topics.recommendations[0].value or b"")
+    cut = answer._replace(item_ids=[2], scores=[0.5], interests=[0])
+    topics.recommendations[0] = topics.recommendations[0]._replace(value=encode_recommendation(cut))
+    assert topics.findings() == {"answers_short": 1}
+    topics.overrides = ["recall.catalogue_share=0.8"]  # 5 items suffice
+    assert topics.findings() == {}
 
 
 def test_repeats_are_counted_and_allowed(topics: Topics) -> None:

@@ -43,3 +43,16 @@ def test_answers_of_another_model_may_be_shorter() -> None:
     assert _audit(clicks, _answer(7, 0, items=1)).short == 1
     assert _audit(clicks, _answer(7, 0, "m2", items=1)).short == 0
     assert _audit(clicks, _answer(7, 0, "m2", items=0)).empty == 1
+
+
+def test_an_answer_that_retention_may_have_deleted_is_not_verified() -> None:
+    clicks = [click_message(0, 7, 1)._replace(timestamp=5.0), click_message(1, 8, 2)._replace(timestamp=6.0)]
+    answers = audit_answers(
+        [],
+        audit_clicks(clicks, {}, {0: 0}, {0: 99}, ANY, retained_since=6.0),
+        history_length=4,
+        item_rows=lambda ids: ids,
+        shortest_answer=2,
+        model_version="m1",
+    )
+    assert (answers.stale, answers.unverified) == (1, 1)

@@ -39,3 +39,5 @@ def test_a_click_in_another_partition_than_its_keys_is_a_dead_letter_or_a_findin
     found = audit_clicks(clicks, {((right + 1) % 4, 0): kept}, begins, committed, partitions)
     assert (found.misplaced, found.users_split, len(found.unreadable), len(found.by_user)) == (0, 0, 1, 1)
     assert found.letters_unfounded == 0
+    found = audit_clicks(clicks, {}, begins, committed, partitions, retained_since=1.0)
+    assert (found.misplaced, len(found.unreadable)) == (0, 1), "its dead letter may have been deleted"
