@@ -57,7 +57,8 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
         unverified: unreadable messages without a dead letter, and users without a recommendation for their newest
             click, so old that retention (`topics.retention_days`) may have deleted it.
         unaccounted: unreadable clicks without a dead letter.
-        letters_unfounded: dead letters of clicks that are readable or do not exist.
+        letters_unfounded: dead letters of clicks that are readable or do not exist; also those of a click topic of this
+            name that was deleted.
         letters_different: dead letters that have not kept the key and value of their click.
         clicks_removed_unread: clicks that retention has deleted before the worker committed them.
         clicks_misplaced: clicks in another partition than their key's (`topics.partitioner`) that are no dead letters.
