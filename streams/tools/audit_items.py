@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from streams.errors import BadMessage
@@ -29,6 +30,37 @@ class AuditedItems:
     rows_unfounded: int
 
 
+class _Newest:
+    """The newest message of each item of this model."""
+
+    def __init__(self) -> None:
+        self._messages: dict[int, ItemRef] = {}
+        self._removed: set[int] = set()  # items of which this is a removal
+        self._unknown: set[int] = set()  # items whose newest message says nothing about this model's row
+        # Items with messages in several partitions (`topics.partitioner: any`): none of them is the newest.
+        self._split: set[int] = set()
+
+    def add(self, item: Item | ItemRemoval, ref: ItemRef) -> None:
+        item_id = item.item_id
+        self._unknown.discard(item_id)
+        if self._messages.setdefault(item_id, ref)[0] != ref[0]:
+            self._split.add(item_id)
+        self._messages[item_id] = ref
+        (self._removed.discard if isinstance(item, Item) else self._removed.add)(item_id)
+
+    def add_unknown(self, key: bytes | None) -> None:
+        """Add a message that says nothing about this model's row; its key may be no item's."""
+        with suppress(ValueError):
+            self._unknown.add(int(key or b""))
+
+    def published(self) -> dict[int, ItemRef]:
+        return {i: ref for i, ref in self._messages.items() if self.judges(i) and i not in self._removed}
+
+    def judges(self, item_id: int) -> bool:
+        """Return whether the messages tell which row the item must have, or that it must have none."""
+        return item_id not in self._unknown and item_id not in self._split
+
+
 def audit_items(
     messages: Iterable[Message],
     rows: Rows,
@@ -48,8 +80,7 @@ def audit_items(
         retained_since: see `streams.tools.audit.audit`.
     """
     lag = unaccounted = unverified = unfounded = different = 0
-    newest: dict[int, ItemRef | None] = {}  # item id → newest message of this model; None = a removal
-    unknown: set[int] = set()  # items whose newest message says nothing about this model's row
+    newest = _Newest()
     for message in messages:
         ref = message.partition, message.offset
         lag += message.offset >= (committed.get(message.partition) or 0)
@@ -63,17 +94,14 @@ def audit_items(
             unaccounted += missing and message.timestamp >= retained_since
             unverified += missing and message.timestamp < retained_since
             if error.reason != "wrong_partition":  # otherwise the row is that of a message in the right partition
-                unknown.update(_ids(message.key))
+                newest.add_unknown(message.key)
             continue
-        if dead_letter is not None and dead_letter.reason not in BEYOND_THE_CODEC:
-            unfounded += 1
         if item is None or (dead_letter is not None and dead_letter.reason in BEYOND_THE_CODEC):
-            unknown.update(_ids(message.key))
-            continue
-        unknown.discard(item.item_id)
-        newest[item.item_id] = ref if isinstance(item, Item) else None
-    known = {item_id: ref for item_id, ref in newest.items() if item_id not in unknown}
-    published = {item_id: ref for item_id, ref in known.items() if ref is not None}
+            newest.add_unknown(message.key)  # only the worker of an item's model can tell whether its vector fits
+        else:
+            unfounded += dead_letter is not None
+            newest.add(item, ref)
+    published = newest.published()
     return AuditedItems(
         count=len(published),
         lag=lag,
@@ -83,13 +111,5 @@ def audit_items(
         dead_letters_different=different,
         rows_missing=len(published.keys() - rows.keys()),
         rows_stale=sum(item_id in rows and rows[item_id] != ref for item_id, ref in published.items()),
-        rows_unfounded=sum(item_id not in published and item_id not in unknown for item_id in rows),
+        rows_unfounded=sum(item_id not in published and newest.judges(item_id) for item_id in rows),
     )
-
-
-def _ids(key: bytes | None) -> list[int]:
-    """Return the item id of a key; nothing if it is none."""
-    try:
-        return [int(key or b"")]
-    except ValueError:
-        return []

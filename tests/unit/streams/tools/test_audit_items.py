@@ -87,6 +87,15 @@ def test_messages_that_the_worker_has_not_committed_are_found(topics: Topics) ->
     assert topics.figures() == {"count": 2, "lag": 3}
 
 
+@pytest.mark.parametrize("version", ["m1", None], ids=["vector", "removal"])
+def test_an_item_in_two_partitions_is_not_judged(topics: Topics, version: str | None) -> None:
+    """Which message was processed last, no one can tell; only `topics.partitioner: any` lets it happen."""
+    topics.messages.append(_item(0, 1, version, partition=1))
+    for row in ((0, 7), (1, 0), None):
+        topics.rows = {2: (1, 2), 4: (0, 1), 5: (0, 2)} | ({1: row} if row else {})
+        assert topics.figures() == {"count": 1}
+
+
 def test_a_broken_message_without_a_dead_letter_is_found(topics: Topics) -> None:
     topics.dead_letters.clear()
     assert topics.figures() == {"count": 2, "unaccounted": 1}
@@ -102,6 +111,11 @@ def test_a_dead_letter_that_retention_may_have_deleted_is_not_missed(topics: Top
 def test_dead_letters_without_a_reason_or_without_their_bytes_are_found(topics: Topics) -> None:
     topics.dead_letters = {(0, 9): KeptDeadLetter("not_json", 1), (0, 7): KeptDeadLetter("not_json", None)}
     assert topics.figures() == {"count": 2, "dead_letters_different": 1, "dead_letters_unfounded": 1}
+
+
+def test_a_dead_letter_of_another_model_s_item_is_not_judged(topics: Topics) -> None:
+    topics.dead_letters[0, 8] = KeptDeadLetter("wrong_norm", None)
+    assert topics.figures() == {"count": 2}
 
 
 def test_an_item_that_milvus_refused_has_a_dead_letter_and_no_row(topics: Topics) -> None:
