@@ -80,7 +80,11 @@ class ItemTopic:
         """Read the partition; also return whether it still begins at offset 0."""
         end = watermarks(self._kafka, self._topic, [partition])[partition][1]
         if end < processed:  # items of the messages after it would seem to have none, and their rows be deleted
-            raise TransientError("Kafka", f"{self._topic} [{partition}] ends at {end}, but was read up to {processed}")
+            raise TransientError(
+                "Kafka",
+                f"{self._topic} [{partition}] ends at {end}, but was read up to {processed}: the broker is not up to "
+                "date, or messages are lost; if it lasts, publish the items again (python -m producers.items)",
+            )
         newest, start = NewestMessages(), 0
         # Twice: a message that replaced an older one, which compaction deleted before it was read here, may be after
         # the end that the first reading found.

@@ -89,7 +89,7 @@ def test_messages_that_the_worker_has_not_committed_are_found(topics: Topics) ->
 
 @pytest.mark.parametrize("version", ["m1", None], ids=["vector", "removal"])
 def test_an_item_in_two_partitions_is_not_judged(topics: Topics, version: str | None) -> None:
-    """Which message was processed last, no one can tell; only `topics.partitioner: any` lets it happen."""
+    """The audit cannot tell which message was processed last. Only `topics.partitioner: any` lets it happen."""
     topics.messages.append(_item(0, 1, version, partition=1))
     for row in ((0, 7), (1, 0), None):
         topics.rows = {2: (1, 2), 4: (0, 1), 5: (0, 2)} | ({1: row} if row else {})
