@@ -126,6 +126,8 @@ class ClickProcessor:
         awaited = frozenset().union(*(waiting.items for waiting in due))
         known = self._engine.known(awaited) if awaited else set()
         ready = [waiting.user for waiting in due if not waiting.items or not known.isdisjoint(waiting.items)]
+        # A tombstone may have removed a history meanwhile: the click would be applied again.
+        ready = [u.user for u in apply(ready, self._store, {}, self._history_length) if not u.applied]
         if ready:
             self._send(self._start(ready, (), {}, self._metrics.stopwatch()))
             self._metrics.answered_later.inc(len(ready))
