@@ -168,7 +168,7 @@ class MilvusIndex:
     def describe(self) -> IndexInfo:
         """See `streams.recall.ports.ItemIndex.describe`."""
         description = self._description()
-        with self._translated():
+        with _without_data(self._settings.uri), self._translated():
             index = self._client.describe_index(self._name, VECTOR, timeout=self._settings.timeout)
             count = self._client.query(
                 self._name,
@@ -262,7 +262,7 @@ class MilvusIndex:
         return {"ef": max(self._settings.hnsw_ef, limit + _EF_SURPLUS)}
 
     def _description(self) -> Mapping[str, Any]:
-        with self._translated():
+        with _without_data(self._settings.uri), self._translated():
             found: Mapping[str, Any] = self._client.describe_collection(self._name, timeout=self._settings.timeout)
         return found
 
@@ -292,6 +292,15 @@ def _refused_settings(uri: str) -> Iterator[None]:
         raise FatalError(
             f"Milvus at {uri} refuses the search: {error.detail}; check milvus.hnsw_ef and recall.top_k"
         ) from None
+
+
+@contextmanager
+def _without_data(uri: str) -> Iterator[None]:
+    """Convert the refusal of a request without data of messages: it is a fault of the server, and blames no message."""
+    try:
+        yield
+    except RefusedData as error:
+        raise TransientError("Milvus", f"{uri}: {error.detail}") from None
 
 
 def _column(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:
