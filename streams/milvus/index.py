@@ -105,6 +105,8 @@ class MilvusIndex:
                     timeout=self._settings.timeout,
                     _async=True,
                 )
+                if future._exception is not None:  # it was not sent: the connection is being closed
+                    raise TransientError("Milvus", f"{self._settings.uri}: {future._exception}")
                 # The raw answer: pymilvus would make an object for each hit, which takes as long as the search.
                 answer = future._future.result()
                 check_status(answer.status)

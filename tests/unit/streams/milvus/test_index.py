@@ -1,4 +1,4 @@
-"""What the index makes of refusals; tests/contract and tests/integration test the rest on real servers."""
+"""Faults of the index in this project's terms; tests/contract and tests/integration test the rest on real servers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pymilvus import MilvusException
+from pymilvus.client.asynch import SearchFuture
 
 from configs.errors import FatalError, TransientError
 from streams.errors import RefusedData
@@ -25,6 +26,14 @@ def _refusing() -> MilvusIndex:
     index._client = SimpleNamespace(describe_collection=refuse, describe_index=refuse, query=refuse, search=refuse)
     refusing: MilvusIndex = index
     return refusing
+
+
+def test_a_search_that_pymilvus_could_not_send_is_a_transient_fault() -> None:
+    index = _refusing()
+    unsent = SearchFuture(None, None, ValueError("Cannot invoke RPC on closed channel!"))
+    vars(index)["_client"] = SimpleNamespace(search=lambda *_, **__: unsent)
+    with pytest.raises(TransientError, match="closed channel"):
+        index.search(np.zeros((1, 2), dtype=np.float32), 10)
 
 
 def test_only_requests_with_data_of_messages_blame_the_data() -> None:

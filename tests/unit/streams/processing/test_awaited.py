@@ -74,7 +74,7 @@ def test_few_users_are_tried_at_a_time_those_who_are_due_longest_first() -> None
     assert (len(awaiting), awaiting.next_due_at) == (0, math.inf)
 
 
-def test_a_time_at_which_nobody_is_due_any_more_is_not_asked_for_again() -> None:
+def test_a_time_at_which_no_user_is_due_any_more_is_not_asked_for_again() -> None:
     awaiting = AwaitingUsers()
     awaiting.add([_user("a", (0, 5))], {5}, 0.0)
     awaiting.add([_user("a", (1, 5))], {5}, 0.5)
