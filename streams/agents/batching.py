@@ -122,21 +122,25 @@ class Batcher:
         self._removed = removed
         self._exit = exit_process
         self._next: dict[int, int] = {}  # partition → position after the last run received in this generation
+        self._reported: dict[int, int] = {}  # partition → offset below which removed messages were reported
         self._maintain = False  # `Batch.maintain` of the next batch
         self._queue = _Queue(maxsize=_MAX_QUEUED_BATCHES * size)
 
     def reset(self) -> None:
         """Begin a generation: discard all queued messages, and have its partitions maintained at once."""
         self._next.clear()
+        self._reported.clear()
         while not self._queue.empty():  # nothing of the new generation has arrived yet
             self._queue.get_nowait()
         self.request_maintenance()
 
     def begin(self, partition: int, start: int, oldest: int) -> None:
-        """Report at once what Kafka removed between the committed offset `start` and the oldest message."""
+        """Report at once what Kafka removed between the committed offset `start` and the oldest message.
+
+        Only that: the consumer may have fetched some of it before it was removed.
+        """
         if partition not in self._next and oldest > start:
             self._report_removed(partition, start, oldest)
-            self._next[partition] = oldest
 
     def request_maintenance(self) -> None:
         """Have the partitions maintained before the next batch, or at once if no message waits."""
@@ -189,6 +193,10 @@ class Batcher:
         return True
 
     def _report_removed(self, partition: int, begin: int, end: int) -> None:
+        begin = max(begin, self._reported.get(partition, begin))
+        if begin >= end:
+            return
+        self._reported[partition] = end
         text = "partition %d: Kafka removed offsets %d to %d before they were read; raise the topic's retention"
         _LOG.error(text, partition, begin, end - 1)
         self._removed(end - begin)

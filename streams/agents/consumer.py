@@ -127,7 +127,8 @@ class _Consumer(Consumer):
         fresh = [tp for tp in self.assignment() if not self._committed_offset.get(tp)]
         if fresh:
             await self._thread.seek_to_beginning(*[self._new_topicpartition(t.topic, t.partition) for t in fresh])
-        await self._report_removed(generation)
+        # Not awaited: if a partition has no leader, the others need not wait for it.
+        self.add_future(self._report_removed(generation))
 
     async def _report_removed(self, generation: int) -> None:
         """Tell the agent where partitions begin: their next message may arrive long after others were removed."""
@@ -135,7 +136,7 @@ class _Consumer(Consumer):
         topic_partitions = {self._new_topicpartition(tp.topic, tp.partition): tp for tp in starts}
         try:
             found = await self._thread.earliest_offsets(*topic_partitions) if starts else {}
-        except KafkaError as error:
+        except (KafkaError, ConsumerStoppedError) as error:
             _LOG.warning("Kafka does not say where partitions begin: %r", error)
             return
         if generation == self.app.consumer_generation_id:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
 from typing import Any, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -20,6 +19,8 @@ _LOG = logging.getLogger("mindstream.kafka")
 
 #: Most messages taken from the client at a time, and seconds to wait for them.
 _MAX_MESSAGES, _WAIT_S = 1000, 0.2
+#: Messages that are read rather than sought past on the way to the next one that is wanted.
+_NEAR = 10_000
 #: Seconds without a message, before the end of a topic, after which Kafka counts as unavailable.
 SILENCE_TIMEOUT_S = 3 * ADMIN_TIMEOUT_S
 
@@ -145,21 +146,50 @@ def first_messages(kafka: Kafka, topic: str, starts: Mapping[int, int]) -> dict[
 def messages_at(kafka: Kafka, topic: str, offsets: Mapping[int, Collection[int]]) -> list[Message]:
     """Return the messages at these offsets by partition; those that Kafka does not have any more are left out.
 
-    Everything in between is read, too.
+    What lies between offsets that are close to each other is read, too.
 
     Raises:
         TransientError: Kafka is unavailable, or sends nothing for 30 seconds.
-        FatalError: there is no such topic.
+        FatalError: Kafka refuses to let this user read the topic.
     """
-    last = {partition: max(wanted) for partition, wanted in offsets.items() if wanted}
+    bounds = watermarks(kafka, topic, [partition for partition, wanted in offsets.items() if wanted])
+    kept = {p: sorted((n for n in offsets[p] if low <= n < end), reverse=True) for p, (low, end) in bounds.items()}
+    remaining = {partition: wanted for partition, wanted in kept.items() if wanted}  # partition → the next one last
     found: list[Message] = []
-    with closing(read_to_end(kafka, topic, {partition: min(offsets[partition]) for partition in last})) as received:
-        while last and (record := next(received, None)) is not None:
-            message = record.message
-            if message.offset in offsets[message.partition]:
-                found.append(message)
-            if message.offset >= last.get(message.partition, -1):
-                last.pop(message.partition, None)
+    if not remaining:
+        return found
+    settings: dict[str, Any] = {"enable.partition.eof": True}
+    consumer = Consumer(reader_settings(kafka, **settings), logger=_LOG)
+    try:
+        consumer.assign([TopicPartition(topic, partition, wanted[-1]) for partition, wanted in remaining.items()])
+        last_message_at = time.monotonic()
+        while remaining:
+            far = set[int]()  # partitions whose next wanted message is not among the next ones
+            for raw in consumer.consume(_MAX_MESSAGES, timeout=_WAIT_S):
+                last_message_at = time.monotonic()
+                error = raw.error()
+                if error is None:
+                    message = _received(raw, headers=False).message
+                    wanted = remaining.get(message.partition, [])
+                    while wanted and wanted[-1] <= message.offset:
+                        if wanted.pop() == message.offset:
+                            found.append(message)
+                    (far.add if wanted and wanted[-1] - message.offset > _NEAR else far.discard)(message.partition)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    remaining.get(cast("int", raw.partition()), []).clear()
+                elif not is_harmless(error):
+                    raise translate_error(error, topic)
+            done = [partition for partition, wanted in remaining.items() if not wanted]
+            consumer.incremental_unassign([TopicPartition(topic, partition) for partition in done])
+            remaining = {partition: wanted for partition, wanted in remaining.items() if wanted}
+            for partition in far & remaining.keys():
+                consumer.seek(TopicPartition(topic, partition, remaining[partition][-1]))
+            if time.monotonic() - last_message_at > SILENCE_TIMEOUT_S:
+                raise TransientError("Kafka", f"{topic}: no message for {SILENCE_TIMEOUT_S:.0f} s before its end")
+    except KafkaException as error:
+        raise translate_error(error.args[0]) from None
+    finally:
+        consumer.close()
     return found
 
 

@@ -109,6 +109,26 @@ def translated_errors(uri: str, collection: str, load: Callable[[], object]) -> 
         raise TransientError("Milvus", f"{uri}: {error.message}") from None
 
 
+@contextmanager
+def refused_settings(uri: str) -> Iterator[None]:
+    """Convert the refusal of a search: its queries are our own, so it is for its settings."""
+    try:
+        yield
+    except RefusedData as error:
+        raise FatalError(
+            f"Milvus at {uri} refuses the search: {error.detail}; check milvus.hnsw_ef and recall.top_k"
+        ) from None
+
+
+@contextmanager
+def without_data(uri: str) -> Iterator[None]:
+    """Convert the refusal of a request without data of messages: it is a fault of the server, and blames no message."""
+    try:
+        yield
+    except RefusedData as error:
+        raise TransientError("Milvus", f"{uri}: {error.detail}") from None
+
+
 def _is_refusal(error: MilvusException) -> bool:
     """Return whether a retry of the same request must fail again, because the server calls its values invalid."""
     if error.code == _UNEXPECTED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from configs.errors import FatalError, TransientError
 from configs.schema import Milvus
 from model.arrays import FloatArray, IdArray, IdVector, IntMatrix, IntVector
 from model.serving.merge import PADDING
-from streams.errors import RefusedData, RestartRequired
-from streams.milvus.client import SLOW_TIMEOUT_S, connect, translated_errors
+from streams.errors import RestartRequired
+from streams.milvus.client import SLOW_TIMEOUT_S, connect, refused_settings, translated_errors, without_data
 from streams.milvus.collection import (
     ID,
     ITEMS_TOPIC,
@@ -93,7 +93,7 @@ class MilvusIndex:
         step = max(1, min(_MAX_ROWS_PER_REQUEST, _MAX_HITS_PER_REQUEST // limit))
         for start in range(0, Q, step):
             stop = min(Q, start + step)
-            with _refused_settings(self._settings.uri), self._translated():
+            with refused_settings(self._settings.uri), self._translated():
                 future = self._client.search(
                     self._name,
                     # As bytes: pymilvus packs anything else number by number, which takes 8 ms for 1,024 queries.
@@ -105,6 +105,8 @@ class MilvusIndex:
                     timeout=self._settings.timeout,
                     _async=True,
                 )
+                if future._exception is not None:  # it was not sent: the connection is being closed
+                    raise TransientError("Milvus", f"{self._settings.uri}: {future._exception}")
                 # The raw answer: pymilvus would make an object for each hit, which takes as long as the search.
                 answer = future._future.result()
                 check_status(answer.status)
@@ -168,7 +170,7 @@ class MilvusIndex:
     def describe(self) -> IndexInfo:
         """See `streams.recall.ports.ItemIndex.describe`."""
         description = self._description()
-        with self._translated():
+        with without_data(self._settings.uri), self._translated():
             index = self._client.describe_index(self._name, VECTOR, timeout=self._settings.timeout)
             count = self._client.query(
                 self._name,
@@ -262,7 +264,7 @@ class MilvusIndex:
         return {"ef": max(self._settings.hnsw_ef, limit + _EF_SURPLUS)}
 
     def _description(self) -> Mapping[str, Any]:
-        with self._translated():
+        with without_data(self._settings.uri), self._translated():
             found: Mapping[str, Any] = self._client.describe_collection(self._name, timeout=self._settings.timeout)
         return found
 
@@ -281,17 +283,6 @@ class MilvusIndex:
                 f"{self._version} has {self._dim} dimensions and metric {METRIC}. Another program created it: "
                 "drop it, start an item worker and publish the items (python -m producers.items --artifact DIR)"
             )
-
-
-@contextmanager
-def _refused_settings(uri: str) -> Iterator[None]:
-    """Convert the refusal of a search: its queries are our own, so it is for its settings."""
-    try:
-        yield
-    except RefusedData as error:
-        raise FatalError(
-            f"Milvus at {uri} refuses the search: {error.detail}; check milvus.hnsw_ef and recall.top_k"
-        ) from None
 
 
 def _column(values: Any, dtype: type[np.generic]) -> npt.NDArray[Any]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from model.serving.merge import Candidates
 from streams.errors import RefusedData
@@ -126,6 +126,8 @@ class ClickProcessor:
         awaited = frozenset().union(*(waiting.items for waiting in due))
         known = self._engine.known(awaited) if awaited else set()
         ready = [waiting.user for waiting in due if not waiting.items or not known.isdisjoint(waiting.items)]
+        # A tombstone may have removed a history meanwhile: the click would be applied again.
+        ready = [u.user for u in apply(ready, self._store, {}, self._history_length) if not u.applied]
         if ready:
             self._send(self._start(ready, (), {}, self._metrics.stopwatch()))
             self._metrics.answered_later.inc(len(ready))
@@ -136,11 +138,17 @@ class ClickProcessor:
 
         Args:
             clicks: messages that are in the users' histories.
-            unanswered: their items had no vector when this was last tried; otherwise, the users are answered in any
-                case.
+            unanswered: items of theirs had no vector when this was last tried; otherwise, the users are answered once,
+                in any case.
         """
         users, _ = decode(clicks, self._topics.clicks)
         if unanswered:
+            # The item without a vector may be that of an older click than the newest one.
+            updates = apply(users, self._store, {}, self._history_length)
+            users = [
+                replace(u.user, clicks=[*((-1, item) for item in u.history.items.tolist()), *u.user.clicks])
+                for u in updates
+            ]
             self.awaiting.add(users, {item for user in users for _, item in user.clicks}, time.monotonic())
         else:
             self.awaiting.add_again(users, time.monotonic())

@@ -41,7 +41,7 @@ class Restorer:
 
     Attributes:
         applied: records applied so far; shows other threads that a long call makes progress.
-        repaired: partition → offsets of the newest clicks of users whose records were written again. The
+        repaired: owned partition → offsets of the newest clicks of users whose records were written again. The
             worker that wrote the older records has sent older recommendations, too.
     """
 
@@ -66,6 +66,7 @@ class Restorer:
             As `maintain`.
         """
         self._stores.own(partitions)
+        self.repaired = {p: offsets for p, offsets in self.repaired.items() if p in partitions}
         started = time.monotonic()
         restored = self.maintain(partitions)
         seconds = time.monotonic() - started

@@ -24,7 +24,7 @@ from streams.state.restore import Restorer
 from streams.state.standby import Standby
 from streams.state.store import PartitionStores
 from streams.worker.parts import Blueprint, BuiltAgent
-from streams.worker.preconditions import Preconditions, check_group_topics
+from streams.worker.preconditions import MAX_AWAITING, Preconditions, check_group_topics
 
 
 class HistoryHooks:
@@ -79,7 +79,7 @@ class HistoryHooks:
 
     def commit_metadata(self, partition: int) -> str:
         """Return what the next owner of the partition requires (`streams.worker.preconditions`)."""
-        awaiting = self._processor.awaiting.offsets(partition)
+        awaiting = self._processor.awaiting.offsets(partition, MAX_AWAITING)
         return self._preconditions.commit_metadata(self._stores.reached(partition), awaiting)
 
     def release(self) -> None:

@@ -33,7 +33,7 @@ _WATCH_INTERVAL_S = 8.0
 #: a tombstone, a zombie's record, or another program's.
 _LAST_RECORDS = 100
 #: Most offsets of clicks that wait for vectors in a commit's metadata, of which Kafka takes 4,096 bytes.
-_MAX_AWAITING = 100
+MAX_AWAITING = 100
 _FORMAT = 1
 #: Ends the text. librdkafka hands out committed texts without their end: other bytes of its memory may follow.
 _END = "\0"
@@ -64,7 +64,7 @@ class CommitMetadata:
             "partitions": self.partitions,
             "changelog": self.changelog,
             "reached": self.reached,
-            "awaiting": list(self.awaiting[-_MAX_AWAITING:]),
+            "awaiting": list(self.awaiting[-MAX_AWAITING:]),
         }
         return orjson.dumps(fields).decode() + _END
 

@@ -34,4 +34,6 @@ def exit_on_stop_signal() -> None:
 
 def _await_signal(reading: socket.socket, writing: socket.socket, react: Callable[[signal.Signals], object]) -> None:
     react(signal.Signals(reading.recv(1)[0]))
-    writing.fileno()  # referenced until here: the interpreter writes into it
+    while True:  # keep both ends open: the interpreter writes further signals to the same number, whatever file has it
+        reading.recv(1)
+        writing.fileno()

@@ -98,6 +98,19 @@ def test_messages_that_kafka_removed_are_reported_before_the_next_one_arrives(
     assert run(scenario).metrics.removed._value.get() == 4, "they are counted once"
 
 
+def test_messages_that_kafka_removed_after_they_were_fetched_are_processed() -> None:
+    async def scenario(world: World) -> None:
+        world.faust.start_offsets, world.faust.oldest_offsets = {0: 5}, {0: 9}
+        await world.faust.assign(0)
+        world.agent.begin_reading(0, 5, 9)
+        world.faust.deliver(5, 6)
+        world.faust.deliver(9)
+        await until(lambda: world.work.offsets == [5, 6, 9])
+        assert not world.exits
+
+    assert run(scenario).metrics.removed._value.get() == 4
+
+
 def test_a_topic_that_lost_its_end_is_read_from_its_beginning_if_the_hooks_allow_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

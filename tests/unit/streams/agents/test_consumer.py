@@ -221,7 +221,10 @@ def test_the_agent_learns_where_partitions_with_a_commit_begin(
     async def seek(_consumer: Any) -> None:
         pass
 
+    read = asyncio.Event()
+
     async def earliest_offsets(*asked: Any) -> dict[Any, int]:
+        await read.wait()
         if fault == "Kafka":
             raise KafkaConnectionError
         if fault == "rebalance":
@@ -239,7 +242,15 @@ def test_the_agent_learns_where_partitions_with_a_commit_begin(
     consumer._committed_offset = {TP(TOPIC, 0): 7, TP(TOPIC, 1): 0, TP(TOPIC, 2): 9}
     consumer._thread = SimpleNamespace(earliest_offsets=earliest_offsets, seek_to_beginning=seek_to_beginning)
     consumer._new_topicpartition = TopicPartition
-    asyncio.run(consumer.perform_seek())
+    asked: list[Any] = []
+    consumer.add_future = asked.append
+
+    async def scenario() -> None:
+        await asyncio.wait_for(consumer.perform_seek(), 10)  # it waits for no answer
+        read.set()
+        await asyncio.gather(*asked)
+
+    asyncio.run(scenario())
     assert learned == ([(0, 7, 50)] if fault is None else [])
 
 

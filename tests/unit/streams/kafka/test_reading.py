@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -11,17 +10,17 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 import streams.kafka.reading
 from configs.errors import TransientError
 from configs.loader import load_worker
-from streams.kafka.reading import ReceivedMessage, follow, messages_at
-from streams.ports import Message
+from streams.kafka.reading import follow, messages_at
 from streams.worker.lag import KafkaLag
 
 
 class _Event:
     """A message, or librdkafka's error in its place."""
 
-    def __init__(self, offset: int, error: KafkaError | None = None) -> None:
+    def __init__(self, offset: int, error: KafkaError | None = None, partition: int = 0) -> None:
         self._offset = offset
         self._error = error
+        self._partition = partition
 
     def error(self) -> KafkaError | None:
         return self._error
@@ -30,7 +29,7 @@ class _Event:
         return "clicks"
 
     def partition(self) -> int:
-        return 0
+        return self._partition
 
     def offset(self) -> int:
         return self._offset
@@ -109,18 +108,49 @@ def test_a_broker_that_goes_down_between_two_requests_is_a_transient_error(monke
         next(follow(load_worker().kafka, ["clicks"]))
 
 
-def test_messages_at_offsets_are_found_and_reading_ends_after_the_last_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[int] = []
+class _Log(_ReadingConsumer):
+    """Partitions of 100,000 messages each, of which retention has removed some, and compaction others."""
 
-    def read_to_end(_kafka: object, _topic: str, starts: dict[int, int]) -> Iterator[ReceivedMessage]:
-        assert starts == {0: 3, 2: 2}
-        for partition, offset in [(0, 3), (0, 4), (0, 7), (2, 2), (0, 8)]:
-            read.append(offset)
-            yield ReceivedMessage(Message("clicks", partition, offset, None, None), {}, 0.0)
+    def __init__(self, low: int = 0, removed: frozenset[int] = frozenset()) -> None:
+        super().__init__()
+        self.read = 0
+        self._low = low
+        self._removed = removed
+        self._positions: dict[int, int] = {}
 
-    monkeypatch.setattr(streams.kafka.reading, "read_to_end", read_to_end)
+    def get_watermark_offsets(self, topic_partition: TopicPartition, timeout: float) -> tuple[int, int]:
+        return self._low, 100_000
+
+    def assign(self, topic_partitions: list[TopicPartition]) -> None:
+        self._positions = {tp.partition: tp.offset for tp in topic_partitions}
+
+    def seek(self, topic_partition: TopicPartition) -> None:
+        self._positions[topic_partition.partition] = topic_partition.offset
+
+    def incremental_unassign(self, topic_partitions: list[TopicPartition]) -> None:
+        for done in topic_partitions:
+            del self._positions[done.partition]
+
+    def consume(self, most: int, timeout: float) -> list[_Event]:
+        events = [_Event(0, NO_GROUP)]
+        for partition, position in self._positions.items():
+            end = min(100_000, position + most)
+            events += [_Event(n, partition=partition) for n in range(position, end) if n not in self._removed]
+            if end == 100_000:
+                events.append(_Event(end, KafkaError(KafkaError._PARTITION_EOF), partition))
+            self._positions[partition] = end
+        self.read += len(events)
+        return events
+
+
+def test_messages_at_offsets_are_found_without_reading_all_that_lies_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = _Log(low=5, removed=frozenset({7, 99_999}))
+    monkeypatch.setattr(streams.kafka.reading, "Consumer", lambda *_, **__: log)
     kafka = load_worker(None, (), {}).kafka
-    found = messages_at(kafka, "clicks", {0: [3, 6, 7], 1: [], 2: [2]})
-    assert [(message.partition, message.offset) for message in found] == [(0, 3), (0, 7), (2, 2)]
-    assert read[-1] == 2
+    wanted = {0: [3, 7, 8, 2_500, 90_000, 99_999, 100_001], 1: [], 2: [50_000, 3]}
+    found = messages_at(kafka, "clicks", wanted)
+    assert sorted((m.partition, m.offset) for m in found) == [(0, 8), (0, 2_500), (0, 90_000), (2, 50_000)]
+    assert log.read < 20_000
+    assert log.closed
     assert messages_at(kafka, "clicks", {}) == []
+    assert messages_at(kafka, "clicks", {0: [3, 100_000]}) == []

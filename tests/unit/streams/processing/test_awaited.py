@@ -20,7 +20,7 @@ def test_only_users_who_clicked_unknown_items_wait() -> None:
     assert awaiting.due(100.5) == []
     (waiting,) = awaiting.due(101.0)
     assert (waiting.user.key, set(waiting.items), waiting.user.clicks) == (b"a", {5}, [(1, 6)])
-    assert awaiting.offsets(0) == [1]
+    assert awaiting.offsets(0, 9) == [1]
 
 
 def test_a_later_click_is_answered_instead_and_does_not_extend_the_wait() -> None:
@@ -49,7 +49,7 @@ def test_users_of_partitions_that_were_revoked_are_forgotten() -> None:
     awaiting = AwaitingUsers()
     awaiting.add([_user("a", (0, 5)), _user("b", (0, 5), partition=1)], {5}, 0.0)
     awaiting.keep([1])
-    assert (awaiting.offsets(0), awaiting.offsets(1)) == ([], [0])
+    assert (awaiting.offsets(0, 9), awaiting.offsets(1, 9)) == ([], [0])
     awaiting.keep([])
     assert (len(awaiting), awaiting.next_due_at) == (0, math.inf)
 
@@ -58,7 +58,28 @@ def test_the_number_of_waiting_users_is_limited() -> None:
     awaiting = AwaitingUsers()
     awaiting.add([_user(str(n), (n, 5)) for n in range(10_001)], {5}, 0.0)
     assert len(awaiting) == 10_000
-    assert awaiting.offsets(0)[0] == 1, "the oldest click is forgotten"
+    assert awaiting.offsets(0, 10_000)[0] == 1, "the oldest click is forgotten"
+    assert awaiting.offsets(0, 3) == [9_998, 9_999, 10_000], "the newest ones are kept with the commit"
+
+
+def test_few_users_are_tried_at_a_time_those_who_are_due_longest_first() -> None:
+    awaiting = AwaitingUsers()
+    awaiting.add([_user(str(n), (n, 5)) for n in range(1_500)], {5}, 1.0)
+    awaiting.add([_user("old", (0, 5), partition=1)], {5}, 0.0)
+    due = awaiting.due(9.0)
+    assert (len(due), due[0].user.key) == (1_000, b"old")
+    assert awaiting.tried(due, {5}, 9.0) == 0
+    assert awaiting.next_due_at <= 9.0, "the rest is due at once"
+    awaiting.tried(awaiting.due(9.0), {5}, 9.0)
+    assert (len(awaiting), awaiting.next_due_at) == (0, math.inf)
+
+
+def test_a_time_at_which_no_user_is_due_any_more_is_not_asked_for_again() -> None:
+    awaiting = AwaitingUsers()
+    awaiting.add([_user("a", (0, 5))], {5}, 0.0)
+    awaiting.add([_user("a", (1, 5))], {5}, 0.5)
+    assert awaiting.due(1.0) == []
+    assert awaiting.next_due_at == 1.5
 
 
 def test_users_can_be_answered_again_without_an_awaited_vector() -> None:

@@ -180,11 +180,41 @@ def test_clicks_that_another_worker_left_waiting_are_answered(monkeypatch: pytes
     owner.memory.upsert(np.array([999]), np.array([[0, 0, 1, 0, 0, 0]], dtype=np.float32))
     owner.processor.answer_again(clicks[:1], unanswered=True)
     owner.processor.answer_again(clicks[1:], unanswered=False)
-    assert owner.processor.awaiting.offsets(0) == [0, 1]
+    assert owner.processor.awaiting.offsets(0, 9) == [0, 1]
     _later(owner, monkeypatch, 1.1)
     answers = [decode_recommendation(output.value or b"") for output in owner.sent("recommendations")]
     assert [(a.user_id, a.source_offset) for a in answers] == [(7, 0), (8, 1)]
     assert owner.sent("changelog") == []
+
+
+def test_a_vector_that_another_workers_user_waited_for_is_awaited_also_behind_a_newer_click(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = ClickWorld()
+    clicks = [click_message(0, 7, 999), click_message(1, 7, 1)]
+    first.process(clicks)
+    owner = ClickWorld()
+    owner.store.records = first.store.records
+    owner.processor.answer_again([clicks[o] for o in first.processor.awaiting.offsets(0, 9)], unanswered=True)
+    _later(owner, monkeypatch, 1.1)
+    answered = len(owner.sent("recommendations"))
+    owner.memory.upsert(np.array([999]), np.array([[0, 0, 1, 0, 0, 0]], dtype=np.float32))
+    _later(owner, monkeypatch, 2.1)
+    (answer,) = owner.sent("recommendations")[answered:]
+    assert decode_recommendation(answer.value or b"").source_offset == 1
+    assert len(owner.processor.awaiting) == 0
+
+
+def test_a_user_whose_history_was_removed_meanwhile_is_not_answered_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = ClickWorld()
+    world.process([click_message(0, 7, 999)])
+    for records in world.store.records.values():
+        records.clear()
+    world.memory.upsert(np.array([999]), np.array([[0, 0, 1, 0, 0, 0]], dtype=np.float32))
+    _later(world, monkeypatch, 1.1)
+    assert world.sent("recommendations") == []
+    assert len(world.sent("changelog")) == 1, "no history is made again"
+    assert len(world.processor.awaiting) == 0
 
 
 def test_an_unknown_item_is_masked_not_a_zero_click() -> None:

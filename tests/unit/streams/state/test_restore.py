@@ -82,6 +82,17 @@ def test_an_older_record_behind_a_newer_one_is_repaired_once(
     assert len(changelog.log[0]) == 5
 
 
+def test_repairs_of_partitions_that_were_revoked_are_forgotten(worker: Worker, changelog: MemoryChangelog) -> None:
+    worker.click(b"a", clicks=5)
+    ChangelogRecordProducer(changelog).send([Output("changelog", b"a", record(2), 0)])
+    worker.maintain()
+    assert worker.restorer.repaired == {0: {4}}
+    worker.restorer.acquire([0])
+    assert worker.restorer.repaired == {0: {4}}, "its users are still to be answered"
+    worker.restorer.acquire([])
+    assert worker.restorer.repaired == {}, "their clicks could not be answered here"
+
+
 def test_a_record_that_is_ahead_is_adopted(worker: Worker, changelog: MemoryChangelog) -> None:
     worker.click(b"a", clicks=3)
     changelog.log[0].append((b"a", record(9)))
