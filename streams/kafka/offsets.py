@@ -64,7 +64,7 @@ class TopicOffsets:
     def positions(self, partitions: Collection[int]) -> dict[int, Position | None]:
         """Return partition → what the group has committed; None if it has committed nothing."""
         answers = self._query(Consumer.committed, [TopicPartition(self.topic, p) for p in partitions])
-        return {a.partition: Position(a.offset, a.metadata or "") if a.offset >= 0 else None for a in answers}
+        return {a.partition: Position(a.offset, _metadata(a)) if a.offset >= 0 else None for a in answers}
 
     def renew(self) -> None:
         """Use a new consumer from the next query on: the present one may ask a broker that leads no longer."""
@@ -94,6 +94,14 @@ class TopicOffsets:
                 self.renew()
             raise translate_error(error.args[0], self.topic) from None
         return answers
+
+
+def _metadata(committed: TopicPartition) -> str:
+    """Return the text that was committed with an offset; "" if another program's text is not UTF-8."""
+    try:
+        return committed.metadata or ""
+    except UnicodeDecodeError:
+        return ""
 
 
 def assigned_to_others(kafka: Kafka, group: str, topic: str, client_id: str) -> set[int]:

@@ -119,6 +119,12 @@ class AwaitingUsers:
         self._schedule()
         return given_up
 
+    def postpone(self, awaited: Sequence[AwaitedVectors], now: float) -> None:
+        """Try these users again a little later, because a server was unavailable; that counts as no try."""
+        for waiting in awaited:
+            self._remember(replace(waiting, due_at=now + WAITS_S[0]))
+        self._schedule()
+
     def keep(self, partitions: Collection[int]) -> None:
         """Forget the users of all other partitions: they belong to other workers now."""
         self._waiting = {p: waiting for p, waiting in self._waiting.items() if p in partitions}

@@ -13,20 +13,24 @@ pending batch will leave: Milvus searches for it while the answers to the pendin
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from configs.errors import TransientError
 from model.serving.merge import Candidates
 from streams.errors import RefusedData
 from streams.messages.dead_letters import DeadLetterTopic
 from streams.metrics import ClickMetrics, Stopwatch
 from streams.partitioning import KeyPartitions
 from streams.ports import DeadLetter, HistoryStore, Message, Output, RecordProducer
-from streams.processing.awaited import AwaitingUsers
+from streams.processing.awaited import AwaitedVectors, AwaitingUsers
 from streams.processing.click_batch import ClickBatch, Overlay, UserClicks, apply, decode
 from streams.processing.dead_letters import DeadLetters
 from streams.recall.engine import PendingRecall, RecallEngine
+
+_LOG = logging.getLogger("mindstream.clicks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +120,21 @@ class ClickProcessor:
     def answer_awaiting(self) -> None:
         """Answer the users again whose awaited vectors have arrived. Between two batches, in the batch thread.
 
+        While a server is unavailable they wait on: a worker without clicks must not end because of them.
+
         Raises:
-            TransientError, PartitionLost: see `streams.ports.BatchProcessor`; call again.
+            PartitionLost: see `streams.ports.BatchProcessor`.
         """
         now = time.monotonic()
         due = self.awaiting.due(now)
-        if not due:
-            return
+        try:
+            if due:
+                self._answer(due, now)
+        except TransientError as error:
+            _LOG.warning("%s; %d users who wait for vectors are tried again later", error, len(due))
+            self.awaiting.postpone(due, time.monotonic())
+
+    def _answer(self, due: Sequence[AwaitedVectors], now: float) -> None:
         awaited = frozenset().union(*(waiting.items for waiting in due))
         known = self._engine.known(awaited) if awaited else set()
         ready = [waiting.user for waiting in due if not waiting.items or not known.isdisjoint(waiting.items)]
