@@ -47,8 +47,8 @@ class RequiredItems:
             return None
         return (
             f"the collection holds {rows:,} of {self.items:,} items; publish them: python -m producers.items "
-            f"--artifact {self.artifact}; if they were published, see python -m streams deadletters list; if so many are "
-            "enough, lower recall.catalogue_share"
+            f"--artifact {self.artifact}; if they were published, see python -m streams deadletters list; "
+            "if so many are enough, lower recall.catalogue_share"
         )
 
 

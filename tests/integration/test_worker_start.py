@@ -73,8 +73,8 @@ def test_a_worker_with_both_agents_on_an_empty_milvus_is_ready_when_the_items_ar
     try:
         missing = [
             "catalogue: the collection holds 0 of 300 items; publish them: python -m producers.items --artifact "
-            f"{site.artifact.path}; if they were published, see python -m streams deadletters list; if so many are enough, "
-            "lower recall.catalogue_share",
+            f"{site.artifact.path}; if they were published, see python -m streams deadletters list; "
+            "if so many are enough, lower recall.catalogue_share",
             "clicks: it has not started yet",
         ]
         wait_for(lambda: _state(worker)[1]["missing"] == missing, "nothing but the items to be missing")

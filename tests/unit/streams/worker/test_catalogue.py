@@ -77,7 +77,8 @@ def test_the_share_decides(rows: int, items: int, share: float, filled: bool) ->
 def test_the_text_names_the_numbers_and_the_remedy() -> None:
     assert World(12, 4000).catalogue.missing == (
         "the collection holds 12 of 4,000 items; publish them: python -m producers.items --artifact dir; "
-        "if they were published, see python -m streams deadletters list; if so many are enough, lower recall.catalogue_share"
+        "if they were published, see python -m streams deadletters list; if so many are enough, "
+        "lower recall.catalogue_share"
     )
 
 

@@ -145,7 +145,8 @@ def test_a_click_worker_is_not_ready_until_the_collection_is_filled() -> None:
     world.health.ping()
     text = (
         "catalogue: the collection holds 2 of 10 items; publish them: python -m producers.items --artifact artifact; "
-        "if they were published, see python -m streams deadletters list; if so many are enough, lower recall.catalogue_share"
+        "if they were published, see python -m streams deadletters list; if so many are enough, "
+        "lower recall.catalogue_share"
     )
     assert world.missing() == [text]
     assert world.of({"items": world.agent}).ready()[0], "the item agent fills it"
