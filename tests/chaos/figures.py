@@ -32,10 +32,10 @@ class Figures:
         longest_pause: seconds between two recommendations for clicks of one partition, by the broker's clock.
         catch_up: seconds from the end of the traffic until the audit balanced.
         items_different: published items whose vector in Milvus is not the one published last, and poisonous ones there.
-        letters_missing: messages since the start of the round that must be dead letters, and are none, or for another
-            reason.
+        dead_letters_missing: messages since the start of the round that must be dead letters, and are none, or have
+            another reason.
         report: the audit of everything since the start of the round.
-        unmet: what the scenario requires, and waited for in vain: its fault did not happen, or had other consequences.
+        unmet: what the scenario requires, and did not see: its fault did not happen, or had other consequences.
     """
 
     scenario: str
@@ -48,7 +48,7 @@ class Figures:
     longest_pause: float
     catch_up: float
     items_different: int
-    letters_missing: int
+    dead_letters_missing: int
     report: AuditReport
     unmet: str = ""
 
@@ -66,7 +66,10 @@ class Figures:
             (self.unmet, f"the scenario failed: {self.unmet}"),
             (not self.report.ok, f"the audit failed:\n{self.report.to_text()}"),
             (self.items_different, f"items with a wrong vector in Milvus: {self.items_different}"),
-            (self.letters_missing, f"poisonous messages without a dead letter of their reason: {self.letters_missing}"),
+            (
+                self.dead_letters_missing,
+                f"poisonous messages without a dead letter of their reason: {self.dead_letters_missing}",
+            ),
             (self.clicks_missing, f"clicks acknowledged by Kafka that are not on the topic: {self.clicks_missing}"),
             (unexpected, f"workers exited with {unexpected}, which no fault of the scenario explains"),
             (unclean, f"workers exited with {unclean} after SIGTERM instead of 0"),

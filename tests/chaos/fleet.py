@@ -71,6 +71,10 @@ class Fleet:
 
     def working(self) -> Collection[str]:
         """Return the workers that run and have been assigned partitions."""
+        return self.reached("clicks: partitions")
+
+    def reached(self, text: str) -> Collection[str]:
+        """Return the workers that run and have logged a text since their last start."""
         with self._lock:
             members = dict(self._members)
         return {
@@ -78,7 +82,7 @@ class Fleet:
             for name, member in members.items()
             if member.wanted
             and member.process.poll() is None
-            and "clicks: partitions" in self.log(name).rpartition(f"process {member.process.pid}:")[2]
+            and text in self.log(name).rpartition(f"process {member.process.pid}:")[2]
         }
 
     def logged(self, text: str) -> int:

@@ -16,7 +16,7 @@ from tests.site import Site
 
 #: Ids of the poisonous items, beside those that valid messages name, too.
 POISONED_ITEMS = range(6_000, 6_010)
-#: Ids that nobody publishes.
+#: Ids of items that are never published.
 _UNKNOWN_ITEMS = range(10**12, 2 * 10**12)
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 

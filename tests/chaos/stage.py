@@ -139,7 +139,7 @@ class Stage:
             longest_pause=self._longest_pause(),
             catch_up=time.monotonic() - started,
             items_different=different,
-            letters_missing=self._audited(self._letters_missing),
+            dead_letters_missing=self._audited(self._dead_letters_missing),
             report=report,
             unmet=unmet,
         )
@@ -171,7 +171,7 @@ class Stage:
             except TransientError:
                 time.sleep(0.5)
 
-    def _letters_missing(self) -> int:
+    def _dead_letters_missing(self) -> int:
         found = {kept.content: kept.reason for kept in kept_dead_letters(self.site.config).values()}
         return sum(found.get(content) != reason for content, reason in self.traffic.dead_letters.items())
 

@@ -30,7 +30,7 @@ SABOTAGES = ("no fence", "commit first", "no repair")
 
 
 def clock_file(folder: Path, pid: int) -> mmap.mmap:
-    """Return the file with the seconds for which the monotonic clock of a process has stood still, as a double."""
+    """Return the file with the seconds by which the monotonic clock of a process is set back, as a double."""
     path = folder / f"clock.{pid}"
     if not path.exists():
         path.write_bytes(struct.pack("d", 0.0))

@@ -38,7 +38,7 @@ def test_a_stopped_worker_must_exit_soon_and_with_status_0(shutdown: Shutdown) -
 def test_nothing_may_be_lost() -> None:
     assert not replace(GOOD, clicks_missing=1).ok
     assert not replace(GOOD, items_different=1).ok
-    assert not replace(GOOD, letters_missing=1).ok
+    assert not replace(GOOD, dead_letters_missing=1).ok
     assert not replace(GOOD, unmet="no worker was killed").ok
     assert not replace(GOOD, report=replace(BALANCED, users_stale=1)).ok
 
