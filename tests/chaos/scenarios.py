@@ -23,6 +23,9 @@ from tests.chaos.trips import CLICK_POINTS
 
 Scenario = Callable[[Stage], None]
 
+#: Points at which workers are paused beyond their session.
+ZOMBIE_POINTS = ("searched", "half sent", "histories sent", "sent", "upserting")
+
 
 def _kill_at(point: str) -> Scenario:
     def scenario(stage: Stage) -> None:
@@ -185,7 +188,10 @@ SCENARIOS: dict[str, Scenario] = {
     "sigterm": sigterm,
     "join and leave": join_and_leave,
     "zombie": zombie,
-    **{f"zombie: {point}": _zombie_at(point) for point in ("searched", "half sent", "sent", "upserting")},
+    **{
+        f"zombie: {point}": _zombie_at(point)
+        for point in ("searched", "half sent", "histories sent", "sent", "upserting")
+    },
     "suspended: searched": edges.suspended_before_it_sends,
     "suspended: leasing": edges.suspended_before_the_lease_is_checked,
     "disk lost": disk_lost,

@@ -67,10 +67,21 @@ class _RecordProducer(KafkaRecordProducer):
         }
         for point, chosen in parts.items():
             if armed(point):
-                super().send([output for output in outputs if chosen(output)])
-                trip(point)
+                return self._send_in_two(outputs, chosen, point)
         offsets = super().send(outputs, produced)
         trip("sent")
+        return offsets
+
+    def _send_in_two(self, outputs: Sequence[Output], chosen: Callable[[Output], bool], point: str) -> Sequence[int]:
+        """Send the chosen messages, and the others after the point: a request for each partition is in flight."""
+        first = [number for number, output in enumerate(outputs) if chosen(output)]
+        rest = [number for number in range(len(outputs)) if number not in set(first)]
+        offsets = [-1] * len(outputs)
+        for numbers in (first, rest):
+            sent_at = super().send([outputs[number] for number in numbers])
+            for number, offset in zip(numbers, sent_at, strict=True):
+                offsets[number] = offset
+            trip(point)
         return offsets
 
 
