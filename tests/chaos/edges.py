@@ -26,7 +26,7 @@ from tests.site import wait_for
 #: Ids of items that are published once, in a scenario.
 _FRESH_ITEMS = range(10_000, 10_000_000)
 #: Items published just before Milvus is killed, and how often each of them.
-_FRESH, _REWRITES = 100, 10
+_FRESH, _REWRITES = 250, 40
 
 
 def milvus_killed_unsealed(stage: Stage) -> None:
@@ -39,6 +39,7 @@ def milvus_killed_unsealed(stage: Stage) -> None:
         stage.publish(ids, vectors)
     stage.await_items()
     index = stage.site.index()
+    wait_for(lambda: _found(index, ids, vectors), "the new items in Milvus")
     unsealed = index.describe().count - index.indexed_count()
     assert unsealed >= _FRESH, f"{unsealed} rows were unsealed"
     with stage.servers.milvus_lock:
@@ -159,5 +160,6 @@ def _suspend(stage: Stage, point: str) -> None:
     before = stage.fleet.logged("clicks: partitions")
     stage.hold(BEYOND_SESSION_S)
     wait_for(lambda: stage.fleet.logged("clicks: partitions") > before, "another worker to get the partitions", 20)
+    stage.renew_items()
     stage.trips.suspend_clock(pid, time.monotonic() - began)
     os.kill(pid, signal.SIGCONT)

@@ -44,6 +44,7 @@ def _zombie_at(point: str) -> Scenario:
         pid = stage.trips.await_victim(point, 60)
         assert pid is not None, f"no worker reached the point {point!r}"
         stage.hold(BEYOND_SESSION_S)
+        stage.renew_items()
         os.kill(pid, signal.SIGCONT)
         stage.hold(4)
 

@@ -22,7 +22,7 @@ from tests.chaos.figures import Figures
 from tests.chaos.fleet import Fleet
 from tests.chaos.poison import POISONED_ITEMS
 from tests.chaos.servers import Servers
-from tests.chaos.traffic import Traffic
+from tests.chaos.traffic import NEW_ITEMS, Traffic
 from tests.chaos.trips import Trips
 from tests.site import Site, wait_for
 
@@ -115,6 +115,21 @@ class Stage:
         """Wait until Milvus has the items that were published before."""
         published = np.array(list(self.traffic.vectors), dtype=np.int64)
         wait_for(lambda: len(self._rows(published)) == len(published), "the items")
+
+    def renew_items(self) -> None:
+        """Publish another vector of each item that changes, and wait until Milvus has it."""
+        before = dict(self.traffic.vectors)
+        self.traffic.renew_items = True
+        wait_for(lambda: not self.traffic.renew_items, "the traffic")
+
+        def newest() -> bool:
+            found = self._rows(np.array(NEW_ITEMS, dtype=np.int64))
+            return all(
+                item in found and not np.array_equal(found[item], before.get(item, found[item] + 1))
+                for item in NEW_ITEMS
+            )
+
+        wait_for(newest, "newer vectors of all items")
 
     def finish(self, scenario: str, timeout_s: float, unmet: str = "") -> Figures:
         """Pause the traffic, and audit until everything is answered, or for `timeout_s`; see `Figures.unmet`."""

@@ -12,6 +12,7 @@ from confluent_kafka import KafkaException
 
 from configs.errors import TransientError
 from configs.schema import Partitioner
+from model.arrays import FloatVector
 from streams.errors import Reason
 from streams.kafka.client import translate_error
 from streams.kafka.producer import KafkaRecordProducer
@@ -74,6 +75,7 @@ class Traffic(threading.Thread):  # more than 12 attributes: what it sends, how,
         clicks: messages sent to the click topic; while the traffic is paused, Kafka has acknowledged all of them.
         vectors: item id → vector published last.
         dead_letters: `content_hash` of each message that must become a dead letter → the reason.
+        renew_items: whether to publish another vector of each new item, once.
         two_producers: whether another producer, with librdkafka's default partitioner, sends some of the clicks.
     """
 
@@ -93,7 +95,7 @@ class Traffic(threading.Thread):  # more than 12 attributes: what it sends, how,
         self.clicks = 0
         self.vectors: dict[int, np.ndarray] = {}
         self.dead_letters: dict[int, Reason] = {}
-        self.two_producers = False
+        self.renew_items = self.two_producers = False
 
     def resume(self) -> None:
         self._flowing.set()
@@ -151,15 +153,23 @@ class Traffic(threading.Thread):  # more than 12 attributes: what it sends, how,
         return Output(self._site.config.topics.clicks, user_key(user), encode_click(click))
 
     def _items(self) -> list[Output]:
+        if self.renew_items:
+            self.renew_items = False
+            return [self._item(item) for item in NEW_ITEMS]
         if self._rng.random() > 2 * _INTERVAL_S:  # two updates a second
             return []
-        vector = self._numbers.standard_normal(self._site.artifact.dim).astype(np.float32)
-        vector /= np.linalg.norm(vector)
         if self._rng.random() < POISONOUS_ITEM_SHARE:
-            return [self._poisonous(self._site.config.topics.items, self._poisonous_items.make(vector))]
-        item = self._rng.choice(NEW_ITEMS)
-        self.vectors[item] = vector
-        return [self._site.item(item, vector)]
+            return [self._poisonous(self._site.config.topics.items, self._poisonous_items.make(self._vector()))]
+        return [self._item(self._rng.choice(NEW_ITEMS))]
+
+    def _item(self, item_id: int) -> Output:
+        self.vectors[item_id] = self._vector()
+        return self._site.item(item_id, self.vectors[item_id])
+
+    def _vector(self) -> FloatVector:
+        vector = self._numbers.standard_normal(self._site.artifact.dim)
+        unit: FloatVector = (vector / np.linalg.norm(vector)).astype(np.float32)
+        return unit
 
     def _poisonous(self, topic: str, message: poison.Poison) -> Output:
         if message.reason is not None:

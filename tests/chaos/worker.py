@@ -134,8 +134,7 @@ class _NeverRepairs(_Stores):
     """Reports no user whose last record is older than the stored one: nothing is repaired."""
 
     def restore(self, *args: Any, **options: Any) -> Any:
-        super().restore(*args, **options)
-        return set()
+        return super().restore(*args, **options)._replace(overwritten=set())
 
 
 class _UnfencedStore:
