@@ -78,10 +78,9 @@ class AwaitingUsers:
         self._schedule()
 
     def add_again(self, users: Sequence[UserClicks], now: float) -> None:
-        """Have users answered again who do not wait for a vector; `now` is the monotonic time, in seconds."""
+        """Have users answered again, whether they wait for a vector or not; `now` is the monotonic time, in seconds."""
         for user in users:
-            answered = AwaitedVectors(_newest(user), frozenset(), 0, now + WAITS_S[0])
-            self._waiting.setdefault((user.partition, user.key), answered)
+            self._waiting[user.partition, user.key] = AwaitedVectors(_newest(user), frozenset(), 0, now + WAITS_S[0])
         self._schedule()
 
     def due(self, now: float) -> list[AwaitedVectors]:
