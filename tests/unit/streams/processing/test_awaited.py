@@ -61,11 +61,11 @@ def test_the_number_of_waiting_users_is_limited() -> None:
     assert awaiting.offsets(0)[0] == 1, "the oldest click is forgotten"
 
 
-def test_users_can_be_answered_again_without_an_awaited_vector() -> None:
+def test_users_can_be_answered_again_whether_they_await_a_vector_or_not() -> None:
     awaiting = AwaitingUsers()
     awaiting.add([_user("a", (0, 5))], {5}, 0.0)
     awaiting.add_again([_user("a", (0, 5)), _user("b", (3, 6))], 0.0)
     due = awaiting.due(WAITS_S[0])
-    assert [(waiting.user.key, set(waiting.items)) for waiting in due] == [(b"a", {5}), (b"b", set())]
+    assert [(waiting.user.key, set(waiting.items)) for waiting in due] == [(b"a", set()), (b"b", set())]
     assert awaiting.tried(due, frozenset(), WAITS_S[0]) == 0
-    assert len(awaiting) == 1, "only the first one waits for a vector"
+    assert len(awaiting) == 0
