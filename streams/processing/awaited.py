@@ -83,10 +83,9 @@ class AwaitingUsers:
             del largest[next(iter(largest))]
 
     def add_again(self, users: Sequence[UserClicks], now: float) -> None:
-        """Have users answered again who do not wait for a vector; `now` is the monotonic time, in seconds."""
+        """Have users answered again, whether they wait for a vector or not; `now` is the monotonic time, in seconds."""
         for user in users:
-            if user.key not in self._waiting.get(user.partition, {}):
-                self._remember(AwaitedVectors(_newest(user), frozenset(), 0, now + WAITS_S[0]))
+            self._remember(AwaitedVectors(_newest(user), frozenset(), 0, now + WAITS_S[0]))
 
     def due(self, now: float) -> list[AwaitedVectors]:
         """Return the users for whom it is time to try again: those who are due longest, at most `_MAX_DUE`."""

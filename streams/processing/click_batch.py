@@ -124,11 +124,14 @@ class ClickBatch:
         return {(update.user.partition, update.user.key): update.history for update in self.updates}
 
     def records(self, changelog: str) -> list[Output]:
-        """Return the history records that the batch changes, each for the partition of its user's clicks."""
+        """Return the history records of all users, each for the partition of its user's clicks.
+
+        Also those that the batch does not change: only a record that a zombie wrote shows the owner of the partition
+        that the zombie has answered, too.
+        """
         return [
             Output(changelog, update.user.key, update.history.to_bytes(), update.user.partition)
             for update in self.updates
-            if update.applied
         ]
 
     def recommendations(

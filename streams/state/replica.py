@@ -25,10 +25,12 @@ class Replica:
     Attributes:
         overwritten: partition → users whose last message read is older than the record that the store keeps, or is no
             history record. While there are any, the partition's stored offset stays before those messages.
+        repaired: partition → users whose newer record was overwritten, and written again by another worker.
     """
 
     def __init__(self, stores: PartitionStores, count_foreign: Callable[[int], object] = lambda _: None) -> None:
         self.overwritten: dict[int, set[bytes]] = {}
+        self.repaired: dict[int, set[bytes]] = {}
         self._stores = stores
         self._count_foreign = count_foreign
         self._logged: set[tuple[int, str]] = set()  # partition, and what happens to the history
@@ -40,9 +42,12 @@ class Replica:
             PartitionLost: the partition belongs to another worker.
         """
         before = self.overwritten.get(partition)
-        now, foreign = self._stores.restore(partition, chunk.messages, None if before else chunk.last_offset)
+        now, repaired, foreign = self._stores.restore(partition, chunk.messages, None if before else chunk.last_offset)
         if before:
-            now |= before.difference(key for key, _ in chunk.messages if key is not None)
+            read = {key for key, _ in chunk.messages if key is not None}
+            repaired |= (before & read) - now
+            now |= before - read
+        self.repaired.setdefault(partition, set()).update(repaired)
         self.overwritten[partition] = now
         if foreign:
             self._count_foreign(len(foreign))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from configs.errors import TransientError
 from streams.history import fence_offset
@@ -100,6 +100,8 @@ class Restorer:
             progress.add(len(chunk.messages))
             self.applied += len(chunk.messages)
         self._repair(reached, replica.overwritten)
+        for partition, users in replica.repaired.items():
+            self._remember(partition, self._stores.read(partition, sorted(users)))
         return progress.done
 
     def _ends(self, partitions: Collection[int]) -> Mapping[int, int]:
@@ -125,8 +127,13 @@ class Restorer:
             self._stores.set_offset(partition, offset)
             if repairs[partition]:
                 self._stores.write(partition, repairs[partition], [next(offsets) for _ in repairs[partition]])
-                fences = (fence_offset(record, partition) for record in repairs[partition].values())
-                self.repaired.setdefault(partition, set()).update(f for f in fences if f is not None and f >= 0)
+                self._remember(partition, repairs[partition].values())
+
+    def _remember(self, partition: int, records: Iterable[bytes | None]) -> None:
+        """Remember the newest clicks of users whose records were repaired."""
+        fences = {fence_offset(record or b"", partition) for record in records}
+        if offsets := {fence for fence in fences if fence is not None and fence >= 0}:
+            self.repaired.setdefault(partition, set()).update(offsets)
 
     def _send(self, outputs: Sequence[Output]) -> Sequence[int]:
         self._stores.check({output.partition for output in outputs if output.partition is not None})

@@ -36,10 +36,12 @@ class Restored(NamedTuple):
 
     Attributes:
         overwritten: users whose last record is older than the one that the store keeps, or is no history record.
+        repaired: users whose newer record was overwritten, and written again by another worker.
         foreign: positions of the messages that are no history records.
     """
 
     overwritten: set[bytes]
+    repaired: set[bytes]
     foreign: list[int]
 
 
@@ -137,7 +139,7 @@ class PartitionStores:
         keys = [key for key, _ in messages if is_user_key(key)]
         kept = dict(zip(keys, self.read(partition, keys), strict=True))
         fences = {key: fence_offset(record, partition) for key, record in kept.items() if record is not None}
-        overwritten, foreign = set[bytes](), list[int]()
+        overwritten, repaired, foreign = set[bytes](), set[bytes](), list[int]()
         for position, (key, record) in enumerate(messages):
             if key is None or key not in kept:
                 foreign.append(position)
@@ -153,10 +155,12 @@ class PartitionStores:
                 if fence is None:
                     continue
             kept[key], fences[key] = record, fence
-            overwritten.discard(key)
+            if key in overwritten:
+                overwritten.discard(key)
+                repaired.add(key)
         self._unlogged.add(partition)
         self._put(partition, kept, None if overwritten else offset, self._no_log)
-        return Restored(overwritten, foreign)
+        return Restored(overwritten, repaired, foreign)
 
     def set_offset(self, partition: int, offset: int) -> None:
         """Record that the store reflects the changelog up to this offset."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from configs.schema import WorkerConfig
-from streams.agents.assignment import Assignment
+from streams.agents.assignment import Assignment, lease_clock
 from streams.agents.faust_app import worker_app
 from streams.kafka.offsets import TopicOffsets, committed_topics
 from streams.kafka.reading import first_messages, messages_at
@@ -20,6 +20,7 @@ from streams.processing.clicks import ClickProcessor, ClickTopics
 from streams.recall.factory import build_engine, verified
 from streams.recall.ports import ItemTable
 from streams.state.changelog import Changelog
+from streams.state.late_records import LateRecords
 from streams.state.restore import Restorer
 from streams.state.standby import Standby
 from streams.state.store import PartitionStores
@@ -118,7 +119,9 @@ def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
     changelog = Changelog(config.kafka, changelog_topic(config.worker.group))
     preconditions = _preconditions(config, changelog)
     stores.bind(preconditions.changelog_id)
-    producer = blueprint.record_producer()
+    # Half a session: the last heartbeat may have been that long before.
+    limit_s = config.worker.session_timeout / 2
+    producer = LateRecords(blueprint.record_producer(), changelog.topic, limit_s, lease_clock)
     index = verified(config.recall, artifact, blueprint.index, metrics.short_searches.inc)
     processor = parts.click_processor(
         build_engine(config.recall, artifact, index),

@@ -31,8 +31,11 @@ class Figures:
         out_of_order: recommendations written after one for a newer click of the same user.
         longest_pause: seconds between two recommendations for clicks of one partition, by the broker's clock.
         catch_up: seconds from the end of the traffic until the audit balanced.
-        items_different: published items whose vector in Milvus is not the one published last.
+        items_different: published items whose vector in Milvus is not the one published last, and poisonous ones there.
+        dead_letters_missing: messages since the start of the round that must be dead letters, and are none, or have
+            another reason.
         report: the audit of everything since the start of the round.
+        unmet: what the scenario requires, and did not see: its fault did not happen, or had other consequences.
     """
 
     scenario: str
@@ -45,7 +48,9 @@ class Figures:
     longest_pause: float
     catch_up: float
     items_different: int
+    dead_letters_missing: int
     report: AuditReport
+    unmet: str = ""
 
     @property
     def ok(self) -> bool:
@@ -58,8 +63,13 @@ class Figures:
         unclean = sorted({shutdown.status for shutdown in self.shutdowns} - {0})
         slowest = max((shutdown.seconds for shutdown in self.shutdowns), default=0.0)
         rules = [
+            (self.unmet, f"the scenario failed: {self.unmet}"),
             (not self.report.ok, f"the audit failed:\n{self.report.to_text()}"),
             (self.items_different, f"items with a wrong vector in Milvus: {self.items_different}"),
+            (
+                self.dead_letters_missing,
+                f"poisonous messages without a dead letter of their reason: {self.dead_letters_missing}",
+            ),
             (self.clicks_missing, f"clicks acknowledged by Kafka that are not on the topic: {self.clicks_missing}"),
             (unexpected, f"workers exited with {unexpected}, which no fault of the scenario explains"),
             (unclean, f"workers exited with {unclean} after SIGTERM instead of 0"),

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from embedded.instance import CHECKOUT
 from tests.site import Site
@@ -32,7 +33,7 @@ class Shutdown:
 class _Member:
     process: subprocess.Popen[bytes]
     wanted: bool = True
-    wipe: bool = False
+    spoil: Callable[[Path], object] = lambda _: None
 
 
 class Fleet:
@@ -68,24 +69,33 @@ class Fleet:
         with self._lock:
             self._members[name] = _Member(self._spawn(name))
 
-    def working(self) -> bool:
-        """Return whether every worker runs and has been assigned partitions."""
+    def working(self) -> Collection[str]:
+        """Return the workers that run and have been assigned partitions."""
+        return self.reached("clicks: partitions")
+
+    def reached(self, text: str) -> Collection[str]:
+        """Return the workers that run and have logged a text since their last start."""
         with self._lock:
             members = dict(self._members)
-        return all(
-            member.process.poll() is None
-            and "clicks: partitions" in self.log(name).rpartition(f"process {member.process.pid}:")[2]
+        return {
+            name
             for name, member in members.items()
             if member.wanted
-        )
+            and member.process.poll() is None
+            and text in self.log(name).rpartition(f"process {member.process.pid}:")[2]
+        }
+
+    def logged(self, text: str) -> int:
+        """Return how often a text is in the logs of all workers."""
+        return sum(self.log(name).count(text) for name in self.names)
 
     def pid(self, name: str) -> int:
         return self._members[name].process.pid
 
-    def kill(self, name: str, *, wipe: bool = False) -> None:
-        """Send SIGKILL; the supervisor restarts the worker, after deleting its data if `wipe`."""
+    def kill(self, name: str, spoil: Callable[[Path], object] = lambda _: None) -> None:
+        """Send SIGKILL; the supervisor restarts the worker, after `spoil` was called with its data folder."""
         with self._lock:
-            self._members[name].wipe = wipe
+            self._members[name].spoil = spoil
             self._members[name].process.kill()
 
     def stop(self, name: str) -> None:
@@ -118,7 +128,7 @@ class Fleet:
 
     def _spawn(self, name: str) -> subprocess.Popen[bytes]:
         data = f"worker.data_dir={self._site.folder / name}"
-        command = self._site.command("tests.chaos.worker", "--set", data, *self._extra)
+        command = self._site.command("tests.chaos.suspendable", "--set", data, *self._extra)
         with (self._site.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(command, cwd=CHECKOUT, stdout=log, stderr=log, env=self._environment)
             log.write(f"process {process.pid}:\n".encode())
@@ -131,6 +141,10 @@ class Fleet:
                     status = member.process.poll()
                     if status is not None and member.wanted:
                         self.ends.append(status)
-                        if member.wipe:
-                            shutil.rmtree(self._site.folder / name, ignore_errors=True)
+                        member.spoil(self._site.folder / name)
                         self._members[name] = _Member(self._spawn(name))
+
+
+def wipe(data: Path) -> None:
+    """Delete the data folder of a worker."""
+    shutil.rmtree(data, ignore_errors=True)

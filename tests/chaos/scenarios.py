@@ -1,7 +1,8 @@
 """The faults. Each scenario injects one and returns when it is over; then the caller audits.
 
 Every scenario runs under the traffic of `tests.chaos.traffic`: one user makes a fifth of all clicks, one message in a
-hundred is invalid, producers' clocks are wrong by hours, and items change.
+hundred is invalid, one in a thousand poisonous, for each kind of poison, producers' clocks are wrong by hours, and
+items change.
 """
 
 from __future__ import annotations
@@ -15,20 +16,22 @@ from contextlib import suppress
 from pymilvus import MilvusClient
 
 from streams.milvus.collection import collection_name
-from tests.chaos.stage import Stage
-from tests.chaos.trips import POINTS
+from tests.chaos import edges
+from tests.chaos.fleet import wipe
+from tests.chaos.stage import BEYOND_SESSION_S, Stage
+from tests.chaos.trips import CLICK_POINTS
 
 Scenario = Callable[[Stage], None]
 
-#: Seconds, more than the workers' session timeout, after which the group has reassigned the partitions.
-_BEYOND_SESSION_S = 10.0
+#: Points at which workers are paused beyond their session.
+ZOMBIE_POINTS = ("searched", "half sent", "histories sent", "sent", "upserting")
 
 
 def _kill_at(point: str) -> Scenario:
     def scenario(stage: Stage) -> None:
         stage.trips.arm(point, signal.SIGKILL)
         if point == "restoring":  # reached by the next owner of the partitions
-            stage.fleet.kill(stage.victim(), wipe=True)
+            stage.fleet.kill(stage.victim(), wipe)
         assert stage.trips.await_victim(point, 60), f"no worker reached the point {point!r}"
         stage.hold(2, 12)
 
@@ -40,7 +43,8 @@ def _zombie_at(point: str) -> Scenario:
         stage.trips.arm(point, signal.SIGSTOP)
         pid = stage.trips.await_victim(point, 60)
         assert pid is not None, f"no worker reached the point {point!r}"
-        stage.hold(_BEYOND_SESSION_S)
+        stage.hold(BEYOND_SESSION_S)
+        stage.renew_items()
         os.kill(pid, signal.SIGCONT)
         stage.hold(4)
 
@@ -84,7 +88,7 @@ def zombie(stage: Stage) -> None:
     stage.hold(stage.rng.uniform(0, 1))
     pid = stage.fleet.pid(stage.victim())
     os.kill(pid, signal.SIGSTOP)
-    stage.hold(_BEYOND_SESSION_S)
+    stage.hold(BEYOND_SESSION_S)
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGCONT)
     stage.hold(4)
@@ -92,7 +96,7 @@ def zombie(stage: Stage) -> None:
 
 def disk_lost(stage: Stage) -> None:
     """A worker is killed and its data deleted: histories are restored from the changelog."""
-    stage.fleet.kill(stage.victim(), wipe=True)
+    stage.fleet.kill(stage.victim(), wipe)
     stage.hold(2, 12)
 
 
@@ -181,18 +185,29 @@ def everything(stage: Stage) -> None:
 SCENARIOS: dict[str, Scenario] = {
     "kill": kill,
     "kill all": kill_all,
-    **{f"kill: {point}": _kill_at(point) for point in POINTS},
+    **{f"kill: {point}": _kill_at(point) for point in CLICK_POINTS},
     "sigterm": sigterm,
     "join and leave": join_and_leave,
     "zombie": zombie,
-    **{f"zombie: {point}": _zombie_at(point) for point in ("searched", "half sent", "sent")},
+    **{
+        f"zombie: {point}": _zombie_at(point)
+        for point in ("searched", "half sent", "histories sent", "sent", "upserting")
+    },
+    "suspended: searched": edges.suspended_before_it_sends,
+    "suspended: leasing": edges.suspended_before_the_lease_is_checked,
     "disk lost": disk_lost,
+    "store damaged": edges.store_damaged,
+    "stray changelog records": edges.stray_changelog_records,
     "broker killed": broker_killed,
+    "broker killed: start": edges.broker_killed_during_a_start,
     "broker unreachable": broker_unreachable,
     "broker paused": broker_paused,
     "milvus killed": milvus_killed,
+    "milvus killed: unsealed rows": edges.milvus_killed_unsealed,
     "milvus paused": milvus_paused,
     "milvus errors": milvus_errors,
+    "collection dropped": edges.collection_dropped,
+    "two partitioners": edges.two_partitioners,
     "everything": everything,
 }
 #: Short scenarios, one for each kind of fault, which `make test` plays.
@@ -204,4 +219,6 @@ SHORT = (
     "join and leave",
     "broker killed",
     "milvus errors",
+    "milvus killed: unsealed rows",
+    "suspended: leasing",
 )

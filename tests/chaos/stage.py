@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 import numpy as np
 
-from configs.errors import TransientError
-from embedded import ports
-from embedded.errors import EmbeddedError
-from embedded.instance import Instance, Reporter
-from embedded.kafka import Kafka
-from embedded.server import Launch, Server
-from embedded.stack import Stack
-from embedded.standalone import require_platform
+from configs.errors import FatalError, TransientError
+from model.arrays import FloatMatrix, FloatVector, IdVector
+from streams.errors import RestartRequired
 from streams.kafka.reading import read_to_end, watermarks
 from streams.messages.recommendations import decode_recommendation
-from streams.tools.audit import audit_kafka
+from streams.tools.audit import audit_kafka, kept_dead_letters
 from streams.tools.audit_report import AuditReport
 from tests.chaos.figures import Figures
 from tests.chaos.fleet import Fleet
-from tests.chaos.proxy import Proxy
-from tests.chaos.traffic import Traffic
+from tests.chaos.poison import POISONED_ITEMS
+from tests.chaos.servers import Servers
+from tests.chaos.traffic import NEW_ITEMS, Traffic
 from tests.chaos.trips import Trips
 from tests.site import Site, wait_for
 
+_T = TypeVar("_T")
+
 #: Few enough for two cores, which also run the servers and three workers.
 CLICKS_PER_S = 60.0
-#: Seconds without a healthy response after which Milvus is restarted.
-MILVUS_RESTART_AFTER_S = 15.0
+#: Seconds, more than the workers' session timeout, after which the group has reassigned the partitions.
+BEYOND_SESSION_S = 10.0
 #: Settings of the workers: short timeouts, so that a scenario takes seconds.
 WORKER = (
     "worker.session_timeout=6",
@@ -44,83 +41,6 @@ WORKER = (
     "worker.retry_budget=20",
     "milvus.timeout=5",
 )
-
-
-class _ProxiedKafka(Kafka):
-    """A broker with a second listener, which it advertises at the proxy's port."""
-
-    def __init__(self, instance: Instance, proxy: Proxy) -> None:
-        super().__init__(instance)
-        self.proxy = proxy
-
-    def launch(self, port: int, report: Reporter) -> Launch:
-        launch = super().launch(port, report)
-        (hidden,) = ports.pick(1, taken=[port, self.proxy.port])
-        self.proxy.target = hidden
-        settings = self.home / "server.properties"
-        lines = dict(line.split("=", 1) for line in settings.read_text().splitlines() if "=" in line)
-        more = {
-            "listeners": f"{lines['listeners']},PROXIED://{ports.HOST}:{hidden}",
-            "advertised.listeners": f"{lines['advertised.listeners']},PROXIED://{ports.HOST}:{self.proxy.port}",
-            "listener.security.protocol.map": f"{lines['listener.security.protocol.map']},PROXIED:PLAINTEXT",
-        }
-        with settings.open("a") as file:
-            file.writelines(f"{name}={value}\n" for name, value in more.items())
-        return launch
-
-
-@dataclass(frozen=True)
-class Servers:
-    """The servers of all scenarios: `kafka_address` is direct, `proxied_address` goes through the proxy.
-
-    Hold `milvus_lock` while Milvus is down on purpose: otherwise the probe restarts it.
-    """
-
-    kafka: Server
-    milvus: Server
-    milvus_lock: threading.Lock
-    proxy: Proxy
-    kafka_address: str
-    proxied_address: str
-    milvus_address: str
-
-
-@contextmanager
-def servers(folder: Path) -> Iterator[Servers]:
-    """Run servers for this suite only, because it kills them; Milvus is standalone where that is available."""
-    try:
-        require_platform()
-    except EmbeddedError:
-        stack = Stack(folder, milvus="lite", environ={})
-    else:
-        stack = Stack(folder, milvus="standalone", environ={})
-    closing = threading.Event()
-    proxy = Proxy()
-    kafka = _ProxiedKafka(stack.instance, proxy)
-    stack._wanted["kafka"] = kafka
-    try:
-        addresses = stack.up()
-        assert addresses.kafka is not None and addresses.milvus is not None
-        proxied = f"{ports.HOST}:{proxy.port}"
-        running = Servers(kafka, stack.milvus, threading.Lock(), proxy, addresses.kafka, proxied, addresses.milvus)
-        threading.Thread(target=_probe_milvus, args=(running, closing), daemon=True).start()
-        yield running
-    finally:
-        closing.set()
-        proxy.close()
-        stack.down(wipe=True)
-
-
-def _probe_milvus(servers: Servers, closing: threading.Event) -> None:
-    """Restart Milvus when it stays unhealthy, as a liveness probe does: after a pause it may not recover by itself."""
-    healthy = time.monotonic()
-    while not closing.wait(2):
-        with servers.milvus_lock:
-            if closing.is_set() or servers.milvus.healthy():
-                healthy = time.monotonic()
-            elif time.monotonic() - healthy > MILVUS_RESTART_AFTER_S:
-                servers.milvus.kill()
-                servers.milvus.start()
 
 
 class Stage:
@@ -135,6 +55,7 @@ class Stage:
 
     Attributes:
         rng: the scenarios' random number generator.
+        sent_back: number of dead letters of the click topic that were sent back to it.
     """
 
     def __init__(self, servers: Servers, folder: Path, seed: int, *, short: bool, sabotage: str | None = None) -> None:
@@ -144,20 +65,23 @@ class Stage:
         self.servers = servers
         self.site = Site(folder, servers.kafka_address, servers.milvus_address)
         self.site.create_topics()
-        wait_for(self._fill_index, "Milvus, which the last round may have left unhealthy")
+        wait_for(self._drop_collection, "Milvus, which the last round may have left unhealthy")
         self.trips = Trips(folder / "trips", sabotage)
         extra = [part for setting in WORKER for part in ("--set", setting)]
         extra += ["--set", f"kafka.bootstrap_servers={servers.proxied_address}"]
         self.fleet = Fleet(self.site, self.trips.environment, extra)
         self.traffic = Traffic(self.site, seed, CLICKS_PER_S)
+        self.sent_back = 0
         self._first_offsets: dict[int, int] = {}  # partition → first offset of the current scenario's recommendations
-        self._report = self._audit()
+        self._report = self._audited(lambda: audit_kafka(self.site.config))
 
     def __enter__(self) -> Stage:
         self.traffic.start()
+        self.publish(self.site.artifact.item_ids, np.asarray(self.site.artifact.item_vectors))
         for name in ("one", "two"):
             self.fleet.start(name)
         self.await_fleet()
+        self.await_items()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -177,12 +101,38 @@ class Stage:
     def await_fleet(self, timeout_s: float = 90) -> None:
         """Wait until every worker has its partitions."""
         deadline = time.monotonic() + timeout_s
-        while not self.fleet.working():
+        while set(self.fleet.names) - set(self.fleet.working()):
             assert time.monotonic() < deadline, f"not all workers had partitions within {timeout_s:.0f} s"
             time.sleep(0.1)
 
-    def finish(self, scenario: str, timeout_s: float) -> Figures:
-        """Pause the traffic, and audit until everything is answered, or for `timeout_s`."""
+    def publish(self, ids: IdVector, vectors: FloatMatrix) -> None:
+        """Publish items, as producers do."""
+        items = dict(zip(ids.tolist(), vectors, strict=True))
+        self.site.producer.send([self.site.item(item, vector) for item, vector in items.items()])
+        self.traffic.vectors.update(items)
+
+    def await_items(self) -> None:
+        """Wait until Milvus has the items that were published before."""
+        published = np.array(list(self.traffic.vectors), dtype=np.int64)
+        wait_for(lambda: len(self._rows(published)) == len(published), "the items")
+
+    def renew_items(self) -> None:
+        """Publish another vector of each item that changes, and wait until Milvus has it."""
+        before = dict(self.traffic.vectors)
+        self.traffic.renew_items = True
+        wait_for(lambda: not self.traffic.renew_items, "the traffic")
+
+        def newest() -> bool:
+            found = self._rows(np.array(NEW_ITEMS, dtype=np.int64))
+            return all(
+                item in found and not np.array_equal(found[item], before.get(item, found[item] + 1))
+                for item in NEW_ITEMS
+            )
+
+        wait_for(newest, "newer vectors of all items")
+
+    def finish(self, scenario: str, timeout_s: float, unmet: str = "") -> Figures:
+        """Pause the traffic, and audit until everything is answered, or for `timeout_s`; see `Figures.unmet`."""
         self.traffic.pause()
         started = time.monotonic()
         report = self._audit()
@@ -196,7 +146,7 @@ class Stage:
         return Figures(
             scenario,
             clicks=report.clicks - before.clicks,
-            clicks_missing=max(0, self.traffic.clicks - report.clicks),
+            clicks_missing=max(0, self.traffic.clicks + self.sent_back - report.clicks),
             ends=ends,
             shutdowns=shutdowns,
             repeats=report.repeats - before.repeats,
@@ -204,7 +154,9 @@ class Stage:
             longest_pause=self._longest_pause(),
             catch_up=time.monotonic() - started,
             items_different=different,
+            dead_letters_missing=self._audited(self._dead_letters_missing),
             report=report,
+            unmet=unmet,
         )
 
     def begin(self) -> None:
@@ -214,23 +166,29 @@ class Stage:
         self.await_fleet()
         self.hold(1.0)
 
-    def _fill_index(self) -> bool:
-        """Recreate the collection with the artifact's items; return whether Milvus was available."""
+    def _drop_collection(self) -> bool:
+        """Drop the collection of the last round, which had the same model; return whether Milvus was available."""
         try:
             index = self.site.index(create=True)
-            index.drop()  # all rounds have the same model; the last one has published more items
+            index.drop()
             index.close()
-            self.site.fill_index()
         except TransientError:
             return False
         return True
 
     def _audit(self) -> AuditReport:
+        return self._audited(lambda: audit_kafka(self.site.config, items=True))
+
+    def _audited(self, audit: Callable[[], _T]) -> _T:
         while True:
             try:
-                return audit_kafka(self.site.config)
+                return audit()
             except TransientError:
                 time.sleep(0.5)
+
+    def _dead_letters_missing(self) -> int:
+        found = {kept.content: kept.reason for kept in kept_dead_letters(self.site.config).values()}
+        return sum(found.get(content) != reason for content, reason in self.traffic.dead_letters.items())
 
     def _watermarks(self) -> dict[int, tuple[int, int]]:
         return watermarks(self.site.config.kafka, self.site.config.topics.recommendations)
@@ -243,17 +201,22 @@ class Stage:
         return max((float(np.diff(sorted(times)).max()) for times in written.values() if len(times) > 1), default=0.0)
 
     def _items_different(self) -> int:
+        """Compare vectors: the audit of the items compares the messages that rows come from."""
+        wanted = self.traffic.vectors
+        found = self._rows(np.array([*wanted, *POISONED_ITEMS], dtype=np.int64))
+        return len(found.keys() - wanted.keys()) + sum(
+            item not in found or not np.array_equal(found[item], vector) for item, vector in wanted.items()
+        )
+
+    def _rows(self, ids: IdVector) -> Mapping[int, FloatVector]:
+        """Return the vectors of those items that Milvus has; none if it is unavailable, or has no collection."""
         try:
             index = self.site.index()
-        except TransientError:
-            return len(self.traffic.vectors)
+        except (TransientError, FatalError):
+            return {}
         try:
-            found = index.get(np.array(list(self.traffic.vectors), dtype=np.int64))
-        except TransientError:
-            return len(self.traffic.vectors)
+            return index.get(ids)
+        except (TransientError, RestartRequired):
+            return {}
         finally:
             index.close()
-        return sum(
-            item not in found or not np.array_equal(found[item], vector)
-            for item, vector in self.traffic.vectors.items()
-        )

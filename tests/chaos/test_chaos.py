@@ -10,7 +10,7 @@ import pytest
 from tests.chaos.figures import table
 from tests.chaos.rounds import play
 from tests.chaos.scenarios import SHORT
-from tests.chaos.stage import Servers, servers
+from tests.chaos.servers import Servers, servers
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 

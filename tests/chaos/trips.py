@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import signal
+import struct
 import time
 from pathlib import Path
 
-#: Point in the processing of a batch → the state at this point.
-POINTS = {
+#: Point in the processing of a batch of clicks → the state at this point.
+CLICK_POINTS = {
     "searched": "Milvus has answered, nothing was sent",
     "half sent": "Kafka has a random half of the messages of the batch",
     "answers sent": "Kafka has the recommendations, but no history record",
@@ -18,8 +20,22 @@ POINTS = {
     "committed": "just after a commit",
     "restoring": "some histories were restored",
 }
+#: The same for a batch of items.
+ITEM_POINTS = {
+    "leasing": "just before the lease is checked",
+    "upserting": "the lease is valid, Milvus has nothing",
+}
 #: Rules of the delivery guarantee that a worker can be made to break.
 SABOTAGES = ("no fence", "commit first", "no repair")
+
+
+def clock_file(folder: Path, pid: int) -> mmap.mmap:
+    """Return the file with the seconds by which the monotonic clock of a process is set back, as a double."""
+    path = folder / f"clock.{pid}"
+    if not path.exists():
+        path.write_bytes(struct.pack("d", 0.0))
+    with path.open("r+b") as file:
+        return mmap.mmap(file.fileno(), 0)
 
 
 class Trips:
@@ -32,7 +48,7 @@ class Trips:
 
     def arm(self, point: str, number: signal.Signals) -> None:
         """Have the signal sent to the next worker that reaches the point."""
-        assert point in POINTS
+        assert point in CLICK_POINTS | ITEM_POINTS
         armed = self._folder / f".{point}"
         armed.write_text(number.name)
         armed.rename(self._folder / point)  # atomic: a worker never reads half a name
@@ -52,3 +68,10 @@ class Trips:
         pid = int(taken.suffix[1:])
         taken.unlink()
         return pid
+
+    def suspend_clock(self, pid: int, seconds: float) -> None:
+        """Set back the monotonic clock of a stopped worker by as many seconds, as if its machine had been suspended."""
+        clock = clock_file(self._folder, pid)
+        (before,) = struct.unpack("d", clock)
+        clock[:] = struct.pack("d", before + seconds)
+        clock.close()

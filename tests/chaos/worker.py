@@ -21,27 +21,29 @@ from typing import Any
 
 from streams.__main__ import main
 from streams.agents.agent import BatchAgent
+from streams.agents.assignment import Assignment
 from streams.agents.pipeline import Work
 from streams.history import History
 from streams.kafka.producer import KafkaRecordProducer
+from streams.milvus.index import MilvusIndex
 from streams.ports import HistoryStore, Output
 from streams.processing.clicks import ClickProcessor
 from streams.recall.engine import RecallEngine
 from streams.state.store import PartitionStores
 from streams.worker.parts import WorkerParts
-from tests.chaos.trips import POINTS
+from tests.chaos.trips import CLICK_POINTS, ITEM_POINTS
 
 _TRIPS = Path(os.environ["MINDSTREAM_TRIPS"])
 
 
 def armed(point: str) -> bool:
-    assert point in POINTS
+    assert point in CLICK_POINTS
     return (_TRIPS / point).exists()
 
 
 def trip(point: str) -> None:
     """Send this process the signal that the point is armed with, once for all processes."""
-    assert point in POINTS
+    assert point in CLICK_POINTS | ITEM_POINTS
     mine = _TRIPS / f"{point}.{os.getpid()}"
     try:
         (_TRIPS / point).rename(mine)
@@ -65,10 +67,21 @@ class _RecordProducer(KafkaRecordProducer):
         }
         for point, chosen in parts.items():
             if armed(point):
-                super().send([output for output in outputs if chosen(output)])
-                trip(point)
+                return self._send_in_two(outputs, chosen, point)
         offsets = super().send(outputs, produced)
         trip("sent")
+        return offsets
+
+    def _send_in_two(self, outputs: Sequence[Output], chosen: Callable[[Output], bool], point: str) -> Sequence[int]:
+        """Send the chosen messages, and the others after the point: a request for each partition is in flight."""
+        first = [number for number, output in enumerate(outputs) if chosen(output)]
+        rest = [number for number in range(len(outputs)) if number not in set(first)]
+        offsets = [-1] * len(outputs)
+        for numbers in (first, rest):
+            sent_at = super().send([outputs[number] for number in numbers])
+            for number, offset in zip(numbers, sent_at, strict=True):
+                offsets[number] = offset
+            trip(point)
         return offsets
 
 
@@ -81,6 +94,22 @@ class _Stores(PartitionStores):
         restored = super().restore(*args, **options)
         trip("restoring")
         return restored
+
+
+class _Index(MilvusIndex):
+    def upsert(self, *args: Any, **options: Any) -> None:
+        trip("upserting")
+        super().upsert(*args, **options)
+
+
+def _trip_before_leases() -> None:
+    require_lease = Assignment.require_lease
+
+    def tripped(self: Assignment) -> None:
+        trip("leasing")
+        require_lease(self)
+
+    Assignment.require_lease = tripped  # type: ignore[method-assign]  # no part of a worker can be replaced here
 
 
 class _Agent(BatchAgent[Any]):
@@ -105,8 +134,7 @@ class _NeverRepairs(_Stores):
     """Reports no user whose last record is older than the stored one: nothing is repaired."""
 
     def restore(self, *args: Any, **options: Any) -> Any:
-        super().restore(*args, **options)
-        return set()
+        return super().restore(*args, **options)._replace(overwritten=set())
 
 
 class _UnfencedStore:
@@ -128,7 +156,9 @@ class _Unfenced(ClickProcessor):
 
 if __name__ == "__main__":
     sabotage = os.environ.get("MINDSTREAM_SABOTAGE", "")
+    _trip_before_leases()
     parts = WorkerParts(
+        index=_Index,
         record_producer=_RecordProducer,
         stores=_NeverRepairs if sabotage == "no repair" else _Stores,
         click_processor=_Unfenced if sabotage == "no fence" else ClickProcessor,

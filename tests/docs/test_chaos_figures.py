@@ -15,7 +15,7 @@ from tests.chaos.scenarios import SCENARIOS
 from tests.docs.documents import ROOT
 
 BALANCED = AuditReport(*[0] * len(AuditReport.__dataclass_fields__))
-GOOD = Figures("kill", 1000, 0, [KILLED, EXIT_TRANSIENT], [Shutdown(0, 1.25)], 3, 1, 2.5, 4.0, 0, BALANCED)
+GOOD = Figures("kill", 1000, 0, [KILLED, EXIT_TRANSIENT], [Shutdown(0, 1.25)], 3, 1, 2.5, 4.0, 0, 0, BALANCED)
 
 
 def test_kills_and_spent_retry_budgets_are_allowed() -> None:
@@ -38,6 +38,8 @@ def test_a_stopped_worker_must_exit_soon_and_with_status_0(shutdown: Shutdown) -
 def test_nothing_may_be_lost() -> None:
     assert not replace(GOOD, clicks_missing=1).ok
     assert not replace(GOOD, items_different=1).ok
+    assert not replace(GOOD, dead_letters_missing=1).ok
+    assert not replace(GOOD, unmet="no worker was killed").ok
     assert not replace(GOOD, report=replace(BALANCED, users_stale=1)).ok
 
 

@@ -82,11 +82,11 @@ def test_a_time_at_which_no_user_is_due_any_more_is_not_asked_for_again() -> Non
     assert awaiting.next_due_at == 1.5
 
 
-def test_users_can_be_answered_again_without_an_awaited_vector() -> None:
+def test_users_can_be_answered_again_whether_they_await_a_vector_or_not() -> None:
     awaiting = AwaitingUsers()
     awaiting.add([_user("a", (0, 5))], {5}, 0.0)
     awaiting.add_again([_user("a", (0, 5)), _user("b", (3, 6))], 0.0)
     due = awaiting.due(WAITS_S[0])
-    assert [(waiting.user.key, set(waiting.items)) for waiting in due] == [(b"a", {5}), (b"b", set())]
+    assert [(waiting.user.key, set(waiting.items)) for waiting in due] == [(b"a", set()), (b"b", set())]
     assert awaiting.tried(due, frozenset(), WAITS_S[0]) == 0
-    assert len(awaiting) == 1, "only the first one waits for a vector"
+    assert len(awaiting) == 0

