@@ -82,10 +82,16 @@ class AwaitingUsers:
             largest = max(self._waiting.values(), key=len)
             del largest[next(iter(largest))]
 
-    def add_again(self, users: Sequence[UserClicks], now: float) -> None:
-        """Have users answered again, whether they wait for a vector or not; `now` is the monotonic time, in seconds."""
+    def add_again(self, users: Sequence[UserClicks], now: float, wait_s: float = WAITS_S[0]) -> None:
+        """Have users answered again, whether they wait for a vector or not.
+
+        Args:
+            users: the users.
+            now: monotonic time, in seconds.
+            wait_s: seconds until then.
+        """
         for user in users:
-            self._remember(AwaitedVectors(_newest(user), frozenset(), 0, now + WAITS_S[0]))
+            self._remember(AwaitedVectors(_newest(user), frozenset(), 0, now + wait_s))
 
     def due(self, now: float) -> list[AwaitedVectors]:
         """Return the users for whom it is time to try again: those who are due longest, at most `_MAX_DUE`."""

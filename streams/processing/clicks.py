@@ -32,6 +32,9 @@ from streams.recall.engine import PendingRecall, RecallEngine
 
 _LOG = logging.getLogger("mindstream.clicks")
 
+#: Seconds between two tries to answer a user for whom Milvus finds nothing, until it has rebuilt its graph.
+_MISSED_WAIT_S = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class ClickTopics:
@@ -114,8 +117,9 @@ class ClickProcessor:
     def finish(self, pending: PendingClicks) -> None:
         """Wait for the search of step 3, then take steps 4 and 5. See `streams.ports.BatchProcessor.finish`."""
         candidates = self._send(pending)
-        self._count(pending.batch, candidates)
+        self._count(pending.batch, candidates, len(pending.recall.missed))
         self.awaiting.add([update.user for update in pending.batch.updates], pending.recall.unknown, time.monotonic())
+        self._answer_missed_later(pending)
 
     def answer_awaiting(self) -> None:
         """Answer the users again whose awaited vectors have arrived. Between two batches, in the batch thread.
@@ -140,10 +144,23 @@ class ClickProcessor:
         ready = [waiting.user for waiting in due if not waiting.items or not known.isdisjoint(waiting.items)]
         # A tombstone may have removed a history meanwhile: the click would be applied again.
         ready = [u.user for u in apply(ready, self._store, {}, self._history_length) if not u.applied]
-        if ready:
-            self._send(self._start(ready, (), {}, self._metrics.stopwatch()))
-            self._metrics.answered_later.inc(len(ready))
+        if not ready:
+            self._metrics.vectors_missing.inc(self.awaiting.tried(due, known, now))
+            return
+        pending = self._start(ready, (), {}, self._metrics.stopwatch())
+        self._send(pending)
+        self._metrics.answered_later.inc(len(ready) - len(pending.recall.missed))
         self._metrics.vectors_missing.inc(self.awaiting.tried(due, known, now))
+        self._answer_missed_later(pending)
+
+    def _answer_missed_later(self, pending: PendingClicks) -> None:
+        """Have users answered later for whom Milvus has found nothing, although it finds items for others."""
+        missed = [pending.batch.updates[row].user for row in pending.recall.missed]
+        if missed:
+            _LOG.warning(
+                "Milvus finds nothing for %d users; they are tried again in %.0f s", len(missed), _MISSED_WAIT_S
+            )
+            self.awaiting.add_again(missed, time.monotonic(), _MISSED_WAIT_S)
 
     def answer_again(self, clicks: Sequence[Message], *, unanswered: bool) -> None:
         """Have the users of these clicks answered again, in a moment. In the batch thread.
@@ -201,15 +218,14 @@ class ClickProcessor:
         for partition, (new, sent_at) in by_partition.items():
             self._store.write(partition, new, sent_at)
 
-    def _count(self, batch: ClickBatch, candidates: Sequence[Candidates | None]) -> None:
+    def _count(self, batch: ClickBatch, candidates: Sequence[Candidates | None], missed: int) -> None:
         received = batch.received
         now = self._clock()
         self._metrics.clicks.inc(received)
         self._metrics.repeats.inc(received - batch.applied)
         self._dead_letters.count(batch.dead_letters)
+        self._metrics.unusable.inc(sum(found is None for found in candidates) - missed)
         for update, found in zip(batch.updates, candidates, strict=True):
-            if found is None:
-                self._metrics.unusable.inc()
-            else:
+            if found is not None:
                 self._metrics.recommendations.inc()
                 self._metrics.latency.observe(max(0.0, now - update.user.newest.ts))

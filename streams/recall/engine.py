@@ -39,6 +39,9 @@ class PendingRecall:
         unknown: ids of the items in the histories that have no vector.
         top_k: number of candidates for each user.
         fusion: see `model.serving.merge`.
+
+    Attributes:
+        missed: rows of users for whom the index has found nothing; known after `finish`, which recommends them nothing.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class PendingRecall:
         fusion: float,
     ) -> None:
         self.unknown = unknown
+        self.missed: Sequence[int] = ()
         self._users = users
         self._rows = rows
         self._seen = seen
@@ -77,9 +81,12 @@ class PendingRecall:
         self.wait(stopwatch)
         ids, scores = self._search.result()  # (B'·K, limit)
         shape = len(self._rows), -1, ids.shape[1]  # B', K, limit
+        self.missed = self._rows[~ids.reshape(len(self._rows), -1).any(axis=1)].tolist()  # PADDING is 0
         merged = merge(ids.reshape(shape), scores.reshape(shape), self._top_k, self._seen, self._fusion)
         for row, found in zip(self._rows, merged, strict=True):
             candidates[row] = found
+        for row in self.missed:
+            candidates[row] = None
         stopwatch("merge")
         return candidates
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from configs.errors import FatalError
 from configs.schema import Recall, WorkerConfig
 from model.artifact import Artifact, ArtifactError
@@ -13,6 +15,9 @@ from streams.recall.embeddings import HistoryEmbeddings
 from streams.recall.engine import RecallEngine
 from streams.recall.ports import ItemReader
 from streams.recall.verified import CountedIndex, RequiredItems, VerifiedIndex
+
+#: Item vectors that are searched for when answers look short.
+_CANARIES = 32
 
 
 def load_artifact(config: WorkerConfig) -> Artifact:
@@ -62,7 +67,9 @@ def verified(
         on_short: see `VerifiedIndex`.
     """
     required = required_items(settings, artifact)
-    return VerifiedIndex(index, searched_interests(settings, artifact), required, on_short)
+    spread = np.linspace(0, len(artifact.item_ids) - 1, _CANARIES).astype(np.int64)
+    canaries = np.array(artifact.item_vectors[spread], dtype=np.float32)
+    return VerifiedIndex(index, searched_interests(settings, artifact), required, canaries, on_short)
 
 
 def build_engine(settings: Recall, artifact: Artifact, index: ItemReader) -> RecallEngine:

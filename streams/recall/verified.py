@@ -12,10 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from configs.errors import TransientError
-from model.arrays import FloatArray, IdArray
+from model.arrays import FloatArray, IdArray, Mask
 from model.serving.merge import PADDING
 from streams.recall.ports import ItemIndex
+
+#: Share of the canaries that a healthy server answers in full, at least: it misses a few of a thousand.
+_FULL_CANARIES = 0.5
 
 
 class CountedIndex(ItemIndex, Protocol):
@@ -60,12 +65,14 @@ class VerifiedIndex:
 
     Not every query must be full, that is have as many hits as there are items, up to the limit: where most items of a
     part of the graph were removed, Milvus finds nothing from there until it has rebuilt the graph. But one query of
-    each user must be, so that the user's list is.
+    each user must be, so that the user's list is. If one is not even in a second search, the canaries decide whether
+    the server is at fault: if half of them are full, only the users of the other queries are.
 
     Args:
         index: the index of the model's items.
         queries_per_user: number of successive queries in a search that belong to one user.
         required: the items that the index must hold.
+        canaries: (C, D) queries all over the space of the items.
         on_short: called for each search in which a user had no full query at first.
     """
 
@@ -74,15 +81,17 @@ class VerifiedIndex:
         index: CountedIndex,
         queries_per_user: int,
         required: RequiredItems,
+        canaries: FloatArray,
         on_short: Callable[[], object] = lambda: None,
     ) -> None:
         self._index = index
         self._queries_per_user = queries_per_user
         self._required = required
+        self._canaries = canaries
         self._on_short = on_short
 
     def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
-        """See `streams.recall.ports.ItemReader.search`.
+        """See `streams.recall.ports.ItemReader.search`. Users whose part of the graph is missing may have no hits.
 
         Raises:
             TransientError: the index does not respond, lacks items, or does not find as many as it holds.
@@ -97,6 +106,9 @@ class VerifiedIndex:
             return answer
         answer = self._index.search(queries, limit)
         if self._is_full(answer[0], rows):
+            return answer
+        canaries = self._full(self._index.search(self._canaries, limit)[0], rows)
+        if canaries.mean() >= _FULL_CANARIES:
             return answer
         fewest = int((answer[0] != PADDING).sum(axis=1).min())
         raise TransientError(
@@ -128,9 +140,12 @@ class VerifiedIndex:
         return rows
 
     def _is_full(self, ids: IdArray, rows: int) -> bool:
-        """Return whether each user has a query with as many hits as there are items, up to the limit."""
+        """Return whether each user has a full query."""
+        return bool(self._full(ids, rows).reshape(-1, self._queries_per_user).any(axis=1).all())
+
+    @staticmethod
+    def _full(ids: IdArray, rows: int) -> Mask:
+        """Return for each query, (Q,) bool, whether it has as many hits as there are items, up to the limit."""
         expected = min(ids.shape[1], rows)
-        if expected == 0:
-            return True
-        full = ids[:, expected - 1] != PADDING  # padding is at the end
-        return bool(full.reshape(-1, self._queries_per_user).any(axis=1).all())
+        # Padding is at the end.
+        return ids[:, expected - 1] != PADDING if expected else np.ones(len(ids), dtype=bool)

@@ -74,7 +74,7 @@ def test_incomplete_answers_are_never_passed_on(tmp_path: Path) -> None:
     try:
         index = MilvusIndex(settings, "v1", DIM, create=True)
         observed = ObservedIndex(index, max_age_s=60.0)
-        verified = VerifiedIndex(observed, 1, RequiredItems(SEALED, 1.0, tmp_path))
+        verified = VerifiedIndex(observed, 1, RequiredItems(SEALED, 1.0, tmp_path), _vectors()[:32])
         vectors = _vectors()
         index.upsert(np.arange(1, SEALED + 1), vectors[:SEALED])
         index.seal()

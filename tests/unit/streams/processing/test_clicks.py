@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.errors import TransientError
+from model.arrays import FloatArray, IdArray
+from model.serving.merge import PADDING
 from streams.history import History
 from streams.messages.recommendations import decode_recommendation
 from streams.metrics import STAGES
@@ -147,6 +149,27 @@ def test_a_click_on_an_item_whose_vector_arrives_later_is_answered_without_anoth
     assert len(world.sent("recommendations")) == 3, "each is answered once"
     assert world.metrics.answered_later._value.get() == 2
     assert world.metrics.clicks._value.get() == 3
+
+
+def test_a_user_for_whom_nothing_is_found_gets_no_list_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = ClickWorld()
+    search = world.memory.search
+
+    def without_a_part(queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
+        ids, scores = search(queries, limit)
+        ids[queries[:, 1] > 0] = PADDING  # no path of the graph leads to where item 2 is
+        return ids, scores
+
+    monkeypatch.setattr(world.memory, "search", without_a_part)
+    world.process([click_message(0, 7, 1), click_message(1, 8, 2)])
+    for _ in range(3):
+        _later(world, monkeypatch, 6.0)
+    assert [output.key for output in world.sent("recommendations")] == [b"7"]
+    assert (world.metrics.unusable._value.get(), world.metrics.answered_later._value.get()) == (0, 0)
+    monkeypatch.setattr(world.memory, "search", search)
+    _later(world, monkeypatch, 6.0)
+    assert [output.key for output in world.sent("recommendations")] == [b"7", b"8"]
+    assert len(world.processor.awaiting) == 0
 
 
 def test_a_vector_that_never_arrives_is_waited_for_a_limited_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from configs.errors import TransientError
 from model.arrays import FloatArray, IdArray
+from model.serving.merge import PADDING
 from streams.milvus.observed import ObservedIndex
 from streams.recall.memory import MemoryIndex
 from streams.recall.ports import IndexInfo
@@ -18,6 +19,7 @@ from tests.unit.fakes import FailingIndex
 
 DIM = 4
 QUERY = np.ones((2, DIM), dtype=np.float32)
+CANARIES = np.full((4, DIM), 2, dtype=np.float32)
 
 
 class RestartedServer(MemoryIndex):
@@ -57,7 +59,9 @@ class World:
         self.link = FailingIndex(self.server, failures=0)
         self.observed = ObservedIndex(self.link, max_age_s=60.0)
         self.short = 0
-        self.index = VerifiedIndex(self.observed, 2, RequiredItems(needed, 1.0, Path("artifact")), self._count_short)
+        self.index = VerifiedIndex(
+            self.observed, 2, RequiredItems(needed, 1.0, Path("artifact")), CANARIES, self._count_short
+        )
         self.observed.describe()
         self.server.counts = 0
 
@@ -115,13 +119,29 @@ def test_an_answer_that_stays_short_is_a_fault_and_no_list() -> None:
     world.index.search(QUERY, 4)
 
 
+def test_users_whose_part_of_the_graph_is_missing_do_not_hold_up_the_others() -> None:
+    class Hole(RestartedServer):
+        def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
+            ids, scores = super().search(queries, limit)
+            ids[queries[:, 0] < 0] = PADDING
+            return ids, scores
+
+    world = World(items=6)
+    world.server.__class__ = Hole
+    queries = np.concatenate([QUERY, -QUERY])
+    for _ in range(2):
+        ids, _ = world.index.search(queries, 4)
+        assert ids.tolist() == [[1, 2, 3, 4]] * 2 + [[0, 0, 0, 0]] * 2
+    assert world.short == 2
+
+
 def test_one_full_query_of_each_user_is_enough() -> None:
     world = World(items=6)
     queries = np.ones((4, DIM), dtype=np.float32)
     world.server.dead_queries = {0, 3}
     assert (world.index.search(queries, 4)[0][1:3] > 0).all()
     assert world.server.counts == 0
-    world.server.dead_queries = {0, 1}
+    world.server.dead_queries = {0, 1, 2}  # of the canaries, too
     with pytest.raises(TransientError, match="finds 0 of the 4"):
         world.index.search(queries, 4)
 
