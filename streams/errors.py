@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from configs.errors import EXIT_TRANSIENT, MindstreamError
+from configs.errors import EXIT_CONFIG, EXIT_TRANSIENT, MindstreamError
 
 Reason = Literal[
     "null_value",  # a click without a value
@@ -48,10 +48,14 @@ class BadMessage(MindstreamError):  # noqa: N818 - a fault of the input, not of 
 class RefusedData(MindstreamError):  # noqa: N818 - a fault of the input, not of the program
     """A server refused a request because of the data in it: a retry with the same data fails again.
 
+    Where the data is not that of messages, but of the configuration, the process cannot work.
+
     Attributes:
         server: name of the server.
         detail: human-readable text: what it said.
     """
+
+    exit_status = EXIT_CONFIG
 
     def __init__(self, server: str, detail: str) -> None:
         super().__init__(f"{server} refuses the data: {detail}")

@@ -2,8 +2,8 @@
 
 `TransientError` is retried with growing waits; when the budget is used up, the process exits with status 75, without
 commit, so that its supervisor restarts it. `RestartRequired` ends it with status 75 at once, `FatalError` with status
-78. Any other exception is a defect, for which the agent ends the process. Calls that hang are detected by the watchdog
-(`streams.worker.watchdog`).
+78, and so does `RefusedData` outside of a batch. Any other exception is a defect, for which the agent ends the process.
+Calls that hang are detected by the watchdog (`streams.worker.watchdog`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from configs.errors import EXIT_TRANSIENT, FatalError, TransientError
 from streams.agents.assignment import Assignment
-from streams.errors import PartitionLost, RestartRequired
+from streams.errors import PartitionLost, RefusedData, RestartRequired
 from streams.metrics import BatchMetrics
 
 _LOG = logging.getLogger("mindstream.agent")
@@ -116,13 +116,13 @@ class Retrier:
                         raise  # a defect: only the agent releases partitions
                     _LOG.warning("%s; abandoned %s", error, name)
                     return False
-                except (RestartRequired, FatalError) as error:
+                except (RestartRequired, RefusedData, FatalError) as error:
                     self.exit_on(error)
                     return False
         finally:
             self.call = None
 
-    def exit_on(self, error: RestartRequired | FatalError) -> None:
+    def exit_on(self, error: RestartRequired | RefusedData | FatalError) -> None:
         """Exit without commit, because this process cannot continue."""
         _LOG.critical("%s; exiting without commit", error)
         self._exit(error.exit_status)

@@ -10,7 +10,7 @@ import pytest
 
 from configs.errors import EXIT_CONFIG, EXIT_DEFECT, EXIT_TRANSIENT, FatalError, TransientError
 from streams.agents.retrying import RetryPolicy
-from streams.errors import RestartRequired
+from streams.errors import RefusedData, RestartRequired
 from tests.unit.streams.agents.world import World, run, until
 
 
@@ -105,3 +105,16 @@ def test_waits_grow_with_jitter_up_to_the_longest() -> None:
     for wait, most in zip(drawn, [1, 2, 4, 8, 8, 8, 8, 8], strict=True):
         assert most / 2 <= wait <= most
     assert len(set(drawn)) == 8
+
+
+def test_data_that_is_refused_outside_of_a_batch_ends_the_process_without_commit() -> None:
+    def acquire(_: object) -> None:
+        raise RefusedData("Milvus", "invalid parameter")
+
+    async def scenario(world: World) -> None:
+        await world.faust.assign(0)
+        world.faust.deliver(0)
+        await until(lambda: world.exits)
+
+    world = run(scenario, acquire=acquire)
+    assert (world.exits[0], world.faust.commits) == (EXIT_CONFIG, [])
