@@ -22,6 +22,7 @@ from configs.errors import TransientError
 from model.arrays import FloatArray
 from streams.errors import BadMessage
 from streams.kafka.reading import read_to_end, watermarks
+from streams.kafka.topics import items_group
 from streams.messages.clicks import MAX_CLICK_BYTES, decode_click
 from streams.messages.dead_letters import MessageRef, StoredDeadLetter, read_dead_letter
 from streams.messages.items import Item, ItemRemoval, decode_item
@@ -154,10 +155,13 @@ def _reason(site: Site, message: Message) -> str | None:
 def _lag(site: Site) -> int:
     """Return the number of messages that the worker has not committed yet."""
     lag = 0
-    for agent, topic in (("clicks", site.config.topics.clicks), ("items", site.config.topics.items)):
+    topics, group = site.config.topics, site.config.worker.group
+    index = site.index()
+    group_of_items = items_group(group, site.artifact.model_version, index.identity)
+    index.close()
+    for name, topic in ((f"{group}-clicks", topics.clicks), (group_of_items, topics.items)):
         ends = {partition: end for partition, (_, end) in watermarks(site.config.kafka, topic).items()}
-        group = {"group.id": f"{site.config.worker.group}-{agent}"}
-        consumer = Consumer(site.config.kafka.client_settings(**group))
+        consumer = Consumer(site.config.kafka.client_settings(**{"group.id": name}))
         committed = consumer.committed([TopicPartition(topic, partition) for partition in ends], timeout=10)
         lag += sum(ends[tp.partition] - max(0, tp.offset) for tp in committed)
         consumer.close()
