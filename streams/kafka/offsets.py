@@ -101,6 +101,8 @@ def _metadata(committed: TopicPartition) -> str:
     try:
         return committed.metadata or ""
     except UnicodeDecodeError:
+        text = "offset %d of %s [%d] was committed with a text that is not UTF-8, by another program: it is ignored"
+        _LOG.warning(text, committed.offset, committed.topic, committed.partition)
         return ""
 
 

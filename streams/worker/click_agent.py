@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -26,6 +27,8 @@ from streams.state.standby import Standby
 from streams.state.store import PartitionStores
 from streams.worker.parts import Blueprint, BuiltAgent
 from streams.worker.preconditions import MAX_AWAITING, Preconditions, check_group_topics
+
+_LOG = logging.getLogger("mindstream.clicks")
 
 
 class HistoryHooks:
@@ -96,13 +99,21 @@ class HistoryHooks:
         self._answer_repaired()
         awaiting = {partition: metadata.awaiting for partition, metadata in commits.items() if metadata.awaiting}
         if awaiting:
-            self._processor.answer_again(self._clicks_at(awaiting), unanswered=True)
+            self._processor.answer_again(self._clicks(awaiting), unanswered=True)
 
     def _answer_repaired(self) -> None:
         """Have users answered again whose newer record was overwritten: so was their newer recommendation."""
         if self._restorer.repaired:
-            self._processor.answer_again(self._clicks_at(self._restorer.repaired), unanswered=False)
+            self._processor.answer_again(self._clicks(self._restorer.repaired), unanswered=False)
             self._restorer.repaired.clear()
+
+    def _clicks(self, offsets: Mapping[int, Collection[int]]) -> Sequence[Message]:
+        """Return the clicks at these offsets, and log how many Kafka does not have any more."""
+        found = self._clicks_at(offsets)
+        missing = sum(map(len, offsets.values())) - len(found)
+        if missing:
+            _LOG.warning("%d clicks that were to be answered again are not in Kafka any more: they are not", missing)
+        return found
 
 
 def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
