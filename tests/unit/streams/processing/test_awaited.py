@@ -90,3 +90,12 @@ def test_users_can_be_answered_again_whether_they_await_a_vector_or_not() -> Non
     assert [(waiting.user.key, set(waiting.items)) for waiting in due] == [(b"a", set()), (b"b", set())]
     assert awaiting.tried(due, frozenset(), WAITS_S[0]) == 0
     assert len(awaiting) == 0
+
+
+def test_users_are_postponed_while_a_server_is_unavailable_and_lose_no_try() -> None:
+    awaiting = AwaitingUsers()
+    awaiting.add([_user("a", (0, 5))], {5}, 0.0)
+    awaiting.postpone(awaiting.due(1.0), 20.0)
+    assert (awaiting.due(20.5), awaiting.next_due_at) == ([], 20.0 + WAITS_S[0])
+    (waiting,) = awaiting.due(20.0 + WAITS_S[0])
+    assert waiting.tries == 0
