@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -21,6 +23,8 @@ _LOG = logging.getLogger("mindstream.kafka")
 _MAX_MESSAGES, _WAIT_S = 1000, 0.2
 #: Messages that are read rather than sought past on the way to the next one that is wanted.
 _NEAR = 10_000
+#: Settings of a consumer that reports the ends of partitions.
+_ENDS = {"enable.partition.eof": True}
 #: Seconds without a message, before the end of a topic, after which Kafka counts as unavailable.
 SILENCE_TIMEOUT_S = 3 * ADMIN_TIMEOUT_S
 
@@ -47,13 +51,8 @@ def watermarks(kafka: Kafka, topic: str, partitions: Collection[int] | None = No
         FatalError: there is no such topic.
     """
     wanted = _partitions(kafka, topic) if partitions is None else partitions
-    consumer = Consumer(reader_settings(kafka), logger=_LOG)
-    try:
+    with _reader(kafka) as consumer:
         return {p: _watermarks(consumer, topic, p) for p in sorted(wanted)}
-    except KafkaException as error:
-        raise translate_error(error.args[0]) from None
-    finally:
-        consumer.close()
 
 
 def read_to_end(
@@ -75,28 +74,16 @@ def read_to_end(
     found = watermarks(kafka, topic, None if starts is None else starts.keys())
     begins = {p: low if starts is None else max(low, starts[p]) for p, (low, _) in found.items()}
     ends = {p: end for p, (_, end) in found.items() if end > begins[p]}
-    consumer = Consumer(reader_settings(kafka), logger=_LOG)
-    try:
+    with _reader(kafka) as consumer:
         assigned = [TopicPartition(topic, p, begins[p]) for p in ends]
         consumer.assign(assigned)
-        last_message_at = time.monotonic()
+        arriving = _batches(consumer, topic)
         while ends:
-            for raw in consumer.consume(_MAX_MESSAGES, timeout=_WAIT_S):
-                last_message_at = time.monotonic()
-                error = raw.error()
-                if error is None:
-                    yield _received(raw, headers)
-                elif not is_harmless(error):
-                    raise translate_error(error, raw.topic())
+            for raw in next(arriving):
+                yield _received(raw, headers)
             # The last message's offset would not do: transaction markers and compaction leave gaps at the end.
             positions = {tp.partition: tp.offset for tp in consumer.position(assigned)}
             ends = {p: end for p, end in ends.items() if positions[p] < end}
-            if time.monotonic() - last_message_at > SILENCE_TIMEOUT_S:
-                raise TransientError("Kafka", f"{topic}: no message for {SILENCE_TIMEOUT_S:.0f} s before its end")
-    except KafkaException as error:
-        raise translate_error(error.args[0]) from None
-    finally:
-        consumer.close()
 
 
 def first_messages(kafka: Kafka, topic: str, starts: Mapping[int, int]) -> dict[int, Message]:
@@ -110,36 +97,20 @@ def first_messages(kafka: Kafka, topic: str, starts: Mapping[int, int]) -> dict[
     if not starts:
         return found
     # Read ahead little: only one message of each partition is wanted.
-    settings: dict[str, Any] = {
-        "enable.partition.eof": True,
-        "auto.offset.reset": "earliest",
-        "queued.max.messages.kbytes": 1024,
-    }
-    consumer = Consumer(reader_settings(kafka, **settings), logger=_LOG)
-    try:
+    settings: dict[str, Any] = _ENDS | {"auto.offset.reset": "earliest", "queued.max.messages.kbytes": 1024}
+    with _reader(kafka, settings) as consumer:
         consumer.assign([TopicPartition(topic, partition, offset) for partition, offset in starts.items()])
         remaining = set(starts)
-        last_message_at = time.monotonic()
+        arriving = _batches(consumer, topic)
         while remaining:
             done = set()
-            for raw in consumer.consume(_MAX_MESSAGES, timeout=_WAIT_S):
-                last_message_at = time.monotonic()
-                error, partition = raw.error(), raw.partition()
-                assert partition is not None
-                if error is None:
+            for raw in next(arriving):
+                partition = cast("int", raw.partition())
+                done |= remaining & {partition}
+                if raw.error() is None:
                     found.setdefault(partition, _received(raw, headers=False).message)
-                elif not is_harmless(error):
-                    raise translate_error(error, topic)
-                if error is None or error.code() == KafkaError._PARTITION_EOF:
-                    done |= remaining & {partition}
             consumer.incremental_unassign([TopicPartition(topic, partition) for partition in done])
             remaining -= done
-            if time.monotonic() - last_message_at > SILENCE_TIMEOUT_S:
-                raise TransientError("Kafka", f"{topic}: no message for {SILENCE_TIMEOUT_S:.0f} s before its end")
-    except KafkaException as error:
-        raise translate_error(error.args[0]) from None
-    finally:
-        consumer.close()
     return found
 
 
@@ -158,38 +129,27 @@ def messages_at(kafka: Kafka, topic: str, offsets: Mapping[int, Collection[int]]
     found: list[Message] = []
     if not remaining:
         return found
-    settings: dict[str, Any] = {"enable.partition.eof": True}
-    consumer = Consumer(reader_settings(kafka, **settings), logger=_LOG)
-    try:
+    with _reader(kafka, _ENDS) as consumer:
         consumer.assign([TopicPartition(topic, partition, wanted[-1]) for partition, wanted in remaining.items()])
-        last_message_at = time.monotonic()
+        arriving = _batches(consumer, topic)
         while remaining:
             far = set[int]()  # partitions whose next wanted message is not among the next ones
-            for raw in consumer.consume(_MAX_MESSAGES, timeout=_WAIT_S):
-                last_message_at = time.monotonic()
-                error = raw.error()
-                if error is None:
-                    message = _received(raw, headers=False).message
-                    wanted = remaining.get(message.partition, [])
-                    while wanted and wanted[-1] <= message.offset:
-                        if wanted.pop() == message.offset:
-                            found.append(message)
-                    (far.add if wanted and wanted[-1] - message.offset > _NEAR else far.discard)(message.partition)
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    remaining.get(cast("int", raw.partition()), []).clear()
-                elif not is_harmless(error):
-                    raise translate_error(error, topic)
+            for raw in next(arriving):
+                partition = cast("int", raw.partition())
+                wanted = remaining.get(partition, [])
+                if raw.error() is not None:  # the end of the partition
+                    wanted.clear()
+                    continue
+                message = _received(raw, headers=False).message
+                while wanted and wanted[-1] <= message.offset:
+                    if wanted.pop() == message.offset:
+                        found.append(message)
+                (far.add if wanted and wanted[-1] - message.offset > _NEAR else far.discard)(partition)
             done = [partition for partition, wanted in remaining.items() if not wanted]
             consumer.incremental_unassign([TopicPartition(topic, partition) for partition in done])
             remaining = {partition: wanted for partition, wanted in remaining.items() if wanted}
             for partition in far & remaining.keys():
                 consumer.seek(TopicPartition(topic, partition, remaining[partition][-1]))
-            if time.monotonic() - last_message_at > SILENCE_TIMEOUT_S:
-                raise TransientError("Kafka", f"{topic}: no message for {SILENCE_TIMEOUT_S:.0f} s before its end")
-    except KafkaException as error:
-        raise translate_error(error.args[0]) from None
-    finally:
-        consumer.close()
     return found
 
 
@@ -201,8 +161,7 @@ def follow(kafka: Kafka, topics: Sequence[str], from_beginning: bool = False) ->
         FatalError: there is no such topic, or Kafka refuses to let this user read it.
     """
     topic_partitions = [(topic, partition) for topic in topics for partition in _partitions(kafka, topic)]
-    consumer = Consumer(reader_settings(kafka), logger=_LOG)
-    try:
+    with _reader(kafka) as consumer:
         starts = []
         for topic, partition in topic_partitions:
             low, high = _watermarks(consumer, topic, partition)
@@ -220,10 +179,40 @@ def follow(kafka: Kafka, topics: Sequence[str], from_beginning: bool = False) ->
                     error.retriable() or is_harmless(error) or error.code() == KafkaError._ALL_BROKERS_DOWN
                 ):
                     raise translate_error(error, raw.topic())
+
+
+@contextmanager
+def _reader(kafka: Kafka, settings: Mapping[str, Any] = MappingProxyType({})) -> Iterator[Consumer]:
+    """Create a consumer without a group, translate its exceptions, and close it."""
+    consumer = Consumer(reader_settings(kafka, **settings), logger=_LOG)
+    try:
+        yield consumer
     except KafkaException as error:
         raise translate_error(error.args[0]) from None
     finally:
         consumer.close()
+
+
+def _batches(consumer: Consumer, topic: str) -> Iterator[list[RawMessage]]:
+    """Yield the messages that arrive, and the ends of partitions if the consumer reports them, without end.
+
+    Raises:
+        TransientError: Kafka is unavailable, or sends nothing for 30 seconds.
+        FatalError: Kafka refuses to let this user read the topic.
+    """
+    last_message_at = time.monotonic()
+    while True:
+        batch: list[RawMessage] = []
+        for raw in consumer.consume(_MAX_MESSAGES, timeout=_WAIT_S):
+            last_message_at = time.monotonic()
+            error = raw.error()
+            if error is None or error.code() == KafkaError._PARTITION_EOF:
+                batch.append(raw)
+            elif not is_harmless(error):
+                raise translate_error(error, topic)
+        yield batch
+        if time.monotonic() - last_message_at > SILENCE_TIMEOUT_S:
+            raise TransientError("Kafka", f"{topic}: no message for {SILENCE_TIMEOUT_S:.0f} s before its end")
 
 
 def _watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:

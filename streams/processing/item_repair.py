@@ -1,7 +1,8 @@
 """Rewrites and deletes rows of the item index that differ from the topic.
 
 Comparing takes a while (`streams.processing.item_comparison`), so each row is read again first: it is changed only if
-it still is older than the message that was compared. A row that names another partition of the topic is left to that
+it still is older than the message that was compared. A missing row does not say when it was removed, so removals are
+remembered (`RecentRemovals`). A row that names another partition of the topic is left to that
 partition: if an item's messages are in two partitions, the message processed last decides, and the two never undo each
 other's work.
 """
@@ -22,6 +23,33 @@ from streams.ports import Message
 from streams.recall.ports import ItemTable
 
 _LOG = logging.getLogger("mindstream.items")
+
+#: Most removals that are remembered; far more than are processed while a comparison lasts.
+_MAX_REMOVALS = 100_000
+
+
+class RecentRemovals:
+    """The items that were removed last, and the messages that did it. For the batch thread.
+
+    Args:
+        capacity: most items that are remembered; the oldest removals are forgotten first.
+    """
+
+    def __init__(self, capacity: int = _MAX_REMOVALS) -> None:
+        self._capacity = capacity
+        self._sources: dict[int, tuple[int, int]] = {}  # item id → (partition, offset), the newest last
+
+    def add(self, item_id: int, partition: int, offset: int) -> None:
+        """Remember that the message at this offset removed the item."""
+        self._sources.pop(item_id, None)
+        self._sources[item_id] = partition, offset
+        if len(self._sources) > self._capacity:
+            del self._sources[next(iter(self._sources))]
+
+    def since(self, item_id: int, partition: int, offset: int) -> bool:
+        """Return whether a later message of the partition than this one is known to have removed the item."""
+        removed_in, removed_at = self._sources.get(item_id, (partition, -1))
+        return removed_in == partition and removed_at > offset
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +73,20 @@ class ItemRepairer:
     Args:
         index: the index to repair.
         decode: returns the item of a message, or None if it belongs to another model version; raises BadMessage.
+        removals: what the batch thread has removed.
         metrics: counters.
     """
 
     def __init__(
-        self, index: ItemTable, decode: Callable[[Message], Item | ItemRemoval | None], metrics: ItemMetrics
+        self,
+        index: ItemTable,
+        decode: Callable[[Message], Item | ItemRemoval | None],
+        removals: RecentRemovals,
+        metrics: ItemMetrics,
     ) -> None:
         self._index = index
         self._decode = decode
+        self._removals = removals
         self._metrics = metrics
 
     def repair(self, suspects: Suspects) -> None:
@@ -67,7 +101,9 @@ class ItemRepairer:
         def older(item_id: int, offset: int, *partitions: int) -> bool:
             return held[item_id][0] in partitions and held[item_id][1] < offset
 
-        added = [i for i in vectors if i not in held]
+        added = [
+            i for i, (o, _) in vectors.items() if i not in held and not self._removals.since(i, suspects.partition, o)
+        ]
         # -1: no message wrote the row.
         rewritten = [i for i, (o, _) in vectors.items() if i in held and older(i, o, suspects.partition, -1)]
         deleted = [i for i, o in suspects.removed.items() if i in held and older(i, o, suspects.partition)]

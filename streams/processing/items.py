@@ -25,6 +25,7 @@ from streams.metrics import ItemMetrics
 from streams.ports import DeadLetter, Message, RecordProducer
 from streams.processing.dead_letters import DeadLetters
 from streams.processing.item_decoder import ItemDecoder
+from streams.processing.item_repair import RecentRemovals
 from streams.recall.ports import ItemIndex
 
 _LOG = logging.getLogger("mindstream.items")
@@ -57,6 +58,9 @@ class ItemProcessor:
         require_lease: raises TransientError when the messages may belong to another worker by now.
         metrics: counters.
         clock: seconds since 1970.
+
+    Attributes:
+        removals: the items removed last.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class ItemProcessor:
         metrics: ItemMetrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.removals = RecentRemovals()
         self._index = index
         self._producer = producer
         self._dead_letters = DeadLetters(dead_letters, metrics)
@@ -105,7 +110,7 @@ class ItemProcessor:
             newest[item.item_id] = (item.embedding if isinstance(item, Item) else None), message
 
         upserts = {item_id: (vector, m) for item_id, (vector, m) in newest.items() if vector is not None}
-        removals = [item_id for item_id, (vector, _) in newest.items() if vector is None]
+        removals = {item_id: message for item_id, (vector, message) in newest.items() if vector is None}
         if upserts:
             self._require_lease()
             self._index.upsert(
@@ -119,7 +124,9 @@ class ItemProcessor:
                     self._metrics.freshness.observe(max(0.0, now - message.timestamp))
         if removals:
             self._require_lease()
-            self._index.delete(np.array(removals, dtype=np.int64))
+            self._index.delete(np.array(list(removals), dtype=np.int64))
+            for item_id, message in removals.items():
+                self.removals.add(item_id, message.partition, message.offset)
         if dead_letters:
             self._producer.send(self._dead_letters.outputs(dead_letters, self._clock()))
 

@@ -167,7 +167,8 @@ def build_item_agent(blueprint: Blueprint) -> BuiltAgent:
         interval_s=config.items.compare_interval,
         completed=metrics.compared.set_to_current_time,
     )
-    hooks = ItemHooks(index, processor, comparer, ItemRepairer(index, decoder.decode, metrics), watch)
+    repairer = ItemRepairer(index, decoder.decode, processor.removals, metrics)
+    hooks = ItemHooks(index, processor, comparer, repairer, watch)
     options = blueprint.options(
         batch_size=config.items.batch_size, batch_wait_s=config.items.batch_wait, look_ahead=False
     )

@@ -72,15 +72,15 @@ def _newest(site: Site) -> dict[str, History]:
 def test_histories_of_the_version_before_are_continued(site: Site) -> None:
     site.fill_index()
     _install(site)
-    records = len(LEFT["changelog"])
+    records = {(key.encode(), base64.b64decode(value)) for _, _, key, value in LEFT["changelog"]}
     with site.worker("--agents", "clicks"):
         wait_for(lambda: audit_kafka(site.config).ok, "all clicks that were left")
         log = site.log("worker").read_text()
         assert "acquired partitions 0, 1, 2, 3: restored 14 records" in log, "those that the store did not have"
         assert "wrote 3 records again" in log, "the zombie's"
-        assert len(site.messages(changelog_topic(site.config.worker.group))) == records + 3 + 6, (
-            "fences stop the others"
-        )
+        changelog = site.messages(changelog_topic(site.config.worker.group))
+        # Users of whom only repeats are read again get their record again, unchanged, as often as a batch has them.
+        assert len({(m.key, m.value) for m in changelog} - records) == 6, "fences stop the others"
         report = audit_kafka(site.config)
         assert (report.clicks, report.users, report.dead_letters) == (70, 14, 0)
         assert (report.histories_equal, report.histories_overwritten) == (14, 0)

@@ -12,7 +12,7 @@ from streams.errors import BadMessage, RefusedData
 from streams.messages.items import Item, ItemRemoval, decode_item, encode_item
 from streams.metrics import REPAIRS, ItemMetrics
 from streams.ports import Message
-from streams.processing.item_repair import ItemRepairer, Suspects
+from streams.processing.item_repair import ItemRepairer, RecentRemovals, Suspects
 from streams.recall.memory import MemoryIndex
 from tests.unit.fakes import FailingIndex
 
@@ -31,7 +31,8 @@ class World:
         self.memory = MemoryIndex("m1", 2)
         self.index = RefusingIndex(self.memory, 0)
         self.metrics = ItemMetrics(CollectorRegistry())
-        self.repairer = ItemRepairer(self.index, self._decode, self.metrics)
+        self.removals = RecentRemovals(capacity=2)
+        self.repairer = ItemRepairer(self.index, self._decode, self.removals, self.metrics)
 
     @staticmethod
     def _decode(message: Message) -> Item | ItemRemoval | None:
@@ -72,6 +73,22 @@ def test_a_row_that_was_superseded_meanwhile_stays() -> None:
     world.row(3, 0, 7)
     assert world.repair([_message(1, 9), _message(2, 9)], {3: 7}) == {}
     assert [world.source(item) for item in (1, 2, 3)] == [(0, 9), (0, 10), (0, 7)]
+
+
+def test_an_item_that_was_removed_meanwhile_is_not_added_again() -> None:
+    world = World()
+    world.removals.add(1, 0, 9)  # after the message that was compared
+    world.removals.add(2, 0, 7)  # before it
+    assert world.repair([_message(1, 8), _message(2, 8)]) == {"added": 1}
+    assert (world.source(1), world.source(2)) == (None, (0, 8))
+
+
+def test_the_oldest_removals_are_forgotten_first() -> None:
+    removals = RecentRemovals(capacity=2)
+    for item, offset in ((1, 1), (2, 2), (1, 3), (3, 4)):
+        removals.add(item, 0, offset)
+    assert [removals.since(item, 0, 0) for item in (1, 2, 3)] == [True, False, True]
+    assert not removals.since(1, 1, 0), "offsets of two partitions cannot be compared"
 
 
 def test_a_row_of_another_partition_is_left_to_it() -> None:

@@ -86,6 +86,8 @@ def test_the_last_message_of_an_item_wins() -> None:
     )
     assert world.ids() == {1, 3}
     np.testing.assert_array_equal(world.memory.get(np.array([1]))[1], [0, 2])
+    removed = {item: [world.processor.removals.since(item, 0, offset) for offset in (3, 4)] for item in (1, 2, 3)}
+    assert removed == {1: [False, False], 2: [True, False], 3: [False, False]}
 
 
 def test_repeating_a_batch_changes_nothing() -> None:
