@@ -28,6 +28,9 @@ _LOG = logging.getLogger("mindstream.worker")
 
 #: Seconds for which messages may stay in the consumer while a batch is in progress.
 _HOLD_BACK_S = 0.02
+#: Milliseconds for which a broker may hold back its answer to a fetch until there are messages. The Kafka client has one
+#: fetch under way for each broker: one for partitions without messages holds up those that have some.
+_FETCH_MAX_WAIT_MS = 100
 #: Seconds between two checks whether the group has assigned partitions again.
 _REASSIGNMENT_POLL_S = 0.05
 
@@ -43,6 +46,11 @@ class _Thread(AIOKafkaConsumerThread):
         super().__init__(consumer, **options)
         #: State of a partition → its position before and after the client skipped offsets that hold no messages.
         self._moved: WeakKeyDictionary[Any, tuple[int, int]] = WeakKeyDictionary()
+
+    def _create_worker_consumer(self, transport: Transport) -> AIOKafkaConsumer:
+        client = super()._create_worker_consumer(transport)
+        client._fetch_max_wait_ms = _FETCH_MAX_WAIT_MS  # Faust passes 1500, and no setting changes it
+        return client
 
     async def _fetch_records(
         self,
