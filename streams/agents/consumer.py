@@ -28,8 +28,8 @@ _LOG = logging.getLogger("mindstream.worker")
 
 #: Seconds for which messages may stay in the consumer while a batch is in progress.
 _HOLD_BACK_S = 0.02
-#: Milliseconds for which a broker may hold back its answer to a fetch until there are messages. The Kafka client has one
-#: fetch under way for each broker: one for partitions without messages holds up those that have some.
+#: Milliseconds for which a broker may hold back its answer to a fetch until there are messages. The Kafka client has
+#: only one fetch under way for each broker: one for partitions without messages holds up those that have some.
 _FETCH_MAX_WAIT_MS = 100
 #: Seconds between two checks whether the group has assigned partitions again.
 _REASSIGNMENT_POLL_S = 0.05

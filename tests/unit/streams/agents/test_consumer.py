@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import faust
 import pytest
+from aiokafka import AIOKafkaConsumer  # type: ignore[import-untyped]
 from aiokafka.errors import (  # type: ignore[import-untyped]
     ConsumerStoppedError,
     KafkaConnectionError,
@@ -127,6 +128,19 @@ def _fetch(thread: Any, client: _Client, timeout: float = 0.01) -> dict[TP, Fetc
 
 def _spans(taken: dict[TP, FetchedRun]) -> dict[int, tuple[int, int, list[int]]]:
     return {tp.partition: (run.begin, run.end, [r.offset for r in run.records]) for tp, run in taken.items()}
+
+
+def test_a_fetch_without_messages_holds_up_others_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def faust_creates(_thread: Any, _transport: Any) -> Any:
+        return AIOKafkaConsumer(fetch_max_wait_ms=1500)
+
+    async def wait_ms() -> Any:
+        monkeypatch.setattr(AIOKafkaConsumerThread, "_create_worker_consumer", faust_creates)
+        client = _thread(monkeypatch)._create_worker_consumer(None)
+        client._closed = True  # it was never started
+        return client._fetch_max_wait_ms
+
+    assert asyncio.run(wait_ms()) == 100
 
 
 def test_a_run_knows_the_positions_around_it(monkeypatch: pytest.MonkeyPatch) -> None:
