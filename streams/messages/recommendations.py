@@ -27,6 +27,7 @@ class Recommendation(NamedTuple):
 
     `source_partition` and `source_offset` are those of the newest click that it answers; consumers recognize repeated
     recommendations by them. `click_ts` is that click's time and `ts` that of the recommendation, in seconds since 1970.
+    `top_k` is the number of items that were asked for; None in messages of older versions.
     """
 
     user_id: int | str
@@ -39,6 +40,7 @@ class Recommendation(NamedTuple):
     source_offset: int
     click_ts: float
     ts: float
+    top_k: int | None = None
 
 
 def decode_recommendation(value: bytes) -> Recommendation:
@@ -71,11 +73,13 @@ def decode_recommendation(value: bytes) -> Recommendation:
         source_offset=required_int64(source, "source.offset"),
         click_ts=required_seconds(fields, "click_ts"),
         ts=required_seconds(fields, "ts"),
+        top_k=None if fields.get("top_k") is None else required_int64(fields, "top_k"),
     )
 
 
 def encode_recommendation(recommendation: Recommendation) -> bytes:
     r = recommendation
+    top_k = {} if r.top_k is None else {"top_k": r.top_k}
     return orjson.dumps(
         {
             "user_id": r.user_id,
@@ -87,6 +91,7 @@ def encode_recommendation(recommendation: Recommendation) -> bytes:
             "source": {"partition": r.source_partition, "offset": r.source_offset},
             "click_ts": r.click_ts,
             "ts": r.ts,
+            **top_k,
         },
         option=orjson.OPT_SERIALIZE_NUMPY,
     )

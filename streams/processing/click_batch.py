@@ -135,7 +135,7 @@ class ClickBatch:
         ]
 
     def recommendations(
-        self, topic: str, candidates: Sequence[Candidates | None], model_version: str, now: float
+        self, topic: str, candidates: Sequence[Candidates | None], top_k: int, model_version: str, now: float
     ) -> list[Output]:
         """Return one recommendation for each user with candidates; its source is the user's newest click.
 
@@ -143,13 +143,17 @@ class ClickBatch:
         unknown.
         """
         return [
-            Output(topic, update.user.key, encode_recommendation(_recommendation(update, found, model_version, now)))
+            Output(
+                topic, update.user.key, encode_recommendation(_recommendation(update, found, top_k, model_version, now))
+            )
             for update, found in zip(self.updates, candidates, strict=True)
             if found is not None
         ]
 
 
-def _recommendation(update: UserUpdate, found: Candidates, model_version: str, now: float) -> Recommendation:
+def _recommendation(
+    update: UserUpdate, found: Candidates, top_k: int, model_version: str, now: float
+) -> Recommendation:
     click, history = update.user.newest, update.history
     return Recommendation(
         user_id=click.user_id,
@@ -162,4 +166,5 @@ def _recommendation(update: UserUpdate, found: Candidates, model_version: str, n
         source_offset=history.offset,
         click_ts=click.ts,
         ts=now,
+        top_k=top_k,
     )

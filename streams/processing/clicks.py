@@ -189,7 +189,8 @@ class ClickProcessor:
         candidates = pending.recall.finish(stopwatch)
         now = self._clock()
         records = batch.records(self._topics.changelog)
-        answers = batch.recommendations(self._topics.recommendations, candidates, self._model_version, now)
+        topic, top_k = self._topics.recommendations, self._engine.top_k
+        answers = batch.recommendations(topic, candidates, top_k, self._model_version, now)
         dead_letters = self._dead_letters.outputs(batch.dead_letters, now)
         self._store.check({update.user.partition for update in batch.updates})  # the search may have taken long
         stopwatch("pack")
@@ -198,7 +199,7 @@ class ClickProcessor:
         self._write(records, offsets[: len(records)])  # 5
         stopwatch("store")
         lengths = [len(found.item_ids) for found in candidates if found is not None]
-        self._metrics.short_recommendations.inc(sum(length < self._engine.top_k for length in lengths))
+        self._metrics.short_recommendations.inc(sum(length < top_k for length in lengths))
         self._metrics.empty_recommendations.inc(lengths.count(0))
         return candidates
 

@@ -61,7 +61,7 @@ def audit_answers(
         clicks: the clicks.
         history_length: clicks kept of each user.
         item_rows: tells which items the artifact knows.
-        shortest_answer: number of items that the model's catalogue must yield.
+        shortest_answer: number of items that the model's catalogue must yield, unless fewer were asked for.
         model_version: the artifact's version; answers of others may be shorter.
     """
     found = AuditedAnswers()
@@ -75,7 +75,8 @@ def audit_answers(
         user = (answer.source_partition, message.key)
         found.mislabelled += user_key(answer.user_id) != message.key
         found.empty += not answer.item_ids
-        found.short += 0 < len(answer.item_ids) < shortest_answer and answer.model_version == model_version
+        shortest = min(shortest_answer, answer.top_k or shortest_answer)
+        found.short += 0 < len(answer.item_ids) < shortest and answer.model_version == model_version
         found.unfounded += not _answers_a_click(user, answer.source_offset, clicks)
         answered = users.setdefault(user, _Answered())
         found.repeats += answer.source_offset in answered.sources

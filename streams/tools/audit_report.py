@@ -73,7 +73,7 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
         answers_mislabelled: recommendations whose key names another user than their value.
         answers_empty: recommendations without items.
         answers_short: recommendations with fewer items than `recall.catalogue_share` of the model's catalogue must
-            yield; after `recall.top_k` was raised, also the older ones, until retention deletes them.
+            yield, unless fewer were asked for.
         items_unaccounted: unreadable item messages without a dead letter.
         lag_items: item messages that the item worker has not committed.
         rows_missing, rows_stale: items without a row in Milvus, or with a row of an older message.

@@ -9,7 +9,7 @@ import pytest
 from streams.errors import BadMessage
 from streams.messages.recommendations import Recommendation, decode_recommendation, encode_recommendation
 
-GOOD = Recommendation("u", [3, 4], [0.5, 0.25], [0, 3], "m1", 20, 3, 991, 1404172800.25, 1404172800.27)
+GOOD = Recommendation("u", [3, 4], [0.5, 0.25], [0, 3], "m1", 20, 3, 991, 1404172800.25, 1404172800.27, 2)
 
 
 def _with(changes: dict[str, object]) -> bytes:

@@ -101,6 +101,7 @@ recommendations = st.lists(
         st.integers(0, 2**63 - 1),
         seconds,
         seconds,
+        st.integers(1, 1000),
     )
 )
 #: Any JSON value, often near the limits of what is allowed.

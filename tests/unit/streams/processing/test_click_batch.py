@@ -71,14 +71,15 @@ def test_a_batch_that_changes_nothing_has_the_same_record_and_is_answered() -> N
     (record,) = batch.records("changelog")
     assert [record.value] == store.read(0, [b"7"]), "it shows the owner of the partition who has answered"
     found = Candidates(np.array([4]), np.array([0.5], dtype=np.float32), np.array([0]))
-    (output,) = batch.recommendations("recommendations", [found], "m1", NOW)
+    (output,) = batch.recommendations("recommendations", [found], 50, "m1", NOW)
     answer = decode_recommendation(output.value or b"")
     assert (answer.source_partition, answer.source_offset, answer.history_length) == (0, 5, 2)
     assert (answer.item_ids, answer.ts, output.key, output.partition) == ([4], NOW, b"7", None)
+    assert answer.top_k == 50, "the audit then knows that the catalogue had no more"
 
 
 def test_users_without_candidates_get_no_recommendation() -> None:
-    assert _batch(click_message(0, 7, 99)).recommendations("recommendations", [None], "m1", 0.0) == []
+    assert _batch(click_message(0, 7, 99)).recommendations("recommendations", [None], 50, "m1", 0.0) == []
 
 
 def test_the_overlay_replaces_what_the_store_has() -> None:

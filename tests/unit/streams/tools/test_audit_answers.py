@@ -45,6 +45,12 @@ def test_answers_of_another_model_may_be_shorter() -> None:
     assert _audit(clicks, _answer(7, 0, "m2", items=0)).empty == 1
 
 
+def test_an_answer_from_before_more_items_were_asked_for_is_not_short() -> None:
+    clicks = [click_message(0, 7, 1)]
+    assert _audit(clicks, _answer(7, 0, items=1)._replace(top_k=1)).short == 0
+    assert _audit(clicks, _answer(7, 0, items=1)._replace(top_k=2)).short == 1
+
+
 def test_an_answer_that_retention_may_have_deleted_is_not_verified() -> None:
     clicks = [click_message(0, 7, 1)._replace(timestamp=5.0), click_message(1, 8, 2)._replace(timestamp=6.0)]
     answers = audit_answers(
