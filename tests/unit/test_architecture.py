@@ -95,6 +95,7 @@ TESTED = (
     "streams/milvus",
     "streams/state",
     "streams/tools",
+    "examples",
     "streams/history.py",
     "streams/partitioning.py",
 )
@@ -180,6 +181,14 @@ def test_each_library_is_imported_in_its_rooms_only(library: str) -> None:
         for path in _files(room):
             if library in {name.split(".")[0] for name in _imports(path)}:
                 assert any((ROOT / allowed) in (path, *path.parents) for allowed in ONLY_IN[library]), _name(path)
+
+
+def test_examples_import_nothing_of_the_project() -> None:
+    """Users copy them: each is one file that needs Kafka's client, and at most Redis'."""
+    for path in _files("examples"):
+        for imported in _imports(path):
+            top = imported.split(".")[0]
+            assert top in {"confluent_kafka", "redis"} | sys.stdlib_module_names, f"{_name(path)} imports {imported}"
 
 
 def test_the_worker_runs_without_paddle() -> None:
