@@ -11,7 +11,8 @@ Delivery is at least once: offsets are committed after the lists are stored, so 
 lists again. Each message names its *source*, partition and offset of the newest click that it answers. A list replaces
 the stored one if its source has a higher offset, or the same offset and a later `ts`: the user was answered again, for
 example because an item got its vector. All others are repeats, or late messages of a worker or consumer that was
-paused, and are dropped. The store compares and writes in one atomic step, so it does not matter who writes last.
+paused, and are dropped. A message without a value removes its user. The store compares and writes in one atomic step,
+so it does not matter who writes last.
 
 If the click topic is deleted and created again, its offsets begin at 0, below those stored. A stored source at or
 beyond the end of its partition of clicks cannot be a click of the topic that exists now, so its list is replaced. A
@@ -56,13 +57,13 @@ class UserList(NamedTuple):
         user: the user id as text: 42 and "42" are one user.
         source: the newest click that it answers.
         ts: when it was computed, in seconds since 1970.
-        message: the whole message, in JSON.
+        message: the whole message, in JSON; None removes the user.
     """
 
     user: str
     source: Source
     ts: float
-    message: str
+    message: str | None
 
 
 class Store(Protocol):
@@ -76,7 +77,7 @@ class Store(Protocol):
             stale: user → source of a stored list that any other list replaces.
 
         Returns:
-            For each list None if it was stored, otherwise the source of the list that is stored.
+            For each list None if it was stored, or its user removed; otherwise the source of the list that is stored.
         """
         ...
 
@@ -125,6 +126,9 @@ class SqliteStore:
         self._db.close()
 
     def _keep(self, one: UserList, stale: Source | None) -> Source | None:
+        if one.message is None:
+            self._db.execute("DELETE FROM recommendations WHERE user = ?", (one.user,))
+            return None
         values = (one.user, *one.source, one.ts, one.message, *(stale or (None, None)))
         if self._db.execute(self._KEEP, values).rowcount:
             return None
@@ -160,9 +164,13 @@ class RedisStore:
     def keep(self, lists: Sequence[UserList], stale: Mapping[str, Source]) -> list[Source | None]:
         pipeline = self._client.pipeline(transaction=True)  # one round trip
         for one in lists:
+            if one.message is None:
+                pipeline.delete(self._key(one.user))
+                continue
             arguments = [*one.source, repr(one.ts), one.message, *(stale.get(one.user) or ("", ""))]
             self._script(keys=[self._key(one.user)], args=arguments, client=pipeline)
-        return [None if stored is None else Source(*map(int, stored)) for stored in pipeline.execute()]
+        # The answer to a removal is a number.
+        return [Source(*map(int, stored)) if isinstance(stored, list) else None for stored in pipeline.execute()]
 
     def get(self, user: str) -> str | None:
         message: Any = self._client.hget(self._key(user), "message")
@@ -183,11 +191,13 @@ def read_list(key: bytes | None, value: bytes | None) -> UserList:
         ValueError: it is none.
     """
     try:
+        user = (key or b"").decode()
+        if value is None and user:
+            return UserList(user, Source(0, 0), 0.0, None)
         message = (value or b"").decode()
         fields = json.loads(message)
         source = Source(fields["source"]["partition"], fields["source"]["offset"])
         ts = fields["ts"]
-        user = (key or b"").decode()
         if user != str(fields["user_id"]):
             raise ValueError("the key is not the text of user_id")
         if type(source.partition) is not int or type(source.offset) is not int or type(ts) not in (int, float):

@@ -1,4 +1,4 @@
-"""Command line of the streaming side: `python -m streams worker | topics | tail | audit | deadletters`."""
+"""Command line of the streaming side: `python -m streams worker | topics | tail | export | audit | deadletters`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import click
 from configs.cli import Group, configured
 from configs.loader import load_worker
 from configs.schema import WorkerConfig
-from streams.tools.commands import audit, deadletters, tail
+from streams.tools.commands import audit, deadletters, export, tail
 
 
 @click.group(cls=Group)
@@ -29,6 +29,7 @@ def main() -> None:
       python -m streams topics create
       python -m streams worker -c configs/worker.yaml
       python -m streams tail
+      python -m streams export -o lists.jsonl
       python -m streams audit
       python -m streams deadletters list
     """
@@ -119,6 +120,7 @@ def _check_topics(config: WorkerConfig, created: Mapping[str, bool]) -> None:
 
 
 main.add_command(tail)
+main.add_command(export)
 main.add_command(audit)
 main.add_command(deadletters)
 

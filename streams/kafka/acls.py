@@ -54,6 +54,7 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     "producers.replay": (Grant(_WRITE, ("clicks",)),),
     "producers.items": (Grant(_WRITE, ("items",)),),
     "streams tail": (Grant(_READ, ("recommendations",)),),
+    "streams export": (Grant(_READ, ("recommendations",)), Grant(AclOperation.DESCRIBE, ("clicks",))),
     "streams audit": (
         Grant(_READ, ("clicks", "items", "changelog", "recommendations", "dead_letters")),
         Grant(AclOperation.DESCRIBE, groups=("clicks", "items")),

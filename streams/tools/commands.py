@@ -1,4 +1,4 @@
-"""The commands for people: tail, audit, and list, show and replay dead letters.
+"""The commands for people: tail, audit, export, and list, show and replay dead letters.
 
 Kafka's client and the tools are imported inside the commands: `--help` does not wait for them.
 """
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -50,6 +51,46 @@ def audit(config: WorkerConfig, as_json: bool, no_items: bool) -> None:
     report = audit_kafka(config, items=not no_items)
     click.echo(report.to_json() if as_json else report.to_text())
     sys.exit(0 if report.ok else EXIT_FAILURE)
+
+
+@click.command(
+    cls=Command,
+    epilog="""\b
+Examples:
+  python -m streams export -o lists.jsonl
+  python -m streams export --format parquet -o lists.parquet
+  python -m streams export | gzip > lists.jsonl.gz""",
+)
+@configured(load_worker)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["jsonl", "parquet"]),
+    default="jsonl",
+    show_default=True,
+    help="jsonl: the messages as on the topic, one on a line. parquet: a column for each property; needs pyarrow.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to write; it appears when it is complete. Default: standard output, for jsonl only.",
+)
+def export(config: WorkerConfig, form: Any, path: Path | None) -> None:
+    """Write the newest recommendations of all users to a file.
+
+    Reads the topic of recommendations to its present end. Of each user's messages, the one with the highest
+    source.offset is written; the users are in the order of the bytes of their ids. Memory stays bounded: the newest
+    messages are collected in a temporary file beside the output, or in the system's folder for temporary files, which
+    grows to their size. Malformed messages are left out, and counted in the last line, on standard error.
+    """
+    from streams.tools.export import export as write
+
+    if form == "parquet" and path is None:
+        raise click.UsageError("--format parquet needs a file: -o FILE")
+    report = write(config, form, path)
+    click.echo(report.to_text(str(path or "standard output")), err=True)
 
 
 @click.group(cls=Group)

@@ -94,6 +94,13 @@ def test_only_newer_lists_replace_the_stored_one(store: Store) -> None:
     assert store.get("u") == _list("u", 10).message, "offsets are numbers, not texts"
 
 
+def test_a_user_is_removed(store: Store) -> None:
+    removal = UserList("u", Source(0, 0), 0.0, None)
+    assert store.keep([_list("u", 5), _list("v", 5), removal, _list("v", 4)], {}) == [None, None, None, Source(0, 5)]
+    assert (store.get("u"), store.get("v")) == (None, _list("v", 5).message)
+    assert store.keep([removal, _list("u", 3)], {}) == [None, None]
+
+
 def test_of_two_partitions_the_later_list_counts(store: Store) -> None:
     store.keep([_list("u", 5, partition=1)], {})
     assert store.keep([_list("u", 9, partition=2, ts=1404172800.25)], {}) == [Source(1, 5)]
@@ -153,7 +160,7 @@ def test_writers_at_the_same_time_leave_the_newest(places: tuple[str | None, str
 def test_a_batch_is_stored_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     path = str(tmp_path / "lists.db")
     with closing(SqliteStore(path)) as store:
-        broken: Any = UserList("v", Source(0, 1), 1.0, None)  # type: ignore[arg-type]
+        broken: Any = UserList("v", Source(0, 1), None, "")  # type: ignore[arg-type]
         with pytest.raises(Exception, match="NOT NULL"):
             store.keep([_list("u", 1), broken], {})
         assert store.get("u") is None

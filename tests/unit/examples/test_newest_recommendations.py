@@ -61,7 +61,8 @@ def test_a_message_of_the_worker_is_read() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        (b"42", None),
+        (None, None),
+        (b"", None),
         (b"42", b""),
         (b"42", b"{"),
         (b"42", b"\xff"),
@@ -82,6 +83,14 @@ def test_a_message_of_the_worker_is_read() -> None:
 def test_other_messages_are_refused_with_one_error(key: bytes | None, value: bytes | None) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - whichever of its causes
         read_list(key, value)
+
+
+def test_a_message_without_a_value_removes_its_user(store: SqliteStore) -> None:
+    removal = read_list(b"1", None)
+    assert keep_newest(store, [_list(1, 5), _list(2, 5), removal, _list(1, 3)], _never) == 4
+    assert (_stored(store, "1"), _stored(store, "2")) == (3, 5)
+    keep_newest(store, [removal, removal], _never)
+    assert _stored(store, "1") is None
 
 
 def test_repeats_and_late_messages_are_dropped(store: SqliteStore) -> None:
