@@ -14,6 +14,7 @@ add up. A replay is recorded on the dead-letter topic by a *receipt*: a message 
 
 from __future__ import annotations
 
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ _MAX_ERROR_CHARACTERS = 500
 #: Larger headers of the original message are left out. The dead-letter topic accepts 1 MiB beyond the largest message.
 _MAX_HEADER_BYTES = 262_144
 _REPLAY_ATTEMPT, _REPLAY_OF, _REPLAYED = "replay-attempt", "replay-of", "replayed"
+
+#: Numbers and times in headers, as in `schemas/dead_letter.json`.
+_DIGITS, _SECONDS = re.compile(rb"0|[1-9][0-9]{0,18}"), re.compile(rb"[0-9]{1,11}\.[0-9]{3}")
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -135,15 +139,15 @@ class DeadLetterTopic:
 def read_dead_letter(kept: Message, headers: Mapping[str, bytes]) -> StoredDeadLetter | None:
     """Decode a message of the dead-letter topic; None for receipts and for messages that other programs wrote."""
     try:
-        source = MessageRef(headers["topic"].decode(), int(headers["partition"]), int(headers["offset"]))
+        source = MessageRef(headers["topic"].decode(), _number(headers["partition"]), _number(headers["offset"]))
         original = _headers_from_json(headers["headers"]) if "headers" in headers else []
         return StoredDeadLetter(
             Message(*source, kept.key, kept.value, original),
             reason=headers["reason"].decode(),
             error=headers["error"].decode(),
-            time=float(headers["time"]),
-            attempt=int(headers.get("attempt", b"0")),
-            omitted_bytes=int(headers.get("omitted", b"0")),
+            time=_seconds(headers["time"]),
+            attempt=_number(headers.get("attempt", b"0")),
+            omitted_bytes=_number(headers.get("omitted", b"0")),
             kept_at=MessageRef.from_message(kept),
         )
     except (KeyError, ValueError, TypeError, AttributeError):
@@ -182,6 +186,19 @@ def json_value(value: bytes | None) -> str | dict[str, str] | None:
         return value.decode()
     except UnicodeDecodeError:
         return {"base64": b64encode(value).decode()}
+
+
+def _number(text: bytes) -> int:
+    """Parse a number as `dead_letter_output` writes it: Python's `int` also reads spaces, signs and underscores."""
+    if not _DIGITS.fullmatch(text):
+        raise ValueError(f"no number: {text[:20]!r}")
+    return int(text)
+
+
+def _seconds(text: bytes) -> float:
+    if not _SECONDS.fullmatch(text):
+        raise ValueError(f"no time: {text[:20]!r}")
+    return float(text)
 
 
 def _headers_to_json(headers: Headers) -> bytes:

@@ -11,6 +11,8 @@ import orjson
 from model.data.limits import fault_of_item_id
 from streams.errors import BadMessage
 from streams.messages.fields import (
+    INT64_MAX,
+    Fields,
     decode_fields,
     preview,
     required,
@@ -20,6 +22,11 @@ from streams.messages.fields import (
     required_text,
     required_user_id,
 )
+
+#: Most items of a recommendation, and clicks of a history: limits of the configuration.
+MAX_ITEMS = MAX_HISTORY = 1000
+#: Number of the last interest that a model can have.
+MAX_INTEREST = 63
 
 
 class Recommendation(NamedTuple):
@@ -60,6 +67,10 @@ def decode_recommendation(value: bytes) -> Recommendation:
     for item_id in item_ids:
         if fault := fault_of_item_id(item_id):
             raise BadMessage("out_of_range", f"item_ids must be ids of items; {fault}")
+    if len(item_ids) > MAX_ITEMS or len(set(item_ids)) < len(item_ids):
+        raise BadMessage("out_of_range", f"item_ids must be at most {MAX_ITEMS} different items")
+    if interests and not 0 <= min(interests) <= max(interests) <= MAX_INTEREST:
+        raise BadMessage("out_of_range", f"interests must be numbers from 0 to {MAX_INTEREST}")
     if not len(item_ids) == len(scores) == len(interests):
         raise BadMessage("wrong_type", "item_ids, scores and interests must have the same length")
     return Recommendation(
@@ -68,12 +79,12 @@ def decode_recommendation(value: bytes) -> Recommendation:
         scores=scores,
         interests=interests,
         model_version=required_text(fields, "model_version"),
-        history_length=required_int64(fields, "history_length"),
-        source_partition=required_int64(source, "source.partition"),
-        source_offset=required_int64(source, "source.offset"),
+        history_length=_within(fields, "history_length", 1, MAX_HISTORY),
+        source_partition=_within(source, "source.partition", 0, 2**31 - 1),
+        source_offset=_within(source, "source.offset", 0, INT64_MAX),
         click_ts=required_seconds(fields, "click_ts"),
         ts=required_seconds(fields, "ts"),
-        top_k=None if fields.get("top_k") is None else required_int64(fields, "top_k"),
+        top_k=None if fields.get("top_k") is None else _within(fields, "top_k", 1, MAX_ITEMS),
     )
 
 
@@ -95,3 +106,10 @@ def encode_recommendation(recommendation: Recommendation) -> bytes:
         },
         option=orjson.OPT_SERIALIZE_NUMPY,
     )
+
+
+def _within(fields: Fields, name: str, low: int, high: int) -> int:
+    number = required_int64(fields, name)
+    if not low <= number <= high:
+        raise BadMessage("out_of_range", f"{name} must be from {low} to {high}, found {number}")
+    return number

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,3 +115,9 @@ def test_the_fence_does_not_stop_clicks_of_another_partition() -> None:
 def test_corrupt_records_are_refused(record: bytes) -> None:
     with pytest.raises(CorruptHistoryError, match="history record"):
         History.from_bytes(record)
+
+
+def test_the_documented_record() -> None:
+    page = (Path(__file__).parents[3] / "streams" / "messages" / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"`(01 [0-9a-f ]+)` is the history 881, 17978", page)
+    assert History.from_bytes(bytes.fromhex(example)) == History(3, 991, np.array([881, 17978]))
