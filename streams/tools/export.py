@@ -88,7 +88,8 @@ class NewestLists:
 
     Of one partition, the highest source offset wins, and of the same source the later `ts`: the user was answered
     again. Lists of two partitions are of two click topics, or partitions were added; the later one wins. A list of a
-    click topic that is gone never wins over one of the topic that exists.
+    click topic that is gone never wins over one of the topic that exists; it is recognized by an offset that the topic
+    has not reached.
     """
 
     _KEEP = """

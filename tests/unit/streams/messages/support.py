@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from model.data.limits import MAX_ITEM_ID, MAX_SECONDS, MIN_ITEM_ID, MIN_SECONDS
+from streams.messages.recommendations import Recommendation
 
 SCHEMAS = Path(__file__).parents[4] / "streams" / "messages" / "schemas"
 
@@ -20,6 +21,25 @@ names = texts.filter(bool)
 user_ids = st.one_of(int64, names)
 seconds = st.floats(MIN_SECONDS, MAX_SECONDS, exclude_max=True)
 finite = st.floats(allow_nan=False, allow_infinity=False)
+
+recommendations = st.lists(
+    st.tuples(item_ids, finite, st.integers(0, 63)), max_size=5, unique_by=lambda t: t[0]
+).flatmap(
+    lambda rows: st.builds(
+        Recommendation,
+        user_ids,
+        st.just([row[0] for row in rows]),
+        st.just([row[1] for row in rows]),
+        st.just([row[2] for row in rows]),
+        names,
+        st.integers(1, 1000),
+        st.integers(0, 2**31 - 1),
+        st.integers(0, 2**63 - 1),
+        seconds,
+        seconds,
+        st.integers(1, 1000),
+    )
+)
 
 
 @cache

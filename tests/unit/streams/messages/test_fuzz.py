@@ -22,7 +22,11 @@ from streams.messages.items import Item, ItemRemoval, decode_item, encode_item
 from streams.messages.recommendations import Recommendation, decode_recommendation, encode_recommendation
 from streams.ports import Message
 from tests.unit.fakes import ClickWorld
-from tests.unit.streams.messages.support import finite, item_ids, names, seconds, texts, user_ids, validator
+from tests.unit.streams.messages.support import (
+    recommendations,
+    texts,
+    validator,
+)
 
 CLICK = b'{"user_id":42,"item_id":7,"ts":1404172800.25,"event_id":"e"}'
 ITEM = b'{"item_id":7,"embedding":[0.5,-1,2e-3],"model_version":"m1","category":"c","title":"t"}'
@@ -181,22 +185,6 @@ def test_any_json(fields: dict[str, object]) -> None:
     for key in (b"42", None):
         _refused(decode_click, key, value)
         _refused(decode_item, key, value)
-
-
-recommendations = st.lists(
-    st.tuples(item_ids, finite, st.integers(0, 63)), max_size=5, unique_by=lambda row: row[0]
-).flatmap(
-    lambda rows: st.builds(
-        Recommendation,
-        user_ids,
-        *(st.just([row[column] for row in rows]) for column in range(3)),
-        names,
-        st.integers(1, 1000),
-        st.integers(0, 2**31 - 1),
-        st.integers(0, 2**63 - 1),
-        *[seconds] * 2,
-    )
-)
 
 
 @given(recommendations)

@@ -26,7 +26,16 @@ from streams.messages.fields import MAX_USER_ID_BYTES
 from streams.messages.items import Item, decode_item, encode_item
 from streams.messages.recommendations import Recommendation, decode_recommendation, encode_recommendation
 from streams.ports import DeadLetter, Message
-from tests.unit.streams.messages.support import finite, item_ids, names, seconds, texts, user_ids, validator
+from tests.unit.streams.messages.support import (
+    finite,
+    item_ids,
+    names,
+    recommendations,
+    seconds,
+    texts,
+    user_ids,
+    validator,
+)
 
 NAMES = ("click", "item", "recommendation", "dead_letter")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -93,24 +102,6 @@ items = _merged(
         {"item_id": item_ids, "embedding": vectors, "model_version": names},
         optional={"category": st.one_of(st.none(), texts), "title": st.one_of(st.none(), texts)},
     ),
-)
-recommendations = st.lists(
-    st.tuples(item_ids, finite, st.integers(0, 63)), max_size=5, unique_by=lambda t: t[0]
-).flatmap(
-    lambda rows: st.builds(
-        Recommendation,
-        user_ids,
-        st.just([row[0] for row in rows]),
-        st.just([row[1] for row in rows]),
-        st.just([row[2] for row in rows]),
-        names,
-        st.integers(1, 1000),
-        st.integers(0, 2**31 - 1),
-        st.integers(0, 2**63 - 1),
-        seconds,
-        seconds,
-        st.integers(1, 1000),
-    )
 )
 #: Any JSON value, often near the limits of what is allowed.
 values = st.recursive(
