@@ -272,3 +272,31 @@ class ItemMetrics(BatchMetrics):
             "Item messages ignored because they belong to another model version",
             registry=registry,
         )
+
+
+class ServiceMetrics:
+    """Metrics of the recall service."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "mindstream_service_requests",
+            "Requests by the template of their path and the status of their answer",
+            ["route", "status"],
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "mindstream_service_request_seconds",
+            "Time from a request to the end of its answer",
+            ["route"],
+            registry=registry,
+            buckets=_LATENCY_BUCKETS_S,
+        )
+        self.batch_users = Histogram(
+            "mindstream_service_batch_users",
+            "Users who shared one encoding and one search",
+            registry=registry,
+            buckets=_SIZE_BUCKETS,
+        )
+        self.queue_users = Gauge(
+            "mindstream_service_queue_users", "Users whose requests wait for the next search", registry=registry
+        )

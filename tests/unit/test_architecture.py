@@ -36,6 +36,7 @@ INSIDE_STREAMS = {
     "agents": STREAMS_ROOT,
     "tools": STREAMS_ROOT | {"kafka", "messages", "milvus", "processing", "recall", "state"},
     "worker": STREAMS_ROOT | {"agents", "kafka", "messages", "milvus", "processing", "recall", "state"},
+    "service": STREAMS_ROOT | {"kafka", "messages", "milvus", "processing", "recall", "state", "worker"},
 }
 #: Room or module inside model/ → the others inside model/ that it may import. The commands may import all of them.
 INSIDE_MODEL = {
@@ -77,7 +78,9 @@ ONLY_IN = {
     "pymilvus": ("streams/milvus", "embedded/milvus.py", "benchmarks/yardsticks/hand_wired.py"),
     "confluent_kafka": ("streams/kafka", "producers/sender.py", "embedded", "benchmarks"),
     "paddle": ("model/training/backend.py",),
-    "fastapi": ("benchmarks/yardsticks/hand_wired.py",),
+    "fastapi": ("streams/service", "benchmarks/yardsticks/hand_wired.py"),
+    "starlette": ("streams/service",),
+    "uvicorn": ("streams/service/process.py", "benchmarks/yardsticks/hand_wired.py"),
 }
 #: Command files are composition roots. Module → what it may import from rooms that otherwise import its own.
 COMMANDS = {"model/evaluate.py": {"streams.tools.served_index"}}
