@@ -90,6 +90,7 @@ class Topics(Section):
     item_partitions: Count
     replication: Count
     retention_days: Annotated[float, Field(gt=0)]
+    recommendation_retention_days: Annotated[float, Field(gt=0)]
     max_message_bytes: Annotated[int, Field(ge=65536, le=64 * 2**20)]
 
 

@@ -53,7 +53,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaLag:
-    """How far a local copy of a topic is behind.
+    """Distance of a local copy from the end of its topic.
 
     Attributes:
         messages: at most this many messages are to be read, by Kafka's last answer; compaction leaves gaps.

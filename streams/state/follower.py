@@ -40,7 +40,7 @@ _RETRY_S = 5.0
 
 
 class Progress:
-    """How far a copy is behind its topic. One thread writes it, any thread reads it.
+    """Distance of a copy from the end of its topic. One thread writes it, any thread reads it.
 
     Args:
         topic: name of the topic, for the log.
