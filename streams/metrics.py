@@ -17,6 +17,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from streams.errors import Reason
+from streams.ports import ReplicaLag
 
 #: Seconds, from well below one Milvus search to the session timeout.
 _LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
@@ -240,6 +241,35 @@ class StoreMetrics:
             "Folders of local histories that were damaged and are set aside",
             registry=registry,
         ).set_function(damaged)
+
+
+class ReplicaMetrics:
+    """Metrics of the local copies of topics; `replica` is "histories" or "recommendations"."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._lag = Gauge(
+            "mindstream_replica_lag_messages",
+            "Messages that the local copy has to read",
+            ["replica"],
+            registry=registry,
+        )
+        self._age = Gauge(
+            "mindstream_replica_age_seconds",
+            "Everything that Kafka had this many seconds ago is in the local copy; NaN = it has not caught up yet",
+            ["replica"],
+            registry=registry,
+        )
+        self.foreign = Counter(
+            "mindstream_replica_foreign_messages",
+            "Messages read from the topic and ignored, because they are no records of it",
+            ["replica"],
+            registry=registry,
+        )
+
+    def observe(self, replica: str, lag: Callable[[], ReplicaLag]) -> None:
+        """Export the lag of a copy from now on."""
+        self._lag.labels(replica).set_function(lambda: lag().messages)
+        self._age.labels(replica).set_function(lambda: math.nan if (age_s := lag().age_s) is None else age_s)
 
 
 class ItemMetrics(BatchMetrics):

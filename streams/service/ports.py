@@ -31,7 +31,13 @@ class UserHistories(Protocol):
     """A copy of all users' histories. Thread-safe."""
 
     def get(self, user_ids: Sequence[str]) -> list[UserHistory | None]:
-        """Return each user's history; None for unknown users."""
+        """Return each user's history; None for unknown users.
+
+        While `lag().caught_up` is false, None may also mean that the user has not been copied yet.
+
+        Raises:
+            TransientError: a part of the copy is damaged, and is being made again.
+        """
         ...
 
     def lag(self) -> ReplicaLag:
@@ -43,7 +49,7 @@ class NewestRecommendations(Protocol):
     """A copy of the newest recommendation of each user. Thread-safe."""
 
     def get(self, user_id: str) -> Recommendation | None:
-        """Return the user's newest recommendation; None if there is none."""
+        """Return the user's newest recommendation; None if there is none. See `UserHistories.get`."""
         ...
 
     def lag(self) -> ReplicaLag:
