@@ -32,6 +32,7 @@ ENVIRONMENT = {
     "MINDSTREAM_MILVUS_TOKEN": "milvus.token",
     "MINDSTREAM_ARTIFACT": "model.artifact",
     "MINDSTREAM_DATA_DIR": "worker.data_dir",
+    "MINDSTREAM_SERVICE_DATA_DIR": "service.data_dir",
     "MINDSTREAM_SERVICE_READ_TOKEN": "service.read_token",
     "MINDSTREAM_SERVICE_WRITE_TOKEN": "service.write_token",
     "MINDSTREAM_SERVICE_ADMIN_TOKEN": "service.admin_token",

@@ -164,6 +164,7 @@ class Service(Section):
     read_token_file: Path | None
     write_token_file: Path | None
     admin_token_file: Path | None
+    data_dir: Path
     cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")], ...]
     max_body_bytes: Annotated[int, Field(ge=1024)]
     max_users: Count

@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from configs.schema import Kafka, Topics
+from configs.schema import Kafka, ServiceConfig
 from streams.errors import RestartRequired
 from streams.history import Fence
 from streams.kafka.acls import check_rights, service_rights, used_topics
@@ -41,18 +40,12 @@ class Replicas:
 
 
 def open_replicas(
-    kafka: Kafka,
-    topics: Topics,
-    group: str,
-    data_dir: Path,
-    on_changed: Callable[[RestartRequired], object],
-    metrics: ReplicaMetrics,
+    config: ServiceConfig, on_changed: Callable[[RestartRequired], object], metrics: ReplicaMetrics
 ) -> Replicas:
     """Check the service's rights and topics, then open its copies and begin to follow the topics.
 
     Args:
-        kafka, topics, group: the cluster, `topics`, and `worker.group` of the workers.
-        data_dir: `service.data_dir`. Each topic has a folder of its own there.
+        config: names the cluster, the topics, the group of the workers, and the folder of the copies.
         on_changed: called from another thread when this process must end, because a name stands for another topic now.
         metrics: of the copies.
 
@@ -61,6 +54,7 @@ def open_replicas(
         TransientError: Kafka is unavailable.
         RestartRequired: the disk is full, or another process uses the folder.
     """
+    kafka, topics, group = config.kafka, config.topics, config.worker.group
     needed = service_rights(topics, group)
     check_rights(kafka, needed)
     used = used_topics(topic_specs(topics, group), needed)
@@ -68,7 +62,7 @@ def open_replicas(
     specs = {spec.name: spec for spec in used}
 
     def follow(replica: str, topic: str, pack: _Pack, fence_of: _FenceOf) -> Follower:
-        stores = SharedStores(data_dir / topic, fence_of, "service.data_dir")
+        stores = SharedStores(config.service.data_dir / topic, fence_of, "service.data_dir")
         identities = TopicIdentities(kafka, [topic])
         foreign = metrics.foreign.labels(replica).inc
         kept_s = _removals_kept_s(kafka, specs[topic])
