@@ -27,7 +27,7 @@ RETRY_AFTER_S = 1
 _MAX_ERRORS = 20
 
 
-class Problem(HTTPException, MindstreamError):
+class Problem(HTTPException, MindstreamError):  # noqa: N818 - the term of RFC 9457
     """An error that a route answers with.
 
     Args:
