@@ -327,6 +327,11 @@ class ServiceMetrics:
             registry=registry,
             buckets=_SIZE_BUCKETS,
         )
+        self.short_searches = Counter(
+            "mindstream_service_searches_short",
+            "Searches that found fewer items than the collection held when it was last counted",
+            registry=registry,
+        )
         self.queue_users = Gauge(
             "mindstream_service_queue_users", "Users whose requests wait for the next search", registry=registry
         )

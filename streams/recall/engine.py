@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.arrays import FloatArray, IdArray, IntVector
+from model.arrays import FloatArray, FloatVector, IdArray, IdVector, IntVector
 from model.serving.inputs import windows
 from model.serving.merge import PADDING, Candidates, merge
 from streams.recall.embeddings import HistoryEmbeddings
@@ -28,7 +28,7 @@ def _untimed(_stage: str) -> None:
 
 
 class Selection(NamedTuple):
-    """What one user is to get, where it is not what the engine's settings say.
+    """A user's own settings, instead of the engine's.
 
     Attributes:
         top_k: number of candidates.
@@ -191,6 +191,20 @@ class RecallEngine:
         wanted = np.array(list(ids), dtype=np.int64)
         _, known = self._embeddings.lookup(wanted)
         return set(wanted[known].tolist())
+
+    def similar(self, item_id: int, n: int) -> tuple[IdVector, FloatVector] | None:
+        """Return ids and scores of the n items nearest to an item, best first; None if the item has no vector.
+
+        Raises:
+            TransientError: the index did not respond.
+        """
+        vectors, known = self._embeddings.lookup(np.array([item_id], dtype=np.int64))
+        if not known[0]:
+            return None
+        # As often as a user has interests: an answer is verified for all of a user's queries together.
+        ids, scores = self._index.search(np.repeat(vectors, self._interests, axis=0), n + 1)
+        others = (ids[0] != item_id) & (ids[0] != PADDING) & np.isfinite(scores[0])
+        return ids[0][others][:n], scores[0][others][:n]
 
     def interests(
         self, histories: Sequence[IdArray], stopwatch: StageTimer = _untimed

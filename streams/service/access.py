@@ -1,4 +1,4 @@
-"""Who may do what: three scopes, each with a token of its own.
+"""Three scopes, each with a token of its own.
 
 Reads are open while no read token is set; writes and administration are refused while theirs is not.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -11,12 +12,25 @@ from starlette.middleware.cors import CORSMiddleware
 from configs.schema import Service
 from streams.metrics import ServiceMetrics
 from streams.service.middleware import REQUEST_ID, RequestFrame
-from streams.service.problems import install
+from streams.service.problems import MEDIA_TYPE, install
 
 _DESCRIPTION = """Recommendations over HTTP, from the same engine as Mindstream's workers.
 
 Errors are problem details (RFC 9457). `503` means that Milvus or Kafka is unavailable, or too many requests wait: try
 again after `Retry-After` seconds."""
+
+
+class _App(FastAPI):
+    """FastAPI, which describes every model of an answer as JSON: problems are not among those."""
+
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                for answer in operation["responses"].values():
+                    if MEDIA_TYPE in answer.get("content", {}):
+                        answer["content"].pop("application/json", None)
+        return document
 
 
 def service_app(
@@ -41,7 +55,7 @@ def service_app(
                 await stack.enter_async_context(resource)
             yield
 
-    app = FastAPI(title="Mindstream", version="1", description=_DESCRIPTION, lifespan=lifespan, redoc_url=None)
+    app = _App(title="Mindstream", version="1", description=_DESCRIPTION, lifespan=lifespan, redoc_url=None)
     install(app)
     for router in routers:
         app.include_router(router)

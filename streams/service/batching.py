@@ -70,22 +70,41 @@ class SharedCalls(Generic[Asked, Answer]):
             Problem: too many users wait, or the answer took too long (503).
             Exception: what the call raised for these users.
         """
-        if self._waiting_users + len(users) > self._queue_users:
-            raise unavailable("too many requests wait for a search; try again, or start more services")
+        self._check_room(len(users))
         waiting = _Waiting(users, kind, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         self._count(len(users))
         if self._draining is None:
             self._draining = asyncio.create_task(self._drain())
+        return await self._in_time(waiting.answers)
+
+    async def in_thread(self, function: Callable[[], Result]) -> Result:
+        """Call a function that uses the parts of `call`, which are not thread-safe, in the same thread.
+
+        Raises:
+            Problem: too many users wait, or the result took too long (503).
+            Exception: what the function raised.
+        """
+        self._check_room(1)
+        self._count(1)
         try:
-            return await asyncio.wait_for(waiting.answers, self._timeout_s)  # which cancels the future
+            return await self._in_time(self._run(function))
+        finally:
+            self._count(-1)
+
+    def _check_room(self, users: int) -> None:
+        if self._waiting_users + users > self._queue_users:
+            raise unavailable("too many requests wait for a search; try again, or start more services")
+
+    async def _in_time(self, result: asyncio.Future[Result]) -> Result:
+        try:
+            return await asyncio.wait_for(result, self._timeout_s)  # which cancels it
         except asyncio.TimeoutError:
             detail = f"no answer within {self._timeout_s:.0f} s (service.timeout); try again"
             raise unavailable(detail) from None
 
-    async def in_thread(self, function: Callable[[], Result]) -> Result:
-        """Call a function that uses the parts of `call`, which are not thread-safe, in the same thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+    def _run(self, function: Callable[[], Result]) -> asyncio.Future[Result]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, function)
 
     async def _drain(self) -> None:
         try:
@@ -118,7 +137,7 @@ class SharedCalls(Generic[Asked, Answer]):
         """Answer a batch in one call. Where the call fails because of what one asked for, the batch is divided."""
         users = [user for waiting in batch for user in waiting.users]
         try:
-            answers = await self.in_thread(lambda: self._call(users))
+            answers = await self._run(lambda: self._call(users))
         except (TransientError, FatalError) as error:  # a server: not because of one of them
             self._fail(batch, error)
         except Exception as error:  # noqa: BLE001 - a refusal, or a defect that other requests must not suffer from

@@ -1,4 +1,4 @@
-"""What every request gets: an id, a limit on its body, an answer whatever happens, a log line, and its metrics."""
+"""The frame of every request: an id, a limit on its body, an answer whatever happens, a log line, metrics."""
 
 from __future__ import annotations
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-import orjson
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
@@ -112,7 +112,8 @@ def problem_response(problem: Problem, request_id: str) -> Response:
     }
     if problem.errors:
         body["errors"] = list(problem.errors)
-    return Response(orjson.dumps(body), problem.status_code, problem.headers, MEDIA_TYPE)
+    # Not orjson, which refuses what a detail may quote from a body: half of a surrogate pair.
+    return Response(json.dumps(body), problem.status_code, problem.headers, MEDIA_TYPE)
 
 
 def as_problem(error: Exception) -> Problem:
@@ -129,7 +130,9 @@ def as_problem(error: Exception) -> Problem:
         return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "refused", str(error))
     if isinstance(error, TransientError):
         _LOG.warning("%s", error)
-        return unavailable(f"{error.system} is unavailable; try again")
+        return unavailable(
+            f"{error.system} gives no answer, or no complete one; try again. /readyz says what is missing"
+        )
     if isinstance(error, MindstreamError):
         _LOG.error("%s", error)
     else:

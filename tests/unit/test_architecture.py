@@ -97,6 +97,7 @@ TESTED = (
     "streams/kafka",
     "streams/milvus",
     "streams/state",
+    "streams/service",
     "streams/tools",
     "streams/history.py",
     "streams/partitioning.py",
@@ -106,6 +107,12 @@ UNTESTED = {
     "streams/recall/ports.py": "protocols",
     "streams/milvus/collection.py": "tested on real servers, in tests/contract",
     "streams/milvus/index.py": "tested on real servers, in tests/contract",
+    "streams/service/bodies.py": "tested with the routes, in test_routes.py",
+    "streams/service/middleware.py": "tested with the app, in test_app.py",
+    "streams/service/parts.py": "a dataclass",
+    "streams/service/ports.py": "protocols",
+    "streams/service/problems.py": "tested with the app, in test_app.py",
+    "streams/service/replicas.py": "tested on real servers, in tests/integration/test_service_replicas.py",
     "streams/tools/commands.py": "tested with the command line, in streams/test_main.py",
     "streams/tools/served_index.py": "tested on real servers, in tests/integration/test_evaluate.py",
 }
@@ -115,6 +122,7 @@ OTHER_TESTS = {
     "test_compose.py": "docker-compose.yml and Dockerfile",
     "configs/test_alerts.py": "configs/observability/alerts.yml",
     "configs/test_dashboard.py": "configs/observability/",
+    "streams/service/test_openapi.py": "streams/service/openapi.json",
     "streams/messages/test_fuzz.py": "properties of all messages",
     "streams/messages/test_schemas.py": "streams/messages/schemas/",
 }

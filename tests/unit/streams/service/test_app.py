@@ -78,7 +78,7 @@ def test_an_id_is_made_or_adopted_if_it_is_sane(client: TestClient) -> None:
     ("path", "status", "text"),
     [
         ("/nowhere", 404, "Not Found"),
-        ("/users/jane/transient", 503, "Milvus is unavailable"),
+        ("/users/jane/transient", 503, "Milvus gives no answer"),
         ("/users/jane/fatal", 500, "its log has the reason"),
         ("/users/jane/defect", 500, "its log has the reason"),
         ("/users/jane/message", 422, "normalise it"),

@@ -78,8 +78,8 @@ def test_the_service_answers_as_a_worker_does() -> None:
         for candidates, (answer,) in zip(by_worker, answers, strict=True):
             assert (candidates is None) == (answer.candidates is None)
             if candidates is not None and answer.candidates is not None:
-                for ours, theirs in zip(answer.candidates, candidates, strict=True):
-                    assert ours.tolist() == theirs.tolist()
+                for column in ("item_ids", "scores", "interests"):
+                    assert np.array_equal(getattr(answer.candidates, column), getattr(candidates, column))
 
     asyncio.run(scenario())
 
