@@ -15,7 +15,15 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from streams.metrics import CatalogueMetrics, ClickMetrics, ItemMetrics, ReplicaMetrics, StoreMetrics, worker_registry
+from streams.metrics import (
+    CatalogueMetrics,
+    ClickMetrics,
+    ItemMetrics,
+    ReplicaMetrics,
+    ServiceMetrics,
+    StoreMetrics,
+    worker_registry,
+)
 from streams.ports import ReplicaLag
 
 FOLDER = Path(__file__).parents[3] / "configs" / "observability"
@@ -43,6 +51,9 @@ def worker() -> CollectorRegistry:
     replicas = ReplicaMetrics(registry)
     replicas.observe("histories", lambda: ReplicaLag(0, None, caught_up=False))
     replicas.foreign.labels("histories")
+    service = ServiceMetrics(registry)
+    service.requests.labels("/v1/recommendations", "200")
+    service.seconds.labels("/v1/recommendations")
     return registry
 
 
