@@ -202,6 +202,12 @@ def test_the_worker_runs_without_paddle() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_service_runs_without_faust_and_paddle() -> None:
+    code = "import sys; sys.modules['paddle'] = sys.modules['faust'] = None\nimport streams.service.process"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_importing_connects_to_nothing_and_reads_no_environment() -> None:
     for room in ("streams", "producers", "model"):
         for path in _files(room):
