@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import socket
 
 import pytest
 from pydantic import SecretStr
@@ -46,6 +48,28 @@ def test_open_reads_beyond_this_machine_are_warned_of(
     with caplog.at_level(logging.WARNING):
         process._warn_of_open_reads(_settings(f"service.host='{host}'"), Access({"read": token}))
     assert ("MINDSTREAM_SERVICE_READ_TOKEN" in caplog.text) is warns
+
+
+def test_answers_are_sent_at_once() -> None:
+    """Connections must not wait for the acknowledgement of an answer's head before they send its body."""
+
+    class Connection(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            without_delay.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            transport.close()
+
+    async def scenario() -> None:
+        listener = process.listen(_settings("service.port=0"))
+        server = await asyncio.get_running_loop().create_server(Connection, sock=listener)
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        assert await reader.read() == b""  # the server has closed it
+        writer.close()
+        server.close()
+        await server.wait_closed()
+
+    without_delay: list[int] = []
+    asyncio.run(scenario())
+    assert without_delay == [1]
 
 
 class _Uvicorn:
