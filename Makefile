@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
-BENCH := $(VENV)/.bench
 PADDLE ?= cpu
 # Exact versions for the Python and the platform of the images; the checksums are those of all platforms.
 UV := $(VENV)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --python-platform linux --only-binary :all: \
@@ -24,18 +23,13 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("PaddlePaddle for GPUs has no build for Python 3.13: make PADDLE=gpu PYTHON=python3.12" if "$(PADDLE)" == "gpu" and sys.version_info >= (3, 13) else None)'
 	@echo "Installing into $(VENV) (once, some minutes) …"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[$(PADDLE),embedded,dev]'
-	@touch $@
-
-# Libraries of the benchmarks' yardsticks: small, but not needed by the demo.
-$(BENCH): $(STAMP)
-	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[$(PADDLE),embedded,service,dev]'
 	@touch $@
 
 demo: $(STAMP) ## run the whole path on real, embedded servers and print a summary
 	@$(PY) -m embedded demo $(if $(DATA),--data '$(DATA)')
 
-test: $(BENCH) ## run all tests, on the embedded servers (about 15 minutes on two cores)
+test: $(STAMP) ## run all tests, on the embedded servers (about 15 minutes on two cores)
 	@$(PYTEST) $(ARGS)
 
 test-fast: $(STAMP) ## run the tests that need no server
@@ -44,12 +38,12 @@ test-fast: $(STAMP) ## run the tests that need no server
 chaos: $(STAMP) ## kill, cut off and pause workers, broker and Milvus, and audit (ROUNDS=1; JOBS=1; SEED=…)
 	@$(PY) -m tests.chaos --rounds $(or $(ROUNDS),1) --jobs $(or $(JOBS),1) $(if $(SEED),--seed $(SEED))
 
-check: $(BENCH) ## lint and type-check
+check: $(STAMP) ## lint and type-check
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
-bench: $(BENCH) ## measure, on the embedded servers
+bench: $(STAMP) ## measure, on the embedded servers
 	@$(PY) -m benchmarks $(ARGS)
 
 quality: $(STAMP) ## train and measure default, one vector and published MIND on real splits (MINDSTREAM_DATA; SEEDS=3)
@@ -57,7 +51,7 @@ quality: $(STAMP) ## train and measure default, one vector and published MIND on
 
 lock: $(STAMP) ## choose the newest versions that pyproject.toml allows for the images, and write requirements-*.txt
 	@$(PY) -m pip install --quiet --disable-pip-version-check -e '.[lock]'
-	@$(UV) --output-file requirements-worker.txt
+	@$(UV) --output-file requirements-worker.txt --extra service
 	@$(UV) --output-file requirements-train.txt --extra cpu --constraint requirements-worker.txt \
 		$$(sed -n 's/^\([^#= ]*\)==.*/--no-emit-package \1/p' requirements-worker.txt)
 

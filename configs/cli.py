@@ -29,13 +29,14 @@ from rich.progress import (
 )
 
 from configs.errors import EXIT_INTERRUPTED, FatalError, MindstreamError, TransientError
-from configs.loader import load_replay, load_train, load_worker
+from configs.loader import load_replay, load_service, load_train, load_worker
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 #: Loader → the shipped files that hold all of its keys, and an example for --set.
 _SHIPPED: dict[Callable[..., Any], tuple[str, str]] = {
     load_worker: ("configs/kafka.yaml and configs/worker.yaml", "recall.top_k=20"),
+    load_service: ("configs/kafka.yaml, configs/worker.yaml and configs/service.yaml", "service.port=8081"),
     load_replay: ("configs/kafka.yaml and configs/replay.yaml", "producer.linger=0.05"),
     load_train: ("configs/mind.yaml", "training.epochs=5"),
 }
@@ -100,7 +101,7 @@ def config_options(load: Callable[..., Any]) -> Callable[[Decorated], Decorated]
     """Add -c/--config and --set, passed as `config_path` and `overrides`: the first arguments of `load`.
 
     Args:
-        load: `load_worker`, `load_replay` or `load_train`; its files are named in the help.
+        load: `load_worker`, `load_service`, `load_replay` or `load_train`; its files are named in the help.
     """
     files, example = _SHIPPED[load]
 

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.errors import ConfigError
-from configs.schema import ReplayConfig, TrainConfig, WorkerConfig
+from configs.schema import ReplayConfig, ServiceConfig, TrainConfig, WorkerConfig
 
 FOLDER = Path(__file__).parent
 
@@ -32,6 +32,13 @@ ENVIRONMENT = {
     "MINDSTREAM_MILVUS_TOKEN": "milvus.token",
     "MINDSTREAM_ARTIFACT": "model.artifact",
     "MINDSTREAM_DATA_DIR": "worker.data_dir",
+    "MINDSTREAM_SERVICE_DATA_DIR": "service.data_dir",
+    "MINDSTREAM_SERVICE_READ_TOKEN": "service.read_token",
+    "MINDSTREAM_SERVICE_WRITE_TOKEN": "service.write_token",
+    "MINDSTREAM_SERVICE_ADMIN_TOKEN": "service.admin_token",
+    "MINDSTREAM_SERVICE_READ_TOKEN_FILE": "service.read_token_file",
+    "MINDSTREAM_SERVICE_WRITE_TOKEN_FILE": "service.write_token_file",
+    "MINDSTREAM_SERVICE_ADMIN_TOKEN_FILE": "service.admin_token_file",
 }
 
 Tree = dict[str, Any]
@@ -43,6 +50,13 @@ def load_worker(
 ) -> WorkerConfig:
     """Load the settings of the streaming worker and its tools."""
     return _load(WorkerConfig, ("kafka.yaml", "worker.yaml"), path, overrides, environ)
+
+
+def load_service(
+    path: Path | None = None, overrides: Iterable[str] = (), environ: Mapping[str, str] = os.environ
+) -> ServiceConfig:
+    """Load the settings of the recall service."""
+    return _load(ServiceConfig, ("kafka.yaml", "worker.yaml", "service.yaml"), path, overrides, environ)
 
 
 def load_replay(

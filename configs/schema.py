@@ -13,6 +13,9 @@ PositiveSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 Partitioner = Literal["murmur2", "crc32", "any"]
 
+#: Milvus' limit on the hits of one query.
+MAX_HITS = 16384
+
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
@@ -87,6 +90,7 @@ class Topics(Section):
     item_partitions: Count
     replication: Count
     retention_days: Annotated[float, Field(gt=0)]
+    recommendation_retention_days: Annotated[float, Field(gt=0)]
     max_message_bytes: Annotated[int, Field(ge=65536, le=64 * 2**20)]
 
 
@@ -150,6 +154,44 @@ class Worker(Section):
         return self
 
 
+# More attributes than a class should have: one for each key of the section.
+class Service(Section):
+    host: Annotated[str, Field(min_length=1)]
+    port: Annotated[int, Field(ge=0, le=65535)]
+    read_token: SecretStr | None
+    write_token: SecretStr | None
+    admin_token: SecretStr | None
+    read_token_file: Path | None
+    write_token_file: Path | None
+    admin_token_file: Path | None
+    data_dir: Path
+    cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")], ...]
+    max_body_bytes: Annotated[int, Field(ge=1024)]
+    max_users: Count
+    max_history: Count
+    max_top_k: Count
+    max_exclude: Annotated[int, Field(ge=0)]
+    #: Milvus accepts at most 16,384 queries per request: 4,000 users with four interests each.
+    batch_users: Annotated[int, Field(ge=1, le=4000)]
+    queue_users: Count
+    timeout: PositiveSeconds
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> Service:
+        if not self.max_users <= min(self.batch_users, self.queue_users):
+            raise ValueError("max_users must be at most batch_users and queue_users: a request is not divided")
+        if self.max_top_k + self.max_history + self.max_exclude > MAX_HITS:
+            raise ValueError(f"max_top_k, max_history and max_exclude must be at most {MAX_HITS} together")
+        return self
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> Service:
+        for scope in ("read", "write", "admin"):
+            if None not in (getattr(self, f"{scope}_token"), getattr(self, f"{scope}_token_file")):
+                raise ValueError(f"{scope}_token and {scope}_token_file exclude each other; set one of them")
+        return self
+
+
 class Producer(Section):
     linger: Seconds
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"]
@@ -191,6 +233,12 @@ class WorkerConfig(Section):
     batch: Batch
     items: Items
     worker: Worker
+
+
+class ServiceConfig(WorkerConfig):
+    """The worker's settings and those of the recall service, which builds the same engine."""
+
+    service: Service
 
 
 class ReplayConfig(Section):

@@ -1,4 +1,4 @@
-"""Command line of the streaming side: `python -m streams worker | topics | tail | export | audit | deadletters`."""
+"""Command line of the streaming side: `python -m streams worker | service | topics | tail | export | audit | …`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Mapping
 
 from streams.worker.signals import exit_on_stop_signal
 
-if __name__ == "__main__" and sys.argv[1:2] == ["worker"]:
+if __name__ == "__main__" and sys.argv[1:2] in (["worker"], ["service"]):
     exit_on_stop_signal()  # before the imports below, which take a second
 
 import click
 
 from configs.cli import Group, configured
-from configs.loader import load_worker
-from configs.schema import WorkerConfig
+from configs.loader import load_service, load_worker
+from configs.schema import ServiceConfig, WorkerConfig
 from streams.tools.commands import audit, deadletters, export, tail
 
 
@@ -28,11 +28,21 @@ def main() -> None:
     Examples:
       python -m streams topics create
       python -m streams worker -c configs/worker.yaml
+      python -m streams service -c configs/service.yaml
       python -m streams tail
       python -m streams export -o lists.jsonl
       python -m streams audit
       python -m streams deadletters list
     """
+
+
+_log_level = click.option(
+    "--log-level",
+    default="INFO",
+    show_default=True,
+    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
+    help="Least severe level that is logged.",
+)
 
 
 @main.command(
@@ -53,13 +63,7 @@ long: restart the process; 78 the configuration cannot work."""
     show_default=True,
     help="Agents to run: clicks, items, or both. Run them in separate processes to scale only the click workers.",
 )
-@click.option(
-    "--log-level",
-    default="INFO",
-    show_default=True,
-    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR"], case_sensitive=False),
-    help="Least severe level that is logged.",
-)
+@_log_level
 def worker(config: WorkerConfig, agents: str, log_level: str) -> None:
     """Run the streaming worker until SIGTERM or SIGINT.
 
@@ -83,6 +87,34 @@ def worker(config: WorkerConfig, agents: str, log_level: str) -> None:
     logging.shutdown()
     # Not sys.exit, which joins threads: one may still wait for Milvus' response to a batch that will not be committed.
     os._exit(status)
+
+
+@main.command(
+    epilog="""\b
+Examples:
+  python -m streams service -c configs/service.yaml
+  python -m streams service --set service.port=8081 --set service.data_dir=.mindstream/service-2
+
+\b
+Exit status: 0 stopped by a signal; 70 a defect, 75 Kafka or Milvus was unavailable at the start, or a topic was
+recreated: restart the process; 78 the configuration cannot work."""
+)
+@configured(load_service)
+@_log_level
+def service(config: ServiceConfig, log_level: str) -> None:
+    """Answer requests over HTTP until SIGTERM or SIGINT.
+
+    Several services may run side by side; on one machine, each needs its own service.port and service.data_dir.
+    """
+    exit_on_stop_signal()
+    # Imported here: the other commands need neither FastAPI nor NumPy.
+    from streams.service.process import run
+    from streams.worker.logs import configure_logging
+
+    configure_logging(log_level)
+    status = run(config)
+    logging.shutdown()
+    os._exit(status)  # not sys.exit, which joins threads: one may still wait for Milvus
 
 
 @main.group()

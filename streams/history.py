@@ -23,6 +23,11 @@ _HEADER = struct.Struct("<Biq")
 _FORMAT = 1
 
 
+#: Partition and offset of the newest click that a record knows. Of two fences of one partition, the higher one is
+#: newer; fences of different partitions cannot be compared.
+Fence = tuple[int, int]
+
+
 class CorruptHistoryError(MindstreamError):
     """Bytes in the history store or its changelog that this version did not write."""
 
@@ -88,6 +93,12 @@ def fence_offset(record: bytes, partition: int) -> int | None:
     except CorruptHistoryError:
         return None
     return offset if fence_partition in (partition, -1) else None
+
+
+def history_fence(record: bytes, partition: int) -> Fence | None:
+    """Return a record's fence as a `Fence`; see `fence_offset`."""
+    offset = fence_offset(record, partition)
+    return None if offset is None else (partition, offset)
 
 
 def is_user_key(key: bytes | None) -> TypeGuard[bytes]:

@@ -17,6 +17,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from streams.errors import Reason
+from streams.ports import ReplicaLag
 
 #: Seconds, from well below one Milvus search to the session timeout.
 _LATENCY_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
@@ -242,6 +243,35 @@ class StoreMetrics:
         ).set_function(damaged)
 
 
+class ReplicaMetrics:
+    """Metrics of the local copies of topics; `replica` is "histories" or "recommendations"."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._lag = Gauge(
+            "mindstream_replica_lag_messages",
+            "Messages that the local copy has to read",
+            ["replica"],
+            registry=registry,
+        )
+        self._age = Gauge(
+            "mindstream_replica_age_seconds",
+            "Everything that Kafka had this many seconds ago is in the local copy; NaN = it has not caught up yet",
+            ["replica"],
+            registry=registry,
+        )
+        self.foreign = Counter(
+            "mindstream_replica_foreign_messages",
+            "Messages read from the topic and ignored, because they are no records of it",
+            ["replica"],
+            registry=registry,
+        )
+
+    def observe(self, replica: str, lag: Callable[[], ReplicaLag]) -> None:
+        """Export the lag of a copy from now on."""
+        self._lag.labels(replica).set_function(lambda: lag().messages)
+        self._age.labels(replica).set_function(lambda: math.nan if (age_s := lag().age_s) is None else age_s)
+
+
 class ItemMetrics(BatchMetrics):
     def __init__(self, registry: CollectorRegistry) -> None:
         super().__init__(registry, "items")
@@ -271,4 +301,37 @@ class ItemMetrics(BatchMetrics):
             "mindstream_items_of_other_versions",
             "Item messages ignored because they belong to another model version",
             registry=registry,
+        )
+
+
+class ServiceMetrics:
+    """Metrics of the recall service."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "mindstream_service_requests",
+            "Requests by the template of their path and the status of their answer",
+            ["route", "status"],
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "mindstream_service_request_seconds",
+            "Time from a request to the end of its answer",
+            ["route"],
+            registry=registry,
+            buckets=_LATENCY_BUCKETS_S,
+        )
+        self.batch_users = Histogram(
+            "mindstream_service_batch_users",
+            "Users who shared one encoding and one search",
+            registry=registry,
+            buckets=_SIZE_BUCKETS,
+        )
+        self.short_searches = Counter(
+            "mindstream_service_searches_short",
+            "Searches that found fewer items than the collection held when it was last counted",
+            registry=registry,
+        )
+        self.queue_users = Gauge(
+            "mindstream_service_queue_users", "Users whose requests wait for the next search", registry=registry
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import lru_cache
 
 from configs.schema import Partitioner
@@ -26,7 +26,7 @@ LIBRDKAFKA: dict[Partitioner, str] = {
 
 
 class KeyPartitions:
-    """The partitions that the keys of one topic belong to. Not thread-safe.
+    """The partitions that the keys of one topic belong to.
 
     Args:
         partitioner: the one that all producers use; "any" = unknown, nothing is checked.
@@ -37,6 +37,10 @@ class KeyPartitions:
         self._partitioner = partitioner
         self._partitions = partitions
         self._partition_of = lru_cache(_CACHED_KEYS)(self._compute)
+
+    def of(self, key: bytes) -> Collection[int]:
+        """Return the partitions in which messages with this key may be: one, or all if that is unknown."""
+        return range(self._partitions) if self._partitioner == "any" else (self._partition_of(key),)
 
     def check(self, key: bytes, partition: int) -> None:
         """Check that a message with this key belongs to this partition.

@@ -51,6 +51,22 @@ class Position(NamedTuple):
     metadata: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ReplicaLag:
+    """Distance of a local copy from the end of its topic.
+
+    Attributes:
+        messages: at most this many messages are to be read, by Kafka's last answer; compaction leaves gaps.
+        age_s: everything that Kafka had this many seconds ago is in the copy; None = not known yet. About a second
+            while Kafka answers; it grows while it does not.
+        caught_up: since it was opened, or made again, the copy has held everything that Kafka had at some moment.
+    """
+
+    messages: int
+    age_s: float | None
+    caught_up: bool
+
+
 class RecordProducer(Protocol):
     """Sends messages to Kafka, and waits for their acknowledgement."""
 

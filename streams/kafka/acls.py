@@ -51,6 +51,11 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
         Grant(_WRITE, ("dead_letters",)),
         Grant(AclOperation.DESCRIBE_CONFIGS, ("items",)),
     ),
+    "streams service": (
+        Grant(_READ, ("changelog", "recommendations")),
+        Grant(_WRITE, ("clicks", "items")),
+        Grant(AclOperation.DESCRIBE_CONFIGS, ("changelog", "recommendations")),
+    ),
     "producers.replay": (Grant(_WRITE, ("clicks",)),),
     "producers.items": (Grant(_WRITE, ("items",)),),
     "streams tail": (Grant(_READ, ("recommendations",)),),
@@ -108,6 +113,11 @@ def worker_rights(topics: Topics, group: str, agents: Collection[str]) -> list[R
     """Return the rights of a worker with these agents, each once."""
     needed = [right for agent in agents for right in rights(f"streams worker --agents {agent}", topics, group)]
     return list(dict.fromkeys(needed))
+
+
+def service_rights(topics: Topics, group: str) -> list[Right]:
+    """Return the rights of a recall service."""
+    return list(rights("streams service", topics, group))
 
 
 def used_topics(specs: Collection[TopicSpec], needed: Collection[Right]) -> list[TopicSpec]:

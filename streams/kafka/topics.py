@@ -15,6 +15,7 @@ from configs.errors import FatalError, TransientError
 from configs.schema import Kafka, Topics
 from streams.kafka.client import ADMIN_TIMEOUT_S, admin_client, metadata, translate_error
 
+_DAY_MS = 86_400_000
 #: Bytes that a dead letter may have beyond the largest input message: its headers.
 DEAD_LETTER_HEADER_BYTES = 2**20
 #: Milliseconds during which compaction must keep every changelog record. A worker that was paused may write an older
@@ -24,9 +25,10 @@ COMPACTION_LAG_MS = 10 * 60_000
 #: Compaction lag and retention go by the broker's clock, because a producer's clock may be wrong: Kafka 4 rejects
 #: messages that are more than an hour ahead, and retention deletes messages that are far behind too early.
 _BROKER_TIME = {"message.timestamp.type": "LogAppendTime"}
-#: Milliseconds for which the topic of items keeps the message that removes one, at least. Kafka's default is a day; a
-#: worker that reads after that learns of the removal only when it compares the rows with the topic.
-_REMOVAL_RETENTION_MS = 7 * 86_400_000
+#: Milliseconds for which topics keep the message that removes an item or a recommendation; Kafka's default is a day. An
+#: item worker that reads later learns of it when it compares rows with the topic; a service makes its copy again.
+_REMOVAL_RETENTION_MS = 7 * _DAY_MS
+_ALL_RECOMMENDATIONS_MS = _DAY_MS  # for so long, consumers find every one, not only the newest of each user
 #: Settings that the histories rely on: without them, Kafka may delete records that are still needed.
 _CHANGELOG_SETTINGS = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(COMPACTION_LAG_MS)} | _BROKER_TIME
 #: A history is in the partition of its user's clicks. Partitions that are added move users away from their histories.
@@ -96,8 +98,13 @@ def items_group(group: str, model_version: str, collection: str) -> str:
 
 def topic_specs(topics: Topics, group: str) -> list[TopicSpec]:
     """Return all topics of the project."""
-    kept = _BROKER_TIME | {"cleanup.policy": "delete", "retention.ms": str(int(topics.retention_days * 86_400_000))}
+    kept = _BROKER_TIME | {"cleanup.policy": "delete", "retention.ms": str(int(topics.retention_days * _DAY_MS))}
     compacted = _BROKER_TIME | {"cleanup.policy": "compact"}
+    newest = _BROKER_TIME | {
+        "cleanup.policy": "compact,delete",
+        "retention.ms": str(int(topics.recommendation_retention_days * _DAY_MS)),
+        **dict.fromkeys(("min.compaction.lag.ms", "segment.ms"), str(_ALL_RECOMMENDATIONS_MS)),
+    }
     removals = {"delete.retention.ms": str(_REMOVAL_RETENTION_MS)}
     large = {"max.message.bytes": str(topics.max_message_bytes)}
     larger = {"max.message.bytes": str(topics.max_message_bytes + DEAD_LETTER_HEADER_BYTES)}
@@ -105,7 +112,7 @@ def topic_specs(topics: Topics, group: str) -> list[TopicSpec]:
     return [
         TopicSpec(topics.clicks, topics.partitions, kept | large | safe, CLICK_PARTITIONS_REMEDY),
         TopicSpec(topics.items, topics.item_partitions, compacted | removals | large | safe, ITEM_PARTITIONS_REMEDY),
-        TopicSpec(topics.recommendations, topics.partitions, kept | safe),
+        TopicSpec(topics.recommendations, topics.partitions, newest | removals | safe),
         TopicSpec(topics.dead_letters, topics.item_partitions, kept | larger | safe),
         TopicSpec(changelog_topic(group), topics.partitions, _CHANGELOG_SETTINGS | safe, CHANGELOG_PARTITIONS_REMEDY),
     ]
@@ -183,7 +190,7 @@ def _topic_text(spec: TopicSpec, partitions: int, settings: Mapping[str, str]) -
     others = [f"{spec.partitions} partitions"] if partitions != spec.partitions else []
     has = []
     for name, wanted in spec.config.items():
-        if settings[name] != wanted:
+        if sorted(settings[name].split(",")) != sorted(wanted.split(",")):  # policies have no order
             others.append(f"{name}={wanted}")
             if name != "cleanup.policy":
                 has.append(f"{name}={settings[name]}")

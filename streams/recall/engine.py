@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 
-from model.arrays import FloatArray, IdArray
+from model.arrays import FloatArray, FloatVector, IdArray, IdVector, IntVector
 from model.serving.inputs import windows
 from model.serving.merge import PADDING, Candidates, merge
 from streams.recall.embeddings import HistoryEmbeddings
@@ -26,6 +27,18 @@ def _untimed(_stage: str) -> None:
     pass
 
 
+class Selection(NamedTuple):
+    """A user's own settings, instead of the engine's.
+
+    Attributes:
+        top_k: number of candidates.
+        exclude: (n,) distinct ids of items to leave out; those of the history are among them only if they are listed.
+    """
+
+    top_k: int
+    exclude: IdArray
+
+
 class PendingRecall:
     """Candidates of a batch of users whose search is under way. Nothing outside the process has been changed.
 
@@ -37,7 +50,7 @@ class PendingRecall:
         seen: (B', H) item ids to leave out, padded with `PADDING`; None = none.
         search: ids and scores, (B'·K, limit) each; None = there is nothing to search for.
         unknown: ids of the items in the histories that have no vector.
-        top_k: number of candidates for each user.
+        groups: number of candidates → those of the B' users who get so many; a slice or positions.
         fusion: see `model.serving.merge`.
 
     Attributes:
@@ -51,7 +64,7 @@ class PendingRecall:
         seen: IdArray | None,
         search: Future[tuple[IdArray, FloatArray]] | None,
         unknown: frozenset[int],
-        top_k: int,
+        groups: Mapping[int, slice | IntVector],
         fusion: float,
     ) -> None:
         self.unknown = unknown
@@ -60,7 +73,7 @@ class PendingRecall:
         self._rows = rows
         self._seen = seen
         self._search = search
-        self._top_k = top_k
+        self._groups = groups
         self._fusion = fusion
         self._timed = False
 
@@ -82,9 +95,12 @@ class PendingRecall:
         ids, scores = self._search.result()  # (B'·K, limit)
         shape = len(self._rows), -1, ids.shape[1]  # B', K, limit
         self.missed = self._rows[~ids.reshape(len(self._rows), -1).any(axis=1)].tolist()  # PADDING is 0
-        merged = merge(ids.reshape(shape), scores.reshape(shape), self._top_k, self._seen, self._fusion)
-        for row, found in zip(self._rows, merged, strict=True):
-            candidates[row] = found
+        ids, scores = ids.reshape(shape), scores.reshape(shape)
+        for top_k, users in self._groups.items():
+            seen = None if self._seen is None else self._seen[users]
+            merged = merge(ids[users], scores[users], top_k, seen, self._fusion)
+            for row, found in zip(self._rows[users], merged, strict=True):
+                candidates[row] = found
         for row in self.missed:
             candidates[row] = None
         stopwatch("merge")
@@ -132,22 +148,39 @@ class RecallEngine:
         """
         return self.start(histories).finish()
 
-    def start(self, histories: Sequence[IdArray], stopwatch: StageTimer = _untimed) -> PendingRecall:
+    def start(
+        self,
+        histories: Sequence[IdArray],
+        stopwatch: StageTimer = _untimed,
+        selections: Sequence[Selection] | None = None,
+    ) -> PendingRecall:
         """Encode the histories and send their search to the index, without waiting for the answer.
+
+        Args:
+            histories: (n,) item ids of each user, oldest first.
+            stopwatch: called after each stage.
+            selections: what each user is to get; None = what the engine's settings say.
 
         Raises:
             TransientError: the index, which has the embeddings of new items, did not respond.
         """
         rows = np.empty(0, dtype=np.int64)
         seen, search, unknown = None, None, frozenset[int]()
+        groups: Mapping[int, slice | IntVector] = {self.top_k: slice(None)}
         if histories:
             interests, rows, unknown = self.interests(histories, stopwatch)  # (B', K, D), (B',)
         if len(rows):
-            seen = _padded([histories[row] for row in rows.tolist()]) if self._filter_seen else None  # (B', H)
             # Seen items take up ranks in every interest's list: ask for as many more as may be left out.
-            limit = self.top_k + (0 if seen is None else seen.shape[1])
+            if selections is None:
+                seen = _padded([histories[row] for row in rows.tolist()]) if self._filter_seen else None  # (B', H)
+                limit = self.top_k + (0 if seen is None else seen.shape[1])
+            else:
+                chosen = [selections[row] for row in rows.tolist()]
+                seen = _padded([selection.exclude for selection in chosen])
+                limit = max(selection.top_k + len(selection.exclude) for selection in chosen)
+                groups = _groups(chosen)
             search = self._threads.submit(self._index.search, interests.reshape(-1, interests.shape[2]), limit)
-        return PendingRecall(len(histories), rows, seen, search, unknown, self.top_k, self._encoder.fusion)
+        return PendingRecall(len(histories), rows, seen, search, unknown, groups, self._encoder.fusion)
 
     def known(self, ids: Collection[int]) -> set[int]:
         """Return those of the item ids that have a vector now.
@@ -158,6 +191,20 @@ class RecallEngine:
         wanted = np.array(list(ids), dtype=np.int64)
         _, known = self._embeddings.lookup(wanted)
         return set(wanted[known].tolist())
+
+    def similar(self, item_id: int, n: int) -> tuple[IdVector, FloatVector] | None:
+        """Return ids and scores of the n items nearest to an item, best first; None if the item has no vector.
+
+        Raises:
+            TransientError: the index did not respond.
+        """
+        vectors, known = self._embeddings.lookup(np.array([item_id], dtype=np.int64))
+        if not known[0]:
+            return None
+        # As often as a user has interests: an answer is verified for all of a user's queries together.
+        ids, scores = self._index.search(np.repeat(vectors, self._interests, axis=0), n + 1)
+        others = (ids[0] != item_id) & (ids[0] != PADDING) & np.isfinite(scores[0])
+        return ids[0][others][:n], scores[0][others][:n]
 
     def interests(
         self, histories: Sequence[IdArray], stopwatch: StageTimer = _untimed
@@ -193,6 +240,12 @@ class RecallEngine:
 def _all_finite(values: FloatArray) -> bool:
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(values.sum()))  # takes a quarter of the time of np.isfinite(values).all()
+
+
+def _groups(selections: Sequence[Selection]) -> Mapping[int, slice | IntVector]:
+    """Return number of candidates → positions of the selections with it: a merge has one number for all its users."""
+    top_ks = np.array([selection.top_k for selection in selections], dtype=np.int64)
+    return {int(top_k): np.flatnonzero(top_ks == top_k) for top_k in np.unique(top_ks)}
 
 
 def _padded(histories: Sequence[IdArray]) -> IdArray:

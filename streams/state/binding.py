@@ -1,4 +1,4 @@
-"""The changelog topic that a folder of local histories is a copy of."""
+"""The topic that a folder of local databases is a copy of."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from streams.state.damage import disk_error, set_aside
 
 _LOG = logging.getLogger("mindstream.store")
 
-#: File with the id of the changelog topic.
+#: File with the id of the topic.
 _FILE = "changelog-topic-id"
 #: The form of Kafka's topic ids: 16 bytes as base64.
 _TOPIC_ID = re.compile(r"[A-Za-z0-9+/_-]{22}")
 
 
-def bind(folder: Path, topic_id: str) -> None:
-    """Record that a folder of histories is a copy of this changelog topic.
+def bind(folder: Path, topic_id: str, setting: str) -> None:
+    """Record that a folder is a copy of this topic; `setting` is the key that names the folder.
 
     A folder that has databases and no valid id is set aside.
 
@@ -35,12 +35,11 @@ def bind(folder: Path, topic_id: str) -> None:
             new_file.write_text(topic_id)
             new_file.replace(folder / _FILE)
     except OSError as error:
-        raise disk_error(folder, error) from error
+        raise disk_error(folder, error, setting) from error
     if bound not in (None, topic_id):
         raise FatalError(
-            f"{folder} holds histories of another changelog topic (the topic was deleted and created again, or this is "
-            "another cluster). Set another worker.data_dir, or delete this folder: histories are restored from the "
-            "changelog"
+            f"{folder} is a copy of another topic (the topic was deleted and created again, or this is another "
+            f"cluster). Set another {setting}, or delete this folder: it is restored from Kafka"
         )
 
 
@@ -56,8 +55,7 @@ def _bound_topic_id(folder: Path) -> str | None:
         return found
     new_path = set_aside(folder)
     _LOG.warning(
-        "%s has no valid file %s, which says what it is a copy of; set it aside as %s. All histories are restored from "
-        "the changelog",
+        "%s has no valid file %s, which says what it is a copy of; set it aside as %s. It is restored from Kafka",
         folder,
         _FILE,
         new_path.name,

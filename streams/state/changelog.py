@@ -1,4 +1,4 @@
-"""The changelog topic of the histories, as workers read it."""
+"""Compacted topics of which there are local copies, and the changelog of the histories among them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _MAX_RECORDS = 10_000
 _WAIT_S = 0.1
 
 
-class Changelog:
-    """The changelog topic of the histories. The key of a record is the user's; None as value removes the history.
+class CompactedTopic:
+    """A topic in which the newest message of a key replaces the older ones; None as value removes the key.
 
     Args:
         kafka: the cluster.
@@ -43,8 +43,13 @@ class Changelog:
         """Ask for offsets through a new client from now on."""
         self._offsets.renew()
 
-    def reader(self) -> PartitionReader:
-        return PartitionReader(self._kafka, self.topic)
+    def reader(self, timestamps: bool = False) -> PartitionReader:
+        """Return a new reader. See `streams.kafka.partition_reader`."""
+        return PartitionReader(self._kafka, self.topic, timestamps)
+
+
+class Changelog(CompactedTopic):
+    """The changelog topic of the histories. The key of a record is the user's."""
 
     def read(self, starts: Mapping[int, int], ends: Mapping[int, int]) -> Iterator[tuple[int, PartitionChunk]]:
         """Yield (partition, chunk) of the records from each partition's start offset up to its end offset.

@@ -1,7 +1,7 @@
-"""Faults of the disk that holds the local histories, and folders that are set aside because they are damaged.
+"""Faults of the disk that holds local copies of topics, and folders that are set aside because they are damaged.
 
-All histories are in the changelog. So a damaged folder is no loss: it is renamed, for the operator to look at, and
-restored from the changelog. A full disk is no damage, nor is a folder that this user must not write.
+Kafka has all of it. So a damaged folder is no loss: it is renamed, for the operator to look at, and restored. A full
+disk is no damage, nor is a folder that this user must not write.
 """
 
 from __future__ import annotations
@@ -40,25 +40,31 @@ def is_damage(error: Exception) -> bool:
     return not any(_matches(error, kind) for kind in (_FULL, _REFUSED, _IN_USE)) and _matches(error, _DAMAGED)
 
 
-def disk_error(folder: Path, error: Exception) -> MindstreamError:
-    """Return what an error of RocksDB or of the file system means for the process, with the remedy."""
+def disk_error(folder: Path, error: Exception, setting: str) -> MindstreamError:
+    """Return what an error of RocksDB or of the file system means for the process, with the remedy.
+
+    Args:
+        folder: of the databases.
+        error: of RocksDB or of the file system.
+        setting: the key of the configuration that names the folder.
+    """
     if _matches(error, _FULL):
         return RestartRequired(
-            f"the disk of {folder} is full ({error}). Free space, or set worker.data_dir to a folder on a larger disk; "
-            "nothing is lost: histories are restored from the changelog"
+            f"the disk of {folder} is full ({error}). Free space, or set {setting} to a folder on a larger disk; "
+            "nothing is lost: it is restored from Kafka"
         )
     if _matches(error, _REFUSED):
         return FatalError(
-            f"{folder} cannot be used ({error}). Let this user write there, or set another worker.data_dir: histories "
-            "are restored from the changelog"
+            f"{folder} cannot be used ({error}). Let this user write there, or set another {setting}: it is restored "
+            "from Kafka"
         )
     if _matches(error, _IN_USE):
         return RestartRequired(
-            f"{folder} is used by another process ({error}). Stop it, or give each worker a worker.data_dir of its own"
+            f"{folder} is used by another process ({error}). Stop it, or give each process a {setting} of its own"
         )
     return RestartRequired(
-        f"{folder} cannot be read or written ({error}). If this is repeated, check its disk, or set another "
-        "worker.data_dir: histories are restored from the changelog"
+        f"{folder} cannot be read or written ({error}). If this is repeated, check its disk, or set another {setting}: "
+        "it is restored from Kafka"
     )
 
 

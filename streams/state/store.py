@@ -9,7 +9,7 @@ a table's recovery delivers clicks before the consumer is back at the committed 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -17,7 +17,7 @@ from typing import NamedTuple, cast
 import rocksdict
 
 from streams.errors import PartitionLost, RestartRequired
-from streams.history import fence_offset, is_user_key
+from streams.history import Fence, history_fence, is_user_key
 from streams.state.binding import bind
 from streams.state.damage import count_damaged, disk_error, is_damage, is_disk_fault, set_aside
 
@@ -35,9 +35,9 @@ class Restored(NamedTuple):
     """Messages that were restored and need attention.
 
     Attributes:
-        overwritten: users whose last record is older than the one that the store keeps, or is no history record.
+        overwritten: users whose last record is older than the one that the store keeps, or is no record.
         repaired: users whose newer record was overwritten, and written again by another worker.
-        foreign: positions of the messages that are no history records.
+        foreign: positions of the messages that are no records.
     """
 
     overwritten: set[bytes]
@@ -60,10 +60,22 @@ class PartitionStores:
     partition is restored, an empty one takes its place. If it is noticed later, the process must restart: its callers
     rely on what they have restored. Methods that read or write raise `RestartRequired` then, and if the disk is full;
     `FatalError` if this user has no rights.
+
+    Args:
+        folder: of the databases.
+        fence_of: returns the fence of a record of a partition; None if the bytes are no record of it.
+        setting: the key of the configuration that names the folder, for error texts.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fence_of: Callable[[bytes, int], Fence | None] = history_fence,
+        setting: str = "worker.data_dir",
+    ) -> None:
         self._folder = folder
+        self._fence_of = fence_of
+        self._setting = setting
         self._owned: frozenset[int] = frozenset()
         self._open: dict[int, rocksdict.Rdict] = {}
         self._unlogged: set[int] = set()  # partitions whose restored records may be only in memory
@@ -75,7 +87,7 @@ class PartitionStores:
 
     def bind(self, topic_id: str) -> None:
         """Record that the store is a copy of this changelog topic. See `streams.state.binding.bind`."""
-        bind(self._folder, topic_id)
+        bind(self._folder, topic_id, self._setting)
 
     def damaged(self) -> int:
         """Return how many damaged folders are set aside. May be called from any thread."""
@@ -125,11 +137,11 @@ class PartitionStores:
     ) -> Restored:
         """Apply messages of the changelog, in its order; keep the newer one of two records of a user.
 
-        Messages that are no history records, or whose key cannot be a user's, are not applied.
+        Messages that are no records, or whose key cannot be a user's, are not applied.
 
         Args:
             partition: the partition of the messages.
-            messages: user keys and history records; None as record removes the user.
+            messages: user keys and records; None as record removes the user.
             offset: offset of the last of these messages in the changelog. It is stored unless a user is overwritten;
                 None = do not store it.
 
@@ -138,7 +150,7 @@ class PartitionStores:
         """
         keys = [key for key, _ in messages if is_user_key(key)]
         kept = dict(zip(keys, self.read(partition, keys), strict=True))
-        fences = {key: fence_offset(record, partition) for key, record in kept.items() if record is not None}
+        fences = {key: self._fence_of(record, partition) for key, record in kept.items() if record is not None}
         overwritten, repaired, foreign = set[bytes](), set[bytes](), list[int]()
         for position, (key, record) in enumerate(messages):
             if key is None or key not in kept:
@@ -146,10 +158,10 @@ class PartitionStores:
                 continue
             fence = None
             if record is not None:
-                fence, kept_fence = fence_offset(record, partition), fences.get(key)
+                fence, kept_fence = self._fence_of(record, partition), fences.get(key)
                 if fence is None:
                     foreign.append(position)
-                if kept_fence is not None and (fence is None or fence < kept_fence):
+                if kept_fence is not None and (fence is None or (fence[0] == kept_fence[0] and fence < kept_fence)):
                     overwritten.add(key)
                     continue
                 if fence is None:
@@ -223,7 +235,7 @@ class PartitionStores:
         database = self._open.get(partition)
         if database is None:
             if partition in self._failed:
-                raise RestartRequired(f"the local histories of partition {partition} have failed")
+                raise RestartRequired(f"the local copy of partition {partition} has failed")
             database = self._open[partition] = self._opened(partition)
         return database
 
@@ -237,7 +249,7 @@ class PartitionStores:
                 raise
             new_path = set_aside(path)
             _LOG.warning(
-                "%s is damaged (%s); set it aside as %s. The histories of partition %d are restored from the changelog",
+                "%s is damaged (%s); set it aside as %s. Partition %d is restored from Kafka",
                 path,
                 error,
                 new_path.name,
@@ -265,14 +277,14 @@ class PartitionStores:
                 self._close(partition)
             path = self._path(partition)
             if not is_damage(error):
-                raise disk_error(path, error) from error
+                raise disk_error(path, error, self._setting) from error
             try:
                 new_path = set_aside(path)
             except OSError as failed:
-                raise disk_error(path, failed) from error
+                raise disk_error(path, failed, self._setting) from error
             raise RestartRequired(
-                f"{path} is damaged ({error}); it was set aside as {new_path.name}, and the histories of partition "
-                f"{partition} are restored from the changelog at the next start"
+                f"{path} is damaged ({error}); it was set aside as {new_path.name}, and partition {partition} is "
+                "restored from Kafka at the next start"
             ) from error
 
     def _options(self) -> rocksdict.Options:

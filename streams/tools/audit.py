@@ -96,9 +96,12 @@ def _messages(config: WorkerConfig, topic: str) -> Iterable[Message]:
 def _retained_since(config: WorkerConfig) -> float:
     """Return the time since which dead letters and recommendations are complete; 0 if retention has deleted none."""
     topics = config.topics
+    # The shorter one for both: topics of earlier versions keep recommendations as long as clicks. Compaction removes
+    # only those that another one of their user follows, and does not move the beginning of the topic.
+    days = min(topics.retention_days, topics.recommendation_retention_days)
     for topic in (topics.dead_letters, topics.recommendations):
         if any(oldest for oldest, _ in watermarks(config.kafka, topic).values()):
-            return time.time() - topics.retention_days * 86_400 + _MARGIN_S
+            return time.time() - days * 86_400 + _MARGIN_S
     return 0.0
 
 

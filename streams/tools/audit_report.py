@@ -42,7 +42,7 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
         clicks_deleted: clicks that retention has deleted; histories are compared as far as their clicks are retained.
         dead_letters: messages on the click topic that have a dead letter, as they must.
         users: users with at least one readable click.
-        recommendations: messages on the recommendation topic.
+        recommendations: messages on the recommendation topic; after a day, only the last one of each user.
         repeats: recommendations for a source that was answered before (at-least-once delivery).
         out_of_order: recommendations that follow one for a newer click of the same user.
         foreign: messages on the recommendation topic that are not recommendations: another program writes to it.
@@ -55,7 +55,8 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
         histories_of_other_length: history records that are right for another `history.length`, which was configured
             when they were written.
         unverified: unreadable messages without a dead letter, and users without a recommendation for their newest
-            click, so old that retention (`topics.retention_days`) may have deleted it.
+            click, so old that retention (`topics.retention_days`,
+            `topics.recommendation_retention_days`) may have deleted it.
         unaccounted: unreadable clicks without a dead letter.
         letters_unfounded: dead letters of clicks that are readable or do not exist; also those of a click topic of this
             name that was deleted.
@@ -68,7 +69,8 @@ class AuditReport:  # more than 12 attributes: a figure each; their names are th
         histories_overwritten: users whose newest changelog record is followed by an older one, or a foreign message.
         fences_foreign: history records whose fence names another partition than that of the record.
         users_stale: users without a recommendation for their newest click.
-        answers_overtaken: users whose newest recommendation is followed by an older one.
+        answers_overtaken: users whose newest recommendation is followed by an older one. After compaction, which leaves
+            only the older one, they are stale.
         answers_unfounded: recommendations whose source is no click of the user.
         answers_mislabelled: recommendations whose key names another user than their value.
         answers_empty: recommendations without items.

@@ -91,7 +91,7 @@ def _make_folder(folder: Path) -> None:
     except (FileExistsError, NotADirectoryError):
         raise FatalError(f"worker.data_dir {folder} is not a folder, or is in a file; name another one") from None
     except OSError as error:
-        raise disk_error(folder, error) from None
+        raise disk_error(folder, error, "worker.data_dir") from None
 
 
 def _observe(blueprint: Blueprint, built: Mapping[str, BuiltAgent], index: ObservedIndex) -> Process:

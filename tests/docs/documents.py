@@ -17,6 +17,7 @@ FOLDERS = (
     "configs/observability",
     "streams",
     "streams/messages",
+    "streams/service",
     "producers",
     "benchmarks",
     "tests/chaos",

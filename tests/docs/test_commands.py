@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from configs.errors import EXIT_CONFIG, EXIT_FAILURE
 from configs.loader import ENVIRONMENT
-from configs.schema import ReplayConfig, TrainConfig, WorkerConfig
+from configs.schema import ReplayConfig, ServiceConfig, TrainConfig
 from embedded.__main__ import NOTHING_RUNS
 from tests.docs.documents import ROOT, Command, anchors, commands, documents, links, module_of, spans, split
 
@@ -77,7 +77,7 @@ def _paths(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...]
 def _keys() -> dict[str, set[str]]:
     """Return section → keys of all configurations."""
     found: dict[str, set[str]] = {}
-    for config in (WorkerConfig, ReplayConfig, TrainConfig):
+    for config in (ServiceConfig, ReplayConfig, TrainConfig):
         for section, field in config.model_fields.items():
             assert isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
             found.setdefault(section, set()).update(field.annotation.model_fields)
@@ -88,7 +88,7 @@ KEYS = _keys()
 TARGETS = set(re.findall(r"^([A-Za-z][\w-]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
 MAKE_VARIABLES = set(re.findall(r"\$\((?:if \$\()?([A-Z]+)\)", (ROOT / "Makefile").read_text()))
 #: Variables of the Makefile that users do not set.
-INTERNAL_VARIABLES = {"BENCH", "PY", "PYTEST", "STAMP", "UV", "VENV"}
+INTERNAL_VARIABLES = {"PY", "PYTEST", "STAMP", "UV", "VENV"}
 
 
 def test_commands_are_found_in_the_documents() -> None:

@@ -44,7 +44,7 @@ def test_the_start_is_refused_with_a_remedy(tmp_path: Path, kafka: str, milvus_l
     site.fill_index()
     stores = PartitionStores(tmp_path / "other" / "history")
     stores.bind("M5v2LkzXQ7Oj+pPAzW3kRg")
-    assert "another changelog topic" in _refused(site, "--set", f"worker.data_dir={tmp_path / 'other'}")
+    assert "copy of another topic" in _refused(site, "--set", f"worker.data_dir={tmp_path / 'other'}")
     (tmp_path / "file").write_text("")
     assert "worker.data_dir" in _refused(site, "--set", f"worker.data_dir={tmp_path / 'file'}")
     assert (

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from configs.errors import TransientError
 from streams.history import History
 from streams.kafka.partition_reader import PartitionChunk, PartitionReader
+from streams.kafka.topics import TopicIdentities, TopicIdentity
 from streams.ports import Output
 from streams.state.changelog import Changelog
 
@@ -17,6 +19,13 @@ from streams.state.changelog import Changelog
 def record(fence: int, partition: int = 0) -> bytes:
     """Return the history record of a user whose clicks go up to this fence."""
     return History(partition, fence, np.array([fence])).to_bytes()
+
+
+def damage_first_block(database: Path) -> None:
+    """Overwrite the lowest keys of a database that is closed. It can be opened, and the other keys be read."""
+    (file,) = database.glob("*.sst")
+    content = file.read_bytes()
+    file.write_bytes(bytes(100) + content[100:])
 
 
 class MemoryChangelog(Changelog):
@@ -30,6 +39,7 @@ class MemoryChangelog(Changelog):
         readers: number of readers created.
         renewed: number of times that the client for offsets was renewed.
         stale: number of the last records that the broker does not know of yet.
+        written_at: time of the record at offset 0, in seconds since 1970; the others follow one a second.
     """
 
     def __init__(self, partitions: int = 1, chunk_size: int = 10_000) -> None:
@@ -39,6 +49,7 @@ class MemoryChangelog(Changelog):
         self.before_chunk: Callable[[], object] = lambda: None
         self.chunk_size = chunk_size
         self.readers = self.renewed = self.stale = 0
+        self.written_at = 1_767_225_600.0
 
     def end_offsets(self, partitions: Collection[int]) -> dict[int, int]:
         if self.unavailable:
@@ -48,18 +59,30 @@ class MemoryChangelog(Changelog):
     def renew(self) -> None:
         self.renewed += 1
 
-    def reader(self) -> PartitionReader:
+    def reader(self, timestamps: bool = False) -> PartitionReader:
         self.readers += 1
-        return _Reader(self)
+        return _Reader(self, timestamps)
 
     def compacted(self, partition: int = 0) -> dict[bytes, bytes | None]:
         """Return the last value of each key."""
         return {key: value for key, value in self.log[partition] if key is not None}
 
 
-class _Reader(PartitionReader):
+class MemoryIdentities(TopicIdentities):
+    """The identity of a memory changelog; `id` can be changed, as if the topic was deleted and created again."""
+
     def __init__(self, changelog: MemoryChangelog) -> None:
         self._changelog = changelog
+        self.id = "M5v2LkzXQ7Oj+pPAzW3kRg"
+
+    def now(self) -> dict[str, TopicIdentity]:
+        return {self._changelog.topic: TopicIdentity(self.id, len(self._changelog.log))}
+
+
+class _Reader(PartitionReader):
+    def __init__(self, changelog: MemoryChangelog, timestamps: bool) -> None:
+        self._changelog = changelog
+        self._timestamps = timestamps
         self._next: dict[int, int] = {}
 
     def start(self, starts: Mapping[int, int]) -> None:
@@ -75,7 +98,9 @@ class _Reader(PartitionReader):
             records = log[begin : begin + min(max_messages, self._changelog.chunk_size)]
             if records:
                 self._next[partition] = begin + len(records)
-                chunks[partition] = PartitionChunk(records, range(begin, begin + len(records)))
+                offsets = range(begin, begin + len(records))
+                times = [self._changelog.written_at + offset for offset in offsets] if self._timestamps else ()
+                chunks[partition] = PartitionChunk(records, offsets, times)
             if begin + len(records) == len(log):
                 ended[partition] = len(log)
         if not chunks:

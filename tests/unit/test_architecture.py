@@ -36,6 +36,7 @@ INSIDE_STREAMS = {
     "agents": STREAMS_ROOT,
     "tools": STREAMS_ROOT | {"kafka", "messages", "milvus", "processing", "recall", "state"},
     "worker": STREAMS_ROOT | {"agents", "kafka", "messages", "milvus", "processing", "recall", "state"},
+    "service": STREAMS_ROOT | {"kafka", "messages", "milvus", "processing", "recall", "state", "worker"},
 }
 #: Room or module inside model/ → the others inside model/ that it may import. The commands may import all of them.
 INSIDE_MODEL = {
@@ -77,7 +78,9 @@ ONLY_IN = {
     "pymilvus": ("streams/milvus", "embedded/milvus.py", "benchmarks/yardsticks/hand_wired.py"),
     "confluent_kafka": ("streams/kafka", "producers/sender.py", "embedded", "benchmarks"),
     "paddle": ("model/training/backend.py",),
-    "fastapi": ("benchmarks/yardsticks/hand_wired.py",),
+    "fastapi": ("streams/service", "benchmarks/yardsticks/hand_wired.py"),
+    "starlette": ("streams/service",),
+    "uvicorn": ("streams/service/process.py", "benchmarks/yardsticks/hand_wired.py"),
 }
 #: Command files are composition roots. Module → what it may import from rooms that otherwise import its own.
 COMMANDS = {"model/evaluate.py": {"streams.tools.served_index"}}
@@ -94,6 +97,7 @@ TESTED = (
     "streams/kafka",
     "streams/milvus",
     "streams/state",
+    "streams/service",
     "streams/tools",
     "examples",
     "streams/history.py",
@@ -104,6 +108,12 @@ UNTESTED = {
     "streams/recall/ports.py": "protocols",
     "streams/milvus/collection.py": "tested on real servers, in tests/contract",
     "streams/milvus/index.py": "tested on real servers, in tests/contract",
+    "streams/service/bodies.py": "tested with the routes, in test_routes.py",
+    "streams/service/middleware.py": "tested with the app, in test_app.py",
+    "streams/service/parts.py": "a dataclass",
+    "streams/service/ports.py": "protocols",
+    "streams/service/problems.py": "tested with the app, in test_app.py",
+    "streams/service/replicas.py": "tested on real servers, in tests/integration/test_service_replicas.py",
     "streams/tools/commands.py": "tested with the command line, in streams/test_main.py",
     "streams/tools/served_index.py": "tested on real servers, in tests/integration/test_evaluate.py",
 }
@@ -113,6 +123,7 @@ OTHER_TESTS = {
     "test_compose.py": "docker-compose.yml and Dockerfile",
     "configs/test_alerts.py": "configs/observability/alerts.yml",
     "configs/test_dashboard.py": "configs/observability/",
+    "streams/service/test_openapi.py": "streams/service/openapi.json",
     "streams/messages/test_fuzz.py": "properties of all messages",
     "streams/messages/test_schemas.py": "streams/messages/schemas/",
 }
@@ -196,6 +207,12 @@ def test_the_worker_runs_without_paddle() -> None:
         "import sys; sys.modules['paddle'] = None\n"
         "import streams.worker.build, streams.worker.process, streams.tools.audit, streams.tools.tail, producers.items"
     )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_service_runs_without_faust_and_paddle() -> None:
+    code = "import sys; sys.modules['paddle'] = sys.modules['faust'] = None\nimport streams.service.process"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

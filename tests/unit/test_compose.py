@@ -203,7 +203,9 @@ LOCKED_TRAIN = locked("requirements-train.txt")
 
 
 @pytest.mark.parametrize(
-    ("extra", "packages"), [(None, LOCKED), ("cpu", LOCKED | LOCKED_TRAIN)], ids=["worker", "train"]
+    ("extra", "packages"),
+    [(None, LOCKED), ("service", LOCKED), ("cpu", LOCKED | LOCKED_TRAIN)],
+    ids=["worker", "service", "train"],
 )
 def test_the_locks_agree_with_the_project_and_with_themselves(extra: str | None, packages: dict[str, str]) -> None:
     """After a change of pyproject.toml, `make lock` makes them agree."""

@@ -20,6 +20,7 @@ from tests.site import Site
 USERS = {
     "admin": ["streams topics create"],
     "worker": ["streams worker --agents clicks", "streams worker --agents items"],
+    "recaller": ["streams service"],
     "shop": ["producers.replay"],
     "catalogue": ["producers.items"],
     "viewer": ["streams tail"],

@@ -12,12 +12,16 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ConfigEntry,
     ConfigResource,
 )
+from prometheus_client import CollectorRegistry
 
 from configs.errors import EXIT_CONFIG, FatalError
+from configs.loader import load_service
 from streams.kafka.acls import Right, check_rights, worker_rights
 from streams.kafka.topics import changelog_topic
 from streams.messages.dead_letters import dead_letter_output
+from streams.metrics import ReplicaMetrics
 from streams.ports import DeadLetter, Message
+from streams.service.replicas import Replicas, open_replicas
 from streams.tools.audit import audit_kafka
 from streams.worker.lag import KafkaLag
 from tests.integration.security.secure_servers import SecureKafka
@@ -114,6 +118,24 @@ def test_dead_letters_with_the_least_rights(site: SecureSite, broker: SecureKafk
         assert done.stderr == ""
         assert says in done.stdout
     assert [(m.key, m.value) for m in site.messages(message.topic)] == [(b"7", b"{")]
+
+
+def test_a_service_copies_topics_with_the_least_rights(site: SecureSite, broker: SecureKafka) -> None:
+    site.create_topics()
+    settings = [*site.settings, f"service.data_dir={site.folder / 'service'}"]
+    config = load_service(None, settings, broker.login("recaller"))
+
+    def opened() -> Replicas:
+        return open_replicas(config, lambda _: None, ReplicaMetrics(CollectorRegistry()))
+
+    replicas = opened()
+    wait_for(lambda: replicas.histories.lag().caught_up and replicas.recommendations.lag().caught_up, "the copies")
+    replicas.close()
+    right = Right(AclOperation.READ, "topic", site.config.topics.recommendations)
+    broker.revoke("recaller", [right])
+    with pytest.raises(FatalError, match=f"recaller lacks rights: {right};"):
+        opened()
+    broker.grant("recaller", [right])
 
 
 def test_a_changelog_that_loses_histories_is_refused(site: SecureSite, broker: SecureKafka) -> None:

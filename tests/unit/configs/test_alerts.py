@@ -346,6 +346,20 @@ SCENARIOS = [
         silent=(4, 97),
     ),
     Scenario(
+        "ReplicaBehind",
+        "Kafka is unavailable to a service for half an hour",
+        {'mindstream_replica_age_seconds{instance="a", replica="histories"}': "1*10 1>1800*30 1*20"},
+        fires=(25, 39),
+        silent=(9, 15, 45),
+    ),
+    Scenario(
+        "ReplicaBehind",
+        "a copy needs a quarter of an hour",
+        {'mindstream_replica_age_seconds{instance="a", replica="histories"}': "NaN*15 1*20"},
+        fires=(12,),
+        silent=(5, 17),
+    ),
+    Scenario(
         "RecommendationsLate",
         "one in ten is late, then there is no traffic",
         {

@@ -15,7 +15,16 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry, generate_latest
 
-from streams.metrics import CatalogueMetrics, ClickMetrics, ItemMetrics, StoreMetrics, worker_registry
+from streams.metrics import (
+    CatalogueMetrics,
+    ClickMetrics,
+    ItemMetrics,
+    ReplicaMetrics,
+    ServiceMetrics,
+    StoreMetrics,
+    worker_registry,
+)
+from streams.ports import ReplicaLag
 
 FOLDER = Path(__file__).parents[3] / "configs" / "observability"
 DASHBOARD = json.loads((FOLDER / "grafana" / "dashboards" / "mindstream.json").read_text(encoding="utf-8"))
@@ -33,12 +42,18 @@ PROCESS = re.compile(r"process_(?!start_time)")
 
 
 def worker() -> CollectorRegistry:
-    """Return the registry of a worker with both agents."""
+    """Return the registry of a worker with both agents, and the metrics of a service's copies."""
     registry = worker_registry("m1")
     CatalogueMetrics(registry)
     ClickMetrics(registry).lag.labels(0)
     StoreMetrics(registry, lambda: 0)
     ItemMetrics(registry).lag.labels(0)
+    replicas = ReplicaMetrics(registry)
+    replicas.observe("histories", lambda: ReplicaLag(0, None, caught_up=False))
+    replicas.foreign.labels("histories")
+    service = ServiceMetrics(registry)
+    service.requests.labels("/v1/recommendations", "200")
+    service.seconds.labels("/v1/recommendations")
     return registry
 
 

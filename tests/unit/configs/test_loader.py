@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,10 +11,10 @@ import yaml
 from pydantic import BaseModel
 
 from configs.errors import ConfigError
-from configs.loader import ENVIRONMENT, FOLDER, load_replay, load_train, load_worker
-from configs.schema import ReplayConfig, TrainConfig, WorkerConfig
+from configs.loader import ENVIRONMENT, FOLDER, load_replay, load_service, load_train, load_worker
+from configs.schema import ReplayConfig, ServiceConfig, TrainConfig, WorkerConfig
 
-LOADERS = {"worker": load_worker, "replay": load_replay, "mind": load_train}
+LOADERS = {"worker": load_worker, "service": load_service, "replay": load_replay, "mind": load_train}
 
 
 def _file(tmp_path: Path, text: str) -> Path:
@@ -112,8 +113,8 @@ def _leaves(schema: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def test_every_environment_variable_sets_an_existing_key_and_is_documented() -> None:
-    keys = set(_leaves(WorkerConfig))
-    shipped = (FOLDER / "kafka.yaml").read_text() + (FOLDER / "worker.yaml").read_text()
+    keys = set(_leaves(ServiceConfig))
+    shipped = "".join((FOLDER / name).read_text() for name in ("kafka.yaml", "worker.yaml", "service.yaml"))
     for variable, key in ENVIRONMENT.items():
         assert key in keys
         assert variable in shipped
@@ -123,6 +124,7 @@ def test_every_environment_variable_sets_an_existing_key_and_is_documented() -> 
     ("schema", "files"),
     [
         (WorkerConfig, ["kafka.yaml", "worker.yaml"]),
+        (ServiceConfig, ["kafka.yaml", "worker.yaml", "service.yaml"]),
         (ReplayConfig, ["kafka.yaml", "replay.yaml"]),
         (TrainConfig, ["mind.yaml"]),
     ],
@@ -145,3 +147,16 @@ def test_settings_cannot_be_changed_after_loading() -> None:
     config = load_worker(None, (), {})
     with pytest.raises(ValueError, match="frozen"):
         config.recall.top_k = 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        ("service.max_users=300", "max_users must be at most batch_users and queue_users"),
+        ("service.max_top_k=15000", "at most 16384 together"),
+        ("service.cors_origins=['*']", "service.cors_origins"),
+    ],
+)
+def test_limits_of_the_service_that_cannot_work_together_are_refused(setting: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        load_service(None, [setting], {})

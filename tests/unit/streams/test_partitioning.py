@@ -83,3 +83,9 @@ def test_a_wrong_partition_is_named_with_the_remedy() -> None:
 def test_any_partitioner_is_not_checked() -> None:
     for partition in range(8):
         KeyPartitions("any", 8).check(b"42", partition)
+
+
+def test_messages_of_a_key_are_in_its_partition_or_may_be_in_any() -> None:
+    (only,) = KeyPartitions("murmur2", 8).of(b"42")
+    assert _fits(KeyPartitions("murmur2", 8), b"42", only)
+    assert list(KeyPartitions("any", 3).of(b"42")) == [0, 1, 2]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from configs.loader import FOLDER, load_worker
-from streams.kafka.acls import GRANTS, rights, rights_table, used_topics, worker_rights
+from streams.kafka.acls import GRANTS, rights, rights_table, service_rights, used_topics, worker_rights
 from streams.kafka.topics import topic_specs
 
 PAGE = FOLDER / "access.md"
@@ -42,6 +42,19 @@ def test_an_agent_needs_only_its_own_topics(agents: list[str], used: set[str]) -
     config = load_worker(None, ["worker.group=g"], {})
     needed = worker_rights(config.topics, "g", agents)
     assert {spec.name for spec in used_topics(topic_specs(config.topics, "g"), needed)} == used
+
+
+def test_a_service_reads_what_it_copies_and_writes_what_others_process() -> None:
+    config = load_worker(None, ["worker.group=g"], {})
+    needed = service_rights(config.topics, "g")
+    assert {str(right) for right in needed} == {
+        "Read on topic g-clicks-history-changelog",
+        "Read on topic recommendations",
+        "Write on topic clicks",
+        "Write on topic items",
+        "DescribeConfigs on topic g-clicks-history-changelog",
+        "DescribeConfigs on topic recommendations",
+    }
 
 
 def test_each_right_is_listed_once() -> None:

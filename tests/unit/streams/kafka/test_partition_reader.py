@@ -29,6 +29,9 @@ class _Event:
     def offset(self) -> int:
         return self._offset
 
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 1_767_225_600_000 + self._offset
+
     def key(self) -> bytes:
         return b"%d" % self._partition
 
@@ -73,6 +76,8 @@ def test_chunks_and_ends_by_partition(consumer: _Consumer) -> None:
     chunks, ends = reader.read(10, 0.1)
     assert chunks == {0: PartitionChunk([(b"0", None), (b"0", b"3")], [0, 3]), 1: PartitionChunk([(b"1", b"5")], [5])}
     assert ends == {2: 7, 0: 4}
+    chunks, _ = PartitionReader(load_worker().kafka, "changelog", timestamps=True).read(1, 0.1)
+    assert chunks == {0: PartitionChunk([(b"0", None)], [0], [1_767_225_600.0])}
 
 
 def test_missing_group_rights_are_ignored_and_missing_topic_rights_are_fatal(consumer: _Consumer) -> None:

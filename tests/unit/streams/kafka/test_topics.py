@@ -23,6 +23,7 @@ from streams.kafka.topics import (
 
 CONFIG = load_worker(None, (), {})
 TOPIC = changelog_topic(CONFIG.worker.group)
+_BROKER_TIME = {"message.timestamp.type": "LogAppendTime"}
 SPECS = {spec.name: spec for spec in topic_specs(CONFIG.topics, CONFIG.worker.group)}
 
 
@@ -90,13 +91,28 @@ def test_topics_are_described_as_they_are(monkeypatch: pytest.MonkeyPatch) -> No
     settings = {name: dict(spec.config) for name, spec in SPECS.items()}
     settings["clicks"]["retention.ms"] = "1000"
     settings["items"]["cleanup.policy"] = "delete"
+    settings["recommendations"]["cleanup.policy"] = "delete,compact"
     monkeypatch.setattr(streams.kafka.topics, "topic_settings", lambda _, names: {n: settings[n] for n in names})
     texts = topic_texts(CONFIG.kafka, list(SPECS.values()))
     assert texts["clicks"] == (
         "clicks (9 partitions, delete, retention.ms=1000); the configuration says 8 partitions, retention.ms=604800000"
     )
     assert texts["items"] == "items (4 partitions, delete); the configuration says cleanup.policy=compact"
-    assert texts["recommendations"] == "recommendations (8 partitions, delete)"
+    assert texts["recommendations"] == "recommendations (8 partitions, delete,compact)", "policies have no order"
+
+
+def test_a_topic_of_recommendations_of_an_earlier_version_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    _exist(monkeypatch)
+    brokers = {"delete.retention.ms": "86400000", "min.compaction.lag.ms": "0", "segment.ms": "604800000"}
+    earlier = {**brokers, "cleanup.policy": "delete", "retention.ms": "604800000"} | _BROKER_TIME
+    monkeypatch.setattr(streams.kafka.topics, "topic_settings", lambda _, names: dict.fromkeys(names, earlier))
+    specs = [SPECS["recommendations"]]
+    check_topics(CONFIG.kafka, specs)
+    assert topic_texts(CONFIG.kafka, specs)["recommendations"] == (
+        "recommendations (8 partitions, delete, retention.ms=604800000, min.compaction.lag.ms=0, segment.ms=604800000, "
+        "delete.retention.ms=86400000); the configuration says cleanup.policy=compact,delete, retention.ms=2592000000, "
+        "min.compaction.lag.ms=86400000, segment.ms=86400000, delete.retention.ms=604800000"
+    )
 
 
 class _Admin:

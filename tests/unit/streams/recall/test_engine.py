@@ -10,7 +10,7 @@ import pytest
 from configs.errors import TransientError
 from model.arrays import FloatArray, IdArray
 from streams.recall.embeddings import HistoryEmbeddings
-from streams.recall.engine import RecallEngine
+from streams.recall.engine import RecallEngine, Selection
 from streams.recall.memory import MemoryIndex
 from tests.unit.fakes import VERSION, FailingIndex, FewItems, MeanEncoder
 
@@ -59,6 +59,40 @@ def test_seen_items_are_returned_if_they_are_not_filtered() -> None:
     assert found is not None
     assert found.item_ids[0] == 4
     assert index.searches == [(1, 2)]
+
+
+def test_users_with_selections_of_their_own_share_one_search_and_get_what_each_would_get_by_itself() -> None:
+    index = HeldIndex()
+    engine = _engine(index)
+    histories = [_ids(1, 2), _ids(99), _ids(3), _ids(1, 2), _ids(4)]
+    selections = [
+        Selection(2, _ids(1, 2)),
+        Selection(5, _ids()),
+        Selection(3, _ids()),
+        Selection(1, _ids(1, 2, 5)),
+        Selection(2, _ids(4, 6)),
+    ]
+    together = engine.start(histories, selections=selections).finish()
+    assert index.searches == [(4, 2 + 2)], "the largest limit that one of them needs"
+    for history, selection, found in zip(histories, selections, together, strict=True):
+        (by_itself,) = engine.start([history], selections=[selection]).finish()
+        if len(history) == 1 and history[0] == 99:
+            assert found is by_itself is None
+            continue
+        assert found is not None and by_itself is not None
+        assert found.item_ids.tolist() == by_itself.item_ids.tolist()
+        assert found.scores.tolist() == by_itself.scores.tolist()
+        assert len(found.item_ids) == selection.top_k
+        assert not set(selection.exclude.tolist()) & set(found.item_ids.tolist())
+
+
+def test_the_settings_as_selections_give_what_the_settings_give() -> None:
+    engine = _engine(HeldIndex())
+    histories = [_ids(1, 2), _ids(3), _ids(99)]
+    by_settings = engine.recall(histories)
+    selected = engine.start(histories, selections=[Selection(2, history) for history in histories]).finish()
+    shown = [[c and [column.tolist() for column in c] for c in found] for found in (by_settings, selected)]
+    assert shown[0] == shown[1]
 
 
 def test_starting_does_not_wait_for_the_index() -> None:

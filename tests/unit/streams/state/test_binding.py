@@ -1,4 +1,4 @@
-"""The changelog topic that a folder of local histories is a copy of, with the real RocksDB."""
+"""The topic that a folder of local databases is a copy of, with the real RocksDB."""
 
 from __future__ import annotations
 
@@ -63,6 +63,6 @@ def test_a_store_that_does_not_say_what_it_copies_is_set_aside(
     assert again.offset(0) == -1
     assert again.damaged() == 1
     assert f"set it aside as {next(tmp_path.glob('history.damaged-*')).name}" in caplog.text
-    with pytest.raises(FatalError, match="another changelog topic"):
+    with pytest.raises(FatalError, match="copy of another topic"):
         again.bind(TOPIC)
     again.close()

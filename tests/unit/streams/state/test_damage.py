@@ -47,7 +47,7 @@ def test_a_defect_is_no_fault_of_the_disk() -> None:
 
 @pytest.mark.parametrize(("error", "kind", "text"), REMEDIES)
 def test_errors_name_the_remedy(error: Exception, kind: type[MindstreamError], text: str) -> None:
-    found = disk_error(Path("/data/0"), error)
+    found = disk_error(Path("/data/0"), error, "worker.data_dir")
     assert type(found) is kind
     assert str(found).startswith(("/data/0 ", "the disk of /data/0 "))
     with pytest.raises(kind, match=text):

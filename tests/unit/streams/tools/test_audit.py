@@ -336,6 +336,11 @@ def test_what_retention_may_have_deleted_is_not_missed(
         received._replace(timestamp=now) for received in kafka[topics.config.topics.clicks]
     ]
     assert audit_kafka(topics.config, topics.artifact).findings == figures.findings, "none of this can be deleted yet"
+    a_day_ago = [received._replace(timestamp=now - 86_400) for received in kafka[topics.config.topics.clicks]]
+    kafka[topics.config.topics.clicks][:] = a_day_ago
+    assert audit_kafka(topics.config, topics.artifact).findings == figures.findings
+    shorter = topics.config.topics.model_copy(update={"recommendation_retention_days": 1})
+    assert audit_kafka(topics.config.model_copy(update={"topics": shorter}), topics.artifact).ok
 
 
 def test_an_answer_is_short_only_below_the_share_of_the_catalogue_with_which_workers_start(topics: Topics) -> None:

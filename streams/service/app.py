@@ -1,0 +1,71 @@
+"""The FastAPI app of the service, from its routers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from configs.schema import Service
+from streams.metrics import ServiceMetrics
+from streams.service.middleware import REQUEST_ID, RequestFrame
+from streams.service.problems import MEDIA_TYPE, install
+
+_DESCRIPTION = """Recommendations over HTTP, from the same engine as Mindstream's workers.
+
+Errors are problem details (RFC 9457). `503` means that Milvus or Kafka is unavailable, or too many requests wait: try
+again after `Retry-After` seconds."""
+
+
+class _App(FastAPI):
+    """FastAPI, which describes every model of an answer as JSON: problems are not among those."""
+
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        for operations in document["paths"].values():
+            for operation in operations.values():
+                for answer in operation["responses"].values():
+                    if MEDIA_TYPE in answer.get("content", {}):
+                        answer["content"].pop("application/json", None)
+        return document
+
+
+def service_app(
+    settings: Service,
+    routers: Sequence[APIRouter],
+    metrics: ServiceMetrics,
+    running: Sequence[AbstractAsyncContextManager[object]] = (),
+) -> FastAPI:
+    """Return the app.
+
+    Args:
+        settings: limits and origins.
+        routers: the routes.
+        metrics: counts requests.
+        running: entered before the first request, in this order, and left after the last one, in reverse.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            for resource in running:
+                await stack.enter_async_context(resource)
+            yield
+
+    app = _App(title="Mindstream", version="1", description=_DESCRIPTION, lifespan=lifespan, redoc_url=None)
+    install(app)
+    for router in routers:
+        app.include_router(router)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "PUT", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", REQUEST_ID],
+            expose_headers=[REQUEST_ID, "Retry-After"],
+        )
+    app.add_middleware(RequestFrame, max_body_bytes=settings.max_body_bytes, metrics=metrics)  # the outermost one
+    return app

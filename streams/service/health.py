@@ -1,0 +1,100 @@
+"""The health of the service: what /readyz says, from memory.
+
+A task asks Milvus whether it responds, but only while there is no traffic that shows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Protocol
+
+from configs.errors import MindstreamError
+from streams.milvus.observed import ObservedIndex
+from streams.ports import ReplicaLag
+from streams.service.bodies import ReadyAnswer, ReplicaAnswer
+from streams.worker.catalogue import Catalogue
+
+_LOG = logging.getLogger("mindstream.service")
+
+#: Seconds without traffic after which Milvus is pinged.
+_PING_INTERVAL_S = 5.0
+#: Seconds by which a copy may be behind before the service is not ready any more.
+_MAX_AGE_S = 60.0
+
+
+class Replica(Protocol):
+    """A copy of a topic."""
+
+    def lag(self) -> ReplicaLag:
+        """Return how far it is behind."""
+        ...
+
+
+class Health:
+    """Decides whether the service is ready.
+
+    Args:
+        index: the index that is searched.
+        catalogue: what the collection of the index holds.
+        replicas: name → copy of a topic.
+        model_version: the model that the process serves.
+    """
+
+    def __init__(
+        self, index: ObservedIndex, catalogue: Catalogue, replicas: Mapping[str, Replica], model_version: str
+    ) -> None:
+        self._index = index
+        self._catalogue = catalogue
+        self._replicas = replicas
+        self._model_version = model_version
+
+    def ready(self) -> ReadyAnswer:
+        """Return what is missing."""
+        missing = []
+        if (unfilled := self._catalogue.missing) is not None:
+            missing.append(f"catalogue: {unfilled}")
+        if (fault := self._index.fault) is not None:
+            missing.append(f"milvus: {fault}")
+        lags = {name: replica.lag() for name, replica in self._replicas.items()}
+        for name, lag in lags.items():
+            if not lag.caught_up:
+                missing.append(f"{name}: the copy is not complete yet, {lag.messages} messages are to be read")
+            elif lag.age_s is not None and lag.age_s > _MAX_AGE_S:
+                missing.append(f"{name}: the copy is {lag.age_s:.0f} s old; does Kafka answer?")
+        return ReadyAnswer(
+            ready=not missing,
+            missing=missing,
+            model_version=self._model_version,
+            milvus="answers" if fault is None else fault,
+            replicas={
+                name: ReplicaAnswer(caught_up=lag.caught_up, lag_messages=lag.messages, age_s=lag.age_s)
+                for name, lag in lags.items()
+            },
+        )
+
+    def ping(self) -> None:
+        """Ping Milvus if there was no traffic for some seconds; count the collection's rows now and then."""
+        if self._index.age_s > _PING_INTERVAL_S:
+            self._index.ping()
+        with suppress(MindstreamError):  # the index has recorded it
+            self._catalogue.count_when_due()
+
+    @asynccontextmanager
+    async def pinging(self) -> AsyncIterator[None]:
+        """Ping regularly, in another thread."""
+        task = asyncio.create_task(self._ping_regularly())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _ping_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(_PING_INTERVAL_S)
+            try:
+                await asyncio.to_thread(self.ping)
+            except Exception:  # noqa: BLE001 - a defect of ours or of pymilvus; /readyz shows that Milvus is silent
+                _LOG.exception("the ping of Milvus failed")

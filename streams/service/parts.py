@@ -1,0 +1,49 @@
+"""The parts that the routes use, and the type of what makes routes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastapi import APIRouter
+from prometheus_client import CollectorRegistry
+
+from configs.schema import ServiceConfig
+from model.artifact import Artifact
+from streams.milvus.observed import ObservedIndex
+from streams.recall.engine import RecallEngine
+from streams.service.access import Access
+from streams.service.health import Health
+from streams.service.ports import NewestRecommendations, UserHistories
+from streams.service.recommending import Recommender
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceParts:
+    """The parts of one service.
+
+    Attributes:
+        config, artifact: settings and model.
+        access: who may do what.
+        index: the collection of the model's items.
+        engine: for one thread: use it through `recommender.calls.in_thread`.
+        recommender: recommends to users.
+        histories, newest: copies of what the workers write.
+        health: what is missing.
+        registry: exports metrics.
+    """
+
+    config: ServiceConfig
+    artifact: Artifact
+    access: Access
+    index: ObservedIndex
+    engine: RecallEngine
+    recommender: Recommender
+    histories: UserHistories
+    newest: NewestRecommendations
+    health: Health
+    registry: CollectorRegistry
+
+
+#: Makes the routes of one concern; `streams.service.process` lists them.
+Router = Callable[[ServiceParts], APIRouter]

@@ -1,0 +1,65 @@
+"""Readiness of the service, and its pings."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streams.ports import ReplicaLag
+from tests.unit.model.test_evaluate import IDS
+from tests.unit.streams.service.world import ServiceWorld
+
+
+@pytest.fixture(name="world")
+def _world(tmp_path: Path) -> ServiceWorld:
+    return ServiceWorld(tmp_path)
+
+
+def test_a_service_with_everything_is_ready(world: ServiceWorld) -> None:
+    ready = world.health.ready()
+    assert ready.ready and ready.missing == [] and ready.milvus == "answers"
+    assert ready.replicas["histories"].age_s == 0.5
+    assert world.client.get("/healthz").json() == {"live": True}
+
+
+def test_an_unfilled_collection_is_named(world: ServiceWorld) -> None:
+    world.memory.delete(IDS[:3])
+    world.catalogue.count()
+    answer = world.client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["missing"][0].startswith("catalogue: the collection holds 3 of 6 items")
+
+
+@pytest.mark.parametrize(
+    ("lag", "text"),
+    [
+        (ReplicaLag(5, None, caught_up=False), "recommendations: the copy is not complete yet, 5 messages"),
+        (ReplicaLag(0, 61.0, caught_up=True), "recommendations: the copy is 61 s old"),
+    ],
+)
+def test_a_copy_that_is_behind_is_named(world: ServiceWorld, lag: ReplicaLag, text: str) -> None:
+    world.newest.now = lag
+    (missing,) = world.health.ready().missing
+    assert missing.startswith(text)
+
+
+def test_a_ping_finds_that_milvus_is_unavailable_and_that_it_answers_again(
+    world: ServiceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.service.health._PING_INTERVAL_S", 0.0)
+
+    async def until(ready: bool) -> None:
+        while world.health.ready().ready is not ready:  # noqa: ASYNC110 - it is the pinging that is awaited
+            await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        world.index.failures = 3
+        async with world.health.pinging():
+            await asyncio.wait_for(until(False), 10)
+            await asyncio.wait_for(until(True), 10)
+
+    asyncio.run(scenario())
+    assert len(world.memory.get(np.array(IDS))) == 6
