@@ -35,6 +35,8 @@ _ENDS_INTERVAL_S, _IDENTITY_INTERVAL_S = 1.0, 10.0
 _LOG_INTERVAL_S, _FAULT_INTERVAL_S = 10.0, 300.0
 #: Seconds between two notes on the disk of the time until which the copy is complete.
 _NOTE_INTERVAL_S = 60.0
+#: Seconds that `close` waits for the thread. A request to a broker that is gone takes up to 10.
+_JOIN_S = 1.0
 #: Seconds until a retry after a fault.
 _RETRY_S = 5.0
 
@@ -157,11 +159,14 @@ class Follower:
         return self._progress.lag()
 
     def close(self) -> None:
-        """Stop following permanently, and close the stores."""
+        """Stop following permanently, and close the stores.
+
+        If the thread waits for Kafka, they stay open: the process ends as if it was killed, which loses nothing.
+        """
         self._closed.set()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-        self._stores.close()
+        self._thread.join(_JOIN_S)
+        if not self._thread.is_alive():
+            self._stores.close()
 
     def _open(self, removals_kept_s: float) -> None:
         """Open the stores, so that they can be read while Kafka is unavailable."""

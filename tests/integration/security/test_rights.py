@@ -133,7 +133,7 @@ def test_a_service_copies_topics_with_the_least_rights(site: SecureSite, broker:
     replicas.close()
     right = Right(AclOperation.READ, "topic", site.config.topics.recommendations)
     broker.revoke("recaller", [right])
-    with pytest.raises(FatalError, match=f"recaller lacks rights: {right};"):
+    with pytest.raises(FatalError, match=f"recaller lacks rights: {right},"):
         opened()
     broker.grant("recaller", [right])
 

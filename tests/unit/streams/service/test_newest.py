@@ -123,7 +123,7 @@ def test_any_bytes_are_packed(value: bytes, at: float) -> None:
     assert stored_recommendation_fence(pack_recommendation(b"42", value, at), 0) is None
 
 
-@given(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**63), 2**63 - 1), st.integers(-(2**63), 2**63 - 1))
+@given(st.integers(-(2**63), 2**63 - 1), st.integers(0, 2**63 - 1), st.integers(0, 2**31 - 1))
 def test_any_source_is_packed(user: int, source: int, partition: int) -> None:
     value = recommendation(user, source, partition=partition)
     packed = pack_recommendation(str(user).encode(), value, 1.0)

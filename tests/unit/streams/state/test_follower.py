@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -136,6 +137,28 @@ def test_reading_goes_on_while_kafka_is_unavailable(
     wait_for(_holds(copied, 0, b"new", record(10)), "a new record")
     wait_for(lambda: copied.lag().messages == 0 and (copied.lag().age_s or 0) < 0.2, "the lag")
     assert caplog.text.count("is not followed") == 1, "one line for an outage"
+
+
+def test_closing_does_not_wait_for_kafka(
+    copy: Copy, started: Callable[[], Follower], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower, "_JOIN_S", 0.05)
+    copied, answered, waits = started(), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        waits.set()
+        answered.wait()
+
+    copy.topic.before_chunk = hang
+    assert waits.wait(10)
+    copied.close()
+    assert copied._thread.is_alive()
+    assert copied.read(0, [b"9"]) == [record(9)], "the stores are not closed while the thread may write"
+    answered.set()
+    copied._thread.join()
+    copied.close()
+    with pytest.raises(TransientError):
+        copied.read(0, [b"9"])
 
 
 @pytest.mark.parametrize("change", ["id", "partitions"])
