@@ -14,9 +14,10 @@ from benchmarks.harness.report import Figure
 from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.harness.site import BenchmarkSite, benchmark_site
 from configs.cli import progress_bar
-from producers.items import item_messages, items_sender
+from producers.items import items_sender
 from producers.replay import clicks_sender, replay
 from producers.sender import SendReport, send_all
+from streams.processing.item_messages import item_messages
 
 
 def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure]:

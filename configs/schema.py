@@ -175,6 +175,10 @@ class Service(Section):
     batch_users: Annotated[int, Field(ge=1, le=4000)]
     queue_users: Count
     timeout: PositiveSeconds
+    max_clicks: Count
+    write_timeout: PositiveSeconds
+    recallable_timeout: PositiveSeconds
+    insert_timeout: PositiveSeconds
 
     @model_validator(mode="after")
     def _check_limits(self) -> Service:

@@ -29,7 +29,7 @@ class KeyPartitions:
     """The partitions that the keys of one topic belong to.
 
     Args:
-        partitioner: the one that all producers use; "any" = unknown, nothing is checked.
+        partitioner: the one that all producers use; "any" = unknown: nothing is checked, and we use murmur2.
         partitions: number of the topic's partitions.
     """
 
@@ -41,6 +41,10 @@ class KeyPartitions:
     def of(self, key: bytes) -> Collection[int]:
         """Return the partitions in which messages with this key may be: one, or all if that is unknown."""
         return range(self._partitions) if self._partitioner == "any" else (self._partition_of(key),)
+
+    def target(self, key: bytes) -> int:
+        """Return the partition to which a message with this key is to be sent."""
+        return self._partition_of(key)
 
     def check(self, key: bytes, partition: int) -> None:
         """Check that a message with this key belongs to this partition.
@@ -76,4 +80,4 @@ def murmur2(key: bytes) -> int:
     return (state ^ state >> 15) & 0x7FFFFFFF
 
 
-HASHES: dict[str, Callable[[bytes], int]] = {"murmur2": murmur2, "crc32": zlib.crc32}
+HASHES: dict[Partitioner, Callable[[bytes], int]] = {"murmur2": murmur2, "crc32": zlib.crc32, "any": murmur2}

@@ -52,9 +52,10 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
         Grant(AclOperation.DESCRIBE_CONFIGS, ("items",)),
     ),
     "streams service": (
-        Grant(_READ, ("changelog", "recommendations")),
+        Grant(_READ, ("changelog", "recommendations", "items")),
         Grant(_WRITE, ("clicks", "items")),
         Grant(AclOperation.DESCRIBE_CONFIGS, ("changelog", "recommendations")),
+        Grant(AclOperation.DESCRIBE, groups=("items",)),
     ),
     "producers.replay": (Grant(_WRITE, ("clicks",)),),
     "producers.items": (Grant(_WRITE, ("items",)),),

@@ -83,12 +83,20 @@ class KafkaRecordProducer:
         kafka: the cluster.
         max_message_bytes: the largest max.message.bytes of the topics that it writes to.
         partitioner: `topics.partitioner`.
+        delivery_timeout_s: seconds until an unacknowledged message fails.
     """
 
-    def __init__(self, kafka: Kafka, max_message_bytes: int, partitioner: Partitioner) -> None:
+    def __init__(
+        self,
+        kafka: Kafka,
+        max_message_bytes: int,
+        partitioner: Partitioner,
+        delivery_timeout_s: float = _DELIVERY_TIMEOUT_S,
+    ) -> None:
         self._kafka = kafka
         self._max_message_bytes = max_message_bytes
         self._partitioner: Partitioner = partitioner
+        self._delivery_timeout_s = delivery_timeout_s
         self._producer = self._new_producer()
 
     def _new_producer(self) -> Producer:
@@ -96,7 +104,7 @@ class KafkaRecordProducer:
             self._kafka,
             # Long enough that nothing is sent while a batch is queued message by message; `flush` does not linger.
             linger_s=0.05,
-            delivery_timeout_s=_DELIVERY_TIMEOUT_S,
+            delivery_timeout_s=self._delivery_timeout_s,
             max_message_bytes=self._max_message_bytes,
             partitioner=self._partitioner,
         )
@@ -119,7 +127,7 @@ class KafkaRecordProducer:
 
             self._produce(output, on_delivery)
         produced()
-        unreported = self._serve(self._producer.flush, _DELIVERY_TIMEOUT_S + OVERDUE_S)
+        unreported = self._serve(self._producer.flush, self._delivery_timeout_s + OVERDUE_S)
         if unreported:
             # librdkafka fails each message after the delivery timeout; rarely, when a broker goes down, it never does.
             self._replace()

@@ -14,6 +14,9 @@ from enum import IntEnum
 import numpy as np
 
 from model.arrays import IdVector, IntVector
+from streams.errors import BadMessage
+from streams.messages.items import Item, decode_item
+from streams.ports import Message
 
 #: Messages after which those that are superseded are dropped.
 _CHUNK = 100_000
@@ -24,8 +27,36 @@ class Content(IntEnum):
 
     REMOVAL = 0
     VECTOR = 1
-    #: It belongs to another model version, or cannot be read: the row stays as it is.
-    NOTHING = 2
+    #: It cannot be read: the row stays as it is.
+    UNREADABLE = 2
+    #: It belongs to another model version: the row stays as it is.
+    OTHER_VERSION = 3
+
+
+class ContentReader:
+    """Tells what messages of the topic `items` say about the items of one model version.
+
+    Args:
+        model_version: the version.
+    """
+
+    def __init__(self, model_version: str) -> None:
+        self._model_version = model_version
+        # As `encode_item` writes it. In a text field, the quotes would be escaped.
+        self._mark = f'"model_version":"{model_version}"'.encode()
+
+    def read(self, message: Message) -> Content:
+        """Return what a message says about the item that its key names."""
+        if message.value is None:
+            return Content.REMOVAL
+        if self._mark in message.value:  # parsing takes 20 times as long
+            return Content.VECTOR
+        try:
+            item = decode_item(message.key, message.value)
+        except BadMessage:
+            return Content.UNREADABLE
+        own = isinstance(item, Item) and item.model_version == self._model_version
+        return Content.VECTOR if own else Content.OTHER_VERSION
 
 
 class NewestMessages:

@@ -16,6 +16,7 @@ from streams.service.access import Access
 from streams.service.health import Health
 from streams.service.ports import NewestRecommendations, UserHistories
 from streams.service.recommending import Recommender
+from streams.service.write_parts import Writes
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class ServiceParts:
         engine: for one thread: use it through `recommender.calls.in_thread`.
         recommender: recommends to users.
         histories, newest: copies of what the workers write.
+        writes: writes clicks and items to their topics.
         health: what is missing.
         registry: exports metrics.
     """
@@ -41,6 +43,7 @@ class ServiceParts:
     recommender: Recommender
     histories: UserHistories
     newest: NewestRecommendations
+    writes: Writes
     health: Health
     registry: CollectorRegistry
 

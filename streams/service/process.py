@@ -26,16 +26,19 @@ from streams.service.access import Access, load_access
 from streams.service.app import service_app
 from streams.service.health import Health, Replica
 from streams.service.parts import Router, ServiceParts
+from streams.service.published import published_router
 from streams.service.recommending import Recommender
 from streams.service.replicas import Replicas, open_replicas
 from streams.service.routes import health_router, reading_router
+from streams.service.write_parts import build_writes
+from streams.service.write_routes import writing_router
 from streams.worker.catalogue import Catalogue
 from streams.worker.signals import on_stop_signal
 
 _LOG = logging.getLogger("mindstream.service")
 
 #: What makes the routes, in the order in which paths are compared.
-ROUTERS: tuple[Router, ...] = (health_router, reading_router)
+ROUTERS: tuple[Router, ...] = (health_router, reading_router, writing_router, published_router)
 #: Seconds that requests may take once the process has to end, and seconds after which it ends in any case.
 _GRACE_S, _SHUTDOWN_S = 2, 4.0
 
@@ -119,10 +122,11 @@ def build(config: ServiceConfig, on_error: Callable[[MindstreamError], object]) 
         recommender=Recommender(engine, config.recall.top_k + config.history.length, config.service, metrics),
         histories=replicas.histories,
         newest=replicas.recommendations,
+        writes=build_writes(config, artifact, index),
         health=Health(index, catalogue, copies, version),
         registry=registry,
     )
-    running = [_closing(replicas), parts.health.pinging()]
+    running = [_closing(replicas), parts.health.pinging(), parts.writes.closing()]
     return service_app(config.service, [router(parts) for router in ROUTERS], metrics, running)
 
 

@@ -9,9 +9,7 @@ import orjson
 import pytest
 
 from configs.errors import EXIT_CONFIG
-from model.serving.norms import Norms
 from producers import items
-from streams.errors import BadMessage
 from streams.messages.items import Item, ItemRemoval, decode_item
 from tests.unit.producers.mock_kafka import MockKafka, run
 
@@ -91,14 +89,6 @@ def test_a_model_with_free_norms_refuses_only_far_longer_vectors(artifact: Path,
     assert refused.exit_code == 1
     assert "more than 10 times the longest" in refused.output
     assert "does not normalise" in run(items.main, *one, "--normalise").output
-
-
-@pytest.mark.parametrize("item_id", [-(2**63), 2**63 - 1])
-def test_an_artifact_with_an_id_that_the_index_cannot_hold_is_refused(artifact: Path, item_id: int) -> None:
-    source = items._load_artifact(artifact)
-    source.item_ids[0 if item_id < 0 else -1] = item_id
-    with pytest.raises(BadMessage, match=str(item_id)):
-        items.check_items(source, Norms.from_artifact(source))
 
 
 def test_usage_errors_name_the_missing_option(artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:

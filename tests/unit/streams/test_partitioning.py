@@ -47,7 +47,7 @@ def _fits(partitions: KeyPartitions, key: bytes, partition: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("partitioner", ["murmur2", "crc32"])
+@pytest.mark.parametrize("partitioner", ["murmur2", "crc32", "any"])
 def test_each_key_belongs_to_the_partition_that_librdkafka_chooses(partitioner: Partitioner) -> None:
     rng = random.Random(1)
     keys = [*(b"%d" % n for n in range(2000)), *(rng.randbytes(rng.randint(1, 40)) for _ in range(2000))]
@@ -67,6 +67,7 @@ def test_each_key_belongs_to_the_partition_that_librdkafka_chooses(partitioner: 
     checked = KeyPartitions(partitioner, PARTITIONS)
     other = KeyPartitions("murmur2" if partitioner == "crc32" else "crc32", PARTITIONS)
     assert all(_fits(checked, key, partition) for key, partition in chosen.items())
+    assert {key: checked.target(key) for key in chosen} == chosen
     split = sum(not _fits(other, key, partition) for key, partition in chosen.items()) / len(chosen)
     assert split == pytest.approx(1 - 1 / PARTITIONS, abs=0.05), "the other partitioner chooses another partition"
 

@@ -50,6 +50,8 @@ def test_a_service_reads_what_it_copies_and_writes_what_others_process() -> None
     assert {str(right) for right in needed} == {
         "Read on topic g-clicks-history-changelog",
         "Read on topic recommendations",
+        "Read on topic items",
+        "Describe on groups that begin with g-items-",
         "Write on topic clicks",
         "Write on topic items",
         "DescribeConfigs on topic g-clicks-history-changelog",

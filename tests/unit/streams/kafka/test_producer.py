@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import pytest
@@ -44,6 +45,15 @@ def test_messages_without_a_delivery_report_fail_and_the_producer_is_replaced(mo
     assert silent.calls == ["produce", "produce", "produced", "flush"]
     assert silent.purged
     assert not isinstance(producer._producer, SilentProducer)
+
+
+def test_an_unavailable_broker_is_reported_within_the_given_time() -> None:
+    kafka = load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka
+    producer = KafkaRecordProducer(kafka, 10**6, "murmur2", delivery_timeout_s=0.2)
+    started = time.monotonic()
+    with pytest.raises(TransientError, match="timed out"):
+        producer.send([Output("clicks", b"k", b"v")])
+    assert time.monotonic() - started < 10
 
 
 class HalfSilentProducer(SilentProducer):

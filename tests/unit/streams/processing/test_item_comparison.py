@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streams.messages.items import Item, encode_item
+from streams.ports import Message
 from streams.processing import item_comparison
-from streams.processing.item_comparison import Content, Differences, NewestMessages, compare
+from streams.processing.item_comparison import Content, ContentReader, Differences, NewestMessages, compare
 
 #: item id, content of its message; the offset is the position in the list.
 MESSAGES = st.lists(st.tuples(st.integers(-4, 4), st.sampled_from(Content)), max_size=40)
@@ -25,7 +29,7 @@ def _compare(
     return compare(newest, ids, offsets, processed=processed, complete=complete)
 
 
-VECTOR, REMOVAL, NOTHING = Content.VECTOR, Content.REMOVAL, Content.NOTHING
+VECTOR, REMOVAL, UNREADABLE, OTHER = Content.VECTOR, Content.REMOVAL, Content.UNREADABLE, Content.OTHER_VERSION
 
 
 @pytest.mark.parametrize(
@@ -37,8 +41,9 @@ VECTOR, REMOVAL, NOTHING = Content.VECTOR, Content.REMOVAL, Content.NOTHING
         ([(7, VECTOR), (7, REMOVAL)], {7: 0}, [], {7: 1}),
         ([(7, VECTOR), (7, REMOVAL)], {}, [], {}),
         ([], {7: 3}, [], {7: 4}),  # the removal itself was deleted by compaction
-        ([(7, VECTOR), (7, NOTHING)], {7: 0}, [], {}),  # another model's vector: the row stays
-        ([(7, NOTHING)], {}, [], {}),
+        ([(7, VECTOR), (7, OTHER)], {7: 0}, [], {}),  # another model's vector: the row stays
+        ([(7, VECTOR), (7, UNREADABLE)], {7: 0}, [], {}),
+        ([(7, OTHER), (8, UNREADABLE)], {}, [], {}),
         ([(7, VECTOR)], {7: 5}, [], {}),  # the row is newer than the message that was read
     ],
 )
@@ -47,6 +52,21 @@ def test_what_differs(
 ) -> None:
     found = _compare(messages, rows)
     assert (found.written.tolist(), found.removed) == (written, removed)
+
+
+def test_what_a_message_says_is_read_from_its_value() -> None:
+    vector = Item(7, np.array([1, 0], np.float32), "m1")
+    written = encode_item(vector)
+    values = {
+        written: VECTOR,
+        written.replace(b'":', b'" : '): VECTOR,  # by another encoder
+        encode_item(replace(vector, model_version="m2")): OTHER,
+        encode_item(replace(vector, model_version="m2", title='"model_version":"m1"')): OTHER,
+        b"{": UNREADABLE,
+        None: REMOVAL,
+    }
+    reader = ContentReader("m1")
+    assert {value: reader.read(Message("items", 0, 0, b"7", value)) for value in values} == values
 
 
 def test_what_was_not_processed_yet_is_the_agent_s_work() -> None:

@@ -31,7 +31,7 @@ def test_every_error_is_declared_as_a_problem(document: dict[str, Any]) -> None:
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             declared = {status: answer for status, answer in operation["responses"].items() if status >= "4"}
-            if not path.startswith("/v1/"):
+            if not path.startswith(("/v1/", "/rec/", "/qa/")):
                 continue
             assert {"401", "403", "422", "503"} <= declared.keys(), f"{method} {path}"
             for status, answer in declared.items():
@@ -43,4 +43,4 @@ def test_every_operation_has_a_summary_and_its_scope(document: dict[str, Any]) -
     for path, operations in document["paths"].items():
         for operation in operations.values():
             assert operation["summary"]
-            assert ("security" in operation) == path.startswith("/v1/"), path
+            assert ("security" in operation) == path.startswith(("/v1/", "/rec/", "/qa/")), path

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 
 from configs.loader import load_service
+from model.arrays import FloatArray
 from model.artifact import Artifact
 from streams.messages.recommendations import Recommendation
 from streams.metrics import ServiceMetrics
@@ -27,6 +28,7 @@ from streams.service.recommending import Recommender
 from streams.worker.catalogue import Catalogue
 from tests.unit.fakes import FailingIndex
 from tests.unit.model.test_evaluate import IDS, artifact, axes
+from tests.unit.streams.service.item_stream import ClickStream, ItemStream, memory_writes
 
 
 class MemoryHistories:
@@ -58,13 +60,20 @@ class MemoryNewest:
 
 
 class ServiceWorld:
-    """The app with all routes, and its parts. The model has the items 10, 20, …, 60; see `model.test_evaluate`."""
+    """The app with all routes, and its parts. The model has the items 10, 20, …, 60; see `model.test_evaluate`.
 
-    def __init__(self, folder: Path, *overrides: str) -> None:
+    Args:
+        folder: for the model.
+        overrides: settings.
+        vectors: of the items; None = those of `axes`, which no item worker would accept: their norms are not 1.
+    """
+
+    def __init__(self, folder: Path, *overrides: str, vectors: FloatArray | None = None) -> None:
+        vectors = axes() if vectors is None else vectors
         config = load_service(None, ["recall.top_k=3", *overrides], {})
-        model = Artifact.load(artifact(folder / "artifact"))
+        model = Artifact.load(artifact(folder / "artifact", vectors=vectors))
         self.memory = MemoryIndex(model.model_version, model.dim)
-        self.memory.upsert(IDS, axes(), np.array([[0, 7]] * len(IDS)))
+        self.memory.upsert(IDS, vectors, np.array([[0, 7]] * len(IDS)))
         self.index = FailingIndex(self.memory, 0)
         observed = ObservedIndex(self.index, max_age_s=60.0)
         self.registry = CollectorRegistry()
@@ -73,6 +82,10 @@ class ServiceWorld:
         self.catalogue.count()
         engine = build_engine(config.recall, model, verified(config.recall, model, observed, lambda: None))
         self.histories, self.newest = MemoryHistories(), MemoryNewest()
+        self.clicks, self.items = (
+            ClickStream(),
+            ItemStream(index=self.memory, version=model.model_version, dim=model.dim),
+        )
         copies: dict[str, Replica] = {"histories": self.histories, "recommendations": self.newest}
         self.health = Health(observed, self.catalogue, copies, model.model_version)
         self.parts = ServiceParts(
@@ -84,6 +97,7 @@ class ServiceWorld:
             recommender=Recommender(engine, config.recall.top_k + config.history.length, config.service, metrics),
             histories=self.histories,
             newest=self.newest,
+            writes=memory_writes(config, model, observed, self.clicks, self.items),
             health=self.health,
             registry=self.registry,
         )

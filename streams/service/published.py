@@ -1,0 +1,110 @@
+"""The routes of the published MIND and Milvus demonstration, with its paths, bodies and answers.
+
+Its histories and answers have no scores and no reasons; `/v1/recommendations` has both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+
+import numpy as np
+from fastapi import APIRouter, Depends
+from pydantic import Field
+
+from configs.schema import ServiceConfig
+from streams.service.bodies import ItemId, RequestBody
+from streams.service.bulk import BulkRunning, ItemsMissing, OtherModelsItems
+from streams.service.parts import ServiceParts
+from streams.service.problems import Problem, declared, limit_exceeded
+from streams.service.recommending import Wanted, wanted
+
+#: Statuses of errors that every route may answer with.
+_REFUSED = (400, 401, 403, 422, 503)
+
+
+class RecallBody(RequestBody):
+    """Histories of users, and the number of items wanted for each."""
+
+    top_k: int | None = Field(
+        default=None, ge=1, description="Most items in each list; null = recall.top_k.", examples=[50]
+    )
+    hist_item: list[list[ItemId]] = Field(
+        description="The items that each user has clicked, oldest first; histories of any length.",
+        examples=[[[43, 23, 65, 675], [675, 3456, 8654]]],
+    )
+
+
+def published_router(parts: ServiceParts) -> APIRouter:
+    """Return the routes; two need the scope `read`, two `admin`."""
+    router = APIRouter(tags=["published"])
+    readable = [Depends(parts.access.requires("read"))]
+    administrable = [Depends(parts.access.requires("admin"))]
+
+    @router.post(
+        "/rec/recall", summary="Recall items for histories", dependencies=readable, responses=declared(*_REFUSED, 413)
+    )
+    async def recall(body: RecallBody) -> list[list[int]]:
+        """Answer with a list of item ids for each history, best first; empty if no item of the history is known."""
+        found = await parts.recommender.recommend(_wanted(parts.config, body))
+        return [[] if one.candidates is None else one.candidates.item_ids.tolist() for one in found]
+
+    # The routes below wait for other servers in a thread: they are not async.
+    @router.post("/rec/count", summary="Count the items", dependencies=readable, responses=declared(*_REFUSED))
+    def count() -> int:
+        """Answer with the number of items in the collection."""
+        return parts.index.describe().count
+
+    @router.post(
+        "/rec/insert_data",
+        summary="Put the model's items into the collection",
+        dependencies=administrable,
+        responses=declared(*_REFUSED, 409, 504),
+    )
+    def insert_data() -> int:
+        """Answer with the number of the model's items when searches find all of them."""
+        with _problems():
+            return parts.writes.bulk.insert()
+
+    @router.post(
+        "/qa/drop",
+        summary="Remove all items from the collection",
+        dependencies=administrable,
+        responses=declared(*_REFUSED, 409, 504),
+    )
+    def drop() -> int:
+        """Answer with the number of removed items when the collection holds none of them any more."""
+        with _problems():
+            return parts.writes.bulk.remove_all()
+
+    return router
+
+
+def _wanted(config: ServiceConfig, body: RecallBody) -> list[Wanted]:
+    """Return what the users of a request want.
+
+    Raises:
+        Problem: there are too many, or they want too many items.
+    """
+    limits = config.service
+    top_k = min(config.recall.top_k, limits.max_top_k) if body.top_k is None else body.top_k
+    if len(body.hist_item) > limits.max_users:
+        raise limit_exceeded("body.hist_item", len(body.hist_item), limits.max_users, "max_users")
+    if top_k > limits.max_top_k:
+        raise limit_exceeded("body.top_k", top_k, limits.max_top_k, "max_top_k")
+    newest = [np.array(history[-limits.max_history :], dtype=np.int64) for history in body.hist_item]
+    return [wanted(history, top_k, (), exclude_seen=config.recall.filter_seen) for history in newest]
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    """Convert the errors of `BulkItems` that callers can do something about."""
+    try:
+        yield
+    except BulkRunning as error:
+        raise Problem(HTTPStatus.CONFLICT, "already-running", str(error)) from None
+    except OtherModelsItems as error:
+        raise Problem(HTTPStatus.CONFLICT, "other-model", str(error)) from None
+    except ItemsMissing as error:
+        raise Problem(HTTPStatus.GATEWAY_TIMEOUT, "items-missing", str(error)) from None
