@@ -7,8 +7,8 @@ PADDLE ?= cpu
 # Exact versions for the Python and the platform of the images; the checksums are those of all platforms.
 UV := $(VENV)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --python-platform linux --only-binary :all: \
 	--generate-hashes --no-annotate --custom-compile-command 'make lock' pyproject.toml
-# Tests mostly wait for servers: two files at once, each process with servers of its own.
-PYTEST := $(PY) -m pytest -n 2 --dist loadfile
+# Tests mostly wait for servers: three files at once, each process with servers of its own.
+PYTEST := $(PY) -m pytest -n 3 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-fast chaos check bench quality lock clean purge
