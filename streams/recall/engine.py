@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.arrays import FloatArray, FloatVector, IdArray, IdVector, IntVector
+from model.arrays import FloatArray, FloatVector, IdArray, IdVector, IntVector, Mask
 from model.serving.inputs import windows
 from model.serving.merge import PADDING, Candidates, merge
 from streams.recall.embeddings import HistoryEmbeddings
@@ -37,6 +37,41 @@ class Selection(NamedTuple):
 
     top_k: int
     exclude: IdArray
+
+
+class EncoderInputs(NamedTuple):
+    """The encoder's input for those B' of a batch of users who have a known item in their history.
+
+    Attributes:
+        embeddings: (B', L, D) float32, oldest first, left-aligned, zeros beyond each length.
+        lengths: (B',) clicks that are read.
+        rows: (B',) the users' rows in the batch.
+        unknown: ids of the items in all histories that have no vector.
+    """
+
+    embeddings: FloatArray
+    lengths: IntVector
+    rows: IntVector
+    unknown: frozenset[int]
+
+
+class RecallSteps(NamedTuple):
+    """One user's way from clicks to candidates.
+
+    Attributes:
+        inputs: the clicks that were read.
+        interests: (K, D) float32.
+        ids, scores: (K, n) what the index found for each interest, best first; ids are padded.
+        excluded: ids in these lists that are not recommended, because the user has seen them.
+        merged: the candidates.
+    """
+
+    inputs: EncoderInputs
+    interests: FloatArray
+    ids: IdArray
+    scores: FloatArray
+    excluded: IdArray
+    merged: Candidates
 
 
 class PendingRecall:
@@ -214,6 +249,17 @@ class RecallEngine:
         Returns:
             Finite interest vectors (B', K, D), the rows (B',) of their histories, and the ids of all unknown items.
         """
+        inputs = self.inputs(histories, stopwatch)
+        interests, rows = self._encode(inputs)
+        stopwatch("encode")
+        return interests, rows, inputs.unknown
+
+    def inputs(self, histories: Sequence[IdArray], stopwatch: StageTimer = _untimed) -> EncoderInputs:
+        """Look up the embeddings of the clicks that the encoder reads.
+
+        Raises:
+            TransientError: the index did not respond.
+        """
         ends = np.cumsum([0, *map(len, histories)], dtype=np.int64)
         ids = np.concatenate(histories, dtype=np.int64)  # (Σ n,)
         vectors, known = self._embeddings.lookup(ids)  # (Σ n, D), (Σ n,)
@@ -228,13 +274,43 @@ class RecallEngine:
         row_ids, L = np.arange(1, len(vectors) + 1), self._encoder.history_length
         rows, lengths = windows(row_ids, ends[usable], ends[usable + 1], L)  # (B', L), (B',)
         padded = np.concatenate([np.zeros((1, vectors.shape[1]), dtype=np.float32), vectors])
-        interests = self._encoder.encode(padded[rows], lengths)[:, : self._interests]
+        return EncoderInputs(padded[rows], lengths, usable, unknown)
+
+    def steps(self, history: IdArray) -> RecallSteps | None:
+        """Recall for one history, (n,) item ids, oldest first, and keep what `recall` discards.
+
+        The candidates are those of `recall`. None where no item of the history is known.
+
+        Raises:
+            TransientError: the index did not respond.
+        """
+        if not len(history):
+            return None
+        inputs = self.inputs([history])
+        interests, rows = self._encode(inputs)
+        if not len(rows):
+            return None
+        seen = history if self._filter_seen else history[:0]
+        ids, scores = self._index.search(interests[0], self.top_k + len(seen))  # (K, top_k + n)
+        (merged,) = merge(ids[None], scores[None], self.top_k, seen[None], self._encoder.fusion)
+        return RecallSteps(inputs, interests[0], ids, scores, seen, merged)
+
+    def _encode(self, inputs: EncoderInputs) -> tuple[FloatArray, IdArray]:
+        """Return finite interest vectors, (B', K, D), and the rows of their users, (B',)."""
+        interests, rows = self._encoder.encode(inputs.embeddings, inputs.lengths)[:, : self._interests], inputs.rows
         if not _all_finite(interests):
             finite = np.isfinite(interests).all(axis=(1, 2))  # (B',)
             _LOG.warning("%d histories have interests that are not finite: nothing is recommended", (~finite).sum())
-            interests, usable = interests[finite], usable[finite]
-        stopwatch("encode")
-        return interests, usable, unknown
+            interests, rows = interests[finite], rows[finite]
+        return interests, rows
+
+    def embeddings(self, ids: IdArray) -> tuple[FloatArray, Mask]:
+        """Return the embeddings of (n,) item ids, (n, D), zeros for unknown ones, and whether each is known, (n,).
+
+        Raises:
+            TransientError: the index did not respond.
+        """
+        return self._embeddings.lookup(ids)
 
 
 def _all_finite(values: FloatArray) -> bool:
