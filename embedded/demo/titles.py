@@ -54,7 +54,7 @@ Wine: Vineyards, Cellars, Riesling, Sparkling Wine, Corks, Harvests, Tasting, Te
 """
 _TITLES = """
 {}|The Little Book of {}|{} for Beginners|A History of {}|The Art of {}|Understanding {}|{}: A Field Guide
-{} in Practice|The Trouble with {}|A Year of {}|Letters on {}|All about {}|{} Illustrated
+{} in Practice|The Trouble with {}|A Year of {}|Notes on {}|All about {}|{} Illustrated
 The Secret Life of {}|{}: An Introduction|The Science of {}|In Praise of {}|{} after Dark|On {}
 Thinking about {}|{} from A to Z|Tales of {}|The World of {}|{}, Step by Step|The Future of {}
 """

@@ -158,7 +158,7 @@ def test_a_user_of_the_stream_is_shown_with_what_the_worker_published(world: _Wo
 
 
 def test_an_unknown_user_has_nothing_rather_than_zeros(world: _World) -> None:
-    answer = world.get("/page/users/nobody%2Fhere")
+    answer = world.get("/page/users/someone%2Fnew")
     assert (answer["stored"], answer["newest"], answer["merged"]) == (None, None, [])
 
 
