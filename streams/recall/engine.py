@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
 from model.arrays import FloatArray, FloatVector, IdArray, IdVector, IntVector, Mask
-from model.serving.inputs import windows
 from model.serving.merge import PADDING, Candidates, merge
 from streams.recall.embeddings import HistoryEmbeddings
+from streams.recall.inputs import EncoderInputs, StageTimer, encoder_inputs, untimed
 from streams.recall.ports import InterestEncoder, ItemReader
 
 _LOG = logging.getLogger("mindstream.recall")
 
-#: Called with the name of the stage that has just ended: embed, encode, search, merge.
-StageTimer = Callable[[str], object]
 #: Searches that may be under way at the same time: that of the current batch, and that of the next one.
 _IN_FLIGHT = 2
-
-
-def _untimed(_stage: str) -> None:
-    pass
 
 
 class Selection(NamedTuple):
@@ -37,22 +31,6 @@ class Selection(NamedTuple):
 
     top_k: int
     exclude: IdArray
-
-
-class EncoderInputs(NamedTuple):
-    """The encoder's input for those B' of a batch of users who have a known item in their history.
-
-    Attributes:
-        embeddings: (B', L, D) float32, oldest first, left-aligned, zeros beyond each length.
-        lengths: (B',) clicks that are read.
-        rows: (B',) the users' rows in the batch.
-        unknown: ids of the items in all histories that have no vector.
-    """
-
-    embeddings: FloatArray
-    lengths: IntVector
-    rows: IntVector
-    unknown: frozenset[int]
 
 
 class RecallSteps(NamedTuple):
@@ -112,7 +90,7 @@ class PendingRecall:
         self._fusion = fusion
         self._timed = False
 
-    def wait(self, stopwatch: StageTimer = _untimed) -> None:
+    def wait(self, stopwatch: StageTimer = untimed) -> None:
         """Wait until the index has answered. Only the first call is timed, because `finish` calls this method, too."""
         if self._search is None:
             return
@@ -121,7 +99,7 @@ class PendingRecall:
             self._timed = True
             stopwatch("search")
 
-    def finish(self, stopwatch: StageTimer = _untimed) -> list[Candidates | None]:
+    def finish(self, stopwatch: StageTimer = untimed) -> list[Candidates | None]:
         """Wait for the answer, and return each user's merged candidates; None where no item of the history is known."""
         candidates: list[Candidates | None] = [None] * self._users
         if self._search is None:
@@ -186,7 +164,7 @@ class RecallEngine:
     def start(
         self,
         histories: Sequence[IdArray],
-        stopwatch: StageTimer = _untimed,
+        stopwatch: StageTimer = untimed,
         selections: Sequence[Selection] | None = None,
     ) -> PendingRecall:
         """Encode the histories and send their search to the index, without waiting for the answer.
@@ -242,39 +220,17 @@ class RecallEngine:
         return ids[0][others][:n], scores[0][others][:n]
 
     def interests(
-        self, histories: Sequence[IdArray], stopwatch: StageTimer = _untimed
+        self, histories: Sequence[IdArray], stopwatch: StageTimer = untimed
     ) -> tuple[FloatArray, IdArray, frozenset[int]]:
         """Encode the histories that hold a known item.
 
         Returns:
             Finite interest vectors (B', K, D), the rows (B',) of their histories, and the ids of all unknown items.
         """
-        inputs = self.inputs(histories, stopwatch)
+        inputs = encoder_inputs(histories, self._embeddings, self._encoder.history_length, stopwatch)
         interests, rows = self._encode(inputs)
         stopwatch("encode")
         return interests, rows, inputs.unknown
-
-    def inputs(self, histories: Sequence[IdArray], stopwatch: StageTimer = _untimed) -> EncoderInputs:
-        """Look up the embeddings of the clicks that the encoder reads.
-
-        Raises:
-            TransientError: the index did not respond.
-        """
-        ends = np.cumsum([0, *map(len, histories)], dtype=np.int64)
-        ids = np.concatenate(histories, dtype=np.int64)  # (Σ n,)
-        vectors, known = self._embeddings.lookup(ids)  # (Σ n, D), (Σ n,)
-        stopwatch("embed")
-        unknown = frozenset[int]()
-        if not known.all():
-            unknown = frozenset(ids[~known].tolist())
-            # An unknown item must not push a known click out of the window.
-            vectors, ends = vectors[known], np.concatenate([[0], np.cumsum(known)])[ends]
-        usable = np.flatnonzero(np.diff(ends))
-        # Rows of `vectors` serve as the ids of the shared input function, counted from 1 because 0 is padding.
-        row_ids, L = np.arange(1, len(vectors) + 1), self._encoder.history_length
-        rows, lengths = windows(row_ids, ends[usable], ends[usable + 1], L)  # (B', L), (B',)
-        padded = np.concatenate([np.zeros((1, vectors.shape[1]), dtype=np.float32), vectors])
-        return EncoderInputs(padded[rows], lengths, usable, unknown)
 
     def steps(self, history: IdArray) -> RecallSteps | None:
         """Recall for one history, (n,) item ids, oldest first, and keep what `recall` discards.
@@ -286,7 +242,7 @@ class RecallEngine:
         """
         if not len(history):
             return None
-        inputs = self.inputs([history])
+        inputs = encoder_inputs([history], self._embeddings, self._encoder.history_length)
         interests, rows = self._encode(inputs)
         if not len(rows):
             return None

@@ -6,13 +6,14 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import orjson
-from fastapi import APIRouter, Depends, HTTPException, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
@@ -20,13 +21,14 @@ from model.arrays import FloatMatrix, IdVector
 from model.data.limits import fault_of_item_id
 from model.explanation.explain import Explanation, Recalled
 from streams.messages.recommendations import Recommendation
-from streams.ports import ReplicaLag
 from streams.recall.engine import RecallEngine, RecallSteps
+from streams.service.batching import SharedCalls
 from streams.service.catalogue import Catalogue
 from streams.service.explanation import Explainer
 from streams.service.item_map import MapInBackground
 from streams.service.live import LiveState, LiveStream
 from streams.service.ports import NewestRecommendations, UserHistories, UserHistory
+from streams.service.problems import Problem, unavailable
 
 STATIC = Path(__file__).parent / "static"
 #: Items in each list of the page, and in a list of found items.
@@ -48,13 +50,17 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 FILES = {path.name: path for path in STATIC.iterdir() if path.suffix in _TYPES}
 
 
+#: What runs while an app does; it gets the app.
+Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """What the page shows.
 
     Attributes:
         model_version, history_length: of the engine's model, the latter in clicks.
-        catalogue: the model's items. engine: recalls, and explains through `explainer`.
+        catalogue: the model's items. engine: recalls, and explains through `explainer`; both only through `calls`.
         histories, newest: of the users of the stream.
         live: figures and events. map: of the items.
     """
@@ -64,6 +70,7 @@ class Page:
     catalogue: Catalogue
     engine: RecallEngine
     explainer: Explainer
+    calls: SharedCalls[Any, Any]
     histories: UserHistories
     newest: NewestRecommendations
     live: LiveStream
@@ -76,14 +83,15 @@ class MadeUpHistory(BaseModel):
     history: Annotated[list[Annotated[str, Field(pattern=r"^-?[0-9]{1,19}$")]], Field(max_length=MAX_HISTORY)]
 
 
-def page_router(page: Page, readable: Callable[..., object]) -> APIRouter:
+def routes(page: Page, readable: Callable[..., object], lifespan: Lifespan | None = None) -> APIRouter:
     """Return the routes of the page.
 
     Args:
         page: what it shows.
         readable: dependency that refuses requests without the right to read; the files need none.
+        lifespan: runs what the page needs while the service runs.
     """
-    router = APIRouter(include_in_schema=False)
+    router = APIRouter(include_in_schema=False, lifespan=lifespan)
     data = APIRouter(prefix="/page", dependencies=[Depends(readable)])
 
     @router.get("/")
@@ -108,17 +116,21 @@ def page_router(page: Page, readable: Callable[..., object]) -> APIRouter:
         return _json(_map(page))
 
     @data.post("/explanation")
-    def explanation(made_up: MadeUpHistory) -> Response:
-        return _json(_explained(page, "", _ids(made_up.history)))
+    async def explanation(made_up: MadeUpHistory) -> Response:
+        history = _ids(made_up.history)
+        return _json(await page.calls.in_thread(lambda: _explained(page, "", history)))
 
     @data.get("/users/{user_id:path}")  # an id may contain a slash
-    def user(user_id: str) -> Response:
-        return _json(_user(page, user_id))
+    async def user(user_id: str) -> Response:
+        stored = await asyncio.to_thread(lambda: _stored(page, user_id))
+        history = stored.pop("items")
+        explained = await page.calls.in_thread(lambda: _explained(page, user_id, history))
+        return _json(explained | stored)
 
     @data.get("/live")
     async def live(user: Annotated[str | None, Query(max_length=1000)] = None) -> Response:
         if page.live.is_full:
-            raise HTTPException(503, "as many browsers as service.page_listeners follow the stream already")
+            raise unavailable("as many browsers as service.page_listeners follow the stream already; close one")
         return StreamingResponse(_events(page, user), media_type="text/event-stream", headers=_NOT_STORED)
 
     router.include_router(data)
@@ -159,14 +171,15 @@ def _map(page: Page) -> dict[str, Any]:
     return {"state": state, "fault": "", "items": [page.catalogue.describe(item) | {"at": at} for item, at in items]}
 
 
-def _user(page: Page, user_id: str) -> dict[str, Any]:
+def _stored(page: Page, user_id: str) -> dict[str, Any]:
+    """Return what the workers have written of a user; `items` are an array, the rest JSON values."""
     (history,) = page.histories.get([user_id])
     newest = page.newest.get(user_id)
-    items = np.empty(0, np.int64) if history is None else history.items
-    return _explained(page, user_id, items) | {
-        "stored": None if history is None else _stored(history),
+    return {
+        "items": np.empty(0, np.int64) if history is None else history.items,
+        "stored": None if history is None else _fence(history),
         "newest": None if newest is None else _newest(page, newest),
-        "replicas": {"histories": _lag(page.histories.lag()), "recommendations": _lag(page.newest.lag())},
+        "replicas": _replicas(page),
     }
 
 
@@ -221,7 +234,7 @@ def _recalled(page: Page, one: Recalled) -> dict[str, Any]:
     return page.catalogue.describe(one.item) | {"score": one.score, "interest": one.interest, "seen": one.seen}
 
 
-def _stored(history: UserHistory) -> dict[str, Any]:
+def _fence(history: UserHistory) -> dict[str, Any]:
     return {"partition": history.partition, "offset": history.offset, "updated_at": history.updated_at}
 
 
@@ -236,27 +249,27 @@ def _newest(page: Page, r: Recommendation) -> dict[str, Any]:
     }
 
 
-def _lag(lag: ReplicaLag) -> dict[str, Any]:
-    return dataclasses.asdict(lag)
+def _replicas(page: Page) -> dict[str, Any]:
+    lags = {"histories": page.histories.lag(), "recommendations": page.newest.lag()}
+    return {name: dataclasses.asdict(lag) for name, lag in lags.items()}
 
 
 def _state(state: LiveState, page: Page) -> dict[str, Any]:
     figures = None if state.figures is None else dataclasses.asdict(state.figures)
-    replicas = {"histories": _lag(page.histories.lag()), "recommendations": _lag(page.newest.lag())}
-    return {"at": time.time(), "figures": figures, "lag": state.lag, "fault": state.fault, "replicas": replicas}
+    return {"at": time.time(), "figures": figures, "lag": state.lag, "fault": state.fault, "replicas": _replicas(page)}
 
 
 def _ids(texts: Sequence[str]) -> IdVector:
     ids = [int(text) for text in texts]
     for item in ids:
         if fault := fault_of_item_id(item):
-            raise HTTPException(422, fault)
+            raise Problem(422, "out-of-range", fault)
     return np.array(ids, dtype=np.int64)
 
 
 def _file(name: str) -> FileResponse:
     if name not in FILES:
-        raise HTTPException(404, "the page has no such file")
+        raise Problem(404, "", "the page has no such file")
     path = FILES[name]
     return FileResponse(path, headers=HEADERS, media_type=_TYPES[path.suffix])
 

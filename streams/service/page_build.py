@@ -6,45 +6,56 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from fastapi import APIRouter
+
 from configs.errors import FatalError
 from configs.schema import ServiceConfig
-from model.artifact import Artifact
 from model.data.files import DataError
 from model.explanation.names import ItemNames, read_names
-from streams.recall.engine import RecallEngine
 from streams.service.catalogue import Catalogue
 from streams.service.explanation import Explainer
 from streams.service.item_map import MapInBackground
 from streams.service.live import KafkaFeed, LiveStream
-from streams.service.page import LIST_LENGTH, Page
-from streams.service.ports import NewestRecommendations, UserHistories
+from streams.service.page import LIST_LENGTH, Page, routes
+from streams.service.parts import ServiceParts
 
 #: Most clicked items that the baseline of the hit rate recommends from: a user has seen only few of them.
 _POPULAR = 10_000
 
 
-def build_page(
-    config: ServiceConfig,
-    artifact: Artifact,
-    engine: RecallEngine,
-    histories: UserHistories,
-    newest: NewestRecommendations,
-) -> Page:
-    """Build the page; nothing runs before `running`.
+def page_router(parts: ServiceParts) -> APIRouter:
+    """Return the routes of the page. While the service runs, the map is computed.
 
     Raises:
         FatalError: the file `service.titles` cannot be read.
     """
+    page = _page(parts)
+
+    @asynccontextmanager
+    async def lifespan(_: object) -> AsyncIterator[None]:
+        page.map.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(page.live.stop)
+            await asyncio.to_thread(page.map.stop)
+
+    return routes(page, parts.access.requires("read"), lifespan)
+
+
+def _page(parts: ServiceParts) -> Page:
+    artifact, config = parts.artifact, parts.config
     kafka, topics, group = config.kafka, config.topics, config.worker.group
     catalogue = Catalogue(artifact, _names(config))
     return Page(
         model_version=artifact.model_version,
         history_length=artifact.history_length,
         catalogue=catalogue,
-        engine=engine,
-        explainer=Explainer(artifact, engine, LIST_LENGTH),
-        histories=histories,
-        newest=newest,
+        engine=parts.engine,
+        explainer=Explainer(artifact, parts.engine, LIST_LENGTH),
+        calls=parts.recommender.calls,
+        histories=parts.histories,
+        newest=parts.newest,
         live=LiveStream(
             lambda: KafkaFeed(kafka, topics.clicks, topics.recommendations, group),
             topics.clicks,
@@ -53,21 +64,6 @@ def build_page(
         ),
         map=MapInBackground(artifact, config.service.data_dir),
     )
-
-
-@asynccontextmanager
-async def running(page: Page) -> AsyncIterator[None]:
-    """Compute the map while the service runs, and stop following the stream at its end."""
-    page.map.start()
-    try:
-        yield
-    finally:
-        await asyncio.to_thread(_stop, page)
-
-
-def _stop(page: Page) -> None:
-    page.live.stop()
-    page.map.stop()
 
 
 def _names(config: ServiceConfig) -> ItemNames:

@@ -11,19 +11,23 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
+from configs.loader import load_service
 from streams.kafka.reading import ReceivedMessage
 from streams.messages.recommendations import Recommendation
+from streams.metrics import ServiceMetrics
 from streams.ports import ReplicaLag
 from streams.service.access import Access
+from streams.service.app import service_app
+from streams.service.batching import SharedCalls
 from streams.service.catalogue import Catalogue
 from streams.service.explanation import Explainer
 from streams.service.item_map import ItemMap, MapInBackground
 from streams.service.live import LiveStream
-from streams.service.page import FILES, STATIC, Page, page_router
+from streams.service.page import FILES, STATIC, Page, routes
 from streams.service.ports import UserHistory
 from tests.unit.streams.service.models import NAMES, small_artifact, small_engine
 
@@ -70,6 +74,7 @@ class _Silent:
 
 class _World:
     def __init__(self, folder: Path, token: SecretStr | None = None, listeners: int = 2) -> None:
+        settings, metrics = load_service(None, (), {}).service, ServiceMetrics(CollectorRegistry())
         self.artifact = small_artifact(folder / "artifact")
         engine, self.index = small_engine(self.artifact)
         self.histories, self.newest = _Histories(), _Newest()
@@ -81,13 +86,14 @@ class _World:
             catalogue=Catalogue(self.artifact, NAMES),
             engine=engine,
             explainer=Explainer(self.artifact, engine, 4),
+            calls=SharedCalls(lambda users: users, batch_users=1, queue_users=9, timeout_s=9, metrics=metrics),
             histories=self.histories,
             newest=self.newest,
             live=self.live,
             map=self.map,
         )
-        app = FastAPI()
-        app.include_router(page_router(page, Access({"read": token}).requires("read")))
+        access = Access({"read": token})
+        app = service_app(settings, [routes(page, access.requires("read"))], metrics)
         self.app = app
         self.client = TestClient(app)
 
