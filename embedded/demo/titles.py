@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from model.arrays import IntVector
-from model.explanation.names import ItemName
+from model.explanation.names import ItemName, ItemNames
 
 #: Category and subjects of each taste.
 _SHELVES = """
@@ -86,7 +86,7 @@ def generated_names(item_taste: IntVector) -> dict[int, ItemName]:
     return names
 
 
-def write_names(names: dict[int, ItemName], path: Path) -> None:
+def write_names(names: ItemNames, path: Path) -> None:
     """Write names as `model.explanation.names.read_names` reads them."""
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
