@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import FileResponse, StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 
 from model.arrays import FloatMatrix, IdVector
 from model.data.limits import fault_of_item_id
@@ -77,10 +77,14 @@ class Page:
     map: MapInBackground
 
 
-class MadeUpHistory(BaseModel):
-    """Item ids as text, oldest first."""
+#: An item id as text: JavaScript has no integers of 64 bits.
+_ItemText = Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,19}$")]
 
-    history: Annotated[list[Annotated[str, Field(pattern=r"^-?[0-9]{1,19}$")]], Field(max_length=MAX_HISTORY)]
+
+class MadeUpHistory(BaseModel):
+    """Item ids, oldest first."""
+
+    history: Annotated[list[_ItemText], Field(max_length=MAX_HISTORY)]
 
 
 def routes(page: Page, readable: Callable[..., object], lifespan: Lifespan | None = None) -> APIRouter:
@@ -92,7 +96,6 @@ def routes(page: Page, readable: Callable[..., object], lifespan: Lifespan | Non
         lifespan: runs what the page needs while the service runs.
     """
     router = APIRouter(include_in_schema=False, lifespan=lifespan)
-    data = APIRouter(prefix="/page", dependencies=[Depends(readable)])
 
     @router.get("/")
     def index() -> FileResponse:
@@ -102,6 +105,13 @@ def routes(page: Page, readable: Callable[..., object], lifespan: Lifespan | Non
     def static(name: str) -> FileResponse:
         return _file(name)
 
+    router.include_router(_data_routes(page), prefix="/page", dependencies=[Depends(readable)])
+    return router
+
+
+def _data_routes(page: Page) -> APIRouter:
+    data = APIRouter()
+
     @data.get("/start")
     def start() -> Response:
         return _json(_start(page))
@@ -110,6 +120,14 @@ def routes(page: Page, readable: Callable[..., object], lifespan: Lifespan | Non
     def items(q: Annotated[str, Query(max_length=200)] = "") -> Response:
         found = page.catalogue.search(q, FOUND)
         return _json({"items": [page.catalogue.describe(item) for item in found]})
+
+    @data.get("/items/{item_id}/embedding")
+    async def embedding(item_id: _ItemText) -> Response:
+        ids = _ids([item_id])
+        vectors, known = await page.calls.in_thread(lambda: page.engine.embeddings(ids))
+        if not known[0]:
+            raise Problem(404, "", f"item {item_id} has no vector of this model")
+        return _json({"embedding": vectors[0].tolist()})
 
     @data.get("/map")
     def item_map() -> Response:
@@ -133,8 +151,7 @@ def routes(page: Page, readable: Callable[..., object], lifespan: Lifespan | Non
             raise unavailable("as many browsers as service.page_listeners follow the stream already; close one")
         return StreamingResponse(_events(page, user), media_type="text/event-stream", headers=_NOT_STORED)
 
-    router.include_router(data)
-    return router
+    return data
 
 
 async def _events(page: Page, user: str | None) -> AsyncIterator[bytes]:

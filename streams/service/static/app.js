@@ -69,6 +69,7 @@ function showAnswer(answer) {
   $("recommended-note").textContent = answer.merged.length
     ? "The best of all interests. Click one to see what changes."
     : "The best of all interests, merged.";
+  $("more").hidden = answer.merged.length <= 10;
   $("merged-empty").hidden = answer.merged.length > 0;
   $("merged-empty").textContent = answer.history.length ? "The model knows none of these items, so nothing can be recalled."
     : page.user === null ? "Click an item on the left." : "Without clicks there is nothing to recall.";
@@ -278,6 +279,11 @@ let typing;
 $("query").addEventListener("input", () => {
   clearTimeout(typing);
   typing = setTimeout(search, 150);
+});
+$("more").addEventListener("click", () => {
+  const all = $("recommended").classList.toggle("all");
+  $("more").textContent = all ? "Show fewer" : "Show all";
+  $("more").setAttribute("aria-expanded", String(all));
 });
 $("made-up").addEventListener("click", () => show(null, "Your clicks"));
 $("forget").addEventListener("click", () => {

@@ -1,6 +1,7 @@
 // The map of the items on a canvas: zoom and pan by mouse, touch and keyboard; names on hover and with N and P.
 
 import { colour, trace } from "./interests.js";
+import { nameOf } from "./view.js";
 
 const MAX_ZOOM = 24;
 const STEP = 60; // pixels that an arrow key moves
@@ -357,9 +358,8 @@ function categoryLabels(items) {
 }
 
 function describe({ item, interest, clicked }) {
-  const name = item.title || `Item ${item.id}`;
   const kind = interest === null ? "" : clicked ? `clicked, feeds interest ${interest + 1}` : `recalled by interest ${interest + 1}`;
-  return [name, item.category, kind].filter(Boolean).join(" · ");
+  return [nameOf(item), item.category, kind].filter(Boolean).join(" · ");
 }
 
 function distance(a, b) {

@@ -8,7 +8,9 @@ const number = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const small = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 
 export const $ = (id) => document.getElementById(id);
-export const nameOf = (item) => item.title || `Item ${item.id}`;
+/** Names of the items that were published on this page, by id. */
+export const published = new Map();
+export const nameOf = (item) => item.title || published.get(item.id) || `Item ${item.id}`;
 export const count = (n, noun) => `${number.format(n)} ${noun}${n === 1 ? "" : "s"}`;
 
 /** Format a duration with two or three digits. */

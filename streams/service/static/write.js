@@ -1,9 +1,9 @@
 // Writing to the stream, which only happens with a token: clicks of a user, and new items.
 
 import { request, tokens } from "./api.js";
-import { $, duration, nameOf } from "./view.js";
+import { $, duration, nameOf, published } from "./view.js";
 
-const NOISE = 0.02; // of the vector's length: a new edition is about so near
+const NOISE = 0.15; // length of the difference, as a share of the vector's: a new edition is about so near
 const LONGEST_LOG = 8;
 
 /** Return the user as whom clicks are sent; null = they are not. */
@@ -14,7 +14,7 @@ export function sendsAs() {
 /** Send a click, and return when Kafka has acknowledged it. */
 export function writeClick(user, item) {
   // Ids are written as texts are: numbers of JavaScript have 53 bits.
-  const body = `{"user_id": ${JSON.stringify(user)}, "item_id": ${item.id}, "ts": ${Date.now() / 1000}}`;
+  const body = `{"user_id": ${JSON.stringify(user)}, "item_id": ${item.id}}`;
   return request("/v1/clicks", { method: "POST", body, token: tokens.write });
 }
 
@@ -43,16 +43,18 @@ export function connectWriting({ show, attempt, current }) {
 async function publish(answer) {
   const near = answer.history.find((item) => item.id === $("near").value);
   if (!near) return;
-  const { embedding } = await request(`/v1/items/${near.id}`);
+  const { embedding } = await request(`/page/items/${near.id}/embedding`);
   const length = Math.hypot(...embedding);
-  const noisy = embedding.map((value) => value + NOISE * length * gaussian());
+  const noisy = embedding.map((value) => value + (NOISE * length * gaussian()) / Math.sqrt(embedding.length));
   const scale = length / Math.hypot(...noisy);
   const id = 4_000_000_000_000_000 + Math.floor(Math.random() * 1e15); // no catalogue counts so far
-  const sent = performance.now();
-  noteWritten(`Publishing item ${id}, which resembles ${nameOf(near)} …`);
   const body = { embedding: noisy.map((value) => value * scale), title: `New, like ${nameOf(near)}`, category: near.category };
-  const answered = await request(`/v1/items/${id}?wait=true`, { method: "PUT", body, token: tokens.write });
-  noteWritten(`Item ${id} can be recalled, ${duration((performance.now() - sent) / 1000)} after it was sent. ${JSON.stringify(answered)}`);
+  published.set(String(id), body.title);
+  noteWritten(`Publishing item ${id}, which resembles ${nameOf(near)} …`);
+  const { recallable_after_s } = await request(`/v1/items/${id}?wait=true`, { method: "PUT", body, token: tokens.write });
+  noteWritten(recallable_after_s === null
+    ? `Kafka has item ${id}, but searches do not find it yet: does an item worker run?`
+    : `Item ${id} can be recalled, ${duration(recallable_after_s)} after Kafka acknowledged it.`);
 }
 
 function gaussian() {

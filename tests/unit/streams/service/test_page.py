@@ -168,6 +168,12 @@ def test_an_unknown_user_has_nothing_rather_than_zeros(world: _World) -> None:
     assert (answer["stored"], answer["newest"], answer["merged"]) == (None, None, [])
 
 
+def test_a_vector_can_be_read_to_publish_one_like_it(world: _World) -> None:
+    assert world.get("/page/items/1/embedding") == {"embedding": [1.0, 0.0, 0.0, 0.0, 0.0]}
+    assert world.client.get("/page/items/99/embedding").status_code == 404
+    assert world.client.get("/page/items/x/embedding").status_code == 422
+
+
 def test_the_map_has_a_state_until_it_is_there(world: _World) -> None:
     assert world.get("/page/map") == {"state": "computing", "fault": "", "items": []}
     world.give_map()
