@@ -126,7 +126,7 @@ def test_clicks_change_interests_list_and_map(driver: Chrome) -> None:
     _until(driver, lambda: _names(driver, "#merged") != recommended, "other recommendations")
     assert _text(driver, "#recalled") != interests
     _until(driver, lambda: _picture(driver) != picture, "the map to change again")
-    assert "Recommended first" in _text(driver, "#announcer"), "screen readers are told"
+    assert "Recommended first" in _text(driver, "#announcer"), "screen readers say it"
     driver.refresh()
     _until(driver, lambda: len(_names(driver, "#history")) == 2, "the clicks, which the browser has kept")
 
