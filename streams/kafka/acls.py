@@ -53,6 +53,8 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
     ),
     "streams service": (
         Grant(_READ, ("changelog", "recommendations", "items")),
+        Grant(_READ, ("changelog", "recommendations", "clicks")),  # clicks: for the page's figures
+        Grant(AclOperation.DESCRIBE, groups=("clicks",)),
         Grant(_WRITE, ("clicks", "items")),
         Grant(AclOperation.DESCRIBE_CONFIGS, ("changelog", "recommendations")),
         Grant(AclOperation.DESCRIBE, groups=("items",)),

@@ -45,7 +45,7 @@ def page_router(parts: ServiceParts) -> APIRouter:
 
 def _page(parts: ServiceParts) -> Page:
     artifact, config = parts.artifact, parts.config
-    kafka, topics, group = config.kafka, config.topics, config.worker.group
+    kafka, topics, group = config.kafka, config.topics, f"{config.worker.group}-clicks"
     catalogue = Catalogue(artifact, _names(config))
     return Page(
         model_version=artifact.model_version,

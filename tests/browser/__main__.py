@@ -21,8 +21,6 @@ from tests.browser.browser import browser, missing
 FOLDER = CHECKOUT / "streams" / "service" / "screenshots"
 MAX_BYTES = 150_000
 _WAIT_S = 120
-#: Colours of the files: as many as are told apart, and a third of the bytes.
-_COLOURS = 128
 _EPILOG = """\b
 Example:
   python -m tests.browser http://127.0.0.1:8080/
@@ -82,7 +80,7 @@ def _busiest(driver: Chrome) -> str:
 
 
 def _save(driver: Chrome, path: Path) -> None:
-    image = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB").quantize(_COLOURS)
+    image = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
     image.save(path, optimize=True)
     click.echo(f"{path}: {path.stat().st_size:,} bytes")
     if path.stat().st_size > MAX_BYTES:

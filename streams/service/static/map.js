@@ -23,7 +23,7 @@ export class ItemMap {
     this.onChoose = onChoose;
     this.announce = announce;
     this.items = []; // the sampled items: {id, title, category, at}
-    this.labels = []; // names of categories: {text, at}
+    this.labels = []; // names of categories: {text, above, below}
     this.marks = []; // clicks and recalled items: {item, interest, clicked, at}
     this.interests = []; // {interest, at, from}
     this.view = { x: 0, y: 0, zoom: 1 };
@@ -162,13 +162,15 @@ export class ItemMap {
     context.textBaseline = "middle";
     context.lineJoin = "round";
     const taken = [];
-    for (const { text, at } of this.labels) {
-      const [x, below] = this.pixels(at);
-      const y = below - 9;
-      const half = context.measureText(text).width / 2 + 3;
-      const area = [x - half, y - 8, x + half, y + 8];
-      const inside = area[0] > 0 && area[2] < box.width && area[1] > 0 && area[3] < box.height;
-      if (!inside || taken.some((b) => area[0] < b[2] && b[0] < area[2] && area[1] < b[3] && b[1] < area[3])) continue;
+    const isFree = ([left, top, right, bottom]) => left > 0 && right < box.width && top > 0 && bottom < box.height
+      && !taken.some((b) => left < b[2] && b[0] < right && top < b[3] && b[1] < bottom);
+    for (const { text, above, below } of this.labels) {
+      const half = context.measureText(text).width / 2;
+      const places = [[above, -9], [below, 10]].map(([at, dy]) => [this.pixels(at)[0], this.pixels(at)[1] + dy]);
+      const place = places.find(([x, y]) => isFree([x - half, y - 6, x + half, y + 6]));
+      if (!place) continue;
+      const [x, y] = place;
+      const area = [x - half, y - 6, x + half, y + 6];
       taken.push(area);
       context.lineWidth = 3;
       context.strokeStyle = paper;
@@ -290,7 +292,7 @@ export class ItemMap {
     });
     canvas.addEventListener("pointerleave", () => this.point(null));
     element.addEventListener("keydown", (event) => this.key(event));
-    element.querySelector(".zoom").addEventListener("click", (event) => {
+    element.parentElement.querySelector(".zoom").addEventListener("click", (event) => {
       const what = event.target.dataset.zoom;
       if (what === "all") this.all();
       else if (what === "fit") this.fit();
@@ -345,7 +347,7 @@ function paintInterest(context, interest, [x, y], ink, paper) {
   context.fillText(String(interest + 1), x, y + (interest % 4 === 1 ? 2 : 0.5));
 }
 
-/** Return the names of the categories above the middle of their items, the largest categories first. */
+/** Return the names of the categories above and below their items, the largest categories first. */
 function categoryLabels(items) {
   const groups = new Map();
   for (const { category, at } of items) {
@@ -354,7 +356,11 @@ function categoryLabels(items) {
   const at = (values, part) => values.sort((a, b) => a - b)[Math.floor((values.length - 1) * part)];
   return [...groups]
     .sort((a, b) => b[1].length - a[1].length)
-    .map(([text, places]) => ({ text, at: [at(places.map(([x]) => x), 0.5), at(places.map(([, y]) => y), 0.85)] }));
+    .map(([text, places]) => {
+      const x = at(places.map((place) => place[0]), 0.5);
+      const [below, above] = [0.15, 0.85].map((part) => [x, at(places.map((place) => place[1]), part)]);
+      return { text, above, below };
+    });
 }
 
 function describe({ item, interest, clicked }) {

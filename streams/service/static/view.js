@@ -140,7 +140,7 @@ export function showFigures(state, rates) {
   $("lag-note").textContent = state.lag === null ? "not known" : `${state.lag === 1 ? "click" : "clicks"} not yet committed`;
   const hits = figures?.hit_rate;
   $("hits").textContent = hits ? `${small.format(100 * hits.ours)} %` : DASH;
-  $("hits-note").textContent = hits ? `popular items: ${small.format(100 * hits.popular)} %; of ${count(hits.judged, "click")}` : "no click of a user with a list yet";
+  $("hits-note").textContent = hits ? `of ${count(hits.judged, "click")} were on recommended items; popular items: ${small.format(100 * hits.popular)} %` : "no click of a user with a list yet";
   $("hits").title = hits ? `Share of clicks whose item was among the ${hits.cutoff} recommended before` : "";
   showReplica(state.replicas.histories);
   spark($("spark"), rates);
