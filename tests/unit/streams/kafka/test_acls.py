@@ -52,6 +52,8 @@ def test_a_service_reads_what_it_copies_and_writes_what_others_process() -> None
         "Read on topic recommendations",
         "Read on topic items",
         "Describe on groups that begin with g-items-",
+        "Read on topic clicks",
+        "Describe on group g-clicks",
         "Write on topic clicks",
         "Write on topic items",
         "DescribeConfigs on topic g-clicks-history-changelog",
