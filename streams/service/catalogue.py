@@ -1,4 +1,4 @@
-"""What the page knows of items: names and categories, how often each was clicked in training, and a search."""
+"""Items as the page shows them: names and categories, how often each was clicked in training, and a search."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Catalogue:
 
     @property
     def named(self) -> bool:
-        """Whether there are names."""
+        """True if there are names."""
         return bool(self._names)
 
     def popular(self, n: int) -> list[int]:

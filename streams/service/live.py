@@ -41,7 +41,7 @@ class UserEvent(NamedTuple):
 
 
 class LiveState(NamedTuple):
-    """What a browser is shown.
+    """State of the stream, as a browser shows it.
 
     Attributes:
         figures: of the stream; None = it is not followed yet.
@@ -159,7 +159,7 @@ class LiveStream:
 
     @property
     def is_full(self) -> bool:
-        """Whether as many browsers listen as may."""
+        """True if as many browsers listen as may."""
         return len(self._listeners) >= self._max_listeners
 
     @property

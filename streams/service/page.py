@@ -56,7 +56,7 @@ Lifespan = Callable[[Any], AbstractAsyncContextManager[None]]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What the page shows.
+    """Parts of the page.
 
     Attributes:
         model_version, history_length: of the engine's model, the latter in clicks.

@@ -1,4 +1,4 @@
-"""What the page finds among the items."""
+"""Items that the page finds."""
 
 from __future__ import annotations
 
