@@ -60,10 +60,13 @@ def _await(driver: Chrome, selector: str) -> None:
 
 
 def _await_figures(driver: Chrome) -> None:
-    """Wait for the map, and for half a minute of figures."""
-    script = """
+    """Wait for the map, and for figures of at least 200 clicks."""
+    script = r"""
     const known = (id) => !document.getElementById(id).textContent.startsWith("–");
-    return document.querySelector("#map .state").hidden && ["clicks-rate", "latency", "lag", "hits"].every(known);
+    const note = document.getElementById("hits-note").textContent;
+    const judged = Number(note.replace(/\D*([\d,]*).*/, "$1").replace(",", ""));
+    return judged >= 200 && document.querySelector("#map .state").hidden
+      && ["clicks-rate", "latency", "lag", "hits"].every(known);
     """
     WebDriverWait(driver, _WAIT_S).until(lambda _: driver.execute_script(script), "map and figures")
 
@@ -81,6 +84,8 @@ def _busiest(driver: Chrome) -> str:
 
 def _save(driver: Chrome, path: Path) -> None:
     image = Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
+    # An octree keeps the few colours of small shapes; a third of the bytes.
+    image = image.quantize(256, method=Image.Quantize.FASTOCTREE)
     image.save(path, optimize=True)
     click.echo(f"{path}: {path.stat().st_size:,} bytes")
     if path.stat().st_size > MAX_BYTES:
