@@ -179,7 +179,6 @@ class Service(Section):
     write_timeout: PositiveSeconds
     recallable_timeout: PositiveSeconds
     insert_timeout: PositiveSeconds
-    data_dir: Path
     titles: Path | None
     page_listeners: Count
 
