@@ -11,11 +11,11 @@ UV := $(VENV)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --pytho
 PYTEST := $(PY) -m pytest -n 3 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast chaos check bench quality lock clean purge
+.PHONY: help demo page test test-fast chaos check bench quality lock clean purge
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  demo takes DATA=path/to/clicks (AmazonBook train format); test, test-fast and bench take ARGS='…' for pytest and benchmarks."
+	@echo "  demo and page take DATA=path/to/clicks (AmazonBook train format), page also TITLES=path/to/titles; test, test-fast and bench take ARGS='…' for pytest and benchmarks."
 	@echo "  While .venv does not exist (make clean): PYTHON=python3.12 picks the interpreter, PADDLE=gpu PaddlePaddle's build for GPUs (up to Python 3.12)."
 
 $(STAMP): pyproject.toml
@@ -28,6 +28,9 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP) ## run the whole path on real, embedded servers and print a summary
 	@$(PY) -m embedded demo $(if $(DATA),--data '$(DATA)')
+
+page: $(STAMP) ## start everything and show the recall service's page until Ctrl-C
+	@$(PY) -m embedded page $(if $(DATA),--data '$(DATA)') $(if $(TITLES),--titles '$(TITLES)')
 
 test: $(STAMP) ## run all tests, on the embedded servers (about 15 minutes on two cores)
 	@$(PYTEST) $(ARGS)

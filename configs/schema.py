@@ -179,6 +179,8 @@ class Service(Section):
     write_timeout: PositiveSeconds
     recallable_timeout: PositiveSeconds
     insert_timeout: PositiveSeconds
+    titles: Path | None
+    page_listeners: Count
 
     @model_validator(mode="after")
     def _check_limits(self) -> Service:

@@ -1,4 +1,4 @@
-"""Command line of the embedded servers: `python -m embedded up | env | status | down | demo`."""
+"""Command line of the embedded servers: `python -m embedded up | env | status | down | demo | page`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,30 @@ def _folder(command: Callable[..., None]) -> Callable[..., None]:
         show_default=".mindstream/embedded in the checkout",
         help="Instance folder: data, logs, state.",
     )(command)
+
+
+def _click_data(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which clicks are used."""
+    data = click.option(
+        "--data",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Click file; default: generated clicks.",
+    )
+    order = click.option(
+        "--order",
+        type=click.Choice(["auto", "rank", "time"]),
+        default="auto",
+        show_default=True,
+        help="Its third column.",
+    )
+    malformed = click.option(
+        "--malformed",
+        type=click.Choice(["fail", "skip"]),
+        default="fail",
+        show_default=True,
+        help="On a malformed line: stop, or skip it.",
+    )
+    return data(order(malformed(command)))
 
 
 @click.group(
@@ -153,21 +177,7 @@ def down(wipe: bool, folder: Path) -> None:
       python -m embedded demo --milvus lite
     """
 )
-@click.option(
-    "--data",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Click file; default: generated clicks.",
-)
-@click.option(
-    "--order", type=click.Choice(["auto", "rank", "time"]), default="auto", show_default=True, help="Its third column."
-)
-@click.option(
-    "--malformed",
-    type=click.Choice(["fail", "skip"]),
-    default="fail",
-    show_default=True,
-    help="On a malformed line: stop, or skip it.",
-)
+@_click_data
 @click.option("--milvus", type=click.Choice(["lite", "standalone"]), help="Default: standalone where it runs.")
 @click.option("--train-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Training time.")
 @click.option("--replay-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Replay time.")
@@ -202,6 +212,64 @@ def demo(
     from embedded.demo.run import DemoOptions, run  # Faust, Milvus' client and the model load slowly
 
     sys.exit(run(DemoOptions(data, order, malformed, milvus, train_seconds, replay_seconds, rate), folder))
+
+
+@main.command(
+    epilog="""\b
+    Examples:
+      python -m embedded page
+      python -m embedded page --data clicks.csv --titles titles.csv
+      python -m embedded page --artifact artifacts/latest --port 8080
+    """
+)
+@_click_data
+@click.option("--milvus", type=click.Choice(["lite", "standalone"]), help="Default: standalone where it runs.")
+@click.option("--train-seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Training time.")
+@click.option("--rate", type=click.FloatRange(min=0.1), help="Clicks per second; default: by the kind of Milvus.")
+@click.option(
+    "--artifact",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A model trained on these clicks; default: one is trained.",
+)
+@click.option(
+    "--titles",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="CSV file: item_id,title,category.",
+)
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="Port of the page; default: any free one.")
+@click.option("--open/--no-open", "open_", default=True, show_default=True, help="Open the page where a desktop is.")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=FOLDER.parent / "page",
+    show_default=".mindstream/page in the checkout",
+    help="Folder for servers, model and logs. It is deleted at the end.",
+)
+def page(
+    data: Path | None,
+    order: Order,
+    malformed: Handling,
+    milvus: Flavour | None,
+    train_seconds: float,
+    rate: float | None,
+    artifact: Path | None,
+    titles: Path | None,
+    port: int,
+    open_: bool,
+    folder: Path,
+) -> None:
+    """Show the page of the recall service, on real servers of its own, while clicks are replayed.
+
+    Runs until Ctrl-C, and then deletes what it has made. Variables such as MINDSTREAM_KAFKA are ignored.
+    """
+    from embedded.demo.page import REPLAY_S, PageOptions, run_page  # Faust, Milvus' client and the model load slowly
+    from embedded.demo.run import DemoOptions
+
+    if folder.exists() and any(folder.iterdir()) and not (folder / "servers").exists():
+        raise click.UsageError(f"{folder} has files of something else, and would be deleted; choose another --dir")
+    options = DemoOptions(data, order, malformed, milvus, train_seconds, REPLAY_S, rate)
+    sys.exit(run_page(options, PageOptions(artifact, titles, port, open_), folder))
 
 
 def _export(addresses: Addresses) -> None:

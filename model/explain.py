@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import json
 import sys
@@ -22,11 +21,12 @@ from configs.schema import TrainConfig
 from model.arrays import IdVector
 from model.artifact import Artifact
 from model.data.clicks import UserVector, hold_out, is_valid_format, read_clicks, read_holdout
-from model.data.files import DataError, open_text, parse_int64
+from model.data.files import DataError
 from model.data.malformed import SETTING, MalformedLines
 from model.data.reader import Order
 from model.explanation.explain import explain
-from model.explanation.text import ItemName, ItemNames, document, tables
+from model.explanation.names import read_names
+from model.explanation.text import document, tables
 
 #: Number of users that the error message lists if the wanted one does not exist.
 USERS_LISTED = 5
@@ -77,7 +77,7 @@ def main(
 ) -> None:
     """Explain one user's recommendations: which clicks feed which interest, and what each interest recalls."""
     model = Artifact.load(artifact or config.output.folder)
-    names = read_names(names_file) if names_file else {}
+    names = read_names(names_file, "--names") if names_file else {}
     clicks = files or config.data.valid_paths or config.data.paths
     malformed = MalformedLines(config.data.malformed, SETTING)
     history, targets = read_user(clicks, user.strip(), malformed, config.data.order, held=held)
@@ -144,32 +144,6 @@ def _index_of_user(users: UserVector, user: str, paths: Sequence[Path]) -> int:
         else f"there are {len(texts):,}: {', '.join(texts[:USERS_LISTED])} …"
     )
     raise DataError(f"{where}: no user {user!r}; {hint}")
-
-
-def read_names(path: Path) -> ItemNames:
-    """Read name and category by item id, from CSV lines `item_id,name[,category]`; the first line may be a header.
-
-    Raises:
-        DataError: the file cannot be read, or a line has another format.
-    """
-    names: dict[int, ItemName] = {}
-    with open_text(path) as file:
-        lines = csv.reader(file, strict=True)
-        try:
-            for line, fields in enumerate(lines, 1):
-                item = parse_int64(fields[0]) if fields else None
-                if item is not None and len(fields) in (2, 3):
-                    names[item] = ItemName(*map(_printable, fields[1:]))
-                elif fields and (line > 1 or item is not None):
-                    raise csv.Error(f"expected item_id,name or item_id,name,category, found {len(fields)} fields")
-        except csv.Error as error:
-            raise DataError(f"{path}, line {lines.line_num}: {error} (--names)") from None
-    return names
-
-
-def _printable(text: str) -> str:
-    """Put text on one line without control characters: untrusted text must not be able to control the terminal."""
-    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
 if __name__ == "__main__":

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from embedded.demo.titles import generated_names
 from model.arrays import IntVector, Mask
 from model.data.files import DataError
 from model.data.malformed import MalformedLines
 from model.data.reader import Order
+from model.explanation.names import ItemName
 from producers.click_log import ClickLog, read_click_log
 from producers.synthetic import Shape, generate
 from streams.messages.clicks import user_key
@@ -36,6 +38,7 @@ class DemoData:
         train_clicks, replay_clicks, replay_users: their sizes.
         story_user: key of the user whose recommendations are shown.
         item_text: item id → text.
+        names: titles and categories of generated items; empty for a file.
     """
 
     source: str
@@ -47,6 +50,7 @@ class DemoData:
     order: Order
     story_user: bytes
     item_text: Callable[[int], str]
+    names: Mapping[int, ItemName]
 
 
 def prepare_clicks(
@@ -74,11 +78,13 @@ def prepare_clicks(
         log = ClickLog(list(range(SHAPE.users)), generated.user, generated.item, generated.order, False)
         title = f"{SHAPE.clicks:,} generated clicks of {SHAPE.users:,} users with {SHAPE.tastes_per_user} tastes each"
         tastes = generated.item_taste
+        names = generated_names(tastes)
 
         def item_text(item: int) -> str:
             return f"{item}·taste{tastes[item]}" if item < len(tastes) else f"{item}·NEW"
     else:
         log = read_click_log([source], malformed, order)
+        names = {}
         title = str(source)
         largest = int(log.item.max(initial=0))
 
@@ -106,6 +112,7 @@ def prepare_clicks(
         order="time" if log.timed else "rank",
         story_user=user_key(log.user_ids[story]),
         item_text=item_text,
+        names=names,
     )
 
 

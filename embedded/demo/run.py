@@ -102,7 +102,7 @@ class Demo:
         data = self._prepare()  # first, so that a file that cannot be used costs no time
         stack = Stack(self._folder / "servers", milvus=self._flavour, environ={})
         stack.down(wipe=True)  # what an interrupted demo may have left
-        for part in ("worker", "logs", "artifact", "run"):
+        for part in ("worker", "logs", "artifact", "run", "service"):
             shutil.rmtree(self._folder / part, ignore_errors=True)
         try:
             self._step("Starting Kafka and Milvus")
@@ -129,6 +129,14 @@ class Demo:
 
     def _run_on(self, deployment: Deployment, data: DemoData) -> bool:
         self._train(deployment, data)
+        self._start_worker(deployment)
+        board = self._replay(deployment, data)
+        report = audit_kafka(deployment.config, items=True)
+        self._summary(board, report)
+        return report.ok and report.dead_letters == len(BROKEN_MESSAGES)
+
+    def _start_worker(self, deployment: Deployment) -> None:
+        """Create the topics, start a worker and fill its collection."""
         self._step("Creating the topics")
         deployment.start("streams", "topics", "create", name="topics").await_success()
         self._step("Starting the worker")
@@ -136,10 +144,6 @@ class Demo:
         worker.await_http(worker.metrics_port, "/healthz")  # it has created the collection; ready when that is filled
         self._publish(deployment)
         worker.await_ready()
-        board = self._replay(deployment, data)
-        report = audit_kafka(deployment.config, items=True)
-        self._summary(board, report)
-        return report.ok and report.dead_letters == len(BROKEN_MESSAGES)
 
     def _prepare(self) -> DemoData:
         options = self._options
@@ -247,20 +251,32 @@ def run(options: DemoOptions, folder: Path) -> int:
     0: every click is accounted for; 1: some are not; 130: interrupted; otherwise that of the error (`configs.errors`).
     """
     console = Console(highlight=False)
-    # The programs that the demo starts inherit the environment.
-    if ignored := [name for name in ENVIRONMENT if os.environ.pop(name, None) is not None]:
-        console.print(f"The demo uses servers and files of its own, and ignores {', '.join(ignored)}.", soft_wrap=True)
+
+    def whole() -> int:
+        accounted = Demo(folder, options, console).run()
+        console.print(
+            "[bold green]Every click is accounted for.[/]" if accounted else "[bold red]Clicks are unaccounted for.[/]"
+        )
+        console.print("See it happen, and click yourself: [bold]make page[/]")
+        return 0 if accounted else 1
+
+    return guarded(console, "demo", whole)
+
+
+def guarded(console: Console, name: str, action: Callable[[], int]) -> int:
+    """Return the exit status of an action that starts servers of its own: 130 if interrupted, or that of its error."""
+    # The programs that it starts inherit the environment.
+    if ignored := [one for one in ENVIRONMENT if os.environ.pop(one, None) is not None]:
+        console.print(
+            f"The {name} uses servers and files of its own, and ignores {', '.join(ignored)}.", soft_wrap=True
+        )
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT, too: a shell starts background commands with it ignored
         signal.signal(number, signal.default_int_handler)
     try:
-        accounted = Demo(folder, options, console).run()
+        return action()
     except KeyboardInterrupt:
         console.print("Interrupted; the servers are stopped.")
         return 130
     except MindstreamError as error:
-        console.print(f"The demo failed: {error}", style="red", markup=False, soft_wrap=True)
+        console.print(f"The {name} failed: {error}", style="red", markup=False, soft_wrap=True)
         return error.exit_status
-    console.print(
-        "[bold green]Every click is accounted for.[/]" if accounted else "[bold red]Clicks are unaccounted for.[/]"
-    )
-    return 0 if accounted else 1

@@ -130,11 +130,11 @@ def explain(
         model_version=artifact.model_version,
         history=len(history),
         unknown=history[rows < 0].tolist(),
-        clicks=_clicks(artifact.item_ids[ids[0, :read]], encoder.route(embeddings, lengths)[0, :K, :read]),
+        clicks=read_clicks(artifact.item_ids[ids[0, :read]], encoder.route(embeddings, lengths)[0, :K, :read]),
         targets=targets.tolist(),
         recalled=[items(recalled, k, k) for k in range(K)],
         merged=items(merged, 0),
-        cosines=_cosines(interests[:K]).tolist(),
+        cosines=pairwise_cosines(interests[:K]).tolist(),
     )
 
 
@@ -145,7 +145,7 @@ def _search(queries: FloatArray, vectors: FloatArray, n: int, excluded: IdVector
     return search(queries, vectors, n, fusion, seen).filtered
 
 
-def _clicks(items: IdVector, weights: FloatArray) -> list[ReadClick]:
+def read_clicks(items: IdVector, weights: FloatArray) -> list[ReadClick]:
     """Return the clicks on items, (n,), oldest first, with their routing weights, (K, n); newest first."""
     shares = (weights / weights.sum(axis=1, keepdims=True)).T[::-1]  # (n, K), newest first
     return [
@@ -153,7 +153,7 @@ def _clicks(items: IdVector, weights: FloatArray) -> list[ReadClick]:
     ]
 
 
-def _cosines(vectors: FloatArray) -> FloatArray:
+def pairwise_cosines(vectors: FloatArray) -> FloatArray:
     """Return the cosines of all pairs of vectors, (K, D) → (K, K); 0 with a vector of length 0."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     units = vectors / np.maximum(lengths, np.float32(1e-12))

@@ -17,7 +17,8 @@ from matplotlib.text import Text
 
 from configs.text import count
 from model.explanation.explain import Explanation, Recalled
-from model.explanation.text import MIN_SHARE, ItemNames, colour, cosines, name_of, summary, title_of
+from model.explanation.names import ItemNames
+from model.explanation.text import MIN_SHARE, colour, cosines, name_of, summary, title_of
 from model.figures import DPI, save_figure
 
 #: All lengths are in pixels, font sizes included. The picture grows downwards if lists are long.

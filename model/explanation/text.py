@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -13,6 +13,7 @@ from rich.text import Text
 
 from configs.text import count
 from model.explanation.explain import Explanation, Recalled
+from model.explanation.names import ItemName, ItemNames
 
 #: Colours of interests 0, 1, …, in text and picture; repeated if there are more interests. They are the
 #: palette of Okabe and Ito, which colour-blind people can distinguish, without its yellow, which is too pale on white.
@@ -22,16 +23,6 @@ BAR_CHARACTERS = 3
 #: Smaller shares are not shown: they would be rounded to 0 %.
 MIN_SHARE = 0.005
 _BLOCKS = " ▏▎▍▌▋▊▉█"
-
-
-class ItemName(NamedTuple):
-    """Name and category of an item."""
-
-    name: str
-    category: str = ""
-
-
-ItemNames = Mapping[int, ItemName]
 
 
 def colour(interest: int) -> str:

@@ -52,10 +52,10 @@ GRANTS: dict[str, tuple[Grant, ...]] = {
         Grant(AclOperation.DESCRIBE_CONFIGS, ("items",)),
     ),
     "streams service": (
-        Grant(_READ, ("changelog", "recommendations", "items")),
+        Grant(_READ, ("changelog", "recommendations", "items", "clicks")),  # clicks: for the page's figures
         Grant(_WRITE, ("clicks", "items")),
         Grant(AclOperation.DESCRIBE_CONFIGS, ("changelog", "recommendations")),
-        Grant(AclOperation.DESCRIBE, groups=("items",)),
+        Grant(AclOperation.DESCRIBE, groups=("clicks", "items")),
     ),
     "producers.replay": (Grant(_WRITE, ("clicks",)),),
     "producers.items": (Grant(_WRITE, ("items",)),),

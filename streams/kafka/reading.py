@@ -153,7 +153,7 @@ def messages_at(kafka: Kafka, topic: str, offsets: Mapping[int, Collection[int]]
     return found
 
 
-def follow(kafka: Kafka, topics: Sequence[str], from_beginning: bool = False) -> Iterator[ReceivedMessage | None]:
+def follow(kafka: Kafka, topics: Sequence[str], from_beginning: bool = False) -> Generator[ReceivedMessage | None]:
     """Yield messages as they arrive, without end, and None whenever none has arrived for 0.2 s.
 
     Raises:

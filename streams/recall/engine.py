@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 
-from model.arrays import FloatArray, FloatVector, IdArray, IdVector, IntVector
-from model.serving.inputs import windows
+from model.arrays import FloatArray, FloatVector, IdArray, IdVector, IntVector, Mask
 from model.serving.merge import PADDING, Candidates, merge
 from streams.recall.embeddings import HistoryEmbeddings
+from streams.recall.inputs import EncoderInputs, StageTimer, encoder_inputs, untimed
 from streams.recall.ports import InterestEncoder, ItemReader
 
 _LOG = logging.getLogger("mindstream.recall")
 
-#: Called with the name of the stage that has just ended: embed, encode, search, merge.
-StageTimer = Callable[[str], object]
 #: Searches that may be under way at the same time: that of the current batch, and that of the next one.
 _IN_FLIGHT = 2
-
-
-def _untimed(_stage: str) -> None:
-    pass
 
 
 class Selection(NamedTuple):
@@ -37,6 +31,25 @@ class Selection(NamedTuple):
 
     top_k: int
     exclude: IdArray
+
+
+class RecallSteps(NamedTuple):
+    """One user's way from clicks to candidates.
+
+    Attributes:
+        inputs: the clicks that were read.
+        interests: (K, D) float32.
+        ids, scores: (K, n) what the index found for each interest, best first; ids are padded.
+        excluded: ids in these lists that are not recommended, because the user has seen them.
+        merged: the candidates.
+    """
+
+    inputs: EncoderInputs
+    interests: FloatArray
+    ids: IdArray
+    scores: FloatArray
+    excluded: IdArray
+    merged: Candidates
 
 
 class PendingRecall:
@@ -77,7 +90,7 @@ class PendingRecall:
         self._fusion = fusion
         self._timed = False
 
-    def wait(self, stopwatch: StageTimer = _untimed) -> None:
+    def wait(self, stopwatch: StageTimer = untimed) -> None:
         """Wait until the index has answered. Only the first call is timed, because `finish` calls this method, too."""
         if self._search is None:
             return
@@ -86,7 +99,7 @@ class PendingRecall:
             self._timed = True
             stopwatch("search")
 
-    def finish(self, stopwatch: StageTimer = _untimed) -> list[Candidates | None]:
+    def finish(self, stopwatch: StageTimer = untimed) -> list[Candidates | None]:
         """Wait for the answer, and return each user's merged candidates; None where no item of the history is known."""
         candidates: list[Candidates | None] = [None] * self._users
         if self._search is None:
@@ -151,7 +164,7 @@ class RecallEngine:
     def start(
         self,
         histories: Sequence[IdArray],
-        stopwatch: StageTimer = _untimed,
+        stopwatch: StageTimer = untimed,
         selections: Sequence[Selection] | None = None,
     ) -> PendingRecall:
         """Encode the histories and send their search to the index, without waiting for the answer.
@@ -207,34 +220,53 @@ class RecallEngine:
         return ids[0][others][:n], scores[0][others][:n]
 
     def interests(
-        self, histories: Sequence[IdArray], stopwatch: StageTimer = _untimed
+        self, histories: Sequence[IdArray], stopwatch: StageTimer = untimed
     ) -> tuple[FloatArray, IdArray, frozenset[int]]:
         """Encode the histories that hold a known item.
 
         Returns:
             Finite interest vectors (B', K, D), the rows (B',) of their histories, and the ids of all unknown items.
         """
-        ends = np.cumsum([0, *map(len, histories)], dtype=np.int64)
-        ids = np.concatenate(histories, dtype=np.int64)  # (Σ n,)
-        vectors, known = self._embeddings.lookup(ids)  # (Σ n, D), (Σ n,)
-        stopwatch("embed")
-        unknown = frozenset[int]()
-        if not known.all():
-            unknown = frozenset(ids[~known].tolist())
-            # An unknown item must not push a known click out of the window.
-            vectors, ends = vectors[known], np.concatenate([[0], np.cumsum(known)])[ends]
-        usable = np.flatnonzero(np.diff(ends))
-        # Rows of `vectors` serve as the ids of the shared input function, counted from 1 because 0 is padding.
-        row_ids, L = np.arange(1, len(vectors) + 1), self._encoder.history_length
-        rows, lengths = windows(row_ids, ends[usable], ends[usable + 1], L)  # (B', L), (B',)
-        padded = np.concatenate([np.zeros((1, vectors.shape[1]), dtype=np.float32), vectors])
-        interests = self._encoder.encode(padded[rows], lengths)[:, : self._interests]
+        inputs = encoder_inputs(histories, self._embeddings, self._encoder.history_length, stopwatch)
+        interests, rows = self._encode(inputs)
+        stopwatch("encode")
+        return interests, rows, inputs.unknown
+
+    def steps(self, history: IdArray) -> RecallSteps | None:
+        """Recall for one history, (n,) item ids, oldest first, and keep what `recall` discards.
+
+        The candidates are those of `recall`. None where no item of the history is known.
+
+        Raises:
+            TransientError: the index did not respond.
+        """
+        if not len(history):
+            return None
+        inputs = encoder_inputs([history], self._embeddings, self._encoder.history_length)
+        interests, rows = self._encode(inputs)
+        if not len(rows):
+            return None
+        seen = history if self._filter_seen else history[:0]
+        ids, scores = self._index.search(interests[0], self.top_k + len(seen))  # (K, top_k + n)
+        (merged,) = merge(ids[None], scores[None], self.top_k, seen[None], self._encoder.fusion)
+        return RecallSteps(inputs, interests[0], ids, scores, seen, merged)
+
+    def _encode(self, inputs: EncoderInputs) -> tuple[FloatArray, IdArray]:
+        """Return finite interest vectors, (B', K, D), and the rows of their users, (B',)."""
+        interests, rows = self._encoder.encode(inputs.embeddings, inputs.lengths)[:, : self._interests], inputs.rows
         if not _all_finite(interests):
             finite = np.isfinite(interests).all(axis=(1, 2))  # (B',)
             _LOG.warning("%d histories have interests that are not finite: nothing is recommended", (~finite).sum())
-            interests, usable = interests[finite], usable[finite]
-        stopwatch("encode")
-        return interests, usable, unknown
+            interests, rows = interests[finite], rows[finite]
+        return interests, rows
+
+    def embeddings(self, ids: IdArray) -> tuple[FloatArray, Mask]:
+        """Return the embeddings of (n,) item ids, (n, D), zeros for unknown ones, and whether each is known, (n,).
+
+        Raises:
+            TransientError: the index did not respond.
+        """
+        return self._embeddings.lookup(ids)
 
 
 def _all_finite(values: FloatArray) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Collection, Sequence
 
 #: Number of recommendations compared with a click: as many as a page could show. It is usual in the literature.
@@ -18,17 +19,20 @@ class OnlineHitRate:
     Args:
         popular: item ids, the most clicked in training first.
         cutoff: k, the number of items of a recommendation that are compared.
+        max_users: users that are remembered; those without a message for longest are forgotten first, and then count
+            as new users. None = all.
 
     Attributes:
         judged: clicks that were judged.
         hits, popular_hits: hits among them, of the recommendations and of the baseline.
     """
 
-    def __init__(self, popular: Sequence[int], cutoff: int = CUTOFF) -> None:
+    def __init__(self, popular: Sequence[int], cutoff: int = CUTOFF, max_users: int | None = None) -> None:
         self.cutoff = cutoff
         self.judged = self.hits = self.popular_hits = 0
         self._popular = popular
-        self._clicked: dict[bytes, set[int]] = {}
+        self._max_users = max_users
+        self._clicked: OrderedDict[bytes, set[int]] = OrderedDict()
         # User → the last two recommendations: (offset of the click that they answer, the first k items).
         self._newest: dict[bytes, list[tuple[int, frozenset[int]]]] = {}
 
@@ -40,7 +44,7 @@ class OnlineHitRate:
             offset: the click's offset in its partition.
             item: the item's id.
         """
-        clicked = self._clicked.setdefault(user, set())
+        clicked = self._remember(user)
         # The topics are read side by side: the answer to this very click may have arrived before the click.
         before = [items for source, items in self._newest.get(user, []) if source < offset]
         if before:
@@ -57,6 +61,7 @@ class OnlineHitRate:
             source_offset: offset of the newest click that it answers.
             items: item ids, best first.
         """
+        self._remember(user)
         newest = self._newest.setdefault(user, [])
         newest.append((source_offset, frozenset(items[: self.cutoff])))
         del newest[:-2]
@@ -65,6 +70,16 @@ class OnlineHitRate:
         """Return the hit rates of the recommendations and of the baseline; both are 0 without judged clicks."""
         judged = max(1, self.judged)
         return self.hits / judged, self.popular_hits / judged
+
+    def _remember(self, user: bytes) -> set[int]:
+        """Return what the user has clicked, and forget the user without a message for longest if there are too many."""
+        clicked = self._clicked.setdefault(user, set())
+        if self._max_users is not None:
+            self._clicked.move_to_end(user)
+            if len(self._clicked) > self._max_users:
+                forgotten, _ = self._clicked.popitem(last=False)
+                self._newest.pop(forgotten, None)
+        return clicked
 
     def _most_popular(self, clicked: Collection[int]) -> set[int]:
         best: set[int] = set()

@@ -25,6 +25,7 @@ from streams.recall.factory import build_engine, load_artifact, required_items, 
 from streams.service.access import Access, load_access
 from streams.service.app import service_app
 from streams.service.health import Health, Replica
+from streams.service.page_build import page_router
 from streams.service.parts import Router, ServiceParts
 from streams.service.published import published_router
 from streams.service.recommending import Recommender
@@ -38,7 +39,7 @@ from streams.worker.signals import on_stop_signal
 _LOG = logging.getLogger("mindstream.service")
 
 #: What makes the routes, in the order in which paths are compared.
-ROUTERS: tuple[Router, ...] = (health_router, reading_router, writing_router, published_router)
+ROUTERS: tuple[Router, ...] = (health_router, reading_router, writing_router, published_router, page_router)
 #: Seconds that requests may take once the process has to end, and seconds after which it ends in any case.
 _GRACE_S, _SHUTDOWN_S = 2, 4.0
 

@@ -40,6 +40,7 @@ PROGRAMS = (
     "benchmarks.distinctness",
     "benchmarks",
     "tests.chaos",
+    "tests.browser",
 )
 ROOMS = {"configs", "model", "streams", "producers", "embedded", "benchmarks", "tests"}
 #: Environment variables of the project that set no configuration key.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
 import struct
@@ -16,11 +15,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from model.artifact import Artifact, save_artifact
-from model.data.files import DataError
-from model.explain import main, read_names
+from model.explain import main
 from model.explanation.explain import Explanation, ExplanationError, ReadClick, Recalled, explain
+from model.explanation.names import ItemName
 from model.explanation.picture import HEIGHT, WIDTH, draw
-from model.explanation.text import ItemName
 from model.serving.encoder import Routing
 
 #: Weight of each click in each interest, newest click first. The initial routing logits are their logarithms, and do
@@ -201,28 +199,6 @@ def test_the_text_has_the_content_of_the_document(tmp_path: Path, model: Path, v
     assert re.search(r"^ *40 +Forty +0 *$", targets, re.MULTILINE)
     assert f"interest cosines: 0–1 {found['cosines'][0][1]:.2f}" in targets
     assert "Ten [bold] · Tens" in clicks and "reads the 3 of 3 clicks" in clicks
-
-
-def test_names_are_read_from_any_valid_csv(tmp_path: Path) -> None:
-    path = tmp_path / "names.csv.gz"
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        file.write('item_id,name,category\n7,"Ægir, the ""sea""\n\x1b[31mgod",Myths\n\n-8,Plain\n')
-    assert read_names(path) == {7: ItemName('Ægir, the "sea" [31mgod', "Myths"), -8: ItemName("Plain")}
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("1\n", "line 1: expected item_id,name"),
-        ("1,a\nb,c\n", "line 2: expected item_id,name"),
-        ("1,a,b,c\n", "found 4 fields"),
-        ('1,"a\n', "line 1: unexpected end"),
-    ],
-)
-def test_names_that_cannot_be_read_are_refused(tmp_path: Path, text: str, expected: str) -> None:
-    (tmp_path / "names.csv").write_text(text)
-    with pytest.raises(DataError, match=expected):
-        read_names(tmp_path / "names.csv")
 
 
 def test_errors_name_the_remedy(tmp_path: Path, model: Path, train_format: Path, valid_format: Path) -> None:

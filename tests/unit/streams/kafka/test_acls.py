@@ -51,6 +51,8 @@ def test_a_service_reads_what_it_copies_and_writes_what_others_process() -> None
         "Read on topic g-clicks-history-changelog",
         "Read on topic recommendations",
         "Read on topic items",
+        "Read on topic clicks",
+        "Describe on group g-clicks",
         "Describe on groups that begin with g-items-",
         "Write on topic clicks",
         "Write on topic items",

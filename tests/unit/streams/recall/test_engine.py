@@ -165,3 +165,32 @@ def test_an_interest_that_is_not_finite_is_not_searched_for() -> None:
     assert index.searches == [(2, 3)]
     assert engine.recall([_ids(3)]) == [None]
     assert len(index.searches) == 1
+
+
+@pytest.mark.parametrize("filter_seen", [True, False])
+def test_the_steps_of_one_history_lead_to_the_candidates_of_recall(filter_seen: bool) -> None:
+    engine = _engine(HeldIndex(), filter_seen=filter_seen)
+    history = _ids(1, 99, 2, 3)
+    steps = engine.steps(history)
+    (found,) = engine.recall([history])
+    assert steps is not None and found is not None
+    for ours, theirs in zip(steps.merged, found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert steps.ids.shape == steps.scores.shape == (1, 2 + 4 * filter_seen)
+    assert steps.excluded.tolist() == (history.tolist() if filter_seen else [])
+    assert steps.inputs.unknown == {99}
+    assert steps.inputs.lengths.tolist() == [3], "the unknown item is not read"
+    np.testing.assert_array_equal(steps.interests, engine.interests([history])[0][0])
+
+
+def test_there_are_no_steps_without_a_known_item() -> None:
+    index = HeldIndex()
+    assert _engine(index).steps(_ids()) is None
+    assert _engine(index).steps(_ids(99)) is None
+    assert index.searches == []
+
+
+def test_embeddings_say_which_items_are_known() -> None:
+    vectors, known = _engine(HeldIndex()).embeddings(_ids(2, 99))
+    assert known.tolist() == [True, False]
+    assert vectors.tolist() == [FewItems(ITEMS).item_vectors[1].tolist(), [0.0] * ITEMS]

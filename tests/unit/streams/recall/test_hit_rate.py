@@ -47,3 +47,14 @@ def test_the_baseline_recommends_popular_items_that_the_user_has_not_clicked() -
 
 def test_without_judged_clicks_the_rates_are_zero() -> None:
     assert OnlineHitRate(popular=[1]).rates() == (0.0, 0.0)
+
+
+def test_users_beyond_the_limit_are_forgotten_those_without_a_message_for_longest_first() -> None:
+    hit_rate = OnlineHitRate(popular=[1], max_users=2)
+    hit_rate.add_recommendation(USER, 0, [9])
+    hit_rate.add_recommendation(OTHER, 0, [9])
+    hit_rate.add_click(USER, 1, 3)
+    hit_rate.add_recommendation(b"9", 0, [9])
+    hit_rate.add_click(OTHER, 2, 9)
+    assert (hit_rate.judged, hit_rate.hits) == (1, 0)
+    assert len(hit_rate._clicked) <= 2 and len(hit_rate._newest) <= 2
