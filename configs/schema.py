@@ -165,6 +165,7 @@ class Service(Section):
     write_token_file: Path | None
     admin_token_file: Path | None
     data_dir: Path
+    allowed_hosts: tuple[Annotated[str, Field(pattern=r"^(\[[0-9a-fA-F:]+\]|[^/*:\s]+)$")], ...]
     cors_origins: tuple[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")], ...]
     max_body_bytes: Annotated[int, Field(ge=1024)]
     max_users: Count

@@ -6,6 +6,7 @@ Reads are open while no read token is set; writes and administration are refused
 from __future__ import annotations
 
 import hmac
+import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
@@ -23,6 +24,7 @@ Scope = Literal["read", "write", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 _MIN_CHARACTERS = 16
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _BEARER = HTTPBearer(auto_error=False, description="A token of the service: service.read_token, write_token, …")
 _CHALLENGE = {"WWW-Authenticate": "Bearer"}
 
@@ -84,6 +86,21 @@ class Access:
             for scope, known in self._tokens.items()
             if hmac.compare_digest(sent, known.get_secret_value().encode())
         ]
+
+
+def is_local(host: str) -> bool:
+    """Return whether only programs on this machine reach a server that binds to this address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def known_hosts(settings: Service) -> frozenset[str] | None:
+    """Return the names under which callers may reach the service, in lower case; None = any."""
+    if settings.allowed_hosts:
+        return frozenset(name.lower() for name in settings.allowed_hosts)
+    return _LOCAL_NAMES if is_local(settings.host) else None
 
 
 def load_access(settings: Service) -> Access:

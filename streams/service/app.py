@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from configs.schema import Service
 from streams.metrics import ServiceMetrics
+from streams.service.access import known_hosts
 from streams.service.middleware import REQUEST_ID, RequestFrame
 from streams.service.problems import MEDIA_TYPE, install
 
@@ -67,5 +68,8 @@ def service_app(
             allow_headers=["Authorization", "Content-Type", REQUEST_ID],
             expose_headers=[REQUEST_ID, "Retry-After"],
         )
-    app.add_middleware(RequestFrame, max_body_bytes=settings.max_body_bytes, metrics=metrics)  # the outermost one
+    # The outermost one.
+    app.add_middleware(
+        RequestFrame, max_body_bytes=settings.max_body_bytes, hosts=known_hosts(settings), metrics=metrics
+    )
     return app

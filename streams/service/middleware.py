@@ -1,4 +1,5 @@
-"""The frame of every request: an id, a limit on its body, an answer whatever happens, a log line, metrics."""
+"""The frame of every request: an id, a check of the host's name, a limit on the body, an answer whatever happens, a log
+line, metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from http import HTTPStatus
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +20,8 @@ _LOG = logging.getLogger("mindstream.requests")
 REQUEST_ID = "X-Request-ID"
 #: Ids of callers that are adopted; others could forge log lines.
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+#: The port at the end of a Host header; the address of an IPv6 host is in brackets.
+_PORT = re.compile(r":\d*$")
 #: Routes of probes, which are not logged.
 _PROBES = {"/healthz", "/readyz", "/metrics"}
 
@@ -31,12 +34,16 @@ class RequestFrame:
     Args:
         app: the routes.
         max_body_bytes: largest body.
+        hosts: names under which callers may reach the service, in lower case; None = any.
         metrics: counts requests by route, which is the template of the path.
     """
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int, metrics: ServiceMetrics) -> None:
+    def __init__(
+        self, app: ASGIApp, max_body_bytes: int, hosts: Collection[str] | None, metrics: ServiceMetrics
+    ) -> None:
         self._app = app
         self._max_body_bytes = max_body_bytes
+        self._hosts = hosts
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,15 +54,18 @@ class RequestFrame:
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.perf_counter()
         status: int | None = None
+        endless = False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, endless
             if message["type"] == "http.response.start":
                 status = message["status"]
+                endless = dict(message["headers"]).get(b"content-type", b"").startswith(b"text/event-stream")
                 message["headers"] = [*message["headers"], (REQUEST_ID.lower().encode(), request_id.encode())]
             await send(message)
 
         try:
+            self._check_host(scope["headers"])
             await self._app(scope, self._limited(scope, receive), send_with_id)
         except Exception as error:  # noqa: BLE001 - a defect; callers get no stack trace
             problem = as_problem(error)
@@ -65,9 +75,25 @@ class RequestFrame:
             route = _template(scope)
             seconds = time.perf_counter() - started
             self._metrics.requests.labels(route, str(status or HTTPStatus.INTERNAL_SERVER_ERROR.value)).inc()
-            self._metrics.seconds.labels(route).observe(seconds)
+            if not endless:  # it took as long as the caller listened
+                self._metrics.seconds.labels(route).observe(seconds)
             level = logging.DEBUG if route in _PROBES else logging.INFO
             _LOG.log(level, "%s %s %s %.1f ms %s", scope["method"], route, status, seconds * 1000, request_id)
+
+    def _check_host(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Refuse requests for other hosts: a page on the internet can have its own name resolved to this machine.
+
+        The browser then lets it read answers that are open to everybody on this machine.
+        """
+        if self._hosts is None:
+            return
+        host = dict(headers).get(b"host", b"").decode("latin-1").lower()
+        if _PORT.sub("", host) not in self._hosts:
+            raise Problem(
+                HTTPStatus.MISDIRECTED_REQUEST,
+                "host-unknown",
+                "the service is not known under this host name: add it to service.allowed_hosts",
+            )
 
     def _limited(self, scope: Scope, receive: Receive) -> Receive:
         """Return `receive` for a body within the limit, whatever its declared length."""

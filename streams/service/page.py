@@ -105,12 +105,12 @@ def routes(page: Page, readable: Callable[..., object], lifespan: Lifespan | Non
     def static(name: str) -> FileResponse:
         return _file(name)
 
-    router.include_router(_data_routes(page), prefix="/page", dependencies=[Depends(readable)])
+    router.include_router(_data_routes(page), dependencies=[Depends(readable)])
     return router
 
 
 def _data_routes(page: Page) -> APIRouter:
-    data = APIRouter()
+    data = APIRouter(prefix="/page")  # where it is included, the prefix would be missing in logs and metrics
 
     @data.get("/start")
     def start() -> Response:

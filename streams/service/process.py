@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import logging
 import os
 import socket
@@ -22,7 +21,7 @@ from streams.metrics import ReplicaMetrics, ServiceMetrics, worker_registry
 from streams.milvus.index import MilvusIndex
 from streams.milvus.observed import ObservedIndex
 from streams.recall.factory import build_engine, load_artifact, required_items, verified
-from streams.service.access import Access, load_access
+from streams.service.access import Access, is_local, load_access
 from streams.service.app import service_app
 from streams.service.health import Health, Replica
 from streams.service.page_build import page_router
@@ -195,11 +194,7 @@ def listen(settings: Service) -> socket.socket:
 
 
 def _warn_of_open_reads(settings: Service, access: Access) -> None:
-    try:
-        local = ipaddress.ip_address(settings.host).is_loopback
-    except ValueError:
-        local = settings.host == "localhost"
-    if access.is_open("read") and not local:
+    if access.is_open("read") and not is_local(settings.host):
         _LOG.warning(
             "everybody who reaches %s may read users' histories: set MINDSTREAM_SERVICE_READ_TOKEN", settings.host
         )

@@ -56,7 +56,7 @@ def test_the_schema_finds_errors(tmp_path: Path, right: str, wrong: str) -> None
 
 
 def test_services_and_profiles_are_as_documented() -> None:
-    assert set(LASTING) == {"kafka", "milvus", "item-worker", "click-worker"} | OBSERVABILITY
+    assert set(LASTING) == {"kafka", "milvus", "item-worker", "click-worker", "service"} | OBSERVABILITY
     assert {name for name, service in SERVICES.items() if "training" in service.get("profiles", ())} == {
         "train",
         "publish",
@@ -118,7 +118,7 @@ def test_training_never_writes_over_the_model_that_workers_read() -> None:
     guard = script.index('if [ -e "/artifacts/$$MODEL" ]')
     assert guard < script.index("exit 78") < script.index("exec python -m model.train")
     assert '"--out=/artifacts/$$MODEL"' in script
-    for name in ("item-worker", "click-worker", "tools"):
+    for name in ("item-worker", "click-worker", "service", "tools"):
         assert SERVICES[name]["environment"]["MINDSTREAM_ARTIFACT"] == "/artifacts/${MODEL:-v1}"
     assert "/artifacts/${MODEL:-v1}" in SERVICES["publish"]["command"]
 
@@ -130,7 +130,9 @@ def test_only_the_password_of_milvus_is_required() -> None:
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_ports_are_published_to_this_machine_only(name: str) -> None:
-    assert all(re.fullmatch(r"127\.0\.0\.1:\d+:\d+", port) for port in SERVICES[name].get("ports", ()))
+    assert all(
+        re.fullmatch(r"127\.0\.0\.1:(\d+|\$\{[A-Z_]+:-\d+\}):\d+", port) for port in SERVICES[name].get("ports", ())
+    )
 
 
 @pytest.mark.parametrize("name", LASTING)
@@ -173,7 +175,7 @@ def test_no_service_can_take_the_whole_machine(name: str) -> None:
 
 def test_only_services_that_use_milvus_have_its_token() -> None:
     holders = {name for name, s in SERVICES.items() if "MINDSTREAM_MILVUS_TOKEN" in s.get("environment", {})}
-    assert holders == {"item-worker", "click-worker", "tools"}
+    assert holders == {"item-worker", "click-worker", "service", "tools"}
 
 
 @pytest.mark.parametrize("name", ["topics", "item-worker", "click-worker", "publish", "replay", "tools"])
@@ -314,16 +316,26 @@ def test_named_volumes_are_declared_and_workers_share_no_folder() -> None:
     assert SERVICES["click-worker"]["environment"]["MINDSTREAM_DATA_DIR"] in SERVICES["click-worker"]["volumes"]
 
 
+def test_the_service_is_reached_from_this_machine_under_its_names_only() -> None:
+    assert {
+        "--set=service.host=0.0.0.0",
+        "--set=service.allowed_hosts=[${SERVICE_HOSTS:-localhost,127.0.0.1,service}]",
+    } <= set(COMMANDS["service"])
+    assert SERVICES["service"]["healthcheck"]["test"][-1].count("http://127.0.0.1:8080/healthz") == 1
+    assert SERVICES["service"]["environment"]["MINDSTREAM_SERVICE_DATA_DIR"] in SERVICES["service"]["volumes"]
+
+
 def test_prometheus_scrapes_every_worker_container_inside_the_network_only() -> None:
     text = (ROOT / "configs" / "observability" / "prometheus.yml").read_text(encoding="utf-8")
     jobs = {job["job_name"]: job["dns_sd_configs"] for job in yaml.safe_load(text)["scrape_configs"]}
-    assert set(jobs) == {"click-worker", "item-worker"}
+    assert set(jobs) == {"click-worker", "item-worker", "service"}
     for name, (found_by,) in jobs.items():
         service = SERVICES[name]
         assert found_by["names"] == [name]
         assert [str(found_by["port"])] == service["expose"]
-        assert "--set=worker.metrics_host=0.0.0.0" in COMMANDS[name]
-        assert "ports" not in service
+        if name != "service":
+            assert "--set=worker.metrics_host=0.0.0.0" in COMMANDS[name]
+            assert "ports" not in service
         assert set(service["networks"]) <= set(SERVICES["prometheus"]["networks"])
 
 

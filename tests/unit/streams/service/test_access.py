@@ -28,7 +28,8 @@ def _client(access: Access) -> TestClient:
         async def allowed() -> str:
             return "yes"
 
-    return TestClient(service_app(load_service(None, (), {}).service, [router], ServiceMetrics(CollectorRegistry())))
+    app = service_app(load_service(None, (), {}).service, [router], ServiceMetrics(CollectorRegistry()))
+    return TestClient(app, "http://localhost")
 
 
 def _status(client: TestClient, scope: Scope, token: str | None) -> int:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Body
 from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, Field
+from starlette.responses import StreamingResponse
 
 from configs.errors import FatalError, TransientError
 from configs.loader import load_service
@@ -60,7 +61,7 @@ def _registry() -> CollectorRegistry:
 @pytest.fixture(name="client")
 def _client(registry: CollectorRegistry) -> Iterator[TestClient]:
     settings = _settings("service.max_body_bytes=2000", "service.cors_origins=['https://shop.example']")
-    with TestClient(service_app(settings, [_router()], ServiceMetrics(registry))) as client:
+    with TestClient(service_app(settings, [_router()], ServiceMetrics(registry)), "http://localhost") as client:
         yield client
 
 
@@ -145,7 +146,9 @@ def test_only_configured_origins_may_call_from_a_browser(client: TestClient) -> 
     other = client.options("/body", headers={"Origin": "https://other.example", **asked})
     assert "Access-Control-Allow-Origin" not in other.headers
     app = service_app(_settings(), [_router()], ServiceMetrics(CollectorRegistry()))
-    off = TestClient(app).post("/body", json={"top_k": 1}, headers={"Origin": "https://shop.example"})
+    off = TestClient(app, "http://localhost").post(
+        "/body", json={"top_k": 1}, headers={"Origin": "https://shop.example"}
+    )
     assert "Access-Control-Allow-Origin" not in off.headers
 
 
@@ -162,3 +165,40 @@ def test_resources_are_entered_in_order_and_left_in_reverse() -> None:
     with TestClient(app):
         assert events == ["a starts", "b starts"]
     assert events[2:] == ["b ends", "a ends"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "host", "status"),
+    [
+        ((), "localhost:8080", 200),
+        ((), "127.0.0.1", 200),
+        ((), "[::1]:8080", 200),
+        ((), "LOCALHOST", 200),
+        ((), "attacker.example", 421),
+        ((), "localhost.attacker.example", 421),
+        ((), "", 421),
+        (("service.host=0.0.0.0",), "recall.shop.example", 200),
+        (("service.allowed_hosts=[Recall.shop.example]",), "recall.shop.example:443", 200),
+        (("service.allowed_hosts=[recall.shop.example]",), "localhost", 421),
+    ],
+)
+def test_a_page_elsewhere_cannot_read_by_a_name_of_its_own(settings: tuple[str, ...], host: str, status: int) -> None:
+    app = service_app(_settings(*settings), [_router()], ServiceMetrics(CollectorRegistry()))
+    answer = TestClient(app).post("/body", json={"top_k": 1}, headers={"Host": host})
+    assert answer.status_code == status
+    if status == 421:
+        assert "service.allowed_hosts" in answer.json()["detail"]
+
+
+def test_the_time_of_a_stream_of_events_is_none_of_a_request(registry: CollectorRegistry) -> None:
+    router = APIRouter(prefix="/page")
+
+    @router.get("/live")
+    def live() -> StreamingResponse:
+        return StreamingResponse(iter(["data: 1\n\n"]), media_type="text/event-stream")
+
+    app = service_app(_settings(), [router], ServiceMetrics(registry))
+    assert TestClient(app, "http://localhost").get("/page/live").text == "data: 1\n\n"
+    labels = {"route": "/page/live"}
+    assert registry.get_sample_value("mindstream_service_requests_total", labels | {"status": "200"}) == 1
+    assert not registry.get_sample_value("mindstream_service_request_seconds_count", labels)

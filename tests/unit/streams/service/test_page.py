@@ -95,7 +95,7 @@ class _World:
         access = Access({"read": token})
         app = service_app(settings, [routes(page, access.requires("read"))], metrics)
         self.app = app
-        self.client = TestClient(app)
+        self.client = TestClient(app, "http://localhost")
 
     def get(self, path: str) -> Any:
         answer = self.client.get(path)

@@ -59,7 +59,7 @@ def test_the_page_shows_titles_and_its_map_while_the_service_runs(tmp_path: Path
     titles = tmp_path / "titles.csv.gz"
     with gzip.open(titles, "wt") as file:
         file.write("item_id,title\n1,Comets\n")
-    with TestClient(_app(tmp_path, titles)) as client:
+    with TestClient(_app(tmp_path, titles), "http://localhost") as client:
         assert client.get("/page/start").json()["items"][0]["title"] == "Comets"
         assert client.get("/page/users/anna").json()["stored"] is None
         while client.get("/page/map").json()["state"] == "computing":
@@ -69,7 +69,7 @@ def test_the_page_shows_titles_and_its_map_while_the_service_runs(tmp_path: Path
 
 
 def test_without_titles_there_are_ids(tmp_path: Path) -> None:
-    with TestClient(_app(tmp_path, None)) as client:
+    with TestClient(_app(tmp_path, None), "http://localhost") as client:
         assert client.get("/page/start").json()["named"] is False
 
 

@@ -102,4 +102,4 @@ class ServiceWorld:
             registry=self.registry,
         )
         self.app = service_app(config.service, [router(self.parts) for router in ROUTERS], metrics)
-        self.client = TestClient(self.app)
+        self.client = TestClient(self.app, "http://localhost")
