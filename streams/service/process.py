@@ -54,12 +54,16 @@ class _Server(uvicorn.Server):
 class _Ending:
     """Ends the process in time, from any thread.
 
+    Args:
+        exit_process: ends the process with a status, at once.
+
     Attributes:
         status: exit status.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, exit_process: Callable[[int], object] = os._exit) -> None:
         self.status = 0
+        self._exit = exit_process
         self.server: uvicorn.Server | None = None
         self._begun = threading.Lock()
 
@@ -79,12 +83,13 @@ class _Ending:
         self.status = status
         threading.Thread(target=self._exit_late, name="deadline", daemon=True).start()
         if self.server is None:  # it does not run yet
-            os._exit(status)
-        self.server.should_exit = True
+            self._exit(status)
+        else:
+            self.server.should_exit = True
 
     def _exit_late(self) -> None:
         time.sleep(_SHUTDOWN_S)
-        os._exit(self.status)
+        self._exit(self.status)
 
 
 def build(config: ServiceConfig, on_error: Callable[[MindstreamError], object]) -> FastAPI:

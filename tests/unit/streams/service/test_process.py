@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
 import socket
 
 import pytest
@@ -77,15 +78,16 @@ class _Uvicorn:
 
 
 def test_an_error_ends_the_process_with_its_status_and_a_signal_with_0(monkeypatch: pytest.MonkeyPatch) -> None:
-    exits: list[int] = []
-    monkeypatch.setattr("os._exit", exits.append)
     monkeypatch.setattr(process, "_SHUTDOWN_S", 0.0)
     for error in (RestartRequired("the topic was recreated"), None):
-        ending = process._Ending()
+        exits: queue.SimpleQueue[int] = queue.SimpleQueue()
+        ending = process._Ending(exits.put)
         server = _Uvicorn()
         ending.server = server  # type: ignore[assignment]
         if error is not None:
             ending.on_error(error)
         ending.on_signal("SIGTERM")
         assert server.should_exit
-        assert ending.status == (75 if error is not None else 0), "the first reason counts"
+        status = 75 if error is not None else 0
+        assert ending.status == status, "the first reason counts"
+        assert exits.get(timeout=10) == status, "also if requests do not end"
