@@ -32,7 +32,7 @@ demo: $(STAMP) ## run the whole path on real, embedded servers and print a summa
 page: $(STAMP) ## start everything and show the recall service's page until Ctrl-C
 	@$(PY) -m embedded page $(if $(DATA),--data '$(DATA)') $(if $(TITLES),--titles '$(TITLES)')
 
-test: $(STAMP) ## run all tests, on the embedded servers (about 15 minutes on two cores)
+test: $(STAMP) ## run all tests, on the embedded servers (about 20 minutes on two cores)
 	@$(PYTEST) $(ARGS)
 
 test-fast: $(STAMP) ## run the tests that need no server
