@@ -181,7 +181,7 @@ def test_requests_at_the_same_time_share_a_search(world: ServiceWorld) -> None:
     async def ask() -> None:
         from httpx2 import ASGITransport, AsyncClient
 
-        async with AsyncClient(transport=ASGITransport(world.app), base_url="http://test") as client:
+        async with AsyncClient(transport=ASGITransport(world.app), base_url="http://localhost") as client:
             body = {"requests": [{"history": [10]}, {"history": [40]}]}
             answers = await asyncio.gather(*(client.post("/v1/recommendations", json=body) for _ in range(20)))
         assert {answer.status_code for answer in answers} == {200}
