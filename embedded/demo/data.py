@@ -73,24 +73,7 @@ def prepare_clicks(
     Raises:
         DataError: the file cannot be read, or has too few clicks to train on some and replay others.
     """
-    if source is None:
-        generated = generate(SHAPE, seed)
-        log = ClickLog(list(range(SHAPE.users)), generated.user, generated.item, generated.order, False)
-        title = f"{SHAPE.clicks:,} generated clicks of {SHAPE.users:,} users with {SHAPE.tastes_per_user} tastes each"
-        tastes = generated.item_taste
-        names = generated_names(tastes)
-
-        def item_text(item: int) -> str:
-            return f"{item}·taste{tastes[item]}" if item < len(tastes) else f"{item}·NEW"
-    else:
-        log = read_click_log([source], malformed, order)
-        names = {}
-        title = str(source)
-        largest = int(log.item.max(initial=0))
-
-        def item_text(item: int) -> str:
-            return f"{item}" if item <= largest else f"{item}·NEW"
-
+    log, title, item_text, names = _generated(seed) if source is None else _read(source, malformed, order)
     replayed = _choose_users(log, clicks, np.random.default_rng(seed))
     mask = np.isin(log.user, replayed)
     if not len(replayed) or np.bincount(log.user[~mask], minlength=1).max() < MIN_TRAINING_CLICKS:
@@ -114,6 +97,28 @@ def prepare_clicks(
         item_text=item_text,
         names=names,
     )
+
+
+#: Clicks, their title, the text of an item, and the names of items.
+_Source = tuple[ClickLog, str, Callable[[int], str], Mapping[int, ItemName]]
+
+
+def _generated(seed: int) -> _Source:
+    generated = generate(SHAPE, seed)
+    tastes = generated.item_taste
+
+    def item_text(item: int) -> str:
+        return f"{item}·taste{tastes[item]}" if item < len(tastes) else f"{item}·NEW"
+
+    log = ClickLog(list(range(SHAPE.users)), generated.user, generated.item, generated.order, False)
+    title = f"{SHAPE.clicks:,} generated clicks of {SHAPE.users:,} users with {SHAPE.tastes_per_user} tastes each"
+    return log, title, item_text, generated_names(tastes)
+
+
+def _read(path: Path, malformed: MalformedLines | None, order: Order) -> _Source:
+    log = read_click_log([path], malformed, order)
+    largest = int(log.item.max(initial=0))
+    return log, str(path), lambda item: f"{item}" if item <= largest else f"{item}·NEW", {}
 
 
 def _choose_users(log: ClickLog, clicks: int, rng: np.random.Generator) -> IntVector:
