@@ -18,7 +18,7 @@ import confluent_kafka as ck
 
 from configs.errors import FatalError, MindstreamError, TransientError
 from configs.schema import Kafka, Producer, Topics
-from streams.kafka.producer import OVERDUE_S, idempotent_producer, serve
+from streams.kafka.producer import OVERDUE_S, UNKNOWN_DELIVERY, acknowledged_offset, idempotent_producer, serve
 from streams.kafka.refusals import is_refusal, protocol_mismatch
 
 #: librdkafka's errors reach the user through `error_cb` and the report, once, and not as a log line per second.
@@ -176,9 +176,12 @@ class Sender:
         self.report.seconds = time.monotonic() - self._started
         return self.report
 
-    def _on_delivery(self, error: ck.KafkaError | None, _message: ck.Message) -> None:
-        if error is None:
+    def _on_delivery(self, error: ck.KafkaError | None, message: ck.Message) -> None:
+        if error is None and acknowledged_offset(message) is not None:
             self.report.delivered += 1
+        elif error is None:
+            self.report.failed += 1
+            self.report.reasons[UNKNOWN_DELIVERY] += 1
         else:
             self.report.failed += 1
             reason = error.str()

@@ -21,6 +21,8 @@ _LOG = logging.getLogger("mindstream.kafka")
 _DELIVERY_TIMEOUT_S = 30.0
 #: Seconds after the delivery timeout until messages without a delivery report count as failed.
 OVERDUE_S = 10.0
+#: Why a message without an offset (`acknowledged_offset`) counts as failed.
+UNKNOWN_DELIVERY = "a later message was acknowledged, but it is unknown whether this one was written"
 #: Seconds to wait for room in librdkafka's queue before trying again.
 _QUEUE_FULL_WAIT_S = 0.1
 #: librdkafka's number for "the partitioner chooses the partition".
@@ -76,6 +78,17 @@ def serve(call: Callable[[float], int], timeout_s: float) -> int:
         raise
 
 
+def acknowledged_offset(message: RawMessage) -> int | None:
+    """Return the offset of a message that was delivered without an error; None = nobody knows whether it was written.
+
+    librdkafka also reports messages as delivered, without an offset, because a later one of the partition was accepted.
+    Brokers before Kafka 4.5 accept any first message of a producer in a partition, so those before it may be missing:
+    their request may have met a leader that was not ready (KAFKA-15591).
+    """
+    offset = message.offset()
+    return None if offset is None or offset < 0 else offset
+
+
 class KafkaRecordProducer:
     """The `RecordProducer` over an idempotent producer. For one thread; each agent has its own.
 
@@ -113,6 +126,7 @@ class KafkaRecordProducer:
         """See `streams.ports.RecordProducer.send`."""
         offsets = [-1] * len(outputs)
         errors: list[tuple[KafkaError, str]] = []
+        unknown: set[str] = set()
 
         for number, output in enumerate(outputs):
 
@@ -121,9 +135,10 @@ class KafkaRecordProducer:
             ) -> None:
                 if error is not None:
                     errors.append((error, topic))
+                elif (offset := acknowledged_offset(message)) is not None:
+                    offsets[number] = offset
                 else:
-                    offset = message.offset()
-                    offsets[number] = -1 if offset is None else offset
+                    unknown.add(topic)
 
             self._produce(output, on_delivery)
         produced()
@@ -135,6 +150,8 @@ class KafkaRecordProducer:
             raise translate_error(*errors[0])
         if unreported:
             raise TransientError("Kafka", f"no delivery report for {unreported} messages")
+        if unknown:
+            raise TransientError("Kafka", f"{', '.join(sorted(unknown))}: {UNKNOWN_DELIVERY}")
         return offsets
 
     def _produce(self, output: Output, on_delivery: Any) -> None:

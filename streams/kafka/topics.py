@@ -14,6 +14,7 @@ from confluent_kafka.cimpl import NewTopic
 from configs.errors import FatalError, TransientError
 from configs.schema import Kafka, Topics
 from streams.kafka.client import ADMIN_TIMEOUT_S, admin_client, metadata, translate_error
+from streams.kafka.offsets import TopicOffsets
 
 _DAY_MS = 86_400_000
 #: Bytes that a dead letter may have beyond the largest input message: its headers.
@@ -291,10 +292,18 @@ class TopicIdentities:
 
 
 def _await_topics(kafka: Kafka, names: Sequence[str]) -> None:
-    """Wait until the created topics appear in the metadata, which takes a moment."""
+    """Wait until the leader of every partition of the created topics is ready, which takes a moment."""
     deadline = time.monotonic() + ADMIN_TIMEOUT_S
-    while time.monotonic() < deadline:
-        if set(names) <= set(metadata(kafka).topics):
+    while True:
+        try:
+            found = metadata(kafka).topics
+            if not set(names) <= set(found):
+                raise TransientError("Kafka", "the topics were created, but the metadata does not show them yet")
+            for name in names:
+                TopicOffsets(kafka, name).end_offsets(found[name].partitions)
+        except TransientError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
             return
-        time.sleep(0.05)
-    raise TransientError("Kafka", "the topics were created, but the metadata does not show them yet")

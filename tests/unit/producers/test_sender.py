@@ -68,6 +68,14 @@ def test_messages_without_a_delivery_report_count_as_failed(kafka: MockKafka, mo
     assert 0.5 <= report.seconds < 5
 
 
+def test_a_message_that_only_a_later_one_implies_counts_as_failed(kafka: MockKafka) -> None:
+    sender = replay.clicks_sender(config(kafka.address))
+    sender.report.sent = 1
+    sender._on_delivery(None, ck.Message(offset=-1))
+    assert sender.finish().failed == 1
+    assert "unknown whether this one was written" in next(iter(sender.report.reasons))
+
+
 def test_settings_that_librdkafka_rejects_are_fatal(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     path.write_text("no certificate")

@@ -80,6 +80,49 @@ def test_a_reported_error_takes_precedence_over_missing_reports(monkeypatch: pyt
     assert not isinstance(producer._producer, SilentProducer)
 
 
+class _Delivered:
+    """A delivered message with an offset, or without one."""
+
+    def __init__(self, offset: int | None) -> None:
+        self._offset = offset
+
+    def offset(self) -> int | None:
+        return self._offset
+
+
+class ReportingProducer(SilentProducer):
+    """Reports messages as delivered at given offsets, in the order of the calls."""
+
+    def __init__(self, *offsets: int | None) -> None:
+        super().__init__()
+        self._offsets = list(offsets)
+        self._reports: list[Callable[[], None]] = []
+
+    def produce(self, *_: object, on_delivery: Callable[..., None], **__: object) -> None:
+        message = _Delivered(self._offsets.pop(0))
+        self._reports.append(lambda: on_delivery(None, message))
+
+    def flush(self, seconds: float) -> int:
+        for report in self._reports:
+            report()
+        return 0
+
+
+@pytest.mark.parametrize("unknown", [None, -1, -1001])
+def test_a_message_delivered_without_an_offset_may_be_missing(
+    monkeypatch: pytest.MonkeyPatch, unknown: int | None
+) -> None:
+    """librdkafka reports so what a later message implies, and brokers accept a later one without the first."""
+    producer = KafkaRecordProducer(
+        load_worker(overrides=["kafka.bootstrap_servers=127.0.0.1:1"]).kafka, 10**6, "murmur2"
+    )
+    monkeypatch.setattr(producer, "_producer", ReportingProducer(unknown, 0, 1))
+    with pytest.raises(TransientError, match="clicks: a later message was acknowledged"):
+        producer.send([Output("clicks", b"k", b"v")] * 3)
+    monkeypatch.setattr(producer, "_producer", ReportingProducer(0, 1, 2))
+    assert producer.send([Output("clicks", b"k", b"v")] * 3) == [0, 1, 2]
+
+
 class DeadProducer:
     """Has a fatal error: raises the reason once, from `poll` or `flush`, and accepts no more messages."""
 
