@@ -28,6 +28,7 @@ FOLDER = CHECKOUT / ".mindstream" / "bench"
 NAMES = {
     "throughput": "clicks per second of one worker, compared with Milvus only, a hand-wired service, and plain Faust",
     "latency": "click → recommendation at 10, 50 and 80 % of the sustained rate of the worker",
+    "service": "recommendations over HTTP by clients and users per request, compared with a hand-wired service",
     "freshness": "published item → found by a search, while clicks flow",
     "pressure": "twice the sustained rate of clicks: memory, lag, lost clicks, time to catch up",
     "scaling": "throughput, CPU time and memory by items, users, top-k, history length and number of workers",

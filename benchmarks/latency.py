@@ -13,7 +13,6 @@ for a full batch; and for as many users as a batch has on average at half the su
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -24,7 +23,7 @@ from benchmarks.harness.answers import Phase, Recorder
 from benchmarks.harness.benchmark import Benchmark, Sizes
 from benchmarks.harness.data import Shop
 from benchmarks.harness.report import Curve, Figure, percentiles
-from benchmarks.harness.searches import interests, open_index
+from benchmarks.harness.searches import search_seconds
 from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.harness.site import BenchmarkSite, benchmark_site
 from benchmarks.harness.usage import batch_counts
@@ -36,8 +35,6 @@ from producers.click_log import ClickLog
 _PARTS = (10, 50, 80)
 #: Clicks/s on an idle system: so few that each is answered before the next one comes.
 _IDLE_RATE = 2.0
-#: Number of single searches, of each size.
-_SEARCHES = 20
 
 
 def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
@@ -45,7 +42,7 @@ def run(servers: BenchmarkServers, sizes: Sizes) -> Sequence[Figure | Curve]:
     with servers.index(shop.artifact), sustained(servers, shop, sizes, "clicks") as steady:
 
         def search(users: int) -> list[float]:
-            return _search(servers, steady.site, shop, users)
+            return search_seconds(servers, steady.site, shop, users)
 
         single, full = search(1), search(sizes["batch"])
         runs = [_run_paced(servers, steady, "idle", _IDLE_RATE, sizes["seconds"])]
@@ -122,19 +119,6 @@ def _excess_s(delays: DoubleArray, search: list[float], quantile: int) -> float:
 def _curve(quantile: int, runs: Sequence[PacedRun]) -> Curve:
     values = [1000 * float(np.percentile(paced.delays, quantile)) for paced in runs]
     return Curve(f"p{quantile}", "clicks/s", "ms", [paced.rate for paced in runs], values)
-
-
-def _search(servers: BenchmarkServers, site: BenchmarkSite, shop: Shop, users: int) -> list[float]:
-    """Return the seconds of searches for `users` users, one after the other."""
-    queries = interests(shop, shop.rounds(), users).reshape(-1, shop.artifact.dim)
-    limit = site.config.recall.top_k + site.config.history.length
-    taken = []
-    with open_index(servers, shop) as milvus:
-        for _ in range(_SEARCHES):
-            begin = time.monotonic()
-            milvus.search(queries, limit)
-            taken.append(time.monotonic() - begin)
-    return taken
 
 
 class SustainedWorker(NamedTuple):

@@ -32,9 +32,8 @@ from benchmarks.harness.searches import interests, open_index
 from benchmarks.harness.servers import BenchmarkServers
 from benchmarks.harness.site import BenchmarkSite, benchmark_site
 from benchmarks.harness.usage import cpu_seconds, stage_seconds
-from benchmarks.yardsticks.clients import send_requests
+from benchmarks.yardsticks.services import hand_wired
 from embedded.deployment import WORKER
-from embedded.ports import pick
 from embedded.program import WorkerProgram
 
 #: Concurrent clients of the baseline, and users per request.
@@ -196,20 +195,15 @@ def _baseline(
 ) -> tuple[list[Figure], dict[tuple[int, int], float]]:
     """Return figures of the baseline, and (clients, users per request) → users/s."""
     histories = traffic.histories(_HISTORIES, shop.artifact.history_length, np.random.default_rng(0))
-    config, (port,) = site.config, pick(1)
-    options = [config.milvus.uri, str(port), str(config.milvus.hnsw_ef), str(config.recall.top_k)]
     figures, rates = [], {}
-    with site.program("benchmarks.yardsticks.hand_wired", str(shop.artifact.path), *options) as service:
-        service.await_http(port, "/openapi.json")
-        send_requests(port, histories, clients=1, users=1, seconds=1)  # the first request is slow: it opens connections
+    with hand_wired(site, shop) as service:
         for users in _USERS:
             for clients in _CLIENTS:
                 servers.report(f"Sending requests to the baseline: {clients} clients, {users} users per request")
-                before = cpu_seconds(service.pid)
-                found = send_requests(port, histories, clients=clients, users=users, seconds=sizes["seconds"])
+                found = service.send_requests(histories, clients=clients, users=users, seconds=sizes["seconds"])
                 rates[clients, users] = found.rate
                 name = f"baseline, {clients} × {users}"
-                cpu = 1000 * (cpu_seconds(service.pid) - before) / (users * len(found.seconds))
+                cpu = 1000 * found.cpu["the service"] / (users * len(found.seconds))
                 figures.append(Figure(f"{name}: users", found.rate, "users/s"))
                 figures.append(Figure(f"{name}: CPU of the service", cpu, "s / 1,000 users"))
                 figures += percentiles(f"{name}: request", found.seconds, (50, 99))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from configs.schema import Service
+from streams.errors import RestartRequired
 from streams.metrics import ServiceMetrics
 from streams.service.access import known_hosts
 from streams.service.middleware import REQUEST_ID, RequestFrame
@@ -21,11 +22,19 @@ Errors are problem details (RFC 9457). `503` means that Milvus or Kafka is unava
 again after `Retry-After` seconds."""
 
 
+#: What FastAPI makes of the bounds of 64-bit integers, which it describes as floats → the bounds.
+_BOUNDS = {float(2**63): 2**63 - 1, -float(2**63): -(2**63)}
+
+
 class _App(FastAPI):
-    """FastAPI, which describes every model of an answer as JSON: problems are not among those."""
+    """FastAPI with two corrections of its document.
+
+    It describes every model of an answer as JSON, problems, too; and the largest 64-bit integer as the next float, which
+    is larger.
+    """
 
     def openapi(self) -> dict[str, Any]:
-        document = super().openapi()
+        document: dict[str, Any] = _with_exact_bounds(super().openapi())
         for operations in document["paths"].values():
             for operation in operations.values():
                 for answer in operation["responses"].values():
@@ -34,11 +43,20 @@ class _App(FastAPI):
         return document
 
 
+def _with_exact_bounds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_exact_bounds(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_exact_bounds(inner) for inner in value]
+    return _BOUNDS.get(value, value) if isinstance(value, float) else value
+
+
 def service_app(
     settings: Service,
     routers: Sequence[APIRouter],
     metrics: ServiceMetrics,
     running: Sequence[AbstractAsyncContextManager[object]] = (),
+    on_restart: Callable[[RestartRequired], object] = lambda _: None,
 ) -> FastAPI:
     """Return the app.
 
@@ -47,6 +65,7 @@ def service_app(
         routers: the routes.
         metrics: counts requests.
         running: entered before the first request, in this order, and left after the last one, in reverse.
+        on_restart: called when only a new process can continue.
     """
 
     @asynccontextmanager
@@ -57,7 +76,7 @@ def service_app(
             yield
 
     app = _App(title="Mindstream", version="1", description=_DESCRIPTION, lifespan=lifespan, redoc_url=None)
-    install(app)
+    install(app, on_restart)
     for router in routers:
         app.include_router(router)
     if settings.cors_origins:

@@ -36,7 +36,7 @@ def checked_user_id(text: str) -> str:
     return text
 
 
-_Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+_Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1, json_schema_extra={"format": "int64"})]
 ItemId = _Int64
 UserText = Annotated[str, Field(min_length=1, max_length=MAX_USER_ID_BYTES), AfterValidator(checked_user_id)]
 UserId = _Int64 | UserText

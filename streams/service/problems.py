@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from configs.errors import MindstreamError, TransientError
-from streams.errors import BadMessage, RefusedData
+from streams.errors import BadMessage, RefusedData, RestartRequired
 
 _LOG = logging.getLogger("mindstream.service")
 
@@ -133,6 +133,8 @@ def as_problem(error: Exception) -> Problem:
         return unavailable(
             f"{error.system} gives no answer, or no complete one; try again. /readyz says what is missing"
         )
+    if isinstance(error, RestartRequired):
+        return unavailable("the service has to start again; try again")
     if isinstance(error, MindstreamError):
         _LOG.error("%s", error)
     else:
@@ -159,10 +161,12 @@ def _invalid(error: RequestValidationError) -> Problem:
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", detail, errors=errors)
 
 
-def install(app: FastAPI) -> None:
-    """Have the app answer every error with problem details."""
+def install(app: FastAPI, on_restart: Callable[[RestartRequired], object]) -> None:
+    """Have the app answer every error with problem details, and report those that only a new process can end."""
 
     async def answer(request: Request, error: Exception) -> Response:
+        if isinstance(error, RestartRequired):
+            on_restart(error)
         return problem_response(as_problem(error), request.state.request_id)
 
     for kind in (HTTPException, RequestValidationError, MindstreamError):

@@ -132,7 +132,7 @@ def build(config: ServiceConfig, on_error: Callable[[MindstreamError], object]) 
         registry=registry,
     )
     running = [_closing(replicas), parts.health.pinging(), parts.writes.closing()]
-    return service_app(config.service, [router(parts) for router in ROUTERS], metrics, running)
+    return service_app(config.service, [router(parts) for router in ROUTERS], metrics, running, on_error)
 
 
 @asynccontextmanager

@@ -29,6 +29,7 @@ OTHER, ANOTHER = SHOP | {"items": 60}, SHOP | {"items": 70}
 SIZES = {
     "throughput": SHOP | {"faust": 50, "seconds": 1},
     "latency": OTHER | {"seconds": 1},
+    "service": {"items": 60, "dim": 8, "users": 12, "clicks": 60, "most_clients": 1, "seconds": 1},
     "freshness": OTHER | {"published": 3},
     "pressure": OTHER | {"seconds": 1},
     "scaling": ANOTHER | {"values": 1},
@@ -51,7 +52,7 @@ SIZES = {
 #: Groups that run at the same time, because most of the time they wait for workers to start.
 GROUPS = (
     ("throughput", "recall", "producers"),
-    ("latency", "freshness", "pressure", "restore", "evaluation", "encoder", "training", "reader"),
+    ("latency", "service", "freshness", "pressure", "restore", "evaluation", "encoder", "training", "reader"),
     ("scaling",),
 )
 
@@ -132,7 +133,7 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path, kafka: str, mi
 @pytest.mark.parametrize(
     ("names", "plot", "text"),
     [
-        (("encoder", "reader"), "x.png", "these have: throughput, latency, pressure, scaling, recall"),
+        (("encoder", "reader"), "x.png", "these have: throughput, latency, service, pressure, scaling, recall"),
         (("encoder", "recall"), "x.txt", ".txt cannot be drawn"),
         (("recall",), "nowhere/x.png", "cannot be written"),
     ],

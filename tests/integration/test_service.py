@@ -85,6 +85,7 @@ def test_worker_and_service_give_the_same_answers_and_an_outage_of_milvus_ends_b
         assert service.stop(), "SIGTERM ends it"
         assert time.monotonic() - started < 5.0
         assert service.poll() == 0
+        _drop_collection(site, milvus_proxy)
     finally:
         service.stop()
 
@@ -141,3 +142,15 @@ def _cut_milvus(port: int, milvus_proxy: Proxy) -> None:
     milvus_proxy.reconnect()
     wait_for(lambda: _call(port, "POST", "/v1/recommendations", body)[0] == 200, "the service to answer again")
     wait_for(lambda: _call(port, "GET", "/readyz")[0] == 200, "the service to be ready again")
+
+
+def _drop_collection(site: Site, milvus_proxy: Proxy) -> None:
+    (port,) = ports.pick(1)
+    service = _start(site, port, milvus_proxy.port)
+    try:
+        service.await_http(port, "/readyz")
+        site.drop_index()
+        assert _call(port, "POST", "/v1/recommendations", {"requests": [{"history": [1, 2, 3]}]})[0] == 503
+        assert service.wait(30) == 75, "another process may find the collection again"
+    finally:
+        service.stop()

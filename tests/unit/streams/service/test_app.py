@@ -17,7 +17,7 @@ from starlette.responses import StreamingResponse
 from configs.errors import FatalError, TransientError
 from configs.loader import load_service
 from configs.schema import Service
-from streams.errors import BadMessage, RefusedData
+from streams.errors import BadMessage, RefusedData, RestartRequired
 from streams.metrics import ServiceMetrics
 from streams.service.app import service_app
 
@@ -42,6 +42,7 @@ def _router() -> APIRouter:
         raise {
             "transient": TransientError("Milvus", "10.0.0.1 does not answer"),
             "fatal": FatalError("milvus.token is wrong"),
+            "restart": RestartRequired("the collection was dropped"),
             "message": BadMessage("wrong_norm", "normalise it"),
             "refused": RefusedData("Milvus", "no such id"),
         }.get(fault) or ZeroDivisionError("secret " + user_id)
@@ -202,3 +203,15 @@ def test_the_time_of_a_stream_of_events_is_none_of_a_request(registry: Collector
     labels = {"route": "/page/live"}
     assert registry.get_sample_value("mindstream_service_requests_total", labels | {"status": "200"}) == 1
     assert not registry.get_sample_value("mindstream_service_request_seconds_count", labels)
+
+
+def test_what_only_a_new_process_can_end_is_reported() -> None:
+    reported: list[RestartRequired] = []
+    app = service_app(_settings(), [_router()], ServiceMetrics(CollectorRegistry()), on_restart=reported.append)
+    client = TestClient(app, "http://localhost")
+    answer = client.get("/users/7/restart")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert "dropped" not in answer.text
+    assert [str(error) for error in reported] == ["the collection was dropped"]
+    client.get("/users/7/fatal")
+    assert len(reported) == 1
