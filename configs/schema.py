@@ -95,7 +95,8 @@ class Topics(Section):
 
 
 class Milvus(Section):
-    uri: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+    #: Without user information, which error texts would show.
+    uri: Annotated[str, Field(pattern=r"^https?://[^\s@]+$")]
     token: SecretStr | None
     ca_file: Path | None
     timeout: PositiveSeconds
@@ -187,8 +188,6 @@ class Service(Section):
     def _check_limits(self) -> Service:
         if not self.max_users <= min(self.batch_users, self.queue_users):
             raise ValueError("max_users must be at most batch_users and queue_users: a request is not divided")
-        if self.max_top_k + self.max_history + self.max_exclude > MAX_HITS:
-            raise ValueError(f"max_top_k, max_history and max_exclude must be at most {MAX_HITS} together")
         return self
 
     @model_validator(mode="after")
@@ -246,6 +245,16 @@ class ServiceConfig(WorkerConfig):
     """The worker's settings and those of the recall service, which builds the same engine."""
 
     service: Service
+
+    @model_validator(mode="after")
+    def _check_hits(self) -> ServiceConfig:
+        service = self.service
+        if service.max_top_k + service.max_history + service.max_exclude + self.history.length > MAX_HITS:
+            raise ValueError(
+                f"service.max_top_k, service.max_history, service.max_exclude and history.length must be at most "
+                f"{MAX_HITS} together: so many items are asked for when all of them are left out"
+            )
+        return self
 
 
 class ReplayConfig(Section):

@@ -16,6 +16,8 @@ from model.serving.sort_keys import NONE, pack, positions_of, scores_of
 PADDING = 0
 #: Sums of scores below it, one for each interest, are finite.
 MAX_SCORE = np.float32(1e30)
+#: Excluded items of a user from which sorting is faster than comparing with each.
+_MANY_EXCLUDED = 256
 
 
 class Candidates(NamedTuple):
@@ -83,6 +85,8 @@ def merge(
 
 def _contains(sets: IdArray, ids: IdArray) -> Mask:
     """Return whether ids[b, j] is among sets[b]: (B, m) bool."""
+    if sets.shape[1] > _MANY_EXCLUDED:
+        return np.stack([np.isin(row, members) for row, members in zip(ids, sets, strict=True)])
     found = np.zeros(ids.shape, dtype=bool)
     for column in sets.T:  # (B,), one comparison of the whole batch for each position of the history window
         found |= ids == column[:, None]

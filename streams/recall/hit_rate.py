@@ -31,7 +31,9 @@ class OnlineHitRate:
         self.cutoff = cutoff
         self.judged = self.hits = self.popular_hits = 0
         self._popular = popular
+        self._are_popular = frozenset(popular)
         self._max_users = max_users
+        # User → the clicked ones among the popular items.
         self._clicked: OrderedDict[bytes, set[int]] = OrderedDict()
         # User → the last two recommendations: (offset of the click that they answer, the first k items).
         self._newest: dict[bytes, list[tuple[int, frozenset[int]]]] = {}
@@ -51,7 +53,8 @@ class OnlineHitRate:
             self.judged += 1
             self.hits += item in before[-1]
             self.popular_hits += item in self._most_popular(clicked)
-        clicked.add(item)
+        if item in self._are_popular:
+            clicked.add(item)
 
     def add_recommendation(self, user: bytes, source_offset: int, items: Sequence[int]) -> None:
         """Remember a recommendation for the user's next clicks.
@@ -72,7 +75,7 @@ class OnlineHitRate:
         return self.hits / judged, self.popular_hits / judged
 
     def _remember(self, user: bytes) -> set[int]:
-        """Return what the user has clicked, and forget the user without a message for longest if there are too many."""
+        """Return the popular items that the user has clicked; forget the user silent for longest if there are too many."""
         clicked = self._clicked.setdefault(user, set())
         if self._max_users is not None:
             self._clicked.move_to_end(user)

@@ -89,6 +89,22 @@ class VerifiedIndex:
         self._required = required
         self._canaries = canaries
         self._on_short = on_short
+        self._lacking: tuple[str, int] | None = None
+
+    @property
+    def incomplete(self) -> str | None:
+        """Why the last search was not passed on; None = it was, or there was none."""
+        lacking = self._lacking
+        return None if lacking is None else lacking[0]
+
+    def check(self) -> None:
+        """Search with the canaries if the last search was not passed on: there may be no other one that ends that.
+
+        Raises:
+            TransientError: the index does not respond, or lacks items.
+        """
+        if (lacking := self._lacking) is not None and self._answers_canaries(lacking[1], self._count()):
+            self._lacking = None
 
     def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
         """See `streams.recall.ports.ItemReader.search`. Users whose part of the graph is missing may have no hits.
@@ -98,24 +114,21 @@ class VerifiedIndex:
         """
         rows = self._verified_rows()
         answer = self._index.search(queries, limit)
-        if self._is_full(answer[0], rows):
-            return answer
-        self._on_short()
-        rows = self._count()
-        if self._is_full(answer[0], rows):  # items had been removed
-            return answer
-        answer = self._index.search(queries, limit)
-        if self._is_full(answer[0], rows):
-            return answer
-        canaries = self._full(self._index.search(self._canaries, limit)[0], rows)
-        if canaries.mean() >= _FULL_CANARIES:
-            return answer
-        fewest = int((answer[0] != PADDING).sum(axis=1).min())
-        raise TransientError(
-            "Milvus",
-            f"a search finds {fewest} of the {min(limit, rows)} items asked for, although the collection holds "
-            f"{rows:,}: nothing is recommended until it finds them",
-        )
+        if not self._is_full(answer[0], rows):
+            self._on_short()
+            rows = self._count()
+            if not self._is_full(answer[0], rows):  # otherwise, items had been removed
+                answer = self._index.search(queries, limit)
+                if not self._is_full(answer[0], rows) and not self._answers_canaries(limit, rows):
+                    fewest = int((answer[0] != PADDING).sum(axis=1).min())
+                    detail = (
+                        f"a search finds {fewest} of the {min(limit, rows)} items asked for, although the collection "
+                        f"holds {rows:,}: nothing is recommended until it finds them"
+                    )
+                    self._lacking = detail, limit
+                    raise TransientError("Milvus", detail)
+        self._lacking = None
+        return answer
 
     def get(self, ids: IdArray) -> Mapping[int, FloatArray]:
         """See `streams.recall.ports.ItemReader.get`.
@@ -138,6 +151,10 @@ class VerifiedIndex:
         if missing is not None:
             raise TransientError("Milvus", missing)
         return rows
+
+    def _answers_canaries(self, limit: int, rows: int) -> bool:
+        full = self._full(self._index.search(self._canaries, limit)[0], rows)
+        return bool(full.mean() >= _FULL_CANARIES)
 
     def _is_full(self, ids: IdArray, rows: int) -> bool:
         """Return whether each user has a full query."""

@@ -29,8 +29,8 @@ _BOUNDS = {float(2**63): 2**63 - 1, -float(2**63): -(2**63)}
 class _App(FastAPI):
     """FastAPI with two corrections of its document.
 
-    It describes every model of an answer as JSON, problems, too; and the largest 64-bit integer as the next float, which
-    is larger.
+    It describes every model of an answer as JSON, also problems, and the largest 64-bit integer as the next float,
+    which is larger.
     """
 
     def openapi(self) -> dict[str, Any]:

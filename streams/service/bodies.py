@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field
 
 from streams.messages.fields import MAX_USER_ID_BYTES
 
@@ -42,10 +42,22 @@ UserText = Annotated[str, Field(min_length=1, max_length=MAX_USER_ID_BYTES), Aft
 UserId = _Int64 | UserText
 
 
+class FirstFault(FailFast):
+    """Ends the validation of a list with its first wrong element: a body has room for millions, with a text each."""
+
+    def __hash__(self) -> int:  # members of a union must have one
+        return hash(FirstFault)
+
+
+ItemIds = Annotated[list[ItemId], FirstFault()]
+#: Most users in any request, whatever `service.max_users` is: as many as a search has room for.
+MAX_USERS = 4000
+
+
 class RecommendationRequest(RequestBody):
     """One user: a history, a user of the stream, or both, a session's clicks after the known history."""
 
-    history: list[ItemId] = Field([], description="Ids of clicked items, oldest first (at most service.max_history).")
+    history: ItemIds = Field([], description="Ids of clicked items, oldest first (at most service.max_history).")
     user_id: UserId | None = Field(
         None, description='A user of the stream, whose stored history comes before `history`; 42 and "42" are one user.'
     )
@@ -53,13 +65,14 @@ class RecommendationRequest(RequestBody):
         None, ge=1, description="Number of items (at most service.max_top_k); null = recall.top_k."
     )
     exclude_seen: bool | None = Field(None, description="Leave out the history's items; null = recall.filter_seen.")
-    exclude: list[ItemId] = Field([], description="Ids of more items to leave out (at most service.max_exclude).")
+    exclude: ItemIds = Field([], description="Ids of more items to leave out (at most service.max_exclude).")
 
 
 class RecommendationsRequest(RequestBody):
     """The users of one request."""
 
-    requests: list[RecommendationRequest] = Field(
+    requests: Annotated[list[RecommendationRequest], FirstFault()] = Field(
+        max_length=MAX_USERS,
         description="The users (at most service.max_users).",
         examples=[[{"history": [43, 23, 65], "top_k": 10}, {"user_id": 42, "history": [675], "exclude": [3456]}]],
     )

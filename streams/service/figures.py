@@ -19,8 +19,8 @@ from streams.recall.hit_rate import OnlineHitRate
 RATE_WINDOW_S, FIRST_RATE_S, LATENCY_WINDOW_S = 10, 2.0, 60
 #: Clicks whose times, and users whose hit rates are remembered; users shown as active.
 MAX_CLICKS, MAX_USERS, MAX_ACTIVE = 100_000, 20_000, 12
-#: Upper bounds of the latency histogram's buckets in seconds: from 0.5 ms to 2 minutes, each 5 % above the one before.
-_BOUNDS: DoubleArray = 0.0005 * np.power(1.05, np.arange(255, dtype=np.float64))
+#: Upper bounds of the latency histogram's buckets in seconds: from 0.5 ms to a day, each 5 % above the one before.
+_BOUNDS: DoubleArray = 0.0005 * np.power(1.05, np.arange(390, dtype=np.float64))
 
 
 @dataclass(frozen=True, slots=True)

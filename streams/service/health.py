@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 from configs.errors import MindstreamError
+from streams.errors import RestartRequired
 from streams.milvus.observed import ObservedIndex
 from streams.ports import ReplicaLag
+from streams.recall.verified import VerifiedIndex
 from streams.service.bodies import ReadyAnswer, ReplicaAnswer
 from streams.worker.catalogue import Catalogue
 
@@ -38,15 +40,25 @@ class Health:
 
     Args:
         index: the index that is searched.
+        searches: its searches, which are passed on only if they are complete.
         catalogue: what the collection of the index holds.
         replicas: name → copy of a topic.
         model_version: the model that the process serves.
+        on_restart: called, from another thread, when only a new process can continue.
     """
 
     def __init__(
-        self, index: ObservedIndex, catalogue: Catalogue, replicas: Mapping[str, Replica], model_version: str
+        self,
+        index: ObservedIndex,
+        searches: VerifiedIndex,
+        catalogue: Catalogue,
+        replicas: Mapping[str, Replica],
+        model_version: str,
+        on_restart: Callable[[RestartRequired], object] = lambda _: None,
     ) -> None:
         self._index = index
+        self._searches = searches
+        self._on_restart = on_restart
         self._catalogue = catalogue
         self._replicas = replicas
         self._model_version = model_version
@@ -58,6 +70,8 @@ class Health:
             missing.append(f"catalogue: {unfilled}")
         if (fault := self._index.fault) is not None:
             missing.append(f"milvus: {fault}")
+        elif (incomplete := self._searches.incomplete) is not None:
+            missing.append(f"milvus: {incomplete}")
         lags = {name: replica.lag() for name, replica in self._replicas.items()}
         for name, lag in lags.items():
             if not lag.caught_up:
@@ -76,11 +90,20 @@ class Health:
         )
 
     def ping(self) -> None:
-        """Ping Milvus if there was no traffic for some seconds; count the collection's rows now and then."""
+        """Ping Milvus if there was no traffic for some seconds; count the collection's rows now and then.
+
+        Also find out whether the collection is another one now, and whether searches are complete again.
+        """
         if self._index.age_s > _PING_INTERVAL_S:
             self._index.ping()
-        with suppress(MindstreamError):  # the index has recorded it
+        try:
+            self._index.check_identity()
             self._catalogue.count_when_due()
+            self._searches.check()
+        except RestartRequired as error:
+            self._on_restart(error)
+        except MindstreamError:
+            pass  # the index has recorded it
 
     @asynccontextmanager
     async def pinging(self) -> AsyncIterator[None]:

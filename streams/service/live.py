@@ -87,7 +87,10 @@ class KafkaFeed:
 
     def follow(self) -> Generator[ReceivedMessage | None]:
         """See `Feed.follow`."""
-        self._partitions = sorted(metadata(self._kafka).topics[self._topics[0]].partitions)
+        clicks, found = self._topics[0], metadata(self._kafka).topics
+        if clicks not in found:
+            raise TransientError("Kafka", f"there is no topic {clicks} now, or no right to it")
+        self._partitions = sorted(found[clicks].partitions)
         return follow(self._kafka, self._topics)
 
     def lag(self) -> int:
@@ -201,8 +204,9 @@ class LiveStream:
                 feed = self._feed()
                 with closing(feed), closing(feed.follow()) as messages:
                     self._follow(feed, messages)
-            except (TransientError, FatalError) as error:
-                _LOG.warning("the page shows no live figures: %s", error)
+            except Exception as error:  # noqa: BLE001 - a defect must not leave the last figures on the page
+                is_known = isinstance(error, TransientError | FatalError)
+                _LOG.warning("the page shows no live figures: %s", error, exc_info=None if is_known else error)
                 self._state = LiveState(None, None, str(error))
                 self._stopping.wait(RETRY_S)
 

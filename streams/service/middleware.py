@@ -3,6 +3,7 @@ line, metrics."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -13,7 +14,7 @@ from http import HTTPStatus
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from streams.metrics import ServiceMetrics
-from streams.service.problems import Problem, as_problem, problem_response
+from streams.service.problems import Problem, as_problem, problem_response, unavailable
 
 _LOG = logging.getLogger("mindstream.requests")
 
@@ -22,7 +23,7 @@ REQUEST_ID = "X-Request-ID"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 #: The port at the end of a Host header; the address of an IPv6 host is in brackets.
 _PORT = re.compile(r":\d*$")
-#: Routes of probes, which are not logged.
+#: Routes of probes, which are not logged, and show no user.
 _PROBES = {"/healthz", "/readyz", "/metrics"}
 
 
@@ -65,8 +66,15 @@ class RequestFrame:
             await send(message)
 
         try:
-            self._check_host(scope["headers"])
+            if scope["path"] not in _PROBES:  # which name an address
+                self._check_host(scope["headers"])
             await self._app(scope, self._limited(scope, receive), send_with_id)
+        except asyncio.CancelledError:  # the service stops
+            if status is not None:
+                raise
+            status = HTTPStatus.SERVICE_UNAVAILABLE.value
+            problem = unavailable("this service is being stopped; try again")
+            await problem_response(problem, request_id)(scope, receive, send_with_id)
         except Exception as error:  # noqa: BLE001 - a defect; callers get no stack trace
             problem = as_problem(error)
             if status is None:

@@ -23,6 +23,8 @@ _LOG = logging.getLogger("mindstream.service")
 MEDIA_TYPE = "application/problem+json"
 #: Seconds after which a caller should try again when a server is unavailable, or too many requests wait.
 RETRY_AFTER_S = 1
+#: Statuses of every route that needs a scope: an unknown host name, and a defect.
+_ANY_ROUTE = (421, 500)
 #: Errors in the fields of a body that are listed; a body can have a million.
 _MAX_ERRORS = 20
 
@@ -85,8 +87,8 @@ class ProblemBody(BaseModel):
 
 
 def declared(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the error answers of a route for its OpenAPI description."""
-    return {status: _declaration(status) for status in sorted(statuses)}
+    """Return the error answers of a route for its OpenAPI description: these, and those of every route."""
+    return {status: _declaration(status) for status in sorted({*statuses, *_ANY_ROUTE})}
 
 
 def _declaration(status: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from streams.service.access import Access, is_local, load_access
 from streams.service.app import service_app
 from streams.service.health import Health, Replica
 from streams.service.page_build import page_router
-from streams.service.parts import Router, ServiceParts
+from streams.service.parts import Router, ServiceParts, local_calls, milvus_calls
 from streams.service.published import published_router
 from streams.service.recommending import Recommender
 from streams.service.replicas import Replicas, open_replicas
@@ -113,7 +113,9 @@ def build(config: ServiceConfig, on_error: Callable[[MindstreamError], object]) 
     registry = worker_registry(version)
     metrics = ServiceMetrics(registry)
     catalogue = Catalogue(index, required_items(config.recall, artifact), registry)
-    engine = build_engine(config.recall, artifact, verified(config.recall, artifact, index, metrics.short_searches.inc))
+    searches = verified(config.recall, artifact, index, metrics.short_searches.inc)
+    engine = build_engine(config.recall, artifact, searches)
+    milvus_threads = milvus_calls(config.service)
     rows = catalogue.count()
     replicas = open_replicas(config, on_error, ReplicaMetrics(registry))
     _LOG.info("model %s: %d items, %d in Milvus", version, len(artifact.item_ids), rows)
@@ -123,12 +125,14 @@ def build(config: ServiceConfig, on_error: Callable[[MindstreamError], object]) 
         artifact=artifact,
         access=access,
         index=index,
+        milvus=milvus_threads,
+        local=local_calls(config.service),
         engine=engine,
         recommender=Recommender(engine, config.recall.top_k + config.history.length, config.service, metrics),
         histories=replicas.histories,
         newest=replicas.recommendations,
-        writes=build_writes(config, artifact, index),
-        health=Health(index, catalogue, copies, version),
+        writes=build_writes(config, artifact, index, milvus_threads),
+        health=Health(index, searches, catalogue, copies, version, on_error),
         registry=registry,
     )
     running = [_closing(replicas), parts.health.pinging(), parts.writes.closing()]

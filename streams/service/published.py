@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
+from typing import Annotated
 
 import numpy as np
 from fastapi import APIRouter, Depends
 from pydantic import Field
 
 from configs.schema import ServiceConfig
-from streams.service.bodies import ItemId, RequestBody
+from streams.service.bodies import MAX_USERS, FirstFault, ItemIds, RequestBody
 from streams.service.bulk import BulkRunning, ItemsMissing, OtherModelsItems
 from streams.service.parts import ServiceParts
 from streams.service.problems import Problem, declared, limit_exceeded
@@ -30,7 +31,8 @@ class RecallBody(RequestBody):
     top_k: int | None = Field(
         default=None, ge=1, description="Most items in each list; null = recall.top_k.", examples=[50]
     )
-    hist_item: list[list[ItemId]] = Field(
+    hist_item: Annotated[list[ItemIds], FirstFault()] = Field(
+        max_length=MAX_USERS,
         description="The items that each user has clicked, oldest first; histories of any length.",
         examples=[[[43, 23, 65, 675], [675, 3456, 8654]]],
     )
@@ -50,12 +52,12 @@ def published_router(parts: ServiceParts) -> APIRouter:
         found = await parts.recommender.recommend(_wanted(parts.config, body))
         return [[] if one.candidates is None else one.candidates.item_ids.tolist() for one in found]
 
-    # The routes below wait for other servers in a thread: they are not async.
     @router.post("/rec/count", summary="Count the items", dependencies=readable, responses=declared(*_REFUSED))
-    def count() -> int:
+    async def count() -> int:
         """Answer with the number of items in the collection."""
-        return parts.index.describe().count
+        return (await parts.milvus.call(parts.index.describe)).count
 
+    # The routes below wait for minutes, in threads of their own: they are not async.
     @router.post(
         "/rec/insert_data",
         summary="Put the model's items into the collection",

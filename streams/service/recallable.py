@@ -11,7 +11,9 @@ import numpy as np
 from configs.errors import TransientError
 from streams.messages.items import Item
 from streams.recall.ports import ItemTable
+from streams.service.problems import Problem
 from streams.service.shared_producer import Written
+from streams.service.threads import ThreadCalls
 
 #: Seconds between two reads, at first and at most.
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.02, 0.5
@@ -22,11 +24,13 @@ class RecallableItems:
 
     Args:
         index: the model's collection.
+        calls: threads in which it is read.
         timeout_s: seconds to wait for an item.
     """
 
-    def __init__(self, index: ItemTable, timeout_s: float) -> None:
+    def __init__(self, index: ItemTable, calls: ThreadCalls, timeout_s: float) -> None:
         self._index = index
+        self._calls = calls
         self._timeout_s = timeout_s
 
     async def wait(self, item: Item, written: Written) -> float | None:
@@ -38,8 +42,8 @@ class RecallableItems:
         started = time.monotonic()
         wait_s = _FIRST_WAIT_S
         while (passed_s := time.monotonic() - started) < self._timeout_s:
-            with suppress(TransientError):  # Milvus may be available again in time
-                if await asyncio.to_thread(self._found, item, written):
+            with suppress(TransientError, Problem):  # Milvus may be available again in time, and its threads free
+                if await self._calls.call(lambda: self._found(item, written), self._timeout_s - passed_s):
                     return time.monotonic() - started
             await asyncio.sleep(min(wait_s, max(0.0, self._timeout_s - passed_s)))
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
@@ -52,4 +56,5 @@ class RecallableItems:
         if vector is not None and np.array_equal(vector, item.embedding):
             return True
         source = self._index.sources(ids).get(item.item_id)
-        return source is not None and source[1] > written.offset
+        # Offsets of different partitions cannot be compared.
+        return source is not None and source[0] == written.partition and source[1] > written.offset

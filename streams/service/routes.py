@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -16,6 +15,7 @@ from starlette.responses import Response
 
 from configs.schema import ServiceConfig
 from model.arrays import IdVector
+from streams.ports import ReplicaLag
 from streams.service.bodies import (
     HistoryAnswer,
     ItemAnswer,
@@ -33,7 +33,7 @@ from streams.service.bodies import (
     UserText,
 )
 from streams.service.parts import ServiceParts
-from streams.service.ports import UserHistories, UserHistory
+from streams.service.ports import UserHistory
 from streams.service.problems import Problem, declared, limit_exceeded, unavailable
 from streams.service.recommending import Reason, Recommended, Wanted, wanted
 
@@ -86,7 +86,7 @@ def _add_recommendations(router: APIRouter, parts: ServiceParts) -> None:
     )
     async def recommend(body: RecommendationsRequest) -> Response:
         _check_limits(parts.config, body.requests)
-        stored = await _stored_histories(parts.histories, body.requests)
+        stored = await _stored_histories(parts, body.requests)
         users = [_wanted(parts.config, *user) for user in zip(body.requests, stored, strict=True)]
         found = await parts.recommender.recommend(users)
         now = time.time()
@@ -109,25 +109,24 @@ def _check_limits(config: ServiceConfig, requests: Sequence[RecommendationReques
             raise limit_exceeded(f"{place}.top_k", request.top_k, limits.max_top_k, "max_top_k")
 
 
-async def _stored_histories(
-    histories: UserHistories, requests: Sequence[RecommendationRequest]
-) -> list[UserHistory | None]:
+async def _stored_histories(parts: ServiceParts, requests: Sequence[RecommendationRequest]) -> list[UserHistory | None]:
     """Return the stored history of each request with a user id, None for the others."""
     stored: list[UserHistory | None] = [None] * len(requests)
     rows = [row for row, request in enumerate(requests) if request.user_id is not None]
     if rows:
         user_ids = [str(requests[row].user_id) for row in rows]
-        found = await asyncio.to_thread(histories.get, user_ids)
+        lag = parts.histories.lag()
+        found = await parts.local.call(lambda: parts.histories.get(user_ids))
         if None in found:
-            _check_complete(histories, "histories")
+            _check_complete(lag, "histories")
         for row, history in zip(rows, found, strict=True):
             stored[row] = history
     return stored
 
 
-def _check_complete(replica: Any, name: str) -> None:
-    """Raise a problem if a copy is not complete yet, and so cannot say that something does not exist."""
-    if not (lag := replica.lag()).caught_up:
+def _check_complete(lag: ReplicaLag, name: str) -> None:
+    """Raise a problem if a copy was not complete before it was read, and so cannot say that something is missing."""
+    if not lag.caught_up:
         raise unavailable(f"the copy of {name} is not complete yet: {lag.messages} messages are to be read; try again")
 
 
@@ -168,9 +167,10 @@ def _add_users(router: APIRouter, parts: ServiceParts) -> None:
     # `:path`, because the id of a user may have slashes.
     @router.get("/users/{user_id:path}/history", summary="The history of a user", responses=declared(*_REFUSED, 404))
     async def history(user_id: UserPath) -> HistoryAnswer:
-        (stored,) = await asyncio.to_thread(parts.histories.get, [user_id])
+        lag = parts.histories.lag()
+        (stored,) = await parts.local.call(lambda: parts.histories.get([user_id]))
         if stored is None:
-            _check_complete(parts.histories, "histories")
+            _check_complete(lag, "histories")
             raise Problem(HTTPStatus.NOT_FOUND, "unknown-user", "there is no history of this user")
         source = Source(partition=stored.partition, offset=stored.offset)
         items: IdVector = stored.items
@@ -182,9 +182,10 @@ def _add_users(router: APIRouter, parts: ServiceParts) -> None:
         responses=declared(*_REFUSED, 404),
     )
     async def recommendations(user_id: UserPath) -> NewestAnswer:
-        newest = await asyncio.to_thread(parts.newest.get, user_id)
+        lag = parts.newest.lag()
+        newest = await parts.local.call(lambda: parts.newest.get(user_id))
         if newest is None:
-            _check_complete(parts.newest, "recommendations")
+            _check_complete(lag, "recommendations")
             raise Problem(HTTPStatus.NOT_FOUND, "no-recommendation", "there is no recommendation for this user")
         columns = zip(newest.item_ids, newest.scores, newest.interests, strict=True)
         return NewestAnswer(
@@ -204,7 +205,7 @@ def _add_items(router: APIRouter, parts: ServiceParts) -> None:
     @router.get("/items/{item_id}", summary="An item that can be recalled", responses=declared(*_REFUSED, 404))
     async def item(item_id: ItemPath) -> ItemAnswer:
         ids = np.array([item_id], dtype=np.int64)
-        sources = await asyncio.to_thread(parts.index.sources, ids)
+        sources = await parts.milvus.call(lambda: parts.index.sources(ids))
         trained = bool(artifact.rows(ids)[0] >= 0)
         if item_id not in sources:
             more = "; the model was trained on it: publish the items" if trained else ""

@@ -17,6 +17,8 @@ _LOG = logging.getLogger("mindstream.service")
 
 #: Bytes of messages that may wait for a producer; more are refused.
 _MAX_WAITING_BYTES = 64 * 2**20
+#: Seconds that `close` waits for the messages that wait.
+_CLOSE_TIMEOUT_S = 1.0
 #: Bytes that a waiting message takes beside key and value.
 _OVERHEAD_BYTES = 512
 
@@ -98,10 +100,13 @@ class SharedProducer:
         return [Written(o.partition or 0, offset) for o, offset in zip(outputs, offsets, strict=True)]
 
     def close(self) -> None:
-        """Refuse further requests, and end the thread when those that wait are written."""
+        """Refuse further requests; wait a second for those that wait to be written, after which the thread ends."""
         with self._changed:
             self._closed = True
             self._changed.notify()
+            thread = self._thread
+        if thread is not None:
+            thread.join(_CLOSE_TIMEOUT_S)
 
     def _put(self, request: _Request) -> None:
         with self._changed:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import Discriminator, Field, Tag, WithJsonSchema
 
 from model.data.limits import MAX_SECONDS, MIN_SECONDS
-from streams.service.bodies import AnswerBody, ItemId, RequestBody, Source, UserId
+from streams.service.bodies import AnswerBody, FirstFault, ItemId, RequestBody, Source, UserId
 
 _SECONDS: dict[str, Any] = {"type": "number", "minimum": MIN_SECONDS, "exclusiveMaximum": MAX_SECONDS}
 #: 0 is padding.
@@ -35,14 +35,16 @@ def _kind(body: Any) -> str:
 
 #: One click, or a list of clicks.
 ClicksBody = Annotated[
-    Annotated[ClickBody, Tag("click")] | Annotated[list[ClickBody], Tag("clicks")], Discriminator(_kind)
+    Annotated[ClickBody, Tag("click")] | Annotated[list[ClickBody], FirstFault(), Tag("clicks")], Discriminator(_kind)
 ]
 
 
 class ItemBody(RequestBody):
     """A new or changed item."""
 
-    embedding: list[float] = Field(description="The vector, of the model's dimension and norm.", min_length=1)
+    embedding: Annotated[list[float], FirstFault()] = Field(
+        description="The vector, of the model's dimension and norm.", min_length=1
+    )
     title: str | None = Field(default=None, description="A text for people.")
     category: str | None = Field(default=None, description="A text for people.")
     model_version: str | None = Field(

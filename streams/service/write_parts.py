@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from streams.service.bulk import BulkItems
 from streams.service.items_topic import ItemsTopic, KafkaItemProgress
 from streams.service.recallable import RecallableItems
 from streams.service.shared_producer import SharedProducer
+from streams.service.threads import ThreadCalls
 from streams.service.writing import ClickMessages, ItemMessages
 
 
@@ -42,16 +44,16 @@ class Writes:
 
     @asynccontextmanager
     async def closing(self) -> AsyncIterator[None]:
-        """End when the service stops: what waits for Kafka is still written, what waits for the item worker is not."""
+        """End with the service: what waits is written if Kafka answers in time, and the item worker is not awaited."""
         try:
             yield
         finally:
             self.bulk.stop()
-            self.click_producer.close()
-            self.item_producer.close()
+            producers = (self.click_producer, self.item_producer)
+            await asyncio.gather(*(asyncio.to_thread(producer.close) for producer in producers))
 
 
-def build_writes(config: ServiceConfig, artifact: Artifact, index: ItemTable) -> Writes:
+def build_writes(config: ServiceConfig, artifact: Artifact, index: ItemTable, milvus: ThreadCalls) -> Writes:
     """Return what the routes that write use. It connects to Kafka when it is first used."""
     topics, service = config.topics, config.service
     largest = topics.max_message_bytes
@@ -74,7 +76,7 @@ def build_writes(config: ServiceConfig, artifact: Artifact, index: ItemTable) ->
         ),
         shared_producer(),
         shared_producer(),
-        RecallableItems(index, service.recallable_timeout),
+        RecallableItems(index, milvus, service.recallable_timeout),
         _bulk_items(config, artifact, index),
     )
 
@@ -83,7 +85,8 @@ def _bulk_items(config: ServiceConfig, artifact: Artifact, index: ItemTable) -> 
     topics = config.topics
 
     def topic() -> ItemsTopic:
-        # The group is that of the collection that exists now.
+        # The group is that of the collection that the service has opened: it must be the one that exists now.
+        index.check_identity()
         group = items_group(config.worker.group, artifact.model_version, index.identity)
         return ItemsTopic(
             topics.items,

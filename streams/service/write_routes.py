@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -69,12 +70,15 @@ def writing_router(parts: ServiceParts) -> APIRouter:
 
 
 async def _write(producer: SharedProducer, outputs: Sequence[Output]) -> list[Written]:
+    headers = {"Retry-After": str(RETRY_AFTER_S)}
     try:
         return await producer.write(outputs)
     except NotAcknowledged as error:
         kind = "maybe-written" if error.maybe_written else "not-written"
-        headers = {"Retry-After": str(RETRY_AFTER_S)}
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, kind, str(error), headers) from None
+    except asyncio.CancelledError:  # the service stops before Kafka has answered
+        detail = str(NotAcknowledged("this service is being stopped", maybe_written=True))
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "maybe-written", detail, headers) from None
 
 
 def _place(written: Written) -> Source:

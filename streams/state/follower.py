@@ -102,8 +102,8 @@ class Follower:
         identities: what the name of the topic stands for.
         pack: makes the record to store from a message's key and value, and the time at which Kafka received it; bytes
             without a fence if the message is invalid.
-        on_changed: called from the thread if the name stands for another topic now, or the topic got more partitions.
-            The thread has ended then, and the process must end.
+        on_changed: called from the thread if the name stands for another topic now, the topic got more partitions, or
+            the copy may have missed removals. The thread has ended then, and the process must end.
         removals_kept_s: seconds for which Kafka keeps the message that removes a key. A copy that was not followed for
             longer is made again: it may have missed some.
         count_foreign: called with the number of messages that were ignored, because they are no records.
@@ -136,7 +136,8 @@ class Follower:
         self._identity = identities.now()[topic.topic]
         self._progress = Progress(topic.topic)
         self._logged_foreign = False
-        self._open(removals_kept_s)
+        self._removals_kept_s = removals_kept_s
+        self._open()
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"follow {topic.topic}", daemon=True)
         self._thread.start()
@@ -168,25 +169,30 @@ class Follower:
         if not self._thread.is_alive():
             self._stores.close()
 
-    def _open(self, removals_kept_s: float) -> None:
+    def _open(self) -> None:
         """Open the stores, so that they can be read while Kafka is unavailable."""
         self._stores.bind(self._identity.id)
         copied = any(self._open_databases().values())
         complete_until = self._stores.complete_until()
         if complete_until is None:
             self._stores.set_complete_until(time.time())
-        elif copied and time.time() - complete_until > removals_kept_s:
+        elif copied and self._is_outdated():
             _LOG.warning(
                 "%s was not followed for %.1f days, and Kafka keeps removals for %.1f (delete.retention.ms): the local "
                 "copy is made again",
                 self._topic.topic,
                 (time.time() - complete_until) / 86_400,
-                removals_kept_s / 86_400,
+                self._removals_kept_s / 86_400,
             )
             for partition in self.partitions:
                 self._stores.clear(partition)
             self._open_databases()
             self._stores.set_complete_until(time.time())
+
+    def _is_outdated(self) -> bool:
+        """Return whether Kafka may have removed messages that remove a key before this copy read them."""
+        complete_until = self._stores.complete_until()
+        return complete_until is not None and time.time() - complete_until > self._removals_kept_s
 
     def _open_databases(self) -> dict[int, int]:
         """Open all databases, also those that have failed; return partition → offset to read next."""
@@ -200,7 +206,7 @@ class Follower:
         while not self._closed.is_set():
             try:
                 self._follow()
-            except _TopicChangedError as error:
+            except (_TopicChangedError, _OutdatedError) as error:
                 self._on_changed(error)
                 return
             except Exception as error:  # noqa: BLE001 - whatever it is, what has been copied can be read
@@ -267,7 +273,13 @@ class Follower:
 
     def _observe_ends(self) -> None:
         asked_at = time.time()
-        self._progress.observe(self._ends(), asked_at)
+        ends = self._ends()
+        if self._is_outdated():  # Kafka was unavailable, or this machine was suspended
+            raise _OutdatedError(
+                f"topic {self._topic.topic} was not followed for longer than Kafka keeps removals "
+                "(delete.retention.ms); the next start makes the local copy again"
+            )
+        self._progress.observe(ends, asked_at)
 
     def _check_identity(self) -> None:
         now = self._identities.now()[self._topic.topic]
@@ -289,6 +301,10 @@ class Follower:
 
 class _TopicChangedError(RestartRequired):
     """The name of the topic stands for something else than at the start."""
+
+
+class _OutdatedError(RestartRequired):
+    """The copy may have missed removals."""
 
 
 class _Periodic:

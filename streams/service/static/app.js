@@ -95,7 +95,8 @@ function showSubject(answer) {
   const newest = answer.newest;
   $("published-note").textContent = newest
     ? `Written ${duration(Math.max(0, Date.now() / 1000 - newest.ts))} ago; ${same(newest.items, answer.merged)}`
-    : "The worker has published nothing for this user, or it has expired.";
+    : answer.replicas.recommendations.caught_up ? "The worker has published nothing for this user, or it has expired."
+      : "The service still reads the recommendations; one may follow.";
   showList($("newest"), newest ? newest.items : []);
 }
 

@@ -97,3 +97,14 @@ def test_no_list_holds_a_score_that_overflows(score: float) -> None:
     (found,) = merge(ids, scores, 3, fusion=0.5)
     assert found.item_ids.tolist() == [1, 2]
     assert np.isfinite(found.scores).all()
+
+
+def test_many_excluded_items_are_left_out_like_few() -> None:
+    rng = np.random.default_rng(3)
+    ids = np.array([[rng.permutation(600)[:50] for _ in range(3)] for _ in range(4)])
+    scores = -np.sort(-rng.standard_normal((4, 3, 50)).astype(np.float32), axis=2)
+    exclude = np.array([rng.permutation(600)[:200] for _ in range(4)])
+    wide = np.concatenate([exclude, np.zeros((4, 200), dtype=np.int64)], axis=1)
+    for few, many in zip(merge(ids, scores, 20, exclude), merge(ids, scores, 20, wide), strict=True):
+        np.testing.assert_array_equal(few.item_ids, many.item_ids)
+        np.testing.assert_array_equal(few.scores, many.scores)

@@ -119,6 +119,26 @@ def test_an_answer_that_stays_short_is_a_fault_and_no_list() -> None:
     world.index.search(QUERY, 4)
 
 
+def test_the_lack_of_complete_answers_is_known_until_one_is_complete() -> None:
+    world = World(items=6)
+    assert world.index.incomplete is None
+    world.hide_until_counted(times=3)
+    with pytest.raises(TransientError):
+        world.index.search(QUERY, 4)
+    assert (world.index.incomplete or "").startswith("a search finds 0 of the 4 items")
+    world.index.check()
+    assert world.index.incomplete is not None, "the canaries are not answered either"
+    world.server.hidden = set()
+    world.index.check()
+    assert world.index.incomplete is None
+    world.hide_until_counted(times=3)
+    with pytest.raises(TransientError):
+        world.index.search(QUERY, 4)
+    world.server.hidden = set()
+    world.index.search(QUERY, 4)
+    assert world.index.incomplete is None
+
+
 def test_users_whose_part_of_the_graph_is_missing_do_not_hold_up_the_others() -> None:
     class Hole(RestartedServer):
         def search(self, queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:

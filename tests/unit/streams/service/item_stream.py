@@ -26,6 +26,7 @@ from streams.service.bulk import BulkItems
 from streams.service.items_topic import ItemsTopic
 from streams.service.recallable import RecallableItems
 from streams.service.shared_producer import SharedProducer
+from streams.service.threads import ThreadCalls
 from streams.service.write_parts import Writes
 from streams.service.writing import ClickMessages, ItemMessages
 
@@ -134,7 +135,12 @@ class ClickStream(MemoryRecordProducer):
 
 
 def memory_writes(
-    config: ServiceConfig, model: Artifact, index: ItemTable, clicks: ClickStream, items: ItemStream
+    config: ServiceConfig,
+    model: Artifact,
+    index: ItemTable,
+    milvus: ThreadCalls,
+    clicks: ClickStream,
+    items: ItemStream,
 ) -> Writes:
     """Return what the routes that write use, over topics in memory."""
     topics, norms, largest = config.topics, Norms.from_artifact(model), config.topics.max_message_bytes
@@ -144,6 +150,6 @@ def memory_writes(
         ItemMessages(topics.items, items.keys, largest, model.model_version, model.dim, norms),
         SharedProducer(clicks, 20.0),
         SharedProducer(items, 20.0),
-        RecallableItems(index, config.service.recallable_timeout),
+        RecallableItems(index, milvus, config.service.recallable_timeout),
         BulkItems(model, norms, index, items.topic, PARTITIONS, config.service.insert_timeout),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -215,3 +216,29 @@ def test_what_only_a_new_process_can_end_is_reported() -> None:
     assert [str(error) for error in reported] == ["the collection was dropped"]
     client.get("/users/7/fatal")
     assert len(reported) == 1
+
+
+def test_a_request_that_ends_with_the_service_is_answered_with_a_problem() -> None:
+    router = APIRouter()
+
+    @router.get("/cancelled")
+    async def cancelled() -> None:
+        raise asyncio.CancelledError  # as uvicorn cancels requests that take too long when it stops
+
+    app = service_app(_settings(), [router], ServiceMetrics(CollectorRegistry()))
+    answer = TestClient(app, "http://localhost").get("/cancelled")
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+    assert answer.headers["content-type"] == "application/problem+json" and "X-Request-ID" in answer.headers
+
+
+def test_probes_may_name_any_host() -> None:
+    """An orchestrator's probes name an address."""
+    router = APIRouter()
+
+    @router.get("/{path}")
+    async def any_path() -> int:
+        return 7
+
+    app = service_app(_settings(), [router], ServiceMetrics(CollectorRegistry()))
+    client = TestClient(app, "http://10.1.2.3:8080")
+    assert [client.get(path).status_code for path in ("/healthz", "/readyz", "/metrics", "/other")] == [200] * 3 + [421]

@@ -105,6 +105,19 @@ def test_items_that_are_missing_afterwards_are_counted() -> None:
         stream.bulk(Source.with_items(20)).insert()
 
 
+def test_items_that_were_published_later_do_not_stand_for_missing_ones() -> None:
+    stream = ItemStream()
+    stream.index.upsert(np.array([500, 501]), np.array([[1, 0]] * 2, np.float32))
+
+    def remove_one() -> None:
+        stream.work()
+        stream.index.delete(np.array([3]))
+
+    stream.on_ask = remove_one
+    with pytest.raises(ItemsMissing, match="holds 19 of them"):
+        stream.bulk(Source.with_items(20)).insert()
+
+
 def test_kafka_may_be_unavailable_while_it_waits() -> None:
     stream = ItemStream()
     failures = iter([True, True])

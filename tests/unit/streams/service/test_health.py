@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from model.arrays import FloatArray, IdArray
+from streams.errors import RestartRequired
 from streams.ports import ReplicaLag
 from tests.unit.model.test_evaluate import IDS
 from tests.unit.streams.service.world import ServiceWorld
@@ -44,6 +46,41 @@ def test_a_copy_that_is_behind_is_named(world: ServiceWorld, lag: ReplicaLag, te
     world.newest.now = lag
     (missing,) = world.health.ready().missing
     assert missing.startswith(text)
+
+
+def test_searches_that_are_not_passed_on_make_the_service_unready(
+    world: ServiceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete = world.memory.search
+
+    def nothing(queries: FloatArray, limit: int) -> tuple[IdArray, FloatArray]:
+        ids, scores = complete(queries, limit)
+        return np.zeros_like(ids), scores
+
+    monkeypatch.setattr(world.memory, "search", nothing)
+    body = {"requests": [{"history": [10]}]}
+    assert world.client.post("/v1/recommendations", json=body).status_code == 503
+    world.health.ping()
+    (missing,) = world.health.ready().missing
+    assert missing.startswith("milvus: a search finds 0 of the")
+    monkeypatch.setattr(world.memory, "search", complete)
+    world.health.ping()
+    assert world.health.ready().ready
+
+
+def test_a_collection_that_is_another_one_now_is_reported_without_a_request(
+    world: ServiceWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.health.ping()
+    assert world.restarts == []
+    dropped = RestartRequired("the collection was dropped and created again")
+
+    def check_identity() -> None:
+        raise dropped
+
+    monkeypatch.setattr(world.memory, "check_identity", check_identity)
+    world.health.ping()
+    assert world.restarts == [dropped]
 
 
 def test_a_ping_finds_that_milvus_is_unavailable_and_that_it_answers_again(

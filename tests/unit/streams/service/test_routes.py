@@ -204,3 +204,19 @@ def test_reading_needs_the_token_if_there_is_one_and_probes_need_none(tmp_path: 
     for path in ("/healthz", "/readyz", "/metrics"):
         assert world.client.get(path).status_code == 200
     assert "mindstream_service_requests_total" in world.client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/recommendations", {"requests": [0] * 100_000}),
+        ("/v1/recommendations", {"requests": [{}] * 100_000}),
+        ("/v1/recommendations", {"requests": [{"history": [""] * 100_000}]}),
+        ("/rec/recall", {"hist_item": [0] * 100_000}),
+        ("/rec/recall", {"hist_item": [[]] * 100_000}),
+    ],
+)
+def test_validation_ends_early_in_a_large_body(world: ServiceWorld, path: str, body: Any) -> None:
+    """Otherwise, the event loop would make an error text for each of a million elements, and answer nobody."""
+    problem = world.client.post(path, json=body).json()
+    assert problem["status"] == 422 and len(problem["errors"]) == 1

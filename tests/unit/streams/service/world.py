@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from configs.loader import load_service
 from model.arrays import FloatArray
 from model.artifact import Artifact
+from streams.errors import RestartRequired
 from streams.messages.recommendations import Recommendation
 from streams.metrics import ServiceMetrics
 from streams.milvus.observed import ObservedIndex
@@ -21,7 +22,7 @@ from streams.recall.memory import MemoryIndex
 from streams.service.access import load_access
 from streams.service.app import service_app
 from streams.service.health import Health, Replica
-from streams.service.parts import ServiceParts
+from streams.service.parts import ServiceParts, local_calls, milvus_calls
 from streams.service.ports import UserHistory
 from streams.service.process import ROUTERS
 from streams.service.recommending import Recommender
@@ -80,24 +81,29 @@ class ServiceWorld:
         metrics = ServiceMetrics(self.registry)
         self.catalogue = Catalogue(observed, required_items(config.recall, model), self.registry)
         self.catalogue.count()
-        engine = build_engine(config.recall, model, verified(config.recall, model, observed, lambda: None))
+        searches = verified(config.recall, model, observed, lambda: None)
+        engine = build_engine(config.recall, model, searches)
+        milvus = milvus_calls(config.service)
+        self.restarts: list[RestartRequired] = []
         self.histories, self.newest = MemoryHistories(), MemoryNewest()
         self.clicks, self.items = (
             ClickStream(),
             ItemStream(index=self.memory, version=model.model_version, dim=model.dim),
         )
         copies: dict[str, Replica] = {"histories": self.histories, "recommendations": self.newest}
-        self.health = Health(observed, self.catalogue, copies, model.model_version)
+        self.health = Health(observed, searches, self.catalogue, copies, model.model_version, self.restarts.append)
         self.parts = ServiceParts(
             config=config,
             artifact=model,
             access=load_access(config.service),
             index=observed,
+            milvus=milvus,
+            local=local_calls(config.service),
             engine=engine,
             recommender=Recommender(engine, config.recall.top_k + config.history.length, config.service, metrics),
             histories=self.histories,
             newest=self.newest,
-            writes=memory_writes(config, model, observed, self.clicks, self.items),
+            writes=memory_writes(config, model, observed, milvus, self.clicks, self.items),
             health=self.health,
             registry=self.registry,
         )

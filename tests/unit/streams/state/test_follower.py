@@ -234,6 +234,25 @@ def test_a_copy_that_may_have_missed_removals_is_made_again(
     assert ("was not followed for 2.0 days" in caplog.text) == (left is None)
 
 
+def test_a_running_copy_that_may_have_missed_removals_ends_the_process(
+    copy: Copy, started: Callable[[], Follower], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kafka was unavailable, or the machine suspended, for longer than Kafka keeps removals."""
+    monkeypatch.setattr(follower, "_NOTE_INTERVAL_S", 3600.0)
+    monkeypatch.setattr(follower, "_ENDS_INTERVAL_S", 0.01)
+    running = started()
+    stores = SharedStores(copy.folder, history_fence, "service.data_dir")
+    stores.set_complete_until(time.time() - DAY_S / 2)
+    time.sleep(0.1)
+    assert not copy.changed
+    stores.set_complete_until(time.time() - 2 * DAY_S)
+    wait_for(lambda: copy.changed, "the end")
+    assert "makes the local copy again" in str(copy.changed[0])
+    running.close()
+    copy.topic.log[0][9] = (b"0", record(0))
+    assert started().read(0, [b"9"]) == [None]
+
+
 def test_the_time_until_which_the_copy_is_complete_is_noted(
     copy: Copy, started: Callable[[], Follower], monkeypatch: pytest.MonkeyPatch
 ) -> None:

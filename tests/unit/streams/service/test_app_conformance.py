@@ -42,7 +42,25 @@ BODIES: dict[tuple[str, str], list[Any]] = {
     ("PUT", "/v1/items/70"): [{"embedding": [0.6, 0.8, 0, 0]}, {"embedding": [3, 4, 0, 0], "normalise": True}],
 }
 #: What a place of a body may become.
-VALUES = [None, True, False, 0, -1, 7, 2**63 - 1, 2**63, -(2**63) - 1, 1.5, 1e308, -0.0, "", "7", "\0", "é", "x" * 5000]
+VALUES: list[Any] = [
+    None,
+    True,
+    False,
+    0,
+    -1,
+    7,
+    2**63 - 1,
+    2**63,
+    -(2**63) - 1,
+    1.5,
+    1e308,
+    -0.0,
+    "",
+    "7",
+    "\0",
+    "é",
+    "x" * 5000,
+]
 VALUES += [[], [[]], {}, [1] * 2000, {"a": 1}, "\ud800", 10**400]
 
 
