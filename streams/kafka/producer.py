@@ -79,7 +79,7 @@ def serve(call: Callable[[float], int], timeout_s: float) -> int:
 
 
 def acknowledged_offset(message: RawMessage) -> int | None:
-    """Return the offset of a message that was delivered without an error; None = nobody knows whether it was written.
+    """Return the offset of a message that was delivered without an error; None = it is unknown whether it was written.
 
     librdkafka also reports messages as delivered, without an offset, because a later one of the partition was accepted.
     Brokers before Kafka 4.5 accept any first message of a producer in a partition, so those before it may be missing:

@@ -217,6 +217,6 @@ def test_reading_needs_the_token_if_there_is_one_and_probes_need_none(tmp_path: 
     ],
 )
 def test_validation_ends_early_in_a_large_body(world: ServiceWorld, path: str, body: Any) -> None:
-    """Otherwise, the event loop would make an error text for each of a million elements, and answer nobody."""
+    """Otherwise, the event loop would make an error text for each of a million elements, and answer no one."""
     problem = world.client.post(path, json=body).json()
     assert problem["status"] == 422 and len(problem["errors"]) == 1
