@@ -75,7 +75,7 @@ class OnlineHitRate:
         return self.hits / judged, self.popular_hits / judged
 
     def _remember(self, user: bytes) -> set[int]:
-        """Return the popular items that the user has clicked; if there are too many users, forget the most silent one."""
+        """Return the popular items that the user has clicked; with too many users, forget the most silent one."""
         clicked = self._clicked.setdefault(user, set())
         if self._max_users is not None:
             self._clicked.move_to_end(user)
