@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks.harness.data import Shop
+from benchmarks.harness.servers import POLL_S
 from benchmarks.harness.site import BenchmarkSite
 from benchmarks.yardsticks.clients import HttpService
 from embedded.ports import pick
+from embedded.program import http_get
 
 
 @contextmanager
@@ -23,7 +27,7 @@ def hand_wired(site: BenchmarkSite, shop: Shop) -> Iterator[HttpService]:
 
 @contextmanager
 def recall_service(site: BenchmarkSite, *settings: str) -> Iterator[HttpService]:
-    """Run `python -m streams service` in a block, which begins when it is ready.
+    """Run `python -m streams service` in a block, which begins when it is ready, and the page's map is computed.
 
     Args:
         site: with its topics and its collection.
@@ -35,6 +39,9 @@ def recall_service(site: BenchmarkSite, *settings: str) -> Iterator[HttpService]
     program = site.start("streams", "service", *sets, name="service")
     try:
         program.await_http(port, "/readyz")
+        while json.loads(http_get(port, "/page/map")[1])["state"] == "computing":
+            program.require_running()
+            time.sleep(POLL_S)
         yield HttpService(program, port, "/v1/recommendations", _recommendations_body)
     finally:
         program.stop()
