@@ -300,7 +300,11 @@ def _await_topics(kafka: Kafka, names: Sequence[str]) -> None:
             if not set(names) <= set(found):
                 raise TransientError("Kafka", "the topics were created, but the metadata does not show them yet")
             for name in names:
-                TopicOffsets(kafka, name).end_offsets(found[name].partitions)
+                offsets = TopicOffsets(kafka, name)
+                try:
+                    offsets.end_offsets(found[name].partitions)
+                finally:
+                    offsets.renew()  # closes its consumer
         except TransientError:
             if time.monotonic() > deadline:
                 raise
