@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ _FINITE = Norms(0.0, float(np.finfo(np.float64).max), unit=False)
 
 
 class HistoryEmbeddings:
-    """Looks up embeddings by item id.
+    """Looks up embeddings by item id. Safe to use from several threads.
 
     The embedding of an item published after training is the vector that it was published with, read from the index and
     cached. An id that the index does not have either is cached as unknown, but only briefly: its vector may arrive at
@@ -61,6 +62,7 @@ class HistoryEmbeddings:
         self._cache: OrderedDict[int, tuple[float, FloatArray | None]] = OrderedDict()  # id → (expiry, vector)
         self._refused: set[int] = set()  # ids that the index cannot look up
         self._reported: set[int] = set()  # ids of items whose vectors have a wrong norm
+        self._new = threading.Lock()  # held while new items are looked up
 
     def lookup(self, ids: IdArray) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
         """Return the embeddings of (n,) item ids, (n, D) float32, and for each id, (n,), whether it is known.
@@ -75,7 +77,8 @@ class HistoryEmbeddings:
         vectors = self._vectors.take(rows, axis=0, mode="clip")  # (n, D), row 0 for unknown ids
         vectors[~found] = 0
         if not found.all():
-            new_vectors = self._new_items(np.unique(ids[~found]))
+            with self._new:
+                new_vectors = self._new_items(np.unique(ids[~found]))
             for row in np.flatnonzero(~found):
                 vector = new_vectors[int(ids[row])]
                 if vector is not None:

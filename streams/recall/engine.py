@@ -121,7 +121,7 @@ class PendingRecall:
 
 
 class RecallEngine:
-    """Recalls items for a batch of users with one encoding and one search.
+    """Recalls items for a batch of users with one encoding and one search. Safe to use from several threads.
 
     Args:
         encoder: histories → interest vectors.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Literal, get_args
@@ -68,15 +68,9 @@ class Access:
             detail = f"this token is for {', '.join(has)}; this needs the {scope} token"
             raise Problem(HTTPStatus.FORBIDDEN, "scope-missing", detail)
 
-    def requires(self, scope: Scope) -> Callable[..., Awaitable[None]]:
+    def requires(self, scope: Scope) -> RequiredScope:
         """Return the dependency of routes that need this scope: `APIRouter(dependencies=[Depends(…)])`."""
-
-        async def check(
-            credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None,
-        ) -> None:
-            self.check(scope, credentials.credentials if credentials is not None else None)
-
-        return check
+        return RequiredScope(self, scope)
 
     def _scopes(self, token: str) -> list[Scope]:
         """Return the scopes of a token. All are compared, each in constant time."""
@@ -86,6 +80,28 @@ class Access:
             for scope, known in self._tokens.items()
             if hmac.compare_digest(sent, known.get_secret_value().encode())
         ]
+
+
+class RequiredScope:
+    """A dependency of FastAPI's routes that checks the token of each request.
+
+    Args:
+        access: the tokens.
+        scope: what the routes need.
+    """
+
+    def __init__(self, access: Access, scope: Scope) -> None:
+        self._access = access
+        self._scope = scope
+
+    async def __call__(
+        self, credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)] = None
+    ) -> None:
+        self.check(credentials.credentials if credentials is not None else None)
+
+    def check(self, token: str | None) -> None:
+        """Return if a caller with this token has the scope. Raises as `Access.check`."""
+        self._access.check(self._scope, token)
 
 
 def is_local(host: str) -> bool:

@@ -13,8 +13,9 @@ from configs.schema import Service
 from streams.errors import RestartRequired
 from streams.metrics import ServiceMetrics
 from streams.service.access import known_hosts
+from streams.service.direct import DirectRoute, DirectRoutes
 from streams.service.middleware import REQUEST_ID, RequestFrame
-from streams.service.problems import MEDIA_TYPE, install
+from streams.service.problems import MEDIA_TYPE, error_answers, install
 
 _DESCRIPTION = """Recommendations over HTTP, from the same engine as Mindstream's workers.
 
@@ -76,9 +77,12 @@ def service_app(
             yield
 
     app = _App(title="Mindstream", version="1", description=_DESCRIPTION, lifespan=lifespan, redoc_url=None)
-    install(app, on_restart)
+    answer = error_answers(on_restart)
+    install(app, answer)
     for router in routers:
         app.include_router(router)
+    direct = [route for router in routers for route in router.routes if isinstance(route, DirectRoute)]
+    app.add_middleware(DirectRoutes, routes=direct, answer=answer)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,

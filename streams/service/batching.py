@@ -1,7 +1,8 @@
 """Requests that arrive together share one call, without a fixed wait.
 
-While one call runs, what arrives is collected; the next call takes all of it. A single request on an idle service
-starts its call at once.
+While calls run, what arrives is collected; the next call takes all of it. A single request on an idle service starts
+its call at once. Two calls run at the same time, so that one is prepared and answered while Milvus searches for the
+other.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ Answer = TypeVar("Answer")
 Result = TypeVar("Result")
 
 
+#: Calls that run at the same time.
+_IN_FLIGHT = 2
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting(Generic[Asked, Answer]):
     users: Sequence[Asked]
@@ -30,10 +35,10 @@ class _Waiting(Generic[Asked, Answer]):
 
 
 class SharedCalls(Generic[Asked, Answer]):
-    """Answers users in calls that requests share. For one event loop; the calls run in one thread, one after the other.
+    """Answers users in calls that requests share. For one event loop; the calls run in a few threads.
 
     Args:
-        call: answers users, in their order, in the thread.
+        call: answers users, in their order; thread-safe.
         batch_users: most users in a call; a request may not have more.
         queue_users: most users that wait.
         timeout_s: seconds that a request waits at most.
@@ -56,8 +61,9 @@ class SharedCalls(Generic[Asked, Answer]):
         self._metrics = metrics
         self._queue: deque[_Waiting[Asked, Answer]] = deque()
         self._waiting_users = 0
-        self._draining: asyncio.Task[None] | None = None
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="recall")
+        self._in_flight = 0
+        self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps weak references only
+        self._threads = ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="recall")
 
     async def answer(self, users: Sequence[Asked], kind: Hashable = None) -> Sequence[Answer]:
         """Return the answers to the users of one request.
@@ -74,12 +80,15 @@ class SharedCalls(Generic[Asked, Answer]):
         waiting = _Waiting(users, kind, asyncio.get_running_loop().create_future())
         self._queue.append(waiting)
         self._count(len(users))
-        if self._draining is None:
-            self._draining = asyncio.create_task(self._drain())
+        if self._in_flight < _IN_FLIGHT:
+            self._in_flight += 1
+            task = asyncio.create_task(self._drain())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return await self._in_time(waiting.answers)
 
     async def in_thread(self, function: Callable[[], Result]) -> Result:
-        """Call a function that uses the parts of `call`, which are not thread-safe, in the same thread.
+        """Call a thread-safe function in one of the threads, with the same bounds.
 
         Raises:
             Problem: too many users wait, or the result took too long (503).
@@ -104,17 +113,18 @@ class SharedCalls(Generic[Asked, Answer]):
             raise unavailable(detail) from None
 
     def _run(self, function: Callable[[], Result]) -> asyncio.Future[Result]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, function)
+        return asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     async def _drain(self) -> None:
         try:
             while self._queue:
+                await asyncio.sleep(0)  # the requests that have arrived meanwhile get into the queue
                 batch = self._take()
                 if batch:
                     self._metrics.batch_users.observe(sum(len(waiting.users) for waiting in batch))
                     await self._answer(batch)
         finally:
-            self._draining = None
+            self._in_flight -= 1
 
     def _take(self) -> list[_Waiting[Asked, Answer]]:
         """Remove the first request from the queue, and others of its kind that fit; drop those that were given up."""

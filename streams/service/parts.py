@@ -29,7 +29,7 @@ class ServiceParts:
         access: who may do what.
         index: the collection of the model's items; read through `milvus`.
         milvus, local: threads of calls that wait for Milvus, and for local stores.
-        engine: for one thread: use it through `recommender.calls.in_thread`.
+        engine: use it through `recommender.calls.in_thread`, which bounds what waits for Milvus.
         recommender: recommends to users.
         histories, newest: copies of what the workers write; read through `local`.
         writes: writes clicks and items to their topics.

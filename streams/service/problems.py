@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -163,13 +163,21 @@ def _invalid(error: RequestValidationError) -> Problem:
     return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", detail, errors=errors)
 
 
-def install(app: FastAPI, on_restart: Callable[[RestartRequired], object]) -> None:
-    """Have the app answer every error with problem details, and report those that only a new process can end."""
+Answer = Callable[[Request, Exception], Awaitable[Response]]
+
+
+def error_answers(on_restart: Callable[[RestartRequired], object]) -> Answer:
+    """Return what answers every error with problem details, and reports those that only a new process can end."""
 
     async def answer(request: Request, error: Exception) -> Response:
         if isinstance(error, RestartRequired):
             on_restart(error)
         return problem_response(as_problem(error), request.state.request_id)
 
+    return answer
+
+
+def install(app: FastAPI, answer: Answer) -> None:
+    """Have the app answer errors in this way."""
     for kind in (HTTPException, RequestValidationError, MindstreamError):
         app.add_exception_handler(kind, answer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import socket
@@ -26,10 +27,10 @@ from streams.service.app import service_app
 from streams.service.health import Health, Replica
 from streams.service.page_build import page_router
 from streams.service.parts import Router, ServiceParts, local_calls, milvus_calls
-from streams.service.published import published_router
+from streams.service.published import published_router, recall_router
 from streams.service.recommending import Recommender
 from streams.service.replicas import Replicas, open_replicas
-from streams.service.routes import health_router, reading_router
+from streams.service.routes import health_router, reading_router, recommending_router
 from streams.service.write_parts import build_writes
 from streams.service.write_routes import writing_router
 from streams.worker.catalogue import Catalogue
@@ -38,7 +39,15 @@ from streams.worker.signals import on_stop_signal
 _LOG = logging.getLogger("mindstream.service")
 
 #: What makes the routes, in the order in which paths are compared.
-ROUTERS: tuple[Router, ...] = (health_router, reading_router, writing_router, published_router, page_router)
+ROUTERS: tuple[Router, ...] = (
+    health_router,
+    recommending_router,
+    reading_router,
+    writing_router,
+    recall_router,
+    published_router,
+    page_router,
+)
 #: Seconds that requests may take once the process has to end, and seconds after which it ends in any case.
 _GRACE_S, _SHUTDOWN_S = 2, 4.0
 
@@ -155,6 +164,9 @@ def run(config: ServiceConfig) -> int:
     listener = listen(config.service)
     ending = _Ending()
     app = build(config, ending.on_error)
+    # What has been loaded is never garbage: searching it for cycles held up requests for 100 ms.
+    gc.collect()
+    gc.freeze()
     server = _Server(
         uvicorn.Config(
             app,

@@ -11,12 +11,15 @@ from http import HTTPStatus
 from typing import Annotated
 
 import numpy as np
+import orjson
 from fastapi import APIRouter, Depends
 from pydantic import Field
+from starlette.responses import Response
 
 from configs.schema import ServiceConfig
 from streams.service.bodies import MAX_USERS, FirstFault, ItemIds, RequestBody
 from streams.service.bulk import BulkRunning, ItemsMissing, OtherModelsItems
+from streams.service.direct import DirectRoute
 from streams.service.parts import ServiceParts
 from streams.service.problems import Problem, declared, limit_exceeded
 from streams.service.recommending import Wanted, wanted
@@ -38,19 +41,31 @@ class RecallBody(RequestBody):
     )
 
 
+def recall_router(parts: ServiceParts) -> APIRouter:
+    """Return the route that recalls. It needs the scope `read`."""
+    readable = Depends(parts.access.requires("read"))
+    router = APIRouter(tags=["published"], dependencies=[readable], route_class=DirectRoute)
+
+    @router.post(
+        "/rec/recall",
+        summary="Recall items for histories",
+        responses=declared(*_REFUSED, 413),
+        response_model=list[list[int]],
+    )
+    async def recall(body: RecallBody) -> Response:
+        """Answer with a list of item ids for each history, best first; empty if no item of the history is known."""
+        found = await parts.recommender.recommend(_wanted(parts.config, body))
+        lists = [[] if one.candidates is None else one.candidates.item_ids.tolist() for one in found]
+        return Response(orjson.dumps(lists), media_type="application/json")
+
+    return router
+
+
 def published_router(parts: ServiceParts) -> APIRouter:
-    """Return the routes; two need the scope `read`, two `admin`."""
+    """Return the other routes; one needs the scope `read`, two `admin`."""
     router = APIRouter(tags=["published"])
     readable = [Depends(parts.access.requires("read"))]
     administrable = [Depends(parts.access.requires("admin"))]
-
-    @router.post(
-        "/rec/recall", summary="Recall items for histories", dependencies=readable, responses=declared(*_REFUSED, 413)
-    )
-    async def recall(body: RecallBody) -> list[list[int]]:
-        """Answer with a list of item ids for each history, best first; empty if no item of the history is known."""
-        found = await parts.recommender.recommend(_wanted(parts.config, body))
-        return [[] if one.candidates is None else one.candidates.item_ids.tolist() for one in found]
 
     @router.post("/rec/count", summary="Count the items", dependencies=readable, responses=declared(*_REFUSED))
     async def count() -> int:

@@ -60,7 +60,7 @@ class Recommender:
     """Recommends to the users of concurrent requests with one encoding and one search.
 
     Args:
-        engine: the engine, which nothing else uses except through `calls.in_thread`.
+        engine: the engine.
         usual_limit: hits of each interest that a worker asks for at most. Requests that need more (a larger `top_k`,
             many excluded items) share searches only with those that need up to twice as much: such a search examines
             more candidates, so the others would wait for it, and get other items than from a worker.

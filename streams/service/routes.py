@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 import orjson
 from fastapi import APIRouter, Depends, Path, Query
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
@@ -32,6 +33,7 @@ from streams.service.bodies import (
     Source,
     UserText,
 )
+from streams.service.direct import DirectRoute
 from streams.service.parts import ServiceParts
 from streams.service.ports import UserHistory
 from streams.service.problems import Problem, declared, limit_exceeded, unavailable
@@ -68,11 +70,22 @@ def health_router(parts: ServiceParts) -> APIRouter:
 
 def reading_router(parts: ServiceParts) -> APIRouter:
     """Return the routes that need the scope `read`."""
-    router = APIRouter(prefix="/v1", dependencies=[Depends(parts.access.requires("read"))], tags=["read"])
-    _add_recommendations(router, parts)
+    router = _router(parts, APIRoute)
     _add_users(router, parts)
     _add_items(router, parts)
     return router
+
+
+def recommending_router(parts: ServiceParts) -> APIRouter:
+    """Return the route that recommends. It needs the scope `read`."""
+    router = _router(parts, DirectRoute)
+    _add_recommendations(router, parts)
+    return router
+
+
+def _router(parts: ServiceParts, route_class: type[APIRoute]) -> APIRouter:
+    readable = Depends(parts.access.requires("read"))
+    return APIRouter(prefix="/v1", dependencies=[readable], tags=["read"], route_class=route_class)
 
 
 def _add_recommendations(router: APIRouter, parts: ServiceParts) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -144,3 +146,22 @@ def test_by_default_a_vector_must_be_finite(number: float) -> None:
     lookup, index, _ = _world()
     index.upsert(np.array([10]), np.array([[1, number, 3]], dtype=np.float32))
     assert not lookup.lookup(np.array([10]))[1].any()
+
+
+def test_threads_look_up_new_items_one_after_the_other() -> None:
+    class SlowIndex(RecordingIndex):
+        running = most = 0
+
+        def get(self, ids: IdArray) -> dict[int, FloatArray]:
+            self.running += 1
+            self.most = max(self.most, self.running)
+            time.sleep(0.01)
+            self.running -= 1
+            return super().get(ids)
+
+    index = SlowIndex()
+    lookup = HistoryEmbeddings(FewItems(3), index, capacity=10, refresh_s=60.0, unknown_ttl_s=1.0)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lookup.lookup, [np.array([10 + number % 2]) for number in range(8)]))
+    assert index.most == 1
+    assert sorted(index.requests) == [[10], [11]], "the others found it in the cache"

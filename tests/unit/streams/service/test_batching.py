@@ -38,6 +38,10 @@ class Call:
         assert await asyncio.to_thread(self.entered.acquire, timeout=10)
 
 
+def _double(users: Sequence[int]) -> Sequence[int]:
+    return [2 * user for user in users]
+
+
 def _shared(call: Call, batch: int = 4, queue: int = 8, timeout_s: float = 10.0) -> SharedCalls[int, int]:
     metrics = ServiceMetrics(CollectorRegistry())
     return SharedCalls(call, batch_users=batch, queue_users=queue, timeout_s=timeout_s, metrics=metrics)
@@ -55,6 +59,41 @@ def test_what_arrives_while_a_call_runs_shares_the_next_one() -> None:
         assert await first == [2]
         assert await asyncio.gather(*later) == [[4, 6], [8], [10, 12], [14]]
         assert call.batches == [[1], [2, 3, 4, 7], [5, 6]], "a request is not divided"
+
+    asyncio.run(scenario())
+
+
+def test_two_calls_run_at_the_same_time_and_what_arrives_meanwhile_shares_the_third() -> None:
+    async def scenario() -> None:
+        call = Call()
+        shared = _shared(call)
+        running = []
+        for user in (1, 2):
+            running.append(asyncio.create_task(shared.answer([user])))
+            await call.is_entered()
+        later = [asyncio.create_task(shared.answer([user])) for user in (3, 4)]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert call.batches == [[1], [2]]
+        call.released.release(3)
+        assert await asyncio.gather(*running, *later) == [[2], [4], [6], [8]]
+        assert call.batches[2] == [3, 4]
+
+    asyncio.run(scenario())
+
+
+def test_no_request_is_left_in_the_queue_when_calls_end() -> None:
+    async def ask(shared: SharedCalls[int, int], client: int) -> None:
+        for number in range(200):
+            user = 1000 * client + number
+            assert await shared.answer([user]) == [2 * user]
+
+    async def scenario() -> None:
+        metrics = ServiceMetrics(CollectorRegistry())
+        shared: SharedCalls[int, int] = SharedCalls(
+            _double, batch_users=4, queue_users=8, timeout_s=5.0, metrics=metrics
+        )
+        await asyncio.gather(*(ask(shared, client) for client in range(5)))
 
     asyncio.run(scenario())
 

@@ -94,6 +94,6 @@ def test_a_request_that_needs_many_hits_does_not_share_the_search_of_usual_ones(
         large = wanted(_ids(1), 20, [5, 6], exclude_seen=True)
         recommender = _recommender(world)
         await asyncio.gather(*(recommender.recommend([user]) for user in (usual, large, usual)))
-        assert index.searches == [(2, 4), (1, 23)]
+        assert sorted(index.searches) == [(1, 23), (2, 4)]
 
     asyncio.run(scenario())
