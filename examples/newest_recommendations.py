@@ -299,7 +299,7 @@ class Ends:
         return end is not None and offset >= end
 
     def _end(self, topic: str, partition: int) -> int | None:
-        """Return the offset after the newest click of a partition; None if Kafka does not tell."""
+        """Return the offset after the newest message of a partition; None if Kafka does not tell."""
         try:
             found = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_S)
         except KafkaException as error:  # without the right Describe, for example, no recreated topic is recognized
