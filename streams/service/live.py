@@ -244,9 +244,7 @@ class LiveStream:
                 next_lag = self._clock() + LAG_INTERVAL_S
             if self._clock() >= next_state:
                 next_state = self._clock() + STATE_INTERVAL_S
-                # While Kafka says nothing, rates do not fall to zero: they are not known.
-                shown = self._state.figures if known_at == self._state.known_at else None
-                self._state = LiveState(shown or figures.snapshot(), lag, fault, known_at)
+                self._state = LiveState(figures.snapshot(known_at), lag, fault, known_at)
                 with self._lock:
                     if not self._is_wanted():
                         return

@@ -28,7 +28,7 @@ _FIGURES = {
 
 
 class FakeService:
-    """What the page is answered.
+    """Answers to the page.
 
     Attributes:
         failing: beginnings of paths that are answered with a problem → its status.

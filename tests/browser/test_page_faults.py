@@ -257,7 +257,7 @@ def test_old_figures_are_shown_as_old_and_can_be_read(page: _Shown, service: Fak
     assert page.text("#figures-age").startswith("figures are 1")
     assert page.driver.execute_script("return document.getElementById('live').className") == "old"
     assert page.driver.execute_script(_CONTRAST, "#live dt, #live dd, .note, .chip") >= 4.5
-    service.age_s = 0.1
+    service.age_s, service.fault = 0.1, "the lag is not known"
     page.until(lambda: page.text("#connection") == "Live", "Kafka to answer")
 
 
@@ -286,7 +286,7 @@ def test_a_phone_shows_users_of_any_size(service: FakeService, dark: bool) -> No
         service.age_s = 12.0
         page.until(lambda: page.text("#connection") == "Kafka does not answer", "old figures")
         assert driver.execute_script("return document.documentElement.scrollWidth") == 360
-        page.show("nobody-knows-me")
+        page.show("unknown")
         page.until(lambda: "no clicks of this user" in page.text("#subject-note"), "an unknown user")
         assert page.lists() == [] and "nothing to recall" in page.text("#merged-empty")
         assert console_errors(driver) == []

@@ -75,7 +75,7 @@ function showAnswer(answer) {
   showMarks(answer);
   const K = answer.interests.length;
   $("interests-note").textContent = K
-    ? `What ${count(answer.clicks.length, "click")} have in common, as ${count(K, "point")} among the items.`
+    ? `What ${answer.clicks.length === 1 ? "one click says" : `${count(answer.clicks.length, "click")} have in common`}, as ${count(K, "point")} among the items.`
     : "What the clicks have in common, as up to four points among the items.";
   $("recommended-note").textContent = answer.merged.length
     ? "The best of all interests. Click one to see what changes."

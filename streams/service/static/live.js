@@ -103,7 +103,7 @@ export function showConnection() {
   const isLost = live.lost || performance.now() - live.stateAt > SILENT_MS;
   const [text, state] = !live.state ? [live.lost || "Connecting …", live.lost ? "bad" : "waiting"]
     : isLost ? ["Connection lost", "bad"]
-    : live.state.fault || isOld(live.state) ? ["Kafka does not answer", "bad"]
+    : isOld(live.state) || (live.state.fault && !live.state.figures) ? ["Kafka does not answer", "bad"]
     : live.state.figures ? ["Live", "good"] : ["Joining the stream …", "waiting"];
   if ($("connection").textContent !== text) $("connection").textContent = text;
   $("figures-age").textContent = state === "bad" && age() !== null ? `figures are ${duration(age() / 1000)} old` : "";

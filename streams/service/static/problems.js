@@ -6,7 +6,7 @@ import { $ } from "./view.js";
 const failed = new Map(); // kind of question → {text, again, asksToken}
 const asked = new Map(); // kind of question → AbortController of the newest one
 
-/** Return the signal of a new question of this kind; the former one, which nobody waits for any more, is aborted. */
+/** Return the signal of a new question of this kind; the former one is aborted. */
 export function supersede(kind) {
   asked.get(kind)?.abort();
   asked.set(kind, new AbortController());
