@@ -148,7 +148,9 @@ def test_a_problem_stays_until_the_same_question_is_answered(page: _Shown, servi
     page.until(lambda: page.is_shown("#problem"), "the problem of the search")
     page.show("anna")
     page.until(page.lists, "anna")
-    assert "/page/items fails" in page.text("#problem"), "another answer does not clear it"
+    assert page.is_shown("#problem") and "/page/items fails" in page.text("#problem"), (
+        "another answer does not clear it"
+    )
     service.failing.clear()
     page.click("#retry")
     page.until(lambda: not page.is_shown("#problem") and page.names("#found") == ["Moons"], "the search")

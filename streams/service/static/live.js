@@ -74,9 +74,10 @@ function showState(state) {
   Object.assign(live, { stateAt: performance.now(), state, lost: "" });
   setProblem("live", null);
   live.rates = [...live.rates.slice(1), isOld(state) ? null : state.figures?.clicks_per_s ?? null];
+  const connection = showConnection(); // first: the curve has the colour of old figures or new ones
   showFigures(state, live.rates);
   showActive(state.figures ? state.figures.active : []);
-  return showConnection();
+  return connection;
 }
 
 function showActive(users) {
