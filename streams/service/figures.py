@@ -101,8 +101,11 @@ class StreamFigures:
         _forget(self._answered_at, MAX_CLICKS)
         return self._measure(source)
 
-    def snapshot(self) -> Figures:
-        now = self._clock()
+    def snapshot(self, now: float) -> Figures:
+        """Return the figures at `now`, the second of the clock up to which all messages are known.
+
+        While Kafka says nothing, this does not move, and rates do not fall to zero: they are not known.
+        """
         followed = now - self._since
         rates = self._rates.sums(now) / min(float(RATE_WINDOW_S), max(followed, FIRST_RATE_S))
         known = followed >= FIRST_RATE_S

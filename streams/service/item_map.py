@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import tempfile
 import threading
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -120,16 +121,28 @@ class MapInBackground:
             self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._make()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the page must not wait for a map that never comes
+            self._fault = _reason(error)
+            _LOG.error("no map of the items: %s", error, exc_info=None if isinstance(error, OSError) else error)
+
+    def _make(self) -> None:
         sample = _read(self._path, self._artifact)
         if sample is None:
             if min(SAMPLE, len(self._artifact.item_ids)) < FEWEST:
                 self._fault = f"the model has fewer than {FEWEST} items: too few for a map"
                 return
             # Spawned: a fork of a process with threads may hang.
-            arguments = (str(self._artifact.path), str(self._path))
-            self._process = multiprocessing.get_context("spawn").Process(target=_compute, args=arguments, daemon=True)
-            self._process.start()
-            self._process.join()
+            context = multiprocessing.get_context("spawn")
+            faults, sender = context.Pipe(duplex=False)
+            with faults, sender:
+                arguments = (str(self._artifact.path), str(self._path), sender)
+                self._process = context.Process(target=_compute, args=arguments, daemon=True)
+                self._process.start()
+                self._process.join()
+                if faults.poll():
+                    raise faults.recv()
             sample = _read(self._path, self._artifact)
         if sample is None:
             status = None if self._process is None else self._process.exitcode
@@ -138,6 +151,14 @@ class MapInBackground:
             return
         rows = self._artifact.rows(sample.ids)
         self._map = ItemMap(sample.ids, sample.positions, np.asarray(self._artifact.item_vectors[rows]))
+
+
+def _reason(error: Exception) -> str:
+    """Return why there is no map, with the remedy; without paths, which are not for browsers."""
+    if isinstance(error, OSError):
+        why = error.strerror or type(error).__name__
+        return f"it cannot be computed or stored ({why}); check service.data_dir, and restart the service"
+    return f"the computation failed ({type(error).__name__}); see the log, and restart the service"
 
 
 def sampled_rows(counts: IdVector) -> IntVector:
@@ -168,16 +189,29 @@ def project(vectors: FloatMatrix) -> FloatMatrix:
     return positions
 
 
-def _compute(artifact_path: str, target: str) -> None:
-    """Compute a map and write it; run in a process of its own."""
+def _compute(artifact_path: str, target: str, faults: Connection) -> None:
+    """Compute a map and write it, or send the OSError that prevents it; run in a process of its own."""
     os.nice(_NICENESS)
     artifact, path = Artifact.load(artifact_path, verify=False), Path(target)
     rows = sampled_rows(artifact.item_counts)
     positions = project(np.asarray(artifact.item_vectors[rows]))
+    try:
+        _write(path, Sample(artifact.item_ids[rows], positions))
+    except OSError as error:
+        faults.send(error)
+
+
+def _write(path: Path, sample: Sample) -> None:
+    """Write a projection atomically, and delete those of other models."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        np.savez(file, ids=artifact.item_ids[rows], positions=positions)
-    Path(file.name).replace(path)
+        try:
+            np.savez(file, **sample._asdict())
+            file.flush()
+            Path(file.name).replace(path)
+        except OSError:
+            Path(file.name).unlink(missing_ok=True)
+            raise
     for other in path.parent.glob("item-map-*.npz"):
         if other != path:
             other.unlink(missing_ok=True)

@@ -47,11 +47,13 @@ class LiveState(NamedTuple):
         figures: of the stream; None = it is not followed yet.
         lag: messages that the click workers have not committed; None = unknown.
         fault: why the stream cannot be followed; "" = it can.
+        known_at: monotonic seconds; the figures have all that Kafka had at this time.
     """
 
     figures: Figures | None
     lag: int | None
     fault: str
+    known_at: float = 0.0
 
 
 class Feed(Protocol):
@@ -157,8 +159,12 @@ class LiveStream:
 
     @property
     def state(self) -> LiveState:
-        """The newest state; it gets older than a second only while Kafka does not answer."""
+        """The newest state; while Kafka does not answer, it does not change for as long as a request may take."""
         return self._state
+
+    def age_s(self, state: LiveState) -> float | None:
+        """Return how many seconds ago Kafka had what the figures of a state show; None without figures."""
+        return None if state.figures is None else self._clock() - state.known_at
 
     @property
     def is_full(self) -> bool:
@@ -223,19 +229,22 @@ class LiveStream:
         """
         received = next(messages)  # the partitions are assigned: from here on no message is missed
         figures = StreamFigures(self._popular, self._clock)
-        lag, fault, next_lag, next_state = None, "", self._clock(), self._clock()
+        lag, fault, known_at = None, "", self._clock()
+        next_lag = next_state = known_at
         while True:
             if received is not None:
                 self._add(figures, received)
+                known_at = self._clock()
             if self._clock() >= next_lag:
+                asked_at = self._clock()
                 try:
-                    lag, fault = feed.lag(), ""
+                    lag, fault, known_at = feed.lag(), "", asked_at
                 except (TransientError, FatalError) as error:  # an outage, during which the messages only pause
                     lag, fault = None, str(error)
                 next_lag = self._clock() + LAG_INTERVAL_S
             if self._clock() >= next_state:
                 next_state = self._clock() + STATE_INTERVAL_S
-                self._state = LiveState(figures.snapshot(), lag, fault)
+                self._state = LiveState(figures.snapshot(known_at), lag, fault, known_at)
                 with self._lock:
                     if not self._is_wanted():
                         return

@@ -26,7 +26,7 @@ from streams.service.batching import SharedCalls
 from streams.service.catalogue import Catalogue
 from streams.service.explanation import Explainer
 from streams.service.item_map import MapInBackground
-from streams.service.live import LiveState, LiveStream
+from streams.service.live import LiveStream
 from streams.service.ports import NewestRecommendations, UserHistories, UserHistory
 from streams.service.problems import Problem, unavailable
 
@@ -158,7 +158,7 @@ async def _events(page: Page, user: str | None) -> AsyncIterator[bytes]:
     """Yield server-sent events until the browser leaves or the service stops: the state each second, the user's."""
     async with page.live.listen(user) as listener:
         while not page.live.is_stopping:
-            yield _event("state", _state(page.live.state, page))
+            yield _event("state", _state(page))
             due = time.monotonic() + _STATE_INTERVAL_S
             while (left := due - time.monotonic()) > 0:
                 try:
@@ -271,9 +271,15 @@ def _replicas(page: Page) -> dict[str, Any]:
     return {name: dataclasses.asdict(lag) for name, lag in lags.items()}
 
 
-def _state(state: LiveState, page: Page) -> dict[str, Any]:
-    figures = None if state.figures is None else dataclasses.asdict(state.figures)
-    return {"at": time.time(), "figures": figures, "lag": state.lag, "fault": state.fault, "replicas": _replicas(page)}
+def _state(page: Page) -> dict[str, Any]:
+    state = page.live.state
+    return {
+        "figures": None if state.figures is None else dataclasses.asdict(state.figures),
+        "age_s": page.live.age_s(state),
+        "lag": state.lag,
+        "fault": state.fault,
+        "replicas": _replicas(page),
+    }
 
 
 def _ids(texts: Sequence[str]) -> IdVector:

@@ -24,7 +24,12 @@ export async function request(path, { method = "GET", body, token = tokens.read,
     throw new Problem(0, "The service does not answer.");
   }
   if (!answer.ok) throw new Problem(answer.status, await reason(answer));
-  return answer.json();
+  try {
+    return await answer.json();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, "The service's answer broke off.");
+  }
 }
 
 async function reason(answer) {

@@ -1,59 +1,70 @@
 // The page: who is shown, what is asked of the service, and what happens on a click.
 
-import { events, Problem, request, tokens } from "./api.js";
+import { Problem, request, tokens } from "./api.js";
+import { follow, showConnection } from "./live.js";
 import { ItemMap } from "./map.js";
-import { $, count, duration, itemButton, nameOf, showFigures, showHistory, showInterests, showList, showMapWords } from "./view.js";
-import { connectWriting, noteWritten, sendsAs, writeClick } from "./write.js";
+import { attempt, supersede } from "./problems.js";
+import { $, count, duration, itemButton, moment, nameOf, showHistory, showInterests, showList, showMapWords, userButton } from "./view.js";
+import { connectWriting, noteWritten, sendsAs, showSending, writeClick } from "./write.js";
 
 const STORED = "mindstream-clicks";
-const RATES = 60; // states, one a second, in the small curve
 const MAP_RETRY_MS = 3000;
-const STALE_MS = 3500; // without a state for so long, the connection counts as lost
-const FRESH_TRIES = 8; // reads of a user until the service's copy of the history has the click
+const READ_PAUSE_MS = 100; // between two reads of a user, at least
+const FRESH_TRIES = 8; // reads until the service's copy of the history has the click of an event
+const NOTHING = { history: [], clicks: [], unknown: [], interests: [], merged: [] };
 
-const page = { user: null, made: [], answer: null, start: null, request: 0, rates: Array(RATES).fill(null), stateAt: 0 };
+// `answer` is what is shown; null = nothing. `wanted`: offset of the newest click of which an event told, `tries`: reads
+// that are left to find it, `isStale`: an event came after the last read began, `reading`: the reads under way, or null.
+const page = { user: null, made: [], answer: null, start: null, wanted: -1, tries: 0, isStale: false, reading: null };
 const announce = (text) => { $("announcer").textContent = text; };
 const map = new ItemMap($("map"), choose, announce);
 
-/** Show a problem with its remedy, or none. */
-function showProblem(error, again = refresh) {
-  $("problem").hidden = !error || error.status === 401;
-  $("credentials").hidden = error?.status !== 401;
-  if (!error) return;
-  $("problem").firstElementChild.textContent = `${error.message}${page.answer ? " What is shown below is older." : ""}`;
-  $("retry").onclick = again;
-}
-
-/** Run something that asks the service; show what fails. */
-async function attempt(action, again) {
+/** Ask for the explanation of whoever is shown, and show it; again as long as events tell of more, one request at a time. */
+async function refresh() {
+  const user = page.user;
+  const signal = supersede("user");
+  page.reading = signal;
+  document.querySelector("main").setAttribute("aria-busy", "true");
   try {
-    await action();
-    showProblem(null);
-  } catch (error) {
-    if (!(error instanceof Problem)) throw error;
-    showProblem(error, again);
+    while (await readOnce(user, signal)) await new Promise((resolve) => setTimeout(resolve, READ_PAUSE_MS));
+  } finally {
+    if (!signal.aborted) done();
   }
 }
 
-/** Ask for the explanation of whoever is shown, and show it. `offset`: of a click that the answer has to include. */
-function refresh(offset = -1, tries = FRESH_TRIES) {
-  const number = ++page.request;
-  document.querySelector("main").setAttribute("aria-busy", "true");
-  return attempt(async () => {
-    const body = { history: page.made.map((item) => item.id).reverse() };
-    const answer = await (page.user === null
-      ? request("/page/explanation", { method: "POST", body })
-      : request(`/page/users/${encodeURIComponent(page.user)}`));
-    if (number !== page.request) return; // a newer request is under way
-    document.querySelector("main").removeAttribute("aria-busy");
-    const behind = page.user !== null && (answer.stored?.offset ?? -1) < offset;
-    if (behind && tries > 0) setTimeout(() => number === page.request && refresh(offset, tries - 1), 100);
-    showAnswer(answer);
-  }, () => refresh());
+function done() {
+  page.reading = null;
+  document.querySelector("main").removeAttribute("aria-busy");
+}
+
+/** Read a user and show the answer, or that there is none; return whether to read again. */
+async function readOnce(user, signal) {
+  if (signal.aborted) return false;
+  page.isStale = false;
+  const succeeded = await attempt("user", async () => showAnswer(await read(user, signal)), refresh, signal);
+  if (signal.aborted) return false;
+  document.querySelector("main").removeAttribute("aria-busy");
+  if (!succeeded) showFailure();
+  const isBehind = succeeded && user !== null && (page.answer.stored?.offset ?? -1) < page.wanted && page.tries-- > 0;
+  return page.isStale || isBehind;
+}
+
+function read(user, signal) {
+  if (user !== null) return request(`/page/users/${encodeURIComponent(user)}`, { signal });
+  return request("/page/explanation", { method: "POST", body: { history: page.made.map((item) => item.id).reverse() }, signal });
+}
+
+/** Say that the lists are older than the problem above; if they are of another user, show none. */
+function showFailure() {
+  const known = page.answer;
+  if (!known) showAnswer(NOTHING);
+  page.answer = known;
+  $("subject-note").textContent = known ? "These clicks and lists are older: the newest could not be read." : "Not known: the clicks could not be read.";
+  if (!known) $("merged-empty").textContent = $("published-note").textContent = "Not known.";
 }
 
 function showAnswer(answer) {
-  const before = page.answer && page.answer.merged.length ? new Set(page.answer.merged.map((item) => item.id)) : null;
+  const before = page.answer?.merged.length ? new Set(page.answer.merged.map((item) => item.id)) : null;
   const changed = !page.answer || JSON.stringify([page.answer.merged, page.answer.history]) !== JSON.stringify([answer.merged, answer.history]);
   page.answer = answer;
   showSubject(answer);
@@ -64,7 +75,7 @@ function showAnswer(answer) {
   showMarks(answer);
   const K = answer.interests.length;
   $("interests-note").textContent = K
-    ? `What ${count(answer.clicks.length, "click")} have in common, as ${count(K, "point")} among the items.`
+    ? `What ${answer.clicks.length === 1 ? "one click says" : `${count(answer.clicks.length, "click")} have in common`}, as ${count(K, "point")} among the items.`
     : "What the clicks have in common, as up to four points among the items.";
   $("recommended-note").textContent = answer.merged.length
     ? "The best of all interests. Click one to see what changes."
@@ -84,18 +95,19 @@ function showSubject(answer) {
   $("made-up").hidden = page.user === null;
   $("subject").textContent = page.user === null ? "Your clicks" : `User ${page.user}`;
   $("published").hidden = page.user === null;
+  showSending(page.user);
   if (page.user === null) {
     $("subject-note").textContent = n ? `${count(n, "click")}, kept in this browser only. Newest first.` : "Click two or three items that you like:";
     return;
   }
   const at = answer.stored?.updated_at;
-  const age = at ? `, the last one counted ${duration(Math.max(0, Date.now() / 1000 - at))} ago` : "";
-  $("subject-note").textContent = answer.stored ? `${count(n, "click")} in the worker's history${age}. Newest first.`
-    : answer.replicas.histories.caught_up ? "The stream has no clicks of this user." : "The service still reads the histories; this user may follow.";
+  const when = at ? `, the last one counted ${moment(at)}` : "";
+  $("subject-note").textContent = answer.stored ? `${count(n, "click")} in the worker's history${when}. Newest first.`
+    : answer.replicas?.histories.caught_up ? "The stream has no clicks of this user." : "The service still reads the histories; this user may follow.";
   const newest = answer.newest;
   $("published-note").textContent = newest
-    ? `Written ${duration(Math.max(0, Date.now() / 1000 - newest.ts))} ago; ${same(newest.items, answer.merged)}`
-    : answer.replicas.recommendations.caught_up ? "The worker has published nothing for this user, or it has expired."
+    ? `Written ${moment(newest.ts)}; ${same(newest.items, answer.merged)}`
+    : answer.replicas?.recommendations.caught_up ? "The worker has published nothing for this user, or it has expired."
       : "The service still reads the recommendations; one may follow.";
   showList($("newest"), newest ? newest.items : []);
 }
@@ -118,38 +130,43 @@ function showMarks(answer) {
 
 /** React to a click on an item, wherever it is shown. */
 async function choose(item) {
-  if (page.user !== null && sendsAs() === page.user) {
-    await attempt(async () => {
+  const sender = sendsAs(); // whom the page names at this moment
+  if (sender !== null) {
+    await attempt("write", async () => {
       const sent = performance.now();
-      await writeClick(page.user, item);
-      noteWritten(`Click on ${nameOf(item)} acknowledged by Kafka after ${duration((performance.now() - sent) / 1000)}.`);
+      await writeClick(sender, item);
+      noteWritten(`User ${sender}: click on ${nameOf(item)} acknowledged by Kafka after ${duration((performance.now() - sent) / 1000)}.`);
+      if (page.user !== sender) show(sender, `The click was sent as user ${sender}`);
     }, () => choose(item));
+    return;
+  }
+  if (page.user !== null && !page.answer) {
+    announce(`The clicks of user ${page.user} are not known yet.`);
     return;
   }
   // What would this user be recommended after this click? The stream's user stays as it is.
   const history = page.user === null ? page.made : page.answer.history;
   page.made = [item, ...history].slice(0, 200);
   localStorage.setItem(STORED, JSON.stringify(page.made));
-  if (page.user !== null) show(null, `A made-up user with the clicks of user ${page.user}, and one more.`);
+  if (page.user !== null) show(null, `A made-up user with the newest clicks of user ${page.user}, and one more.`);
   else refresh();
 }
 
-/** Show a user of the stream, or, with null, the made-up one. */
+/** Show a user of the stream, or, with null, the made-up one. What is shown stays, under its name, until the answer comes. */
 function show(user, said = "") {
-  const differs = user !== page.user;
+  if (user !== page.user) Object.assign(page, { answer: null, wanted: -1, tries: 0 });
   page.user = user;
-  if (differs) page.answer = null;
   location.hash = user === null ? "" : `user=${encodeURIComponent(user)}`;
   if (said) announce(said);
-  follow();
+  follow(user, happened, refresh);
   return refresh();
 }
 
 async function search() {
   const query = $("query").value.trim();
-  await attempt(async () => {
-    const { items } = query ? await request(`/page/items?q=${encodeURIComponent(query)}`) : page.start;
-    if (query !== $("query").value.trim()) return;
+  const signal = supersede("search");
+  await attempt("search", async () => {
+    const { items } = query ? await request(`/page/items?q=${encodeURIComponent(query)}`, { signal }) : page.start ?? { items: [] };
     const user = query ? [userButton(query)] : [];
     const none = query && !items.length ? [Object.assign(document.createElement("span"), { className: "note", textContent: "No item matches." })] : [];
     $("found").replaceChildren(...[...user, ...none, ...items.map((item) => itemButton(item))].map((entry) => {
@@ -157,79 +174,15 @@ async function search() {
       row.append(entry);
       return row;
     }));
-  }, search);
+  }, search, signal);
 }
 
-function userButton(user, text = `Show user ${user} of the stream`) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.textContent = text;
-  button.user = user;
-  return button;
-}
-
-let stream = new AbortController();
-
-/** Receive figures, and the events of the user who is shown, until another one is. */
-async function follow() {
-  stream.abort();
-  const mine = (stream = new AbortController());
-  const path = page.user === null ? "/page/live" : `/page/live?user=${encodeURIComponent(page.user)}`;
-  for (let wait = 1000; ; wait = Math.min(2 * wait, 10000)) {
-    try {
-      for await (const [name, value] of events(path, mine.signal)) {
-        wait = 1000;
-        if (name === "state") showState(value);
-        else if (value.user === page.user) happened(value);
-      }
-      throw new Problem(0, "The service has closed the connection.");
-    } catch (error) {
-      if (mine.signal.aborted) return;
-      if (error.status === 401) return showProblem(error);
-      page.fault = error.message;
-      showConnection();
-    }
-    await new Promise((resolve) => setTimeout(resolve, wait));
-    if (mine.signal.aborted) return;
-  }
-}
-
-function showState(state) {
-  page.stateAt = performance.now();
-  page.fault = state.fault;
-  page.known = state.figures !== null;
-  page.rates = [...page.rates.slice(1), state.figures ? state.figures.clicks_per_s : null];
-  showFigures(state, page.rates);
-  showConnection();
-  const active = state.figures ? state.figures.active : [];
-  $("active").hidden = !active.length;
-  const chips = $("active").querySelector("ul");
-  if (chips.contains(document.activeElement)) return; // do not move what is about to be chosen
-  chips.replaceChildren(...active.slice(0, 8).map((user) => {
-    const row = document.createElement("li");
-    row.append(userButton(user, user));
-    row.firstChild.setAttribute("aria-label", `User ${user}`);
-    return row;
-  }));
-}
-
-function showConnection() {
-  const age = performance.now() - page.stateAt;
-  const lost = !page.stateAt || age > STALE_MS;
-  const [text, state] = lost && page.stateAt ? [`Connection lost; figures are ${duration(age / 1000)} old`, "bad"]
-    : lost ? [page.fault || "Connecting …", page.fault ? "bad" : "waiting"]
-    : page.fault ? ["Kafka does not answer", "bad"]
-    : page.known ? ["Live", "good"] : ["Joining the stream …", "waiting"];
-  if ($("connection").textContent !== text) $("connection").textContent = text;
-  $("connection").title = page.fault || "";
-  $("connection").dataset.state = state;
-  $("live").classList.toggle("old", state === "bad");
-}
-
-/** React to a click or a recommendation of the user who is shown. */
-function happened({ offset, latency_s }) {
-  if (latency_s !== null) noteWritten(`User ${page.user}: recommendation ${duration(latency_s)} after the click.`);
-  refresh(offset);
+/** React to a click or a recommendation of the user who is shown; a busy user's are read together. */
+function happened({ user, offset, latency_s }) {
+  if (user !== page.user) return;
+  if (latency_s !== null) noteWritten(`User ${user}: recommendation ${duration(latency_s)} after the click.`);
+  Object.assign(page, { wanted: Math.max(page.wanted, offset), tries: FRESH_TRIES, isStale: true });
+  if (!page.reading) refresh();
 }
 
 async function loadMap() {
@@ -257,17 +210,24 @@ function stored() {
   }
 }
 
-const fromHash = () => (location.hash.startsWith("#user=") ? decodeURIComponent(location.hash.slice(6)) : null);
+function fromHash() {
+  try {
+    return location.hash.startsWith("#user=") ? decodeURIComponent(location.hash.slice(6)) : null;
+  } catch {
+    return null; // no address of this page
+  }
+}
 
 async function begin() {
-  await attempt(async () => {
+  const succeeded = await attempt("start", async () => {
     page.start = await request("/page/start");
     $("model").textContent = `Model ${page.start.model_version}, which reads the newest ${count(page.start.history_length, "click")} of a user.`;
-    page.made = stored();
-    await search();
-    loadMap();
-    await show(fromHash());
   }, begin);
+  if (!succeeded) return;
+  page.made = stored();
+  search();
+  loadMap();
+  show(fromHash());
 }
 
 document.addEventListener("click", (event) => {

@@ -5,6 +5,7 @@ import { badge, colour, shapeName } from "./interests.js";
 const DASH = "–";
 const SHOWN_RECALLED = 6;
 const number = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const times = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
 const small = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 
 export const $ = (id) => document.getElementById(id);
@@ -19,6 +20,9 @@ export function duration(seconds) {
   if (seconds < 100) return `${small.format(seconds)} s`;
   return seconds < 7200 ? `${number.format(seconds / 60)} min` : `${number.format(seconds / 3600)} h`;
 }
+
+/** Format a time in seconds since 1970, as it is here. */
+export const moment = (seconds) => `on ${times.format(1000 * seconds)}`;
 
 function element(tag, { text, className, hidden } = {}, ...children) {
   const made = document.createElement(tag);
@@ -38,6 +42,14 @@ export function itemButton(item, { before = [], after = [], spoken = "" } = {}) 
   button.type = "button";
   button.item = item;
   button.title = [nameOf(item), item.category, spoken].filter(Boolean).join(" · ");
+  return button;
+}
+
+/** Return a button that shows a user of the stream. */
+export function userButton(user, text = `Show user ${user} of the stream`) {
+  const button = element("button", { text });
+  button.type = "button";
+  button.user = user;
   return button;
 }
 
@@ -135,12 +147,12 @@ export function showFigures(state, rates) {
   $("recommendations-rate").textContent = rate(figures?.recommendations_per_s);
   const latency = figures?.latency;
   $("latency").textContent = latency ? duration(latency.p50_s) : DASH;
-  $("latency-note").textContent = latency ? `half of them; 99 % within ${duration(latency.p99_s)}, last minute` : "nothing measured in the last minute";
+  $("latency-note").textContent = latency ? `half of them; 99 % within ${duration(latency.p99_s)}, last minute` : figures ? "nothing measured in the last minute" : "not known";
   $("lag").textContent = state.lag === null ? DASH : number.format(state.lag);
   $("lag-note").textContent = state.lag === null ? "not known" : `${state.lag === 1 ? "click" : "clicks"} not yet committed`;
   const hits = figures?.hit_rate;
   $("hits").textContent = hits ? `${small.format(100 * hits.ours)} %` : DASH;
-  $("hits-note").textContent = hits ? `of ${count(hits.judged, "click")} were on recommended items; popular items: ${small.format(100 * hits.popular)} %` : "no click of a user with a list yet";
+  $("hits-note").textContent = hits ? `of ${count(hits.judged, "click")} were on recommended items; popular items: ${small.format(100 * hits.popular)} %` : figures ? "no click of a user with a list yet" : "not known";
   $("hits").title = hits ? `Share of clicks whose item was among the ${hits.cutoff} recommended before` : "";
   showReplica(state.replicas.histories);
   spark($("spark"), rates);

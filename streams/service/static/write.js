@@ -6,9 +6,18 @@ import { $, duration, nameOf, published } from "./view.js";
 const NOISE = 0.15; // length of the difference, as a share of the vector's: a new edition is about so near
 const LONGEST_LOG = 8;
 
-/** Return the user as whom clicks are sent; null = they are not. */
+/** Return the user as whom a click is sent that is made now; null = it is not sent. */
 export function sendsAs() {
-  return $("send").checked && tokens.write ? $("as-user").value.trim() : null;
+  return ($("send").checked && tokens.write && $("as-user").value.trim()) || null;
+}
+
+/** Say beside the clicks as whom they are sent, or why they are not; `shown` = the user who is shown. */
+export function showSending(shown) {
+  const sender = sendsAs();
+  $("sending").hidden = !$("send").checked;
+  $("sending").textContent = sender === null ? "Clicks are not sent: the token to write, or the user, is missing."
+    : sender === shown ? `Your clicks are sent to the stream as user ${sender}.`
+    : `Your next click is sent to the stream as user ${sender}, who is shown then.`;
 }
 
 /** Send a click, and return when Kafka has acknowledged it. */
@@ -29,19 +38,23 @@ export function noteWritten(text) {
 /** Connect the form; `show`, `attempt` and `current` are the page's. */
 export function connectWriting({ show, attempt, current }) {
   $("as-user").value = `visitor-${Math.random().toString(36).slice(2, 8)}`;
-  $("token").addEventListener("input", () => { tokens.write = $("token").value; });
+  const publishNow = () => attempt("write", () => publish(current().answer), publishNow);
+  $("write-form").addEventListener("input", () => {
+    tokens.write = $("token").value;
+    showSending(current().user);
+  });
   $("send").addEventListener("change", () => {
-    if (sendsAs()) show(sendsAs(), `Clicks are sent as user ${sendsAs()}`);
+    if (sendsAs() !== null) show(sendsAs(), `Clicks are sent as user ${sendsAs()}`);
   });
   $("write-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    attempt(() => publish(current().answer), () => publish(current().answer));
+    publishNow();
   });
 }
 
 /** Publish an item whose vector is near that of another one, and log when it is recallable. */
 async function publish(answer) {
-  const near = answer.history.find((item) => item.id === $("near").value);
+  const near = answer?.history.find((item) => item.id === $("near").value);
   if (!near) return;
   const { embedding } = await request(`/page/items/${near.id}/embedding`);
   const length = Math.hypot(...embedding);

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from examples.newest_recommendations import (
-    ClickTopic,
+    Ends,
+    Gone,
+    Position,
+    Row,
     Source,
     SqliteStore,
     UserList,
@@ -38,8 +42,24 @@ def _message(user: int | str, offset: int, partition: int = 0, ts: float = TS) -
     return str(user).encode(), encode_recommendation(found)
 
 
-def _list(user: int | str, offset: int, partition: int = 0, ts: float = TS) -> UserList:
-    return read_list(*_message(user, offset, partition, ts))
+_POSITIONS = itertools.count()
+
+
+def _at(offset: int) -> Position:
+    return Position("recommendations", 0, offset)
+
+
+def _list(user: int | str, offset: int, partition: int = 0, ts: float = TS, at: int | None = None) -> UserList:
+    """Return a list whose message is at the offset `at`, or else after all those before."""
+    return read_list(_at(next(_POSITIONS) if at is None else at), *_message(user, offset, partition, ts))
+
+
+def _removal(user: int, at: int | None = None) -> UserList:
+    return read_list(_at(next(_POSITIONS) if at is None else at), str(user).encode(), None)
+
+
+def _keep(store: SqliteStore, lists: Sequence[UserList], is_gone: Callable[[Position], bool]) -> int:
+    return keep_newest(store, lists, "clicks", is_gone)
 
 
 def _stored(store: SqliteStore, user: str) -> int | None:
@@ -48,14 +68,14 @@ def _stored(store: SqliteStore, user: str) -> int | None:
     return None if message is None else int(json.loads(message)["source"]["offset"])
 
 
-def _never(_source: Source) -> bool:
+def _never(_position: Position) -> bool:
     return False
 
 
 def test_a_message_of_the_worker_is_read() -> None:
     key, value = _message("anna", 991, partition=3)
-    assert read_list(key, value) == UserList("anna", Source(3, 991), TS, value.decode())
-    assert read_list(*_message(42, 7)).user == "42"
+    assert read_list(_at(4), key, value) == UserList("anna", _at(4), Source(3, 991), TS, value.decode())
+    assert read_list(_at(5), *_message(42, 7)).user == "42"
 
 
 @pytest.mark.parametrize(
@@ -82,45 +102,82 @@ def test_a_message_of_the_worker_is_read() -> None:
 )
 def test_other_messages_are_refused_with_one_error(key: bytes | None, value: bytes | None) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - whichever of its causes
-        read_list(key, value)
+        read_list(_at(0), key, value)
 
 
 def test_a_message_without_a_value_removes_its_user(store: SqliteStore) -> None:
-    removal = read_list(b"1", None)
-    assert keep_newest(store, [_list(1, 5), _list(2, 5), removal, _list(1, 3)], _never) == 4
+    assert _keep(store, [_list(1, 5), _list(2, 5), _removal(1), _list(1, 3)], _never) == 4
     assert (_stored(store, "1"), _stored(store, "2")) == (3, 5)
-    keep_newest(store, [removal, removal], _never)
+    removal = _removal(1)
+    assert _keep(store, [removal, removal], _never) == 1
     assert _stored(store, "1") is None
 
 
+def test_a_consumer_that_was_paused_undoes_nothing(store: SqliteStore) -> None:
+    """It goes on with its batch after another consumer has stored that batch and more."""
+    batch = [_list(1, 5), _removal(2), _list(3, 5), _removal(1)]
+    _keep(store, [*batch, _list(1, 3), _list(2, 4), _removal(3)], _never)
+    assert _keep(store, batch, _never) == 0
+    assert (_stored(store, "1"), _stored(store, "2"), _stored(store, "3")) == (3, 4, None)
+
+
+def test_positions_of_a_recreated_topic_are_not_compared(store: SqliteStore) -> None:
+    """The old topic of recommendations had a thousand messages, the one that exists now has ten."""
+    old = [_list(1, 5, at=900), _removal(2, at=901), _list(3, 5, at=902), _list(4, 5, at=8)]
+    _keep(store, old, _never)
+    new = [_list(1, 6, at=1), _list(1, 7, at=2), _list(2, 6, at=3), _removal(3, at=4), _list(4, 6, at=5)]
+    assert _keep(store, new, lambda position: position == _at(position.offset) and position.offset >= 10) == 4
+    assert [_stored(store, user) for user in "1234"] == [7, 6, None, 5]
+
+
+def test_positions_of_another_topic_are_not_compared(store: SqliteStore) -> None:
+    _keep(store, [_list(1, 5, at=900)], _never)
+    position = Position("recommendations-2", 0, 1)
+    assert _keep(store, [_list(1, 6)._replace(position=position)], _never) == 1
+
+
 def test_repeats_and_late_messages_are_dropped(store: SqliteStore) -> None:
-    assert keep_newest(store, [_list(1, 5), _list(1, 5), _list(1, 3), _list(2, 1)], _never) == 2
-    assert keep_newest(store, [_list(1, 4), _list(1, 6)], _never) == 1
+    assert _keep(store, [_list(1, 5), _list(1, 5), _list(1, 3), _list(2, 1)], _never) == 2
+    assert _keep(store, [_list(1, 4), _list(1, 6)], _never) == 1
     assert (_stored(store, "1"), _stored(store, "2"), _stored(store, "3")) == (6, 1, None)
+
+
+def _has_ten_clicks(position: Position) -> bool:
+    return position.topic == "clicks" and position.offset >= 10
+
+
+def test_a_late_list_does_not_replace_one_of_a_click_topic_that_was_recreated(store: SqliteStore) -> None:
+    late = _list(1, 999_998)
+    _keep(store, [_list(1, 999_999)], _never)
+    assert _keep(store, [late], _has_ten_clicks) == 0
+    assert _stored(store, "1") == 999_999
 
 
 def test_a_list_of_a_topic_that_was_recreated_is_replaced_in_order(store: SqliteStore) -> None:
     """The old topic had a million clicks, the one that exists now has ten."""
     lists = [_list(1, 999_999), _list(1, 5), _list(1, 4), _list(1, 6), _list(2, 8), _list(2, 7)]
-    assert keep_newest(store, lists, lambda source: source.offset >= 10) == 4
+    assert _keep(store, lists, _has_ten_clicks) == 4
     assert (_stored(store, "1"), _stored(store, "2")) == (6, 8)
 
 
 def test_a_list_that_another_process_has_stored_meanwhile_is_not_replaced(store: SqliteStore) -> None:
-    keep_newest(store, [_list(1, 999_999)], _never)
+    _keep(store, [_list(1, 999_999)], _never)
 
-    def is_gone(source: Source) -> bool:
-        assert source.offset == 999_999
-        store.keep([_list(1, 9)], {"1": source})
+    late = _list(1, 5)
+
+    def is_gone(position: Position) -> bool:
+        assert position == Position("clicks", 0, 999_999)
+        store.keep([_list(1, 9)], {"1": Gone(None, Source(0, 999_999))})
         return True
 
-    assert keep_newest(store, [_list(1, 5)], is_gone) == 0
+    assert _keep(store, [late], is_gone) == 0
     assert _stored(store, "1") == 9
 
 
 def test_kafka_is_not_asked_about_repeats(store: SqliteStore) -> None:
-    keep_newest(store, [_list(1, 5)], _never)
-    keep_newest(store, [_list(1, 5)], lambda _source: pytest.fail("asked"))
+    repeated = _list(1, 5)
+    _keep(store, [repeated], _never)
+    _keep(store, [repeated], lambda _position: pytest.fail("asked"))
 
 
 class FakeMessage:
@@ -188,7 +245,7 @@ def test_offsets_are_committed_after_the_lists_are_stored(store: SqliteStore) ->
 
 def test_nothing_is_committed_if_the_store_fails() -> None:
     class Full:
-        def keep(self, *_: object) -> list[Source | None]:
+        def keep(self, *_: object) -> list[Row | None]:
             raise OSError("no space left")
 
     consumer = FakeConsumer([_message(1, 1)])
@@ -222,19 +279,19 @@ def test_it_goes_on_after_errors_that_librdkafka_recovers_from(store: SqliteStor
         consumer.run(store, batches=1)
 
 
-def test_sources_at_or_beyond_the_end_of_the_click_topic_are_gone() -> None:
+def test_positions_at_or_beyond_the_end_of_their_topic_are_gone() -> None:
     consumer: Any = FakeConsumer([])
     consumer.ends = {0: 10}
-    topic = ClickTopic(consumer, "clicks")
-    assert not topic.is_gone(Source(0, 9))
-    assert topic.is_gone(Source(0, 10))
-    assert not topic.is_gone(Source(7, 10)), "Kafka does not tell"
+    ends = Ends(consumer)
+    assert not ends.is_gone(Position("clicks", 0, 9))
+    assert ends.is_gone(Position("clicks", 0, 10))
+    assert not ends.is_gone(Position("clicks", 7, 10)), "Kafka does not tell"
 
 
 def test_a_list_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = str(tmp_path / "lists.db")
     written = SqliteStore(path)
-    keep_newest(written, [_list(42, 5)], _never)
+    _keep(written, [_list(42, 5)], _never)
     written.close()
     for user, status, text in (("42", 0, '"offset":5'), ("43", 1, "there is no list")):
         with pytest.raises(SystemExit) as caught:

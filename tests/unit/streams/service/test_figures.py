@@ -31,10 +31,10 @@ def _answer(stream: StreamFigures, offset: int, items: list[int], written: float
 def test_nothing_is_shown_before_it_is_known() -> None:
     clock = _Clock()
     stream = StreamFigures([1], clock)
-    first = stream.snapshot()
+    first = stream.snapshot(clock.now)
     assert (first.clicks_per_s, first.recommendations_per_s, first.latency, first.hit_rate) == (None,) * 4
     clock.now += 5
-    later = stream.snapshot()
+    later = stream.snapshot(clock.now)
     assert (later.clicks_per_s, later.recommendations_per_s) == (0.0, 0.0), "nothing happened, and that is known"
     assert (later.latency, later.hit_rate) == (None, None)
 
@@ -48,10 +48,12 @@ def test_rates_are_those_of_the_last_seconds() -> None:
             _click(stream, 10 * second + i, 1, clock.now)
             if i < 3:
                 _answer(stream, 10 * second + i, [2], clock.now)
-    found = stream.snapshot()
+    found = stream.snapshot(clock.now)
     assert (found.clicks_per_s, found.recommendations_per_s) == (7.0, 3.0)
+    known_at = clock.now
     clock.now += 60
-    assert stream.snapshot().clicks_per_s == 0
+    assert stream.snapshot(known_at).clicks_per_s == 7.0, "what came since is not known"
+    assert stream.snapshot(clock.now).clicks_per_s == 0
 
 
 @pytest.mark.parametrize("answer_first", [True, False])
@@ -69,12 +71,12 @@ def test_latencies_are_those_between_the_times_of_the_messages(answer_first: boo
             measured = _answer(stream, offset, [2], answered)
         assert measured == pytest.approx(milliseconds / 1000)
         assert _answer(stream, offset, [2], answered + 9) is None, "a repeated answer is not measured again"
-    latency = stream.snapshot().latency
+    latency = stream.snapshot(clock.now).latency
     assert latency is not None and latency.count == 100
     assert latency.p50_s == pytest.approx(0.02, rel=0.06)
     assert latency.p99_s == pytest.approx(0.5, rel=0.06)
     clock.now += 61
-    assert stream.snapshot().latency is None
+    assert stream.snapshot(clock.now).latency is None
 
 
 def test_the_hit_rate_is_shown_beside_that_of_popular_items() -> None:
@@ -82,7 +84,7 @@ def test_the_hit_rate_is_shown_beside_that_of_popular_items() -> None:
     _answer(stream, 0, [5], 1.0)
     _click(stream, 1, 5, 2.0)
     _click(stream, 2, 7, 3.0)
-    rate = stream.snapshot().hit_rate
+    rate = stream.snapshot(0.0).hit_rate
     assert rate is not None
     assert (rate.ours, rate.popular, rate.judged) == (0.5, 0.5, 2)
 
@@ -94,4 +96,4 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         _click(stream, offset, 1, 1.0, user=f"u{offset}")
         _answer(stream, 1000 + offset, [1], 1.0, user=f"u{offset}")
     assert len(stream._clicked_at) <= 10 and len(stream._answered_at) <= 10
-    assert stream.snapshot().active == [f"u{n}" for n in range(99, 99 - figures.MAX_ACTIVE, -1)]
+    assert stream.snapshot(0.0).active == [f"u{n}" for n in range(99, 99 - figures.MAX_ACTIVE, -1)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
@@ -93,8 +96,35 @@ def test_a_damaged_file_is_computed_again(tmp_path: Path) -> None:
 def test_a_failed_computation_is_a_state_with_its_reason(tmp_path: Path) -> None:
     artifact = _artifact(tmp_path / "artifact")
     (tmp_path / "file").write_text("no folder")
-    state, fault = _made(artifact, tmp_path / "file").state()
-    assert state == "failed" and "status" in fault
+    assert _made(artifact, tmp_path / "file").state() == (
+        "failed",
+        "it cannot be computed or stored (File exists); check service.data_dir, and restart the service",
+    )
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EAGAIN, "no processes left"), MemoryError()])
+def test_a_fault_in_the_thread_is_a_state_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(item_map, "_read", fail)
+    state, fault = _made(_artifact(tmp_path / "artifact"), tmp_path).state()
+    assert state == "failed" and ("no processes left" in fault or "MemoryError" in fault)
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    artifact = _artifact(tmp_path / "artifact")
+    receiver, sender = Pipe(duplex=False)
+    monkeypatch.setattr(np, "savez", fail)
+    monkeypatch.setattr(os, "nice", lambda _: 0)
+    item_map._compute(str(artifact.path), str(tmp_path / "maps" / "m.npz"), sender)
+    assert receiver.recv().errno == errno.ENOSPC
+    assert list((tmp_path / "maps").iterdir()) == []
 
 
 def test_stopping_ends_the_computation(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ class _Feed:
         self.messages: list[ReceivedMessage] = []
         self.failures = 0
         self.lag_fails = False
+        self.answers = threading.Event()
+        self.answers.set()
         self.follows = 0
         self.closed = 0
 
@@ -44,6 +46,7 @@ class _Feed:
             yield self.messages[position]
 
     def lag(self) -> int:
+        self.answers.wait()
         if self.lag_fails:
             raise TransientError("Kafka", "unavailable, for the test")
         return 42
@@ -135,6 +138,26 @@ def test_an_outage_is_shown_and_ends_by_itself() -> None:
             assert stream.state.lag is None
             feed.lag_fails = False
             await _until(lambda: stream.state.fault == "")
+
+    _run(scenario, feed)
+
+
+def test_figures_age_while_kafka_hangs() -> None:
+    feed = _Feed()
+
+    async def scenario(stream: LiveStream) -> None:
+        assert stream.age_s(stream.state) is None, "there are no figures yet"
+        async with stream.listen(None):
+            await _until(lambda: stream.state.figures is not None and stream.state.lag == 42)
+            feed.answers.clear()
+            await _until(lambda: (stream.age_s(stream.state) or 0) > 0.3)
+            assert stream.state.figures is not None and stream.state.fault == "", "the request has not failed yet"
+            feed.answers.set()
+            await _until(lambda: (stream.age_s(stream.state) or 0) < 0.2)
+            feed.lag_fails = True
+            await _until(lambda: (stream.age_s(stream.state) or 0) > 0.3)
+            feed.click("anna", 0)
+            await _until(lambda: (stream.age_s(stream.state) or 0) < 0.2)
 
     _run(scenario, feed)
 
