@@ -181,5 +181,5 @@ class ReadyAnswer(AnswerBody):
     ready: bool
     missing: list[str]
     model_version: str
-    milvus: str = Field(description="answers, or the fault.")
+    milvus: str = Field(description="answers, or what is wrong, in general words.")
     replicas: dict[str, ReplicaAnswer]
