@@ -155,7 +155,7 @@ def test_a_stop_ends_the_wait() -> None:
     stream = ItemStream()
     stream.step = 0
     bulk = stream.bulk(Source.with_items(20), timeout_s=1000)
-    stream.on_ask = bulk.stop
+    stream.on_ask = stream.stopping.set
     caught: list[ItemsMissing] = []
 
     def insert() -> None:
@@ -167,6 +167,22 @@ def test_a_stop_ends_the_wait() -> None:
     thread.start()
     thread.join(20)
     assert "is being stopped" in str(caught[0])
+
+
+def test_a_stop_while_messages_are_written_says_how_many_are() -> None:
+    stream = ItemStream()
+    bulk = stream.bulk(Source.with_items(250))
+    stream.on_send = stream.stopping.set
+    with pytest.raises(ItemsMissing, match=r"messages for 100 of 250 items are written, .* published; call again"):
+        bulk.insert()
+    assert len(stream.messages) == 100
+    stream.on_send = lambda: None
+    stream.stopping.clear()
+    assert bulk.insert() == 250
+    stream.on_send = stream.stopping.set
+    with pytest.raises(ItemsMissing, match=r"messages for \d+ of 250 items are written, .* removed; call again"):
+        bulk.remove_all()
+    assert 0 < sum(m.value is None for m in stream.messages) < 250
 
 
 def test_a_model_that_the_item_worker_would_refuse_is_not_published() -> None:
