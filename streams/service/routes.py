@@ -31,6 +31,7 @@ from streams.service.bodies import (
     SimilarItem,
     Source,
     UserText,
+    shortest,
 )
 from streams.service.parts import ServiceParts
 from streams.service.ports import UserHistory
@@ -224,6 +225,7 @@ def _add_items(router: APIRouter, parts: ServiceParts) -> None:
         found = await parts.recommender.calls.in_thread(lambda: parts.engine.similar(item_id, top_k))
         if found is None:
             raise Problem(HTTPStatus.NOT_FOUND, "unknown-item", "this item has no vector")
-        pairs = zip(*(column.tolist() for column in found), strict=True)
+        ids, scores = found
+        pairs = zip(ids.tolist(), shortest(scores), strict=True)
         items = [SimilarItem(item_id=other, score=score) for other, score in pairs]
         return SimilarAnswer(item_id=item_id, model_version=artifact.model_version, items=items)

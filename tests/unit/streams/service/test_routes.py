@@ -159,6 +159,7 @@ def test_items_are_shown_with_their_source_and_neighbours(world: ServiceWorld) -
     }
     similar = world.client.get("/v1/items/10/similar?top_k=2").json()["items"]
     assert [item["item_id"] for item in similar] == [20, 30]
+    assert [str(item["score"]) for item in similar] == [str(np.float32(item["score"])) for item in similar]
     world.memory.delete(np.array([60]))
     assert "publish the items" in world.client.get("/v1/items/60").json()["detail"]
     assert world.client.get("/v1/items/11").status_code == 404
