@@ -77,6 +77,12 @@ def test_nothing_is_recalled_from_a_collection_without_its_items(world: World) -
     assert world.post("/rec/recall", '{"hist_item": [[]]}', JSON) == (200, [[]]), "needs no search"
 
 
+def test_what_equals_the_limits_is_accepted(world: World) -> None:
+    world.parts.writes.bulk.insert()
+    status, lists = world.post("/rec/recall", '{"hist_item": [[10], [20], [30]], "top_k": 60}', JSON)
+    assert (status, list(map(len, lists))) == (200, [5, 5, 5])
+
+
 @pytest.mark.parametrize(
     ("body", "limit"),
     [

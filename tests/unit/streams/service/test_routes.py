@@ -124,6 +124,45 @@ def test_limits_and_types_are_refused_with_the_field(
         assert f"service.{overrides[0].split('=')[0]}" in answer.json()["detail"]
 
 
+def test_what_equals_a_limit_is_accepted(tmp_path: Path) -> None:
+    limits = ("max_users=2", "max_history=2", "max_exclude=2", "max_top_k=2")
+    world = ServiceWorld(tmp_path, *(f"service.{limit}" for limit in limits))
+    body = {"requests": [{"history": [10, 20], "exclude": [30, 40], "top_k": 2}, {"history": [10]}]}
+    first, second = world.client.post("/v1/recommendations", json=body).json()["answers"]
+    assert (len(first["items"]), len(second["items"])) == (2, 2), "also where recall.top_k is larger"
+    assert world.client.get("/v1/items/10/similar?top_k=2").status_code == 200
+
+
+@pytest.mark.parametrize("copy", ["histories", "newest"])
+def test_a_copy_that_is_complete_only_after_it_was_read_cannot_say_that_a_user_is_unknown(
+    world: ServiceWorld, monkeypatch: pytest.MonkeyPatch, copy: str
+) -> None:
+    replica = getattr(world, copy)
+    get = replica.get
+
+    def read_then_complete(*wanted: object) -> object:
+        found = get(*wanted)
+        replica.now = ReplicaLag(0, 0.5, caught_up=True)
+        return found
+
+    monkeypatch.setattr(replica, "get", read_then_complete)
+    calls: dict[str, list[tuple[str, str, Any]]] = {
+        "histories": [
+            ("GET", "/v1/users/43/history", None),
+            ("POST", "/v1/recommendations", {"requests": [{"user_id": 43}]}),
+        ],
+        "newest": [("GET", "/v1/users/43/recommendations", None)],
+    }
+    for method, path, body in calls[copy]:
+        replica.now = ReplicaLag(5, None, caught_up=False)
+        assert world.client.request(method, path, json=body).status_code == 503, path
+
+
+def test_a_history_of_a_clock_that_is_ahead_has_no_negative_age(world: ServiceWorld) -> None:
+    _remember(world, "42", 10, updated_at=1e11)
+    assert _ask(world, {"user_id": 42})[0]["history_age_s"] == 0.0
+
+
 @pytest.mark.parametrize("user_id", ["", "x" * 257, "é" * 129, "\ud800", 1.5, None, 2**64])
 def test_what_can_be_no_user_is_refused(world: ServiceWorld, user_id: object) -> None:
     answer = world.client.post(
