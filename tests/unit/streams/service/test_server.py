@@ -41,6 +41,7 @@ class Served:
         self.ending = process._Ending(lambda _: None)
         self.ending.stopping = self.world.items.stopping
         self.ending.server = self.server = server.server_of(self.world.app)
+        self.retry_after: str | None = None  # of the last answer
         self.thread = threading.Thread(target=lambda: self.server.run(sockets=[self.listener]))
 
     def connect(self, *sent: bytes) -> socket.socket:
@@ -53,7 +54,7 @@ class Served:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         connection.request(method, path, headers=ADMIN)
         answer = connection.getresponse()
-        body = json.loads(answer.read())
+        body, self.retry_after = json.loads(answer.read()), answer.getheader("Retry-After")
         connection.close()
         return answer.status, body
 
@@ -158,3 +159,4 @@ def test_insert_data_whose_messages_kafka_does_not_acknowledge_is_maybe_written_
     answered.set()
     assert (status, problem["type"]) == (503, "urn:mindstream:problem:maybe-written")
     caller.join()
+    assert served.retry_after == "1"
