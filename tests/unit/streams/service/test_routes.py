@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from streams.messages.recommendations import Recommendation
 from streams.ports import ReplicaLag
 from streams.service.bodies import RecommendationsAnswer
 from streams.service.ports import UserHistory
+from streams.service.recommending import Recommended, Wanted
 from tests.unit.streams.service.world import ServiceWorld
 
 #: For bodies that the client cannot encode: with half of a surrogate pair.
@@ -82,6 +84,30 @@ def test_a_session_comes_after_the_stored_history(world: ServiceWorld) -> None:
     assert by_id["history_age_s"] > 1e9 and other["history_age_s"] is None
     assert (unknown["source"], unknown["reason"], unknown["items"]) == ("none", "unknown_user", [])
     assert session_only["source"] == "interests" and session_only["history_age_s"] is None
+
+
+def test_the_clicks_of_a_session_are_the_newest_ones(world: ServiceWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    _remember(world, "42", 10, 20)
+    asked: list[list[int]] = []
+    recommend = world.parts.recommender.recommend
+
+    def observed(users: Sequence[Wanted]) -> Awaitable[Sequence[Recommended]]:
+        asked.extend(user.history.tolist() for user in users)
+        return recommend(users)
+
+    monkeypatch.setattr(world.parts.recommender, "recommend", observed)
+    _ask(world, {"user_id": 42, "history": [40, 30]})
+    assert asked == [[10, 20, 40, 30]]
+
+
+def test_a_user_whose_stored_history_is_empty_is_not_unknown(world: ServiceWorld) -> None:
+    _remember(world, "42")
+    assert _ask(world, {"user_id": 42})[0]["reason"] == "empty_history"
+
+
+def test_seen_items_are_left_out_as_configured(tmp_path: Path) -> None:
+    world = ServiceWorld(tmp_path, "recall.filter_seen=false")
+    assert _items(_ask(world, {"history": [10], "top_k": 2})[0]) == [10, 20]
 
 
 def test_no_user_is_called_unknown_before_the_copy_is_complete(world: ServiceWorld) -> None:
