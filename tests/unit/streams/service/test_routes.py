@@ -208,6 +208,8 @@ def test_stored_histories_and_recommendations_are_shown(world: ServiceWorld) -> 
         "updated_at": 1000.0,
     }
     world.newest.users["7"] = Recommendation(7, [20, 30], [0.9, 0.5], [0, 1], "m1", 4, 3, 14, 1000.0, 1001.0)
+    world.newest.users["jane/doe"] = world.newest.users["7"]
+    assert world.client.get("/v1/users/jane%2Fdoe/recommendations").status_code == 200
     newest = world.client.get("/v1/users/7/recommendations").json()
     assert newest["items"][1] == {"item_id": 30, "score": 0.5, "interest": 1}
     assert (newest["model_version"], newest["source"], newest["ts"]) == ("m1", {"partition": 3, "offset": 14}, 1001.0)
