@@ -10,19 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Sequence
 
 from configs.errors import TransientError
-
-
-def lease_clock() -> float:
-    """Return seconds of a clock that runs on while the machine is suspended, as the brokers' clocks do.
-
-    Python's monotonic clock stops meanwhile, on Linux: a lease would outlive its session.
-    """
-    boot_time: int | None = getattr(time, "CLOCK_BOOTTIME", None)  # Linux only
-    return time.monotonic() if boot_time is None else time.clock_gettime(boot_time)
+from streams.clock import boot_clock
 
 
 class Assignment:
@@ -103,12 +94,12 @@ class Assignment:
         return self.generation
 
     def prove(self, sent_at: float) -> None:
-        """Record that Kafka accepted a commit that was sent at this time of `lease_clock`: it renews the lease."""
+        """Record that Kafka accepted a commit that was sent at this time of `boot_clock`: it renews the lease."""
         self._proved_at = sent_at
 
     def leased(self) -> bool:
         """Return whether the lease is valid."""
-        return self._lease_s is None or lease_clock() - self._proved_at <= self._lease_s
+        return self._lease_s is None or boot_clock() - self._proved_at <= self._lease_s
 
     def require_lease(self) -> None:
         """Check, in the batch thread, right before a write that a newer owner of the partitions may have superseded.

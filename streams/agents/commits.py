@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from configs.errors import TransientError
-from streams.agents.assignment import lease_clock
+from streams.clock import boot_clock
 from streams.ports import Message, Position
 
 
@@ -18,7 +18,7 @@ class Commits:
 
     Args:
         commit: asks Kafka to accept these positions by partition; returns whether it did.
-        prove: called with the time of `lease_clock` at which an accepted commit was sent.
+        prove: called with the time of `boot_clock` at which an accepted commit was sent.
         metadata: returns the text to commit with the offset after a batch (`PartitionHooks.commit_metadata`).
     """
 
@@ -69,7 +69,7 @@ class Commits:
         self._accepted.clear()
 
     async def _commit(self, positions: Mapping[int, Position]) -> bool:
-        sent_at = lease_clock()
+        sent_at = boot_clock()
         accepted = await self._send(positions)
         if accepted:
             self._prove(sent_at)

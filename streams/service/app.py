@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import HTMLResponse
 
 from configs.schema import Service
 from streams.errors import RestartRequired
@@ -16,6 +17,7 @@ from streams.service.access import known_hosts
 from streams.service.direct import DirectRoute, DirectRoutes
 from streams.service.middleware import REQUEST_ID, RequestFrame
 from streams.service.problems import MEDIA_TYPE, error_answers, install
+from streams.service.reference import HEADERS, reference
 
 _DESCRIPTION = """Recommendations over HTTP, from the same engine as Mindstream's workers.
 
@@ -76,9 +78,16 @@ def service_app(
                 await stack.enter_async_context(resource)
             yield
 
-    app = _App(title="Mindstream", version="1", description=_DESCRIPTION, lifespan=lifespan, redoc_url=None)
+    app = _App(
+        title="Mindstream", version="1", description=_DESCRIPTION, lifespan=lifespan, docs_url=None, redoc_url=None
+    )
     answer = error_answers(on_restart)
     install(app, answer)
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:  # FastAPI's own loads its scripts from the internet
+        return HTMLResponse(reference(app.openapi()), headers=HEADERS)
+
     for router in routers:
         app.include_router(router)
     direct = [route for router in routers for route in router.routes if isinstance(route, DirectRoute)]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
+import numpy as np
+import numpy.typing as npt
+import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field
 
 from streams.messages.fields import MAX_USER_ID_BYTES
@@ -34,6 +37,12 @@ def checked_user_id(text: str) -> str:
     if not 0 < size <= MAX_USER_ID_BYTES:
         raise ValueError(f"a user id has 1 to {MAX_USER_ID_BYTES} bytes, found {size}")
     return text
+
+
+def shortest(scores: npt.NDArray[np.float32]) -> list[float]:
+    """Return float32 numbers, (n,), as floats with the fewest digits that read back to them: 0.1, not 0.10000000149."""
+    text = orjson.dumps(np.ascontiguousarray(scores), option=orjson.OPT_SERIALIZE_NUMPY)
+    return cast("list[float]", orjson.loads(text))
 
 
 _Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1, json_schema_extra={"format": "int64"})]
@@ -181,5 +190,5 @@ class ReadyAnswer(AnswerBody):
     ready: bool
     missing: list[str]
     model_version: str
-    milvus: str = Field(description="answers, or the fault.")
+    milvus: str = Field(description="answers, or what is wrong, in general words.")
     replicas: dict[str, ReplicaAnswer]

@@ -49,6 +49,7 @@ class BulkItems:
         topic: connects to the topic, once for each call.
         partitions: number of its partitions.
         timeout_s: seconds to wait for the item worker.
+        stopping: set when the process has to end: a call then ends, and says how far it got.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class BulkItems:
         topic: Callable[[], ItemsTopic],
         partitions: int,
         timeout_s: float,
+        stopping: threading.Event,
     ) -> None:
         self._source = source
         self._norms = norms
@@ -67,11 +69,7 @@ class BulkItems:
         self._partitions = partitions
         self._timeout_s = timeout_s
         self._running = threading.Lock()
-        self._stopped = threading.Event()
-
-    def stop(self) -> None:
-        """End a call that waits for the item worker."""
-        self._stopped.set()
+        self._stopping = stopping
 
     def insert(self) -> int:
         """Publish all items of the model; return their number when searches find them.
@@ -80,7 +78,7 @@ class BulkItems:
             BulkRunning: the same is being done already, or the opposite.
             BadMessage: the item worker would refuse the items.
             TransientError: Kafka or Milvus is unavailable.
-            ItemsMissing: not all of them are in the collection in time.
+            ItemsMissing: not all of them are in the collection in time, or the process has to end.
         """
         with self._exclusively() as topic:
             check_items(self._source, self._norms)
@@ -92,6 +90,7 @@ class BulkItems:
                 sent += chunk
                 if every.due() or sent == items:
                     _LOG.info("insert_data: %d of %d items are published", sent, items)
+                self._check_stopping(sent, items, "published")
             self._await_processed(topic.progress, before, "insert_data")
             # Not the count of the collection, which holds items that were published later, too.
             rows = len(self._index.sources(self._source.item_ids))
@@ -110,7 +109,7 @@ class BulkItems:
             BulkRunning: the same is being done already, or the opposite.
             OtherModelsItems: another model would lose items.
             TransientError: Kafka or Milvus is unavailable.
-            ItemsMissing: the item worker has not removed all of them in time.
+            ItemsMissing: the item worker has not removed all of them in time, or the process has to end.
         """
         with self._exclusively() as topic:
             # Of the topic, too: the item worker may not have processed all of it, and rewrites rows that are missing.
@@ -118,11 +117,14 @@ class BulkItems:
             rows = {p: self._rows(p) for p in (-1, *range(self._partitions))}
             self._check_other_versions(newest, rows)
             before = topic.progress.ends()
-            removed = 0
-            for partition, of_rows in rows.items():
-                ids = np.union1d(of_rows, _ids(newest.get(partition), Content.VECTOR))
+            ids = {p: np.union1d(of_rows, _ids(newest.get(p), Content.VECTOR)) for p, of_rows in rows.items()}
+            items, removed = sum(map(len, ids.values())), 0
+            for partition, of_partition in ids.items():
+                messages = removal_messages(of_partition.tolist())
                 # -1: no message wrote the rows.
-                removed += sum(topic.send(removal_messages(ids.tolist()), None if partition < 0 else partition))
+                for chunk in topic.send(messages, None if partition < 0 else partition):
+                    removed += chunk
+                    self._check_stopping(removed, items, "removed")
             _LOG.info("drop: %d items are to be removed", removed)
             self._await_processed(topic.progress, before, "drop")
             _LOG.info("drop: %d items were removed; the collection holds %d", removed, self._index.describe().count)
@@ -143,13 +145,21 @@ class BulkItems:
                 "that model, too; to drop the collection of a former model, see streams/OPERATIONS.md, New model"
             )
 
+    def _check_stopping(self, written: int, items: int, done: str) -> None:
+        """Raise ItemsMissing if the process has to end before all messages are written."""
+        if self._stopping.is_set() and written < items:
+            raise ItemsMissing(
+                f"this service is being stopped: messages for {written} of {items} items are written, which will be "
+                f"{done}; call again for the others"
+            )
+
     def _await_processed(self, progress: ItemProgress, before: Mapping[int, int], name: str) -> None:
         """Wait until the item worker has processed what was written since."""
         ends = {p: end for p, end in progress.ends().items() if end > before.get(p, 0)}
         every, deadline, fault = _Every(_LOG_INTERVAL_S), time.monotonic() + self._timeout_s, ""
         left = sum(ends[p] - before.get(p, 0) for p in ends)
         while left:
-            if time.monotonic() >= deadline or self._stopped.wait(_POLL_INTERVAL_S):
+            if time.monotonic() >= deadline or self._stopping.wait(_POLL_INTERVAL_S):
                 raise ItemsMissing(self._unfinished(left, fault))
             try:
                 processed = progress.processed()
@@ -161,7 +171,7 @@ class BulkItems:
                 _LOG.info("%s: the item worker has %d messages left to process", name, left)
 
     def _unfinished(self, left: int, fault: str) -> str:
-        waited = "this service is being stopped" if self._stopped.is_set() else f"waited {self._timeout_s:g} s"
+        waited = "this service is being stopped" if self._stopping.is_set() else f"waited {self._timeout_s:g} s"
         try:
             rows = f"{self._index.describe().count} items"
         except TransientError as error:

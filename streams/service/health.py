@@ -1,6 +1,7 @@
 """The health of the service: what /readyz says, from memory.
 
-A task asks Milvus whether it responds, but only while there is no traffic that shows it.
+A task asks Milvus whether it responds, but only while there is no traffic that shows it. /readyz needs no token, so it
+says in general words what is missing; the log has the details.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from configs.errors import MindstreamError
+from configs.errors import FatalError, MindstreamError
 from streams.errors import RestartRequired
 from streams.milvus.observed import ObservedIndex
 from streams.ports import ReplicaLag
@@ -25,6 +26,7 @@ _LOG = logging.getLogger("mindstream.service")
 _PING_INTERVAL_S = 5.0
 #: Seconds by which a copy may be behind before the service is not ready any more.
 _MAX_AGE_S = 60.0
+_MILVUS = "milvus: "
 
 
 class Replica(Protocol):
@@ -33,6 +35,13 @@ class Replica(Protocol):
     def lag(self) -> ReplicaLag:
         """Return how far it is behind."""
         ...
+
+
+class _Missing(NamedTuple):
+    """A thing that is missing: a text for callers, and one for the log."""
+
+    text: str
+    detail: str
 
 
 class Health:
@@ -62,16 +71,13 @@ class Health:
         self._catalogue = catalogue
         self._replicas = replicas
         self._model_version = model_version
+        self._refusal: str | None = None  # the error of a request of `ping` that Milvus refuses
+        self._logged: set[str] = set()  # what was missing when the log was written last
 
     def ready(self) -> ReadyAnswer:
         """Return what is missing."""
-        missing = []
-        if (unfilled := self._catalogue.missing) is not None:
-            missing.append(f"catalogue: {unfilled}")
-        if (fault := self._index.fault) is not None:
-            missing.append(f"milvus: {fault}")
-        elif (incomplete := self._searches.incomplete) is not None:
-            missing.append(f"milvus: {incomplete}")
+        milvus = self._missing_of_milvus()
+        missing = [one.text for one in (*self._missing_items(), *milvus)]
         lags = {name: replica.lag() for name, replica in self._replicas.items()}
         for name, lag in lags.items():
             if not lag.caught_up:
@@ -82,7 +88,7 @@ class Health:
             ready=not missing,
             missing=missing,
             model_version=self._model_version,
-            milvus="answers" if fault is None else fault,
+            milvus=milvus[0].text.removeprefix(_MILVUS) if milvus else "answers",
             replicas={
                 name: ReplicaAnswer(caught_up=lag.caught_up, lag_messages=lag.messages, age_s=lag.age_s)
                 for name, lag in lags.items()
@@ -92,7 +98,8 @@ class Health:
     def ping(self) -> None:
         """Ping Milvus if there was no traffic for some seconds; count the collection's rows now and then.
 
-        Also find out whether the collection is another one now, and whether searches are complete again.
+        Also find out whether the collection is another one now, and whether searches are complete again; log what is
+        missing when that has changed.
         """
         if self._index.age_s > _PING_INTERVAL_S:
             self._index.ping()
@@ -100,10 +107,33 @@ class Health:
             self._index.check_identity()
             self._catalogue.count_when_due()
             self._searches.check()
+            self._refusal = None
         except RestartRequired as error:
             self._on_restart(error)
+        except FatalError as error:
+            self._refusal = str(error)
         except MindstreamError:
             pass  # the index has recorded it
+        self._log_changes()
+
+    def _missing_items(self) -> list[_Missing]:
+        unfilled = self._catalogue.missing
+        return [] if unfilled is None else [_Missing("catalogue: the collection lacks items of the model", unfilled)]
+
+    def _missing_of_milvus(self) -> list[_Missing]:
+        if (fault := self._refusal or self._index.fault) is not None:
+            return [_Missing(f"{_MILVUS}it does not answer, or refuses a request", fault)]
+        incomplete = self._searches.incomplete
+        return [] if incomplete is None else [_Missing(f"{_MILVUS}searches do not find all items", incomplete)]
+
+    def _log_changes(self) -> None:
+        missing = [*self._missing_items(), *self._missing_of_milvus()]
+        for one in missing:
+            if one.text not in self._logged:
+                _LOG.warning("not ready: %s (%s)", one.text, one.detail)
+        if self._logged and not missing:
+            _LOG.info("ready: Milvus answers, and the collection holds the model's items")
+        self._logged = {one.text for one in missing}
 
     @asynccontextmanager
     async def pinging(self) -> AsyncIterator[None]:

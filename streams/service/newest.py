@@ -13,9 +13,11 @@ from streams.messages.recommendations import Recommendation, decode_recommendati
 from streams.ports import ReplicaLag
 from streams.state.follower import Follower
 
-#: Time at which Kafka received the recommendation, in seconds since 1970; partition and offset of its source. The
-#: message's value follows.
-_HEADER = struct.Struct("<dqq")
+#: Time at which Kafka received the recommendation, in seconds since 1970, and 16 bytes that are not used. The message's
+#: value follows.
+_HEADER = struct.Struct("<d16x")
+#: The fence of every recommendation: none is older than another one, so the one that is written last is kept.
+_FENCE = (0, 0)
 
 
 def pack_recommendation(user: bytes | None, value: bytes, received_at: float) -> bytes:
@@ -29,15 +31,16 @@ def pack_recommendation(user: bytes | None, value: bytes, received_at: float) ->
         return b""
     if user_key(recommendation.user_id) != user:
         return b""
-    return _HEADER.pack(received_at, recommendation.source_partition, recommendation.source_offset) + value
+    return _HEADER.pack(received_at) + value
 
 
 def stored_recommendation_fence(stored: bytes, _partition: int) -> Fence | None:
-    """Return the source of a stored recommendation as its fence; None if the message was invalid."""
-    if not stored:
-        return None
-    _, partition, offset = _HEADER.unpack_from(stored)
-    return partition, offset
+    """Return the fence of a stored recommendation, which is that of all; None if the message was invalid.
+
+    Sources are no fence: if the click topic is deleted and created again, the newer recommendations have the lower
+    ones. A zombie's older recommendation is followed by a newer one (`streams/DELIVERY.md`, *Answers without a click*).
+    """
+    return _FENCE if stored else None
 
 
 class RecommendationReplica:

@@ -9,10 +9,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
-import uvicorn
 from fastapi import FastAPI
 from threadpoolctl import threadpool_limits
 
@@ -31,6 +30,7 @@ from streams.service.published import published_router, recall_router
 from streams.service.recommending import Recommender
 from streams.service.replicas import Replicas, open_replicas
 from streams.service.routes import health_router, reading_router, recommending_router
+from streams.service.server import Server, server_of
 from streams.service.write_parts import build_writes
 from streams.service.write_routes import writing_router
 from streams.worker.catalogue import Catalogue
@@ -48,16 +48,8 @@ ROUTERS: tuple[Router, ...] = (
     published_router,
     page_router,
 )
-#: Seconds that requests may take once the process has to end, and seconds after which it ends in any case.
-_GRACE_S, _SHUTDOWN_S = 2, 4.0
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn's server, which leaves signals to `streams.worker.signals`."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+#: Seconds after which the process ends in any case, once it has to end.
+_SHUTDOWN_S = 4.0
 
 
 class _Ending:
@@ -68,12 +60,14 @@ class _Ending:
 
     Attributes:
         status: exit status.
+        stopping: set as soon as the process has to end, before requests are cancelled.
     """
 
     def __init__(self, exit_process: Callable[[int], object] = os._exit) -> None:
         self.status = 0
+        self.stopping = threading.Event()
         self._exit = exit_process
-        self.server: uvicorn.Server | None = None
+        self.server: Server | None = None
         self._begun = threading.Lock()
 
     def on_error(self, error: MindstreamError) -> None:
@@ -90,6 +84,7 @@ class _Ending:
         if not self._begun.acquire(blocking=False):
             return
         self.status = status
+        self.stopping.set()
         threading.Thread(target=self._exit_late, name="deadline", daemon=True).start()
         if self.server is None:  # it does not run yet
             self._exit(status)
@@ -101,12 +96,13 @@ class _Ending:
         self._exit(self.status)
 
 
-def build(config: ServiceConfig, on_error: Callable[[MindstreamError], object]) -> FastAPI:
+def build(config: ServiceConfig, on_error: Callable[[MindstreamError], object], stopping: threading.Event) -> FastAPI:
     """Check everything that the service needs, then build its parts and its app.
 
     Args:
         config: the settings.
         on_error: called from any thread when the process must end.
+        stopping: set when the process has to end.
 
     Raises:
         FatalError: something cannot work; the message names the command or setting that fixes it.
@@ -140,7 +136,7 @@ def build(config: ServiceConfig, on_error: Callable[[MindstreamError], object]) 
         recommender=Recommender(engine, config.recall.top_k + config.history.length, config.service, metrics),
         histories=replicas.histories,
         newest=replicas.recommendations,
-        writes=build_writes(config, artifact, index, milvus_threads),
+        writes=build_writes(config, artifact, index, milvus_threads, stopping),
         health=Health(index, searches, catalogue, copies, version, on_error),
         registry=registry,
     )
@@ -163,21 +159,11 @@ def run(config: ServiceConfig) -> int:
     threadpool_limits(1, user_api="blas")
     listener = listen(config.service)
     ending = _Ending()
-    app = build(config, ending.on_error)
+    app = build(config, ending.on_error, ending.stopping)
     # What has been loaded is never garbage: searching it for cycles held up requests for 100 ms.
     gc.collect()
     gc.freeze()
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            timeout_graceful_shutdown=_GRACE_S,
-        )
-    )
+    server = server_of(app)
     ending.server = server
     on_stop_signal(lambda number: ending.on_signal(number.name))
     host, port = listener.getsockname()[:2]

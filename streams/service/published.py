@@ -5,8 +5,8 @@ Its histories and answers have no scores and no reasons; `/v1/recommendations` h
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Annotated
 
@@ -21,7 +21,7 @@ from streams.service.bodies import MAX_USERS, FirstFault, ItemIds, RequestBody
 from streams.service.bulk import BulkRunning, ItemsMissing, OtherModelsItems
 from streams.service.direct import DirectRoute
 from streams.service.parts import ServiceParts
-from streams.service.problems import Problem, declared, limit_exceeded
+from streams.service.problems import RETRY_AFTER_S, Problem, declared, limit_exceeded
 from streams.service.recommending import Wanted, wanted
 
 #: Statuses of errors that every route may answer with.
@@ -72,17 +72,15 @@ def published_router(parts: ServiceParts) -> APIRouter:
         """Answer with the number of items in the collection."""
         return (await parts.milvus.call(parts.index.describe)).count
 
-    # The routes below wait for minutes, in threads of their own: they are not async.
     @router.post(
         "/rec/insert_data",
         summary="Put the model's items into the collection",
         dependencies=administrable,
         responses=declared(*_REFUSED, 409, 504),
     )
-    def insert_data() -> int:
+    async def insert_data() -> int:
         """Answer with the number of the model's items when searches find all of them."""
-        with _problems():
-            return parts.writes.bulk.insert()
+        return await _bulk(parts.writes.bulk.insert)
 
     @router.post(
         "/qa/drop",
@@ -90,10 +88,9 @@ def published_router(parts: ServiceParts) -> APIRouter:
         dependencies=administrable,
         responses=declared(*_REFUSED, 409, 504),
     )
-    def drop() -> int:
+    async def drop() -> int:
         """Answer with the number of removed items when the collection holds none of them any more."""
-        with _problems():
-            return parts.writes.bulk.remove_all()
+        return await _bulk(parts.writes.bulk.remove_all)
 
     return router
 
@@ -114,14 +111,21 @@ def _wanted(config: ServiceConfig, body: RecallBody) -> list[Wanted]:
     return [wanted(history, top_k, (), exclude_seen=config.recall.filter_seen) for history in newest]
 
 
-@contextmanager
-def _problems() -> Iterator[None]:
-    """Convert the errors of `BulkItems` that callers can do something about."""
+async def _bulk(call: Callable[[], int]) -> int:
+    """Return the result of a call of `BulkItems`, which may take minutes, in a thread of its own.
+
+    Raises:
+        Problem: an error that callers can do something about.
+    """
     try:
-        yield
+        return await asyncio.to_thread(call)
     except BulkRunning as error:
         raise Problem(HTTPStatus.CONFLICT, "already-running", str(error)) from None
     except OtherModelsItems as error:
         raise Problem(HTTPStatus.CONFLICT, "other-model", str(error)) from None
     except ItemsMissing as error:
         raise Problem(HTTPStatus.GATEWAY_TIMEOUT, "items-missing", str(error)) from None
+    except asyncio.CancelledError:  # the service stops before Kafka or Milvus has answered
+        detail = "this service is being stopped; some of the messages may have been written: call again"
+        headers = {"Retry-After": str(RETRY_AFTER_S)}
+        raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "maybe-written", detail, headers) from None

@@ -32,6 +32,7 @@ from streams.service.bodies import (
     SimilarItem,
     Source,
     UserText,
+    shortest,
 )
 from streams.service.direct import DirectRoute
 from streams.service.parts import ServiceParts
@@ -160,8 +161,9 @@ def _answer(
         reason = "unknown_user"
     items: list[dict[str, Any]] = []
     if found.candidates is not None:
-        columns = (column.tolist() for column in found.candidates)
-        items = [{"item_id": i, "score": s, "interest": k} for i, s, k in zip(*columns, strict=True)]
+        ids, scores, interests = found.candidates
+        columns = zip(ids.tolist(), shortest(scores), interests.tolist(), strict=True)
+        items = [{"item_id": i, "score": s, "interest": k} for i, s, k in columns]
     return {
         "items": items,
         "source": "none" if found.candidates is None else "interests",
@@ -237,6 +239,7 @@ def _add_items(router: APIRouter, parts: ServiceParts) -> None:
         found = await parts.recommender.calls.in_thread(lambda: parts.engine.similar(item_id, top_k))
         if found is None:
             raise Problem(HTTPStatus.NOT_FOUND, "unknown-item", "this item has no vector")
-        pairs = zip(*(column.tolist() for column in found), strict=True)
+        ids, scores = found
+        pairs = zip(ids.tolist(), shortest(scores), strict=True)
         items = [SimilarItem(item_id=other, score=score) for other, score in pairs]
         return SimilarAnswer(item_id=item_id, model_version=artifact.model_version, items=items)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -44,17 +45,24 @@ class Writes:
 
     @asynccontextmanager
     async def closing(self) -> AsyncIterator[None]:
-        """End with the service: what waits is written if Kafka answers in time, and the item worker is not awaited."""
+        """End with the service: what waits is written if Kafka answers in time."""
         try:
             yield
         finally:
-            self.bulk.stop()
             producers = (self.click_producer, self.item_producer)
             await asyncio.gather(*(asyncio.to_thread(producer.close) for producer in producers))
 
 
-def build_writes(config: ServiceConfig, artifact: Artifact, index: ItemTable, milvus: ThreadCalls) -> Writes:
-    """Return what the routes that write use. It connects to Kafka when it is first used."""
+def build_writes(
+    config: ServiceConfig, artifact: Artifact, index: ItemTable, milvus: ThreadCalls, stopping: threading.Event
+) -> Writes:
+    """Return what the routes that write use. It connects to Kafka when it is first used.
+
+    Args:
+        config, artifact, index: settings, model, and the model's collection.
+        milvus: threads in which the collection is read.
+        stopping: set when the process has to end.
+    """
     topics, service = config.topics, config.service
     largest = topics.max_message_bytes
 
@@ -77,12 +85,12 @@ def build_writes(config: ServiceConfig, artifact: Artifact, index: ItemTable, mi
         shared_producer(),
         shared_producer(),
         RecallableItems(index, milvus, service.recallable_timeout),
-        _bulk_items(config, artifact, index),
+        _bulk_items(config, artifact, index, stopping),
     )
 
 
-def _bulk_items(config: ServiceConfig, artifact: Artifact, index: ItemTable) -> BulkItems:
-    topics = config.topics
+def _bulk_items(config: ServiceConfig, artifact: Artifact, index: ItemTable, stopping: threading.Event) -> BulkItems:
+    topics, timeout_s = config.topics, config.service.insert_timeout
 
     def topic() -> ItemsTopic:
         # The group is that of the collection that the service has opened: it must be the one that exists now.
@@ -97,4 +105,4 @@ def _bulk_items(config: ServiceConfig, artifact: Artifact, index: ItemTable) -> 
         )
 
     norms = Norms.from_artifact(artifact)
-    return BulkItems(artifact, norms, index, topic, topics.item_partitions, config.service.insert_timeout)
+    return BulkItems(artifact, norms, index, topic, topics.item_partitions, timeout_s, stopping)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
 from configs.errors import TransientError
+from streams.clock import boot_clock
 from streams.errors import RestartRequired
 from streams.kafka.partition_reader import PartitionChunk
 from streams.kafka.topics import TopicIdentities
@@ -39,6 +40,7 @@ _NOTE_INTERVAL_S = 60.0
 _JOIN_S = 1.0
 #: Seconds until a retry after a fault.
 _RETRY_S = 5.0
+_DAY_S = 86_400.0
 
 
 class Progress:
@@ -46,13 +48,13 @@ class Progress:
 
     Args:
         topic: name of the topic, for the log.
-        clock: seconds since 1970. Not a monotonic clock: that one stops while the machine is suspended.
+        clock: seconds; see `streams.clock.boot_clock`.
 
     Attributes:
-        complete_until: the copy holds everything that Kafka had at this time; None = not known.
+        complete_until: the copy holds everything that Kafka had at this time of the clock; None = not known.
     """
 
-    def __init__(self, topic: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, topic: str, clock: Callable[[], float] = boot_clock) -> None:
         self.complete_until: float | None = None
         self._topic = topic
         self._clock = clock
@@ -65,6 +67,11 @@ class Progress:
         if any(positions[p] < position for p, position in self._positions.items()):
             self.complete_until = None
         self._positions = positions
+        self._goal = None
+
+    def forget(self) -> None:
+        """Note that the copy may lack messages that it had."""
+        self.complete_until = None
         self._goal = None
 
     def observe(self, ends: Mapping[int, int], asked_at: float) -> None:
@@ -136,6 +143,7 @@ class Follower:
         self._identity = identities.now()[topic.topic]
         self._progress = Progress(topic.topic)
         self._logged_foreign = False
+        self._noted = 0.0
         self._removals_kept_s = removals_kept_s
         self._open()
         self._closed = threading.Event()
@@ -157,7 +165,9 @@ class Follower:
 
     def lag(self) -> ReplicaLag:
         """Return how far the copy is behind. May be called from any thread."""
-        return self._progress.lag()
+        readable = self._stores.are_open(self.partitions)  # first: what is opened next may be empty
+        lag = self._progress.lag()
+        return lag if readable else ReplicaLag(lag.messages, None, caught_up=False)
 
     def close(self) -> None:
         """Stop following permanently, and close the stores.
@@ -173,30 +183,36 @@ class Follower:
         """Open the stores, so that they can be read while Kafka is unavailable."""
         self._stores.bind(self._identity.id)
         copied = any(self._open_databases().values())
-        complete_until = self._stores.complete_until()
-        if complete_until is None:
-            self._stores.set_complete_until(time.time())
-        elif copied and self._is_outdated():
+        age_s = self._stores.age_s()
+        if copied and (age_s is None or age_s > self._removals_kept_s):
+            why = "for an unknown time (was the clock set back?)" if age_s is None else f"for {age_s / _DAY_S:.1f} days"
             _LOG.warning(
-                "%s was not followed for %.1f days, and Kafka keeps removals for %.1f (delete.retention.ms): the local "
-                "copy is made again",
+                "%s was not followed %s, and Kafka keeps removals for %.1f (delete.retention.ms): the local copy is "
+                "made again",
                 self._topic.topic,
-                (time.time() - complete_until) / 86_400,
-                self._removals_kept_s / 86_400,
+                why,
+                self._removals_kept_s / _DAY_S,
             )
             for partition in self.partitions:
                 self._stores.clear(partition)
             self._open_databases()
-            self._stores.set_complete_until(time.time())
+            age_s = None
+        self._note(boot_clock() - (age_s if copied and age_s is not None else 0.0))
+
+    def _note(self, complete_until: float) -> None:
+        """Note until when the copy is complete, for this process and the next one."""
+        self._noted = complete_until
+        self._stores.set_age(boot_clock() - complete_until)
 
     def _is_outdated(self) -> bool:
         """Return whether Kafka may have removed messages that remove a key before this copy read them."""
-        complete_until = self._stores.complete_until()
-        return complete_until is not None and time.time() - complete_until > self._removals_kept_s
+        return boot_clock() - self._noted > self._removals_kept_s
 
     def _open_databases(self) -> dict[int, int]:
         """Open all databases, also those that have failed; return partition → offset to read next."""
         self._stores.own(self.partitions)
+        if not self._stores.are_open(self.partitions):
+            self._progress.forget()  # before one is opened, which may be empty
         positions = {p: self._stores.offset(p) + 1 for p in self.partitions}
         self._progress.start(positions)
         return positions
@@ -272,7 +288,7 @@ class Follower:
         return ends
 
     def _observe_ends(self) -> None:
-        asked_at = time.time()
+        asked_at = boot_clock()
         ends = self._ends()
         if self._is_outdated():  # Kafka was unavailable, or this machine was suspended
             raise _OutdatedError(
@@ -296,7 +312,7 @@ class Follower:
 
     def _note_progress(self) -> None:
         if self._progress.complete_until is not None:
-            self._stores.set_complete_until(self._progress.complete_until)
+            self._note(self._progress.complete_until)
 
 
 class _TopicChangedError(RestartRequired):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -61,23 +62,31 @@ class SharedStores(PartitionStores):
             with self._faults(partition):
                 raise error
 
-    def complete_until(self) -> float | None:
-        """Return the time until which the stores are known to be complete, in seconds since 1970; None if unknown."""
+    def are_open(self, partitions: Iterable[int]) -> bool:
+        """Return whether the databases of all these partitions can be read. May be called from any thread."""
+        return all(partition in self._open and partition not in self._read_faults for partition in partitions)
+
+    def age_s(self) -> float | None:
+        """Return how many seconds ago the stores were complete, as far as is known.
+
+        None = not known: there is no note, or one of a time that has not come, because the clock was set back.
+        """
         try:
-            return (self._folder / _COMPLETE).stat().st_mtime
+            age_s = time.time() - (self._folder / _COMPLETE).stat().st_mtime
         except FileNotFoundError:
             return None
+        return None if age_s < 0 else age_s
 
-    def set_complete_until(self, time_s: float) -> None:
-        """Record that the stores hold everything that the topic held at this time.
+    def set_age(self, age_s: float) -> None:
+        """Note that the stores hold everything that the topic held so many seconds ago.
 
         Raises:
             RestartRequired, FatalError: see `PartitionStores`.
         """
-        file = self._folder / _COMPLETE
+        file, complete_until = self._folder / _COMPLETE, time.time() - age_s
         try:
             file.touch()
-            os.utime(file, (time_s, time_s))
+            os.utime(file, (complete_until, complete_until))
         except OSError as error:
             raise disk_error(file, error, self._setting) from error
 

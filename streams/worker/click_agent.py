@@ -8,8 +8,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 
 from configs.schema import WorkerConfig
-from streams.agents.assignment import Assignment, lease_clock
+from streams.agents.assignment import Assignment
 from streams.agents.faust_app import worker_app
+from streams.clock import boot_clock
 from streams.kafka.offsets import TopicOffsets, committed_topics
 from streams.kafka.reading import first_messages, messages_at
 from streams.kafka.topics import TopicIdentities, changelog_topic
@@ -132,7 +133,7 @@ def build_click_agent(blueprint: Blueprint) -> BuiltAgent:
     stores.bind(preconditions.changelog_id)
     # Half a session: the last heartbeat may have been that long before.
     limit_s = config.worker.session_timeout / 2
-    producer = LateRecords(blueprint.record_producer(), changelog.topic, limit_s, lease_clock)
+    producer = LateRecords(blueprint.record_producer(), changelog.topic, limit_s, boot_clock)
     index = verified(config.recall, artifact, blueprint.index, metrics.short_searches.inc)
     processor = parts.click_processor(
         build_engine(config.recall, artifact, index),

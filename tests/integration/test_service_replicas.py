@@ -10,10 +10,9 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
@@ -39,7 +38,7 @@ from streams.kafka.topics import changelog_topic, create_topics, topic_specs
 from streams.messages.recommendations import Recommendation, decode_recommendation, encode_recommendation
 from streams.metrics import ReplicaMetrics
 from streams.partitioning import KeyPartitions
-from streams.ports import Output
+from streams.ports import Message, Output
 from streams.service.replicas import Replicas, open_replicas
 from streams.state import follower
 from tests.site import wait_for
@@ -122,15 +121,13 @@ class Deployment:
         ]
 
     def expected(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Return user → fence of the history, and user → source of the newest list, by the topics and the rules."""
+        """Return user → fence of the history, and user → source of the last list, by the topics and the rules."""
         histories: dict[str, int] = {}
         newest: dict[str, int] = {}
         for received in read_to_end(self.config.kafka, self.changelog):
-            _apply(histories, received.message.key, received.message.value, lambda v: History.from_bytes(v).offset)
+            _apply(histories, received.message, lambda value: History.from_bytes(value).offset, max)
         for received in read_to_end(self.config.kafka, self.config.topics.recommendations):
-            _apply(
-                newest, received.message.key, received.message.value, lambda v: decode_recommendation(v).source_offset
-            )
+            _apply(newest, received.message, lambda value: decode_recommendation(value).source_offset, _last)
         return histories, newest
 
     def found(self, replicas: Replicas) -> tuple[dict[str, int], dict[str, int]]:
@@ -139,13 +136,20 @@ class Deployment:
         return {u: h.offset for u, h in histories if h}, {u: r.source_offset for u, r in newest if r}
 
 
-def _apply(kept: dict[str, int], key: bytes | None, value: bytes | None, order: Any) -> None:
-    assert key is not None
-    if value is None:
-        kept.pop(key.decode(), None)
+def _apply(
+    kept: dict[str, int], message: Message, order: Callable[[bytes], int], choose: Callable[[int, int], int]
+) -> None:
+    assert message.key is not None
+    user = message.key.decode()
+    if message.value is None:
+        kept.pop(user, None)
         return
     with suppress(BadMessage, CorruptHistoryError):
-        kept[key.decode()] = max(order(value), kept.get(key.decode(), -1))
+        kept[user] = choose(order(message.value), kept.get(user, -1))
+
+
+def _last(new: int, _: int) -> int:
+    return new
 
 
 def _caught_up(replicas: Replicas, since: float) -> bool:

@@ -9,8 +9,9 @@ import time
 import pytest
 
 from configs.errors import EXIT_DEFECT, TransientError
-from streams.agents.assignment import Assignment, lease_clock
+from streams.agents.assignment import Assignment
 from streams.agents.commits import Commits
+from streams.clock import boot_clock
 from streams.errors import PartitionLost
 from streams.ports import Message
 from tests.unit.streams.agents.world import Recorder, Started, World, run, until
@@ -283,9 +284,9 @@ def test_a_lease_is_needed_only_where_one_is_asked_for() -> None:
     unleased.require_lease()
     with pytest.raises(TransientError, match="paused"):
         leased.require_lease()
-    leased.prove(lease_clock() - 61.0)
+    leased.prove(boot_clock() - 61.0)
     assert not leased.leased()
-    leased.prove(lease_clock() - 59.0)
+    leased.prove(boot_clock() - 59.0)
     leased.require_lease()
     leased.assign(2, [0])
     with pytest.raises(TransientError):
@@ -304,7 +305,7 @@ def test_a_lease_ends_while_the_machine_is_suspended(monkeypatch: pytest.MonkeyP
     assignment = Assignment(lease_s=60.0)
     assignment.assign(1, [0])
     assignment.begin_call()
-    assignment.prove(lease_clock())
+    assignment.prove(boot_clock())
     assignment.require_lease()
     suspended_s = 61.0
     with pytest.raises(TransientError, match="paused"):
@@ -320,9 +321,9 @@ def test_an_accepted_commit_proves_the_lease_by_the_same_clock(monkeypatch: pyte
     async def scenario() -> None:
         commits = Commits(accept, proofs.append, lambda _: "")
         commits.done([Message("items", 0, 4, b"1", None)])
-        before = lease_clock()
+        before = boot_clock()
         await commits.commit()
-        assert before <= proofs[0] <= lease_clock()
+        assert before <= proofs[0] <= boot_clock()
 
     monkeypatch.setattr(time, "monotonic", lambda: 10.0**9)
     asyncio.run(scenario())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -64,6 +65,8 @@ class ItemStream:
         self.step = 10_000  # messages of each partition that the item worker processes when it is asked
         self.error: Exception | None = None  # raised when messages are sent
         self.on_ask: Callable[[], object] = lambda: None
+        self.on_send: Callable[[], object] = lambda: None
+        self.stopping = threading.Event()  # the service's
         self.dead_letters = MemoryRecordProducer()
         self._processor = ItemProcessor(
             self.index,
@@ -75,6 +78,7 @@ class ItemStream:
         )
 
     def send(self, outputs: Sequence[Output], produced: Callable[[], object] = lambda: None) -> Sequence[int]:
+        self.on_send()
         if self.error is not None:
             raise self.error
         offsets = []
@@ -112,7 +116,7 @@ class ItemStream:
         return ItemsTopic("items", self.keys, lambda: self.messages, self, self)
 
     def bulk(self, source: Source, timeout_s: float = 20.0) -> BulkItems:
-        return BulkItems(source, NORMS, self.index, self.topic, PARTITIONS, timeout_s)
+        return BulkItems(source, NORMS, self.index, self.topic, PARTITIONS, timeout_s, self.stopping)
 
     @property
     def count(self) -> int:
@@ -151,5 +155,5 @@ def memory_writes(
         SharedProducer(clicks, 20.0),
         SharedProducer(items, 20.0),
         RecallableItems(index, milvus, config.service.recallable_timeout),
-        BulkItems(model, norms, index, items.topic, PARTITIONS, config.service.insert_timeout),
+        BulkItems(model, norms, index, items.topic, PARTITIONS, config.service.insert_timeout, items.stopping),
     )

@@ -16,6 +16,7 @@ from configs.loader import load_service
 from streams.metrics import ServiceMetrics
 from streams.service.access import SCOPES, Access, Scope, load_access
 from streams.service.app import service_app
+from tests.unit.streams.service.world import ServiceWorld
 
 READ, WRITE = "read-token-of-16-characters", "write-token-of-16-characters"
 
@@ -52,6 +53,40 @@ def test_each_token_has_its_own_scope() -> None:
         ("admin", None): 403,
     }
     assert {key: _status(client, *key) for key in expected} == expected
+
+
+def test_every_route_needs_the_token_of_its_scope_and_no_other(tmp_path: Path) -> None:
+    """A route that is added is read here from the document, and needs a scope in this table."""
+    scopes: dict[str, Scope | None] = {
+        "GET /healthz": None,
+        "GET /readyz": None,
+        "GET /metrics": None,
+        "POST /v1/recommendations": "read",
+        "GET /v1/users/{user_id}/history": "read",
+        "GET /v1/users/{user_id}/recommendations": "read",
+        "GET /v1/items/{item_id}": "read",
+        "GET /v1/items/{item_id}/similar": "read",
+        "PUT /v1/items/{item_id}": "write",
+        "DELETE /v1/items/{item_id}": "write",
+        "POST /v1/clicks": "write",
+        "POST /rec/recall": "read",
+        "POST /rec/count": "read",
+        "POST /rec/insert_data": "admin",
+        "POST /qa/drop": "admin",
+    }
+    tokens = {scope: f"{scope}-token-of-16-characters" for scope in SCOPES}
+    world = ServiceWorld(tmp_path, *(f"service.{scope}_token={token}" for scope, token in tokens.items()))
+    paths = world.client.get("/openapi.json").json()["paths"]
+    assert {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods} == scopes.keys()
+    for route, scope in scopes.items():
+        method, path = route.replace("{user_id}", "7").replace("{item_id}", "10").split()
+        statuses = {
+            sent: world.client.request(method, path, headers={"Authorization": f"Bearer {token}"}).status_code
+            for sent, token in tokens.items()
+        }
+        refused = {sent for sent, status in statuses.items() if status == 403}
+        assert refused == (set(SCOPES) - {scope} if scope else set()), route
+        assert (world.client.request(method, path).status_code == 401) is (scope is not None), route
 
 
 def test_without_tokens_reads_are_open_and_writes_are_refused_with_the_remedy() -> None:

@@ -151,11 +151,51 @@ def test_a_second_call_meanwhile_is_refused() -> None:
     assert bulk.remove_all() == 20, "the first call has ended"
 
 
+def test_an_insert_and_a_drop_of_two_services_end_with_what_the_last_message_of_each_item_says() -> None:
+    """They exclude each other within a service only, and neither reports more than it knows."""
+    stream = ItemStream()
+    one, other = stream.bulk(Source.with_items(250)), stream.bulk(Source.with_items(250))
+    one.insert()
+    results: list[object] = []
+
+    def insert_meanwhile() -> None:  # the removals are written, and not processed yet
+        stream.on_ask = lambda: None
+        results.append(other.insert())
+
+    stream.on_ask = insert_meanwhile
+    results.append(one.remove_all())
+    assert results == [250, 250], "the drop has removed 250 items, which were published again"
+    assert stream.count == 250
+
+    def drop_meanwhile() -> None:  # the items are written, and not processed yet
+        stream.on_ask = lambda: None
+        results.append(other.remove_all())
+
+    stream.on_ask = drop_meanwhile
+    with pytest.raises(ItemsMissing, match=r"holds 0 of them: .* removed meanwhile"):
+        one.insert()
+    assert (results[2:], stream.count) == ([250], 0)
+
+    chunks = iter(range(100))
+
+    def drop_while_it_is_written() -> None:
+        if next(chunks) == 1:  # after the first hundred
+            results.append(other.remove_all())
+
+    stream.on_send = drop_while_it_is_written
+    with pytest.raises(ItemsMissing, match=r"holds 150 of them"):
+        one.insert()
+    assert (results[3:], stream.count) == ([100], 150)
+    stream.done = dict.fromkeys(range(PARTITIONS), 0)
+    stream.work()
+    assert stream.count == 150, "so it stays when the collection is filled again"
+
+
 def test_a_stop_ends_the_wait() -> None:
     stream = ItemStream()
     stream.step = 0
     bulk = stream.bulk(Source.with_items(20), timeout_s=1000)
-    stream.on_ask = bulk.stop
+    stream.on_ask = stream.stopping.set
     caught: list[ItemsMissing] = []
 
     def insert() -> None:
@@ -167,6 +207,22 @@ def test_a_stop_ends_the_wait() -> None:
     thread.start()
     thread.join(20)
     assert "is being stopped" in str(caught[0])
+
+
+def test_a_stop_while_messages_are_written_says_how_many_are() -> None:
+    stream = ItemStream()
+    bulk = stream.bulk(Source.with_items(250))
+    stream.on_send = stream.stopping.set
+    with pytest.raises(ItemsMissing, match=r"messages for 100 of 250 items are written, .* published; call again"):
+        bulk.insert()
+    assert len(stream.messages) == 100
+    stream.on_send = lambda: None
+    stream.stopping.clear()
+    assert bulk.insert() == 250
+    stream.on_send = stream.stopping.set
+    with pytest.raises(ItemsMissing, match=r"messages for \d+ of 250 items are written, .* removed; call again"):
+        bulk.remove_all()
+    assert 0 < sum(m.value is None for m in stream.messages) < 250
 
 
 def test_a_model_that_the_item_worker_would_refuse_is_not_published() -> None:

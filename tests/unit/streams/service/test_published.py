@@ -77,6 +77,17 @@ def test_nothing_is_recalled_from_a_collection_without_its_items(world: World) -
     assert world.post("/rec/recall", '{"hist_item": [[]]}', JSON) == (200, [[]]), "needs no search"
 
 
+def test_what_a_body_does_not_say_is_as_configured(tmp_path: Path) -> None:
+    world = ServiceWorld(tmp_path, "recall.top_k=3", "service.max_top_k=2", "recall.filter_seen=false")
+    assert world.client.post("/rec/recall", json={"hist_item": [[10]]}).json() == [[10, 20]]
+
+
+def test_what_equals_the_limits_is_accepted(world: World) -> None:
+    world.parts.writes.bulk.insert()
+    status, lists = world.post("/rec/recall", '{"hist_item": [[10], [20], [30]], "top_k": 60}', JSON)
+    assert (status, list(map(len, lists))) == (200, [5, 5, 5])
+
+
 @pytest.mark.parametrize(
     ("body", "limit"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from streams.messages.recommendations import Recommendation
 from streams.ports import ReplicaLag
 from streams.service.bodies import RecommendationsAnswer
 from streams.service.ports import UserHistory
+from streams.service.recommending import Recommended, Wanted
 from tests.unit.streams.service.world import ServiceWorld
 
 #: For bodies that the client cannot encode: with half of a surrogate pair.
@@ -84,6 +86,30 @@ def test_a_session_comes_after_the_stored_history(world: ServiceWorld) -> None:
     assert session_only["source"] == "interests" and session_only["history_age_s"] is None
 
 
+def test_the_clicks_of_a_session_are_the_newest_ones(world: ServiceWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    _remember(world, "42", 10, 20)
+    asked: list[list[int]] = []
+    recommend = world.parts.recommender.recommend
+
+    def observed(users: Sequence[Wanted]) -> Awaitable[Sequence[Recommended]]:
+        asked.extend(user.history.tolist() for user in users)
+        return recommend(users)
+
+    monkeypatch.setattr(world.parts.recommender, "recommend", observed)
+    _ask(world, {"user_id": 42, "history": [40, 30]})
+    assert asked == [[10, 20, 40, 30]]
+
+
+def test_a_user_whose_stored_history_is_empty_is_not_unknown(world: ServiceWorld) -> None:
+    _remember(world, "42")
+    assert _ask(world, {"user_id": 42})[0]["reason"] == "empty_history"
+
+
+def test_seen_items_are_left_out_as_configured(tmp_path: Path) -> None:
+    world = ServiceWorld(tmp_path, "recall.filter_seen=false")
+    assert _items(_ask(world, {"history": [10], "top_k": 2})[0]) == [10, 20]
+
+
 def test_no_user_is_called_unknown_before_the_copy_is_complete(world: ServiceWorld) -> None:
     world.histories.now = world.newest.now = ReplicaLag(5, None, caught_up=False)
     _remember(world, "42", 10)
@@ -124,6 +150,45 @@ def test_limits_and_types_are_refused_with_the_field(
         assert f"service.{overrides[0].split('=')[0]}" in answer.json()["detail"]
 
 
+def test_what_equals_a_limit_is_accepted(tmp_path: Path) -> None:
+    limits = ("max_users=2", "max_history=2", "max_exclude=2", "max_top_k=2")
+    world = ServiceWorld(tmp_path, *(f"service.{limit}" for limit in limits))
+    body = {"requests": [{"history": [10, 20], "exclude": [30, 40], "top_k": 2}, {"history": [10]}]}
+    first, second = world.client.post("/v1/recommendations", json=body).json()["answers"]
+    assert (len(first["items"]), len(second["items"])) == (2, 2), "also where recall.top_k is larger"
+    assert world.client.get("/v1/items/10/similar?top_k=2").status_code == 200
+
+
+@pytest.mark.parametrize("copy", ["histories", "newest"])
+def test_a_copy_that_is_complete_only_after_it_was_read_cannot_say_that_a_user_is_unknown(
+    world: ServiceWorld, monkeypatch: pytest.MonkeyPatch, copy: str
+) -> None:
+    replica = getattr(world, copy)
+    get = replica.get
+
+    def read_then_complete(*wanted: object) -> object:
+        found = get(*wanted)
+        replica.now = ReplicaLag(0, 0.5, caught_up=True)
+        return found
+
+    monkeypatch.setattr(replica, "get", read_then_complete)
+    calls: dict[str, list[tuple[str, str, Any]]] = {
+        "histories": [
+            ("GET", "/v1/users/43/history", None),
+            ("POST", "/v1/recommendations", {"requests": [{"user_id": 43}]}),
+        ],
+        "newest": [("GET", "/v1/users/43/recommendations", None)],
+    }
+    for method, path, body in calls[copy]:
+        replica.now = ReplicaLag(5, None, caught_up=False)
+        assert world.client.request(method, path, json=body).status_code == 503, path
+
+
+def test_a_history_of_a_clock_that_is_ahead_has_no_negative_age(world: ServiceWorld) -> None:
+    _remember(world, "42", 10, updated_at=1e11)
+    assert _ask(world, {"user_id": 42})[0]["history_age_s"] == 0.0
+
+
 @pytest.mark.parametrize("user_id", ["", "x" * 257, "é" * 129, "\ud800", 1.5, None, 2**64])
 def test_what_can_be_no_user_is_refused(world: ServiceWorld, user_id: object) -> None:
     answer = world.client.post(
@@ -143,6 +208,8 @@ def test_stored_histories_and_recommendations_are_shown(world: ServiceWorld) -> 
         "updated_at": 1000.0,
     }
     world.newest.users["7"] = Recommendation(7, [20, 30], [0.9, 0.5], [0, 1], "m1", 4, 3, 14, 1000.0, 1001.0)
+    world.newest.users["jane/doe"] = world.newest.users["7"]
+    assert world.client.get("/v1/users/jane%2Fdoe/recommendations").status_code == 200
     newest = world.client.get("/v1/users/7/recommendations").json()
     assert newest["items"][1] == {"item_id": 30, "score": 0.5, "interest": 1}
     assert (newest["model_version"], newest["source"], newest["ts"]) == ("m1", {"partition": 3, "offset": 14}, 1001.0)
@@ -159,6 +226,7 @@ def test_items_are_shown_with_their_source_and_neighbours(world: ServiceWorld) -
     }
     similar = world.client.get("/v1/items/10/similar?top_k=2").json()["items"]
     assert [item["item_id"] for item in similar] == [20, 30]
+    assert [str(item["score"]) for item in similar] == [str(np.float32(item["score"])) for item in similar]
     world.memory.delete(np.array([60]))
     assert "publish the items" in world.client.get("/v1/items/60").json()["detail"]
     assert world.client.get("/v1/items/11").status_code == 404

@@ -93,6 +93,7 @@ def test_more_clicks_than_the_limit_are_refused(world: World) -> None:
     assert answer.status_code == 422
     assert "service.max_clicks" in answer.json()["detail"]
     assert world.clicks.sent == []
+    assert world.call("POST", "/v1/clicks", [{"user_id": 1, "item_id": 7}] * 3).status_code == 202
 
 
 def test_an_item_is_written_and_removed_as_the_stream_reads_it(world: World) -> None:

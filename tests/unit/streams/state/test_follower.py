@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import rocksdict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs.errors import FatalError, TransientError
+from streams.clock import boot_clock
 from streams.errors import RestartRequired
 from streams.history import History, history_fence
 from streams.ports import ReplicaLag
@@ -23,6 +25,7 @@ from tests.site import wait_for
 from tests.unit.changelog import MemoryChangelog, MemoryIdentities, damage_first_block, record
 
 DAY_S = 86_400.0
+wall_clock = time.time
 
 
 class Copy:
@@ -199,15 +202,27 @@ def test_a_topic_that_ends_too_early_empties_no_copy_while_it_is_followed(
 
 
 def test_a_damaged_copy_is_made_again(
-    copy: Copy, started: Callable[[], Follower], caplog: pytest.LogCaptureFixture
+    copy: Copy,
+    started: Callable[[], Follower],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     copy.topic.log[0] += [(f"{n}".encode(), record(n)) for n in range(10, 1000)]
     started().close()
     damage_first_block(copy.folder / "0")
     copied = started()
     assert copied.read(0, [b"9"]) == [record(9)]
+    said = list[bool]()
+    create = SharedStores._create
+
+    def observed(stores: SharedStores, path: Path) -> rocksdict.Rdict:
+        said.append(copied._progress.lag().caught_up)
+        return create(stores, path)
+
+    monkeypatch.setattr(SharedStores, "_create", observed)
     with pytest.raises(TransientError, match="cannot be read: Corruption"):  # in the middle of the work
         copied.read(0, [b"0"])
+    assert not copied.lag().caught_up
 
     def restored() -> bool:
         try:
@@ -217,35 +232,45 @@ def test_a_damaged_copy_is_made_again(
 
     wait_for(restored, "another copy")
     assert "set aside as 0.damaged-" in caplog.text
+    assert said == [False], "a new database is empty, so the copy is behind before it can be read"
     assert copied.read(1, [b"9"]) == [record(9, 1)]
 
 
-@pytest.mark.parametrize(("age_s", "left"), [(DAY_S / 2, record(9)), (2 * DAY_S, None)])
+@pytest.mark.parametrize(
+    ("age_s", "left", "text"),
+    [(DAY_S / 2, record(9), "-"), (2 * DAY_S, None, "2.0 days"), (-60.0, None, "an unknown time")],
+)
 def test_a_copy_that_may_have_missed_removals_is_made_again(
-    copy: Copy, started: Callable[[], Follower], age_s: float, left: bytes | None, caplog: pytest.LogCaptureFixture
+    copy: Copy,
+    started: Callable[[], Follower],
+    age_s: float,
+    left: bytes | None,
+    text: str,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Kafka has forgotten the user, and then the removal, too."""
     started().close()
     stores = SharedStores(copy.folder, history_fence, "service.data_dir")
-    stores.set_complete_until(time.time() - age_s)
+    stores.set_age(age_s)
     copy.topic.log[0][9] = (b"0", record(0))
     copied = started()
     assert copied.read(0, [b"0", b"9"]) == [record(0), left]
-    assert ("was not followed for 2.0 days" in caplog.text) == (left is None)
+    assert (f"was not followed for {text}" in caplog.text) == (left is None)
 
 
 def test_a_running_copy_that_may_have_missed_removals_ends_the_process(
     copy: Copy, started: Callable[[], Follower], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kafka was unavailable, or the machine suspended, for longer than Kafka keeps removals."""
-    monkeypatch.setattr(follower, "_NOTE_INTERVAL_S", 3600.0)
     monkeypatch.setattr(follower, "_ENDS_INTERVAL_S", 0.01)
+    passed_s = 0.0
+    monkeypatch.setattr(follower, "boot_clock", lambda: boot_clock() + passed_s)
+    monkeypatch.setattr(time, "time", lambda: wall_clock() + passed_s)
     running = started()
-    stores = SharedStores(copy.folder, history_fence, "service.data_dir")
-    stores.set_complete_until(time.time() - DAY_S / 2)
+    passed_s = DAY_S / 2
     time.sleep(0.1)
     assert not copy.changed
-    stores.set_complete_until(time.time() - 2 * DAY_S)
+    passed_s = 2 * DAY_S
     wait_for(lambda: copy.changed, "the end")
     assert "makes the local copy again" in str(copy.changed[0])
     running.close()
@@ -260,8 +285,19 @@ def test_the_time_until_which_the_copy_is_complete_is_noted(
     monkeypatch.setattr(follower, "_ENDS_INTERVAL_S", 0.01)
     started()
     stores = SharedStores(copy.folder, history_fence, "service.data_dir")
-    first = stores.complete_until() or 0.0
-    wait_for(lambda: (stores.complete_until() or 0.0) > first + 0.05, "the note")
+    wait_for(lambda: (stores.age_s() or 9.0) < 0.1, "the note")
+    time.sleep(0.2)
+    wait_for(lambda: (stores.age_s() or 9.0) < 0.1, "another note")
+
+
+def test_the_age_grows_whatever_the_wall_clock_says(
+    copy: Copy, started: Callable[[], Follower], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_767_225_600.0)
+    copied = started()
+    copy.topic.unavailable = True
+    wait_for(lambda: (copied.lag().age_s or 0.0) > 0.3, "the age to grow")
+    assert (copied.lag().age_s or 9.0) < 9.0
 
 
 USERS = st.sampled_from([b"a", b"b", b"c"])

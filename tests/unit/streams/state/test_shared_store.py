@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,7 +88,15 @@ def test_what_a_reader_finds_damaged_is_set_aside_by_the_writer(stores: SharedSt
     assert stores.peek(1, [b"a"]) == [record(1, 1)]
 
 
-def test_the_time_until_which_it_is_complete_is_kept(stores: SharedStores, tmp_path: Path) -> None:
-    assert stores.complete_until() is None
-    stores.set_complete_until(1_767_225_600.0)
-    assert SharedStores(tmp_path / "copy", history_fence, "service.data_dir").complete_until() == 1_767_225_600.0
+def test_its_age_is_kept_and_unknown_if_the_clock_was_set_back(
+    stores: SharedStores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+    assert stores.age_s() is None
+    stores.set_age(5.0)
+    now += 60.0
+    reopened = SharedStores(tmp_path / "copy", history_fence, "service.data_dir")
+    assert reopened.age_s() == pytest.approx(65.0, abs=1e-3)
+    now -= 66.0
+    assert reopened.age_s() is None
