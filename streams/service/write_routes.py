@@ -12,10 +12,12 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 
 from streams.errors import BadMessage
 from streams.messages.clicks import Click
+from streams.messages.items import Item
 from streams.ports import Output
 from streams.service.bodies import ItemId, Source
 from streams.service.parts import ServiceParts
 from streams.service.problems import RETRY_AFTER_S, Problem, declared, limit_exceeded
+from streams.service.recallable import RecallableItems
 from streams.service.shared_producer import NotAcknowledged, SharedProducer, Written
 from streams.service.write_bodies import ClickBody, ClicksBody, ItemBody, WrittenClicks, WrittenItem
 from streams.service.writing import ClickMessages, OtherModelsVector
@@ -55,7 +57,7 @@ def writing_router(parts: ServiceParts) -> APIRouter:
         except OtherModelsVector as error:
             raise Problem(HTTPStatus.CONFLICT, "other-model", str(error)) from None
         (written,) = await _write(writes.item_producer, [output])
-        after_s = await writes.recallable.wait(item, written) if wait else None
+        after_s = await _recallable_after_s(writes.recallable, item, written) if wait else None
         if after_s is not None:
             response.status_code = HTTPStatus.OK
         return WrittenItem(item_id=item_id, written=_place(written), recallable_after_s=after_s)
@@ -79,6 +81,13 @@ async def _write(producer: SharedProducer, outputs: Sequence[Output]) -> list[Wr
     except asyncio.CancelledError:  # the service stops before Kafka has answered
         detail = str(NotAcknowledged("this service is being stopped", maybe_written=True))
         raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "maybe-written", detail, headers) from None
+
+
+async def _recallable_after_s(recallable: RecallableItems, item: Item, written: Written) -> float | None:
+    try:
+        return await recallable.wait(item, written)
+    except asyncio.CancelledError:  # the service stops; the item is written nevertheless
+        return None
 
 
 def _place(written: Written) -> Source:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from configs.errors import FatalError, TransientError
 from streams.messages.clicks import decode_click
 from streams.messages.items import Item, ItemRemoval, decode_item
 from streams.partitioning import KeyPartitions
+from streams.service.problems import Problem
+from streams.service.write_routes import _recallable_after_s, _write
 from tests.unit.streams.service.world import ServiceWorld
 
 CLICK_KEYS = KeyPartitions("murmur2", 8)
@@ -147,6 +152,27 @@ def test_a_request_may_wait_until_the_item_is_recallable(world: World) -> None:
     waited = world.call("PUT", "/v1/items/7?wait=true", ITEM)
     assert waited.status_code == 200
     assert 0 <= waited.json()["recallable_after_s"] < 20
+    at_once = world.call("PUT", "/v1/items/7", ITEM)
+    assert (at_once.status_code, at_once.json()["recallable_after_s"]) == (202, None), "it was not asked to wait"
+
+
+async def _stopped(call: Awaitable[Any]) -> Any:
+    """Return the result of a call that the end of the service cancels."""
+    task = asyncio.ensure_future(call)
+    await asyncio.sleep(0)
+    task.cancel()
+    return await task
+
+
+async def _forever(*_: object) -> Any:
+    await asyncio.Event().wait()
+
+
+def test_what_the_end_of_the_service_cuts_off_says_what_may_have_happened() -> None:
+    with pytest.raises(Problem, match="may or may not have been written") as caught:
+        asyncio.run(_stopped(_write(Mock(write=_forever), [])))
+    assert (caught.value.status_code, caught.value.kind) == (503, "maybe-written")
+    assert asyncio.run(_stopped(_recallable_after_s(Mock(wait=_forever), Mock(), Mock()))) is None
 
 
 #: Requests that write.
