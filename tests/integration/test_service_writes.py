@@ -98,6 +98,7 @@ def test_all_items_are_inserted_recalled_and_dropped_for_good(site: Site) -> Non
         with site.worker("--agents", "clicks", name="clicks"):
             _check_clicks(site, service)
             _check_items(site, service)
+            _check_that_clicks_wait_for_items(site, service)
         assert service.ok("POST", "/qa/drop", scope="admin") == ITEMS
         assert service.ok("POST", "/rec/count") == 0
 
@@ -156,6 +157,18 @@ def _check_items(site: Site, service: Service) -> None:
     for n in range(3):
         service.ok("DELETE", f"/v1/items/{9000 + n}", scope="write")
     wait_for(lambda: service.ok("POST", "/rec/count") == ITEMS, "the removals")
+
+
+def _check_that_clicks_wait_for_items(site: Site, service: Service) -> None:
+    """Without items, a running click worker publishes nothing; when they are back, it answers what has waited."""
+    assert service.ok("POST", "/qa/drop", scope="admin") == ITEMS
+    service.ok("POST", "/v1/clicks", {"user_id": "waiting", "item_id": 7}, "write")
+    time.sleep(3.0)
+    assert not [r for r in site.recommendations() if r.user_id == "waiting"]
+    assert service.ok("POST", "/rec/insert_data", scope="admin") == ITEMS
+    wait_for(lambda: [r for r in site.recommendations() if r.user_id == "waiting"], "the recommendation")
+    (published,) = [r for r in site.recommendations() if r.user_id == "waiting"]
+    assert len(published.item_ids) == published.top_k
 
 
 def test_while_kafka_is_unavailable_reads_go_on_and_writes_say_so(tmp_path: Path) -> None:
