@@ -16,8 +16,8 @@ from model.serving.sort_keys import NONE, pack, positions_of, scores_of
 PADDING = 0
 #: Sums of scores below it, one for each interest, are finite.
 MAX_SCORE = np.float32(1e30)
-#: Excluded items of a user from which sorting is faster than comparing with each.
-_MANY_EXCLUDED = 256
+#: Excluded items of a user from which sorting is faster than comparing with each, as measured with lists long enough.
+_MANY_EXCLUDED = 128
 
 
 class Candidates(NamedTuple):
