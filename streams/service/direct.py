@@ -1,7 +1,7 @@
 """The routes that are asked most often, without FastAPI's layers, which take more time than all else of a request.
 
-FastAPI describes them, and would answer them in the same way: `DirectRoutes` stands before it, finds their path in a
-dict, checks the token, and has Pydantic parse and check the body in one step.
+FastAPI describes them, and would give the same answers to valid requests: `DirectRoutes` stands before it, finds their
+path in a dict, checks the token, and has Pydantic parse and check the body in one step.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security.utils import get_authorization_scheme_param
 from pydantic import TypeAdapter, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streams.service.access import RequiredScope
 from streams.service.problems import Problem
+
+#: Most faults of a body that are looked at: it has room for a million unknown keys, with a text each.
+_MAX_FAULTS = 1000
 
 
 class DirectRoute(APIRoute):
@@ -52,7 +55,7 @@ class DirectRoute(APIRoute):
         """Return the answer to a request.
 
         Raises:
-            Problem: the caller has not the scope, or the body is not declared as JSON.
+            Problem: the caller has not the scope, or has left; the body is no JSON, or has too many faults.
             RequestValidationError: the body is invalid.
             Exception: what the endpoint raised.
         """
@@ -65,10 +68,13 @@ class DirectRoute(APIRoute):
             errors = [{"field": "body", "message": "is not declared as JSON"}]
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", detail, errors=errors)
         try:
-            body = self._body.validate_json(await request.body())
+            received = await request.body()
+        except ClientDisconnect:  # or the server has closed the connection, because it took too long
+            raise Problem(HTTPStatus.BAD_REQUEST, "", "the body has not arrived") from None
+        try:
+            body = self._body.validate_json(received)
         except ValidationError as error:
-            faults = error.errors(include_url=False, include_input=False)
-            raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in faults]) from None
+            raise _invalid(error) from None
         return await self._respond(body)
 
 
@@ -103,6 +109,13 @@ class DirectRoutes:
         except Exception as error:  # noqa: BLE001 - a defect, too, gets an answer
             response = await self._answer(request, error)
         await response(scope, receive, send)
+
+
+def _invalid(error: ValidationError) -> Exception:
+    if (found := error.error_count()) > _MAX_FAULTS:
+        return Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "invalid-request", f"body: {found} of its fields are wrong")
+    faults = error.errors(include_url=False, include_input=False)
+    return RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in faults])
 
 
 def _is_json(content_type: str) -> bool:

@@ -27,6 +27,8 @@ _LOG = logging.getLogger("mindstream.service")
 IDLE_S, RETRY_S = 30.0, 5.0
 #: Seconds between two reads of the workers' lag, and between two states.
 LAG_INTERVAL_S, STATE_INTERVAL_S = 2.0, 0.5
+#: Seconds that the thread gets to end.
+_STOP_S = 1.0
 #: Events that wait for one listener; further ones are dropped, and the browser reads the user again anyway.
 _MAX_EVENTS = 32
 
@@ -134,6 +136,7 @@ class LiveStream:
         clicks: name of the topic of the clicks; all other messages are recommendations.
         popular: item ids, the most clicked in training first.
         max_listeners: browsers at a time.
+        stopping: set when the process has to end.
         clock: monotonic seconds.
     """
 
@@ -143,6 +146,7 @@ class LiveStream:
         clicks: str,
         popular: Sequence[int],
         max_listeners: int,
+        stopping: threading.Event,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._feed = feed
@@ -154,7 +158,7 @@ class LiveStream:
         self._listeners: set[Listener] = set()
         self._last_listened = clock()
         self._thread: threading.Thread | None = None
-        self._stopping = threading.Event()
+        self._stopping = stopping
         self._state = LiveState(None, None, "")
 
     @property
@@ -192,12 +196,12 @@ class LiveStream:
                 self._last_listened = self._clock()
 
     def stop(self) -> None:
-        """Stop following, for good."""
+        """Stop following, for good. A thread that waits for Kafka is left behind."""
         self._stopping.set()
         with self._lock:
             thread = self._thread
         if thread is not None:
-            thread.join()
+            thread.join(_STOP_S)
 
     def _run(self) -> None:
         while True:

@@ -125,7 +125,6 @@ class RequestFrame:
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 "body-too-large",
                 f"the body has more than {self._max_body_bytes} bytes (service.max_body_bytes); send fewer users",
-                {"Connection": "close"},
             )
 
 

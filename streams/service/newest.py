@@ -23,7 +23,7 @@ _FENCE = (0, 0)
 def pack_recommendation(user: bytes | None, value: bytes, received_at: float) -> bytes:
     """Return the bytes to store for a recommendation, which Kafka received at this time.
 
-    None, if the value is no recommendation, or is one for another user.
+    Empty, if the value is no recommendation, or is one for another user.
     """
     try:
         recommendation = decode_recommendation(value)

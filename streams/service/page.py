@@ -29,6 +29,7 @@ from streams.service.item_map import MapInBackground
 from streams.service.live import LiveStream
 from streams.service.ports import NewestRecommendations, UserHistories, UserHistory
 from streams.service.problems import Problem, unavailable
+from streams.service.threads import ThreadCalls
 
 STATIC = Path(__file__).parent / "static"
 #: Items in each list of the page, and in a list of found items.
@@ -61,7 +62,7 @@ class Page:
     Attributes:
         model_version, history_length: of the engine's model, the latter in clicks.
         catalogue: the model's items. engine: recalls, and explains through `explainer`; both only through `calls`.
-        histories, newest: of the users of the stream.
+        histories, newest: of the users of the stream; read through `local`.
         live: figures and events. map: of the items.
     """
 
@@ -71,6 +72,7 @@ class Page:
     engine: RecallEngine
     explainer: Explainer
     calls: SharedCalls[Any, Any]
+    local: ThreadCalls
     histories: UserHistories
     newest: NewestRecommendations
     live: LiveStream
@@ -140,7 +142,7 @@ def _data_routes(page: Page) -> APIRouter:
 
     @data.get("/users/{user_id:path}")  # an id may contain a slash
     async def user(user_id: str) -> Response:
-        stored = await asyncio.to_thread(lambda: _stored(page, user_id))
+        stored = await page.local.call(lambda: _stored(page, user_id))
         history = stored.pop("items")
         explained = await page.calls.in_thread(lambda: _explained(page, user_id, history))
         return _json(explained | stored)
@@ -190,13 +192,14 @@ def _map(page: Page) -> dict[str, Any]:
 
 def _stored(page: Page, user_id: str) -> dict[str, Any]:
     """Return what the workers have written of a user; `items` are an array, the rest JSON values."""
+    replicas = _replicas(page)  # before the reads: a copy that was complete before has what there was
     (history,) = page.histories.get([user_id])
     newest = page.newest.get(user_id)
     return {
         "items": np.empty(0, np.int64) if history is None else history.items,
         "stored": None if history is None else _fence(history),
         "newest": None if newest is None else _newest(page, newest),
-        "replicas": _replicas(page),
+        "replicas": replicas,
     }
 
 

@@ -54,6 +54,7 @@ def _page(parts: ServiceParts) -> Page:
         engine=parts.engine,
         explainer=Explainer(artifact, parts.engine, LIST_LENGTH),
         calls=parts.recommender.calls,
+        local=parts.local,
         histories=parts.histories,
         newest=parts.newest,
         live=LiveStream(
@@ -61,6 +62,7 @@ def _page(parts: ServiceParts) -> Page:
             topics.clicks,
             catalogue.popular(_POPULAR),
             config.service.page_listeners,
+            parts.stopping,
         ),
         map=MapInBackground(artifact, config.service.data_dir),
     )

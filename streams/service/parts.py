@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,6 +35,7 @@ class ServiceParts:
         histories, newest: copies of what the workers write; read through `local`.
         writes: writes clicks and items to their topics.
         health: what is missing.
+        stopping: set when the process has to end.
         registry: exports metrics.
     """
 
@@ -49,6 +51,7 @@ class ServiceParts:
     newest: NewestRecommendations
     writes: Writes
     health: Health
+    stopping: threading.Event
     registry: CollectorRegistry
 
 

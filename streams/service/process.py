@@ -138,6 +138,7 @@ def build(config: ServiceConfig, on_error: Callable[[MindstreamError], object], 
         newest=replicas.recommendations,
         writes=build_writes(config, artifact, index, milvus_threads, stopping),
         health=Health(index, searches, catalogue, copies, version, on_error),
+        stopping=stopping,
         registry=registry,
     )
     running = [_closing(replicas), parts.health.pinging(), parts.writes.closing()]

@@ -58,15 +58,26 @@ class RequestsInTime(HttpToolsProtocol):
         self._allow(HEAD_S)
 
     def data_received(self, data: bytes) -> None:
-        before = self.cycle
         super().data_received(data)
-        cycle = self.cycle  # of the newest request whose head has arrived
-        if cycle is not None and not cycle.more_body and not cycle.response_complete:
-            self._cancel()
-        elif cycle is not before:
-            self._allow(BODY_S)
-        elif self._deadline is None:
-            self._allow(HEAD_S)
+        is_idle = self.cycle is None or self.cycle.response_complete
+        if is_idle and self._deadline is None and self.timeout_keep_alive_task is None:
+            self._allow(HEAD_S)  # bytes between two requests end uvicorn's limit
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._allow(HEAD_S)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._allow(BODY_S)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._cancel()
+        if self.cycle.response_complete:  # it was answered before its body had arrived
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel()
@@ -82,6 +93,9 @@ class RequestsInTime(HttpToolsProtocol):
             self._deadline = None
 
     def _close(self) -> None:
+        if self.flow.read_paused:  # by uvicorn: this request, or the one before, is being answered
+            self._allow(BODY_S)
+            return
         if self.cycle is None or self.cycle.response_complete:
             self.transport.write(_TIMEOUT)
         self.transport.close()

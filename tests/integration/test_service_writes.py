@@ -160,7 +160,7 @@ def _check_items(site: Site, service: Service) -> None:
 
 
 def _check_that_clicks_wait_for_items(site: Site, service: Service) -> None:
-    """Without items, a running click worker publishes nothing; when they are back, it answers what has waited."""
+    """A running click worker publishes nothing without items; when they are back, it answers what has waited."""
     assert service.ok("POST", "/qa/drop", scope="admin") == ITEMS
     service.ok("POST", "/v1/clicks", {"user_id": "waiting", "item_id": 7}, "write")
     time.sleep(3.0)

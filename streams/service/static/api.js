@@ -11,9 +11,16 @@ export class Problem extends Error {
   }
 }
 
+/** Return the header of a token. `fetch` would fail with a text that speaks of no token. */
+function authorization(token) {
+  if (!token) return {};
+  if (!/^[\x21-\x7e]+$/.test(token)) throw new Problem(401, "A token has no spaces, and no letters beyond ASCII.");
+  return { Authorization: `Bearer ${token}` };
+}
+
 /** Fetch JSON. `body` is a value, or a text that is JSON already: ids have 64 bits, numbers here only 53. */
 export async function request(path, { method = "GET", body, token = tokens.read, signal } = {}) {
-  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const headers = authorization(token);
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let answer;
   try {
@@ -44,7 +51,7 @@ async function reason(answer) {
 
 /** Yield the events of a stream as `[name, value]`. EventSource would not do: it cannot send a token. */
 export async function* events(path, signal) {
-  const headers = tokens.read ? { Authorization: `Bearer ${tokens.read}` } : {};
+  const headers = authorization(tokens.read);
   let answer;
   try {
     answer = await fetch(path, { headers, signal });

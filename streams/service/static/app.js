@@ -132,12 +132,13 @@ function showMarks(answer) {
 async function choose(item) {
   const sender = sendsAs(); // whom the page names at this moment
   if (sender !== null) {
-    await attempt("write", async () => {
+    const isWritten = await attempt("write", async () => {
       const sent = performance.now();
       await writeClick(sender, item);
       noteWritten(`User ${sender}: click on ${nameOf(item)} acknowledged by Kafka after ${duration((performance.now() - sent) / 1000)}.`);
       if (page.user !== sender) show(sender, `The click was sent as user ${sender}`);
     }, () => choose(item));
+    if (!isWritten) noteWritten(`User ${sender}: click on ${nameOf(item)} not acknowledged.`);
     return;
   }
   if (page.user !== null && !page.answer) {

@@ -9,8 +9,9 @@ const OLD_S = 5; // figures that the service sends are old from this age on
 const SILENT_MS = 5000; // without a state for so long, the connection counts as lost
 const LONGEST_WAIT_MS = 10000;
 
-// `hasGap`: events may have been missed since `onGap` was called last.
-const live = { stateAt: 0, state: null, lost: "", hasGap: true, rates: Array(RATES).fill(null) };
+// `hasGap`: events, or histories, may have been missed since `onGap` was called last. `isComplete`: the service has copied
+// everything.
+const live = { stateAt: 0, state: null, lost: "", hasGap: true, isComplete: false, rates: Array(RATES).fill(null) };
 let following = new AbortController();
 
 /**
@@ -38,7 +39,7 @@ export async function follow(user, onEvent, onGap) {
       live.lost = "The service has closed the connection.";
     } catch (error) {
       if (mine.signal.aborted) return;
-      if (error.status === 401) return setProblem("live", error);
+      if (error.status === 401 || error.status === 403) return setProblem("live", error);
       live.lost = error.name === "AbortError" ? "The service does not answer." : error.message;
     } finally {
       connection.end();
@@ -73,6 +74,9 @@ function abortedWhenSilent(whole) {
 function showState(state) {
   Object.assign(live, { stateAt: performance.now(), state, lost: "" });
   setProblem("live", null);
+  const isComplete = Object.values(state.replicas).every((replica) => replica.caught_up);
+  if (isComplete && !live.isComplete) live.hasGap = true; // what was missing in the service's copies is there now
+  live.isComplete = isComplete;
   live.rates = [...live.rates.slice(1), isOld(state) ? null : state.figures?.clicks_per_s ?? null];
   const connection = showConnection(); // first: the curve has the colour of old figures or new ones
   showFigures(state, live.rates);

@@ -33,13 +33,14 @@ export async function attempt(kind, action, again, signal) {
 /** Set or clear the problem of one kind of question. A missing token to read is asked for; one to write has its field. */
 export function setProblem(kind, error, again = null) {
   failed.delete(kind);
-  const isRefused = error?.status === 401;
-  const text = isRefused ? `Nothing was written: ${error.message}.` : error?.message;
+  const isRefused = error?.status === 401 || error?.status === 403;
+  const text = isRefused && kind === "write" ? `Nothing was written: ${error.message}` : error?.message;
   if (error) failed.set(kind, { text, again, asksToken: isRefused && kind !== "write" });
   const all = [...failed.values()];
   $("credentials").hidden = !all.some(({ asksToken }) => asksToken);
+  const refusal = all.find(({ asksToken }) => asksToken)?.text;
   $("credentials").querySelector("label").textContent = tokens.read
-    ? "The service does not accept this token to read; it needs another one:" : "This service asks for a token to read:";
+    ? `The service does not accept this token to read (${refusal}); it needs another one:` : "This service asks for a token to read:";
   const shown = all.filter(({ asksToken }) => !asksToken).pop();
   $("problem").hidden = !shown;
   if (!shown) return;

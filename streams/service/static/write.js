@@ -38,7 +38,9 @@ export function noteWritten(text) {
 /** Connect the form; `show`, `attempt` and `current` are the page's. */
 export function connectWriting({ show, attempt, current }) {
   $("as-user").value = `visitor-${Math.random().toString(36).slice(2, 8)}`;
-  const publishNow = () => attempt("write", () => publish(current().answer), publishNow);
+  const publishNow = async () => {
+    if (!(await attempt("write", () => publish(current().answer), publishNow))) noteWritten("The item was not acknowledged.");
+  };
   $("write-form").addEventListener("input", () => {
     tokens.write = $("token").value;
     showSending(current().user);

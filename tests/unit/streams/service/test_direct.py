@@ -26,7 +26,7 @@ READ, WRITE = "r" * 16, "w" * 16
 _JSON = {"Content-Type": "application/json"}
 
 
-class _Body(BaseModel):
+class _Body(BaseModel, extra="forbid"):
     users: Annotated[list[int], Field(max_length=3)]
     fault: str = ""
 
@@ -40,11 +40,13 @@ async def _endpoint(body: _Body) -> Response:
     return Response(json.dumps(body.users), media_type="application/json")
 
 
-def _app(route_class: type[APIRoute], restarts: list[RestartRequired]) -> FastAPI:
+def _app(route_class: type[APIRoute], restarts: list[RestartRequired], max_body_bytes: int = 2000) -> FastAPI:
     access = Access({"read": SecretStr(READ), "write": SecretStr(WRITE)})
     router = APIRouter(prefix="/v1", dependencies=[Depends(access.requires("read"))], route_class=route_class)
     router.post("/direct", response_model=list[int])(_endpoint)
-    settings = load_service(None, ["service.max_body_bytes=2000", "service.cors_origins=['https://shop.example']"], {})
+    settings = load_service(
+        None, [f"service.max_body_bytes={max_body_bytes}", "service.cors_origins=['https://shop.example']"], {}
+    )
     return service_app(settings.service, [router], ServiceMetrics(CollectorRegistry()), on_restart=restarts.append)
 
 
@@ -75,6 +77,14 @@ def test_a_direct_route_answers_as_fastapi_does(content: bytes, headers: dict[st
 def test_other_scripts_may_read_every_problem_of_a_direct_route(content: bytes, status: int) -> None:
     found, _, headers, _ = _asked(DirectRoute, content, _JSON, READ)
     assert found == status and headers["access-control-allow-origin"] == "https://shop.example"
+
+
+def test_a_body_with_very_many_faults_is_refused_without_looking_at_each() -> None:
+    body = {"users": [1], **{f"k{n}": 1 for n in range(1001)}}
+    client = TestClient(_app(DirectRoute, [], max_body_bytes=20_000), "http://localhost")
+    answer = client.post("/v1/direct", json=body, headers={"Authorization": f"Bearer {READ}"})
+    assert (answer.status_code, answer.json()["detail"]) == (422, "body: 1001 of its fields are wrong")
+    assert "errors" not in answer.json()
 
 
 @pytest.mark.parametrize("content", [b'{"users": [1]}', b"{", b" " * 3000])

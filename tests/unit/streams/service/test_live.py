@@ -71,7 +71,7 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _stream(feed: _Feed, listeners: int = 4) -> LiveStream:
-    return LiveStream(feed, "clicks", [], listeners)
+    return LiveStream(feed, "clicks", [], listeners, threading.Event())
 
 
 def _run(scenario: Callable[[LiveStream], Awaitable[None]], feed: _Feed) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Generator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -28,6 +29,7 @@ from streams.service.explanation import Explainer
 from streams.service.item_map import ItemMap, MapInBackground
 from streams.service.live import LiveStream
 from streams.service.page import FILES, STATIC, Page, routes
+from streams.service.parts import local_calls
 from streams.service.ports import UserHistory
 from tests.unit.streams.service.models import NAMES, small_artifact, small_engine
 
@@ -79,7 +81,7 @@ class _World:
         engine, self.index = small_engine(self.artifact)
         self.histories, self.newest = _Histories(), _Newest()
         self.map = MapInBackground(self.artifact, folder)  # never started: it has no map until a test gives it one
-        self.live = LiveStream(_Silent, "clicks", [], listeners)
+        self.live = LiveStream(_Silent, "clicks", [], listeners, threading.Event())
         page = Page(
             model_version=self.artifact.model_version,
             history_length=self.artifact.history_length,
@@ -87,6 +89,7 @@ class _World:
             engine=engine,
             explainer=Explainer(self.artifact, engine, 4),
             calls=SharedCalls(lambda users: users, batch_users=1, queue_users=9, timeout_s=9, metrics=metrics),
+            local=local_calls(settings),
             histories=self.histories,
             newest=self.newest,
             live=self.live,

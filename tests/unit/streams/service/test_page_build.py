@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,7 +20,7 @@ from streams.service.access import Access
 from streams.service.app import service_app
 from streams.service.batching import SharedCalls
 from streams.service.page_build import page_router
-from streams.service.parts import ServiceParts
+from streams.service.parts import ServiceParts, local_calls
 from tests.unit.streams.service.models import small_artifact, small_engine
 
 
@@ -49,6 +50,8 @@ def _app(folder: Path, titles: Path | None) -> Any:
         engine=engine,
         access=Access({}),
         recommender=SimpleNamespace(calls=calls),
+        local=local_calls(config.service),
+        stopping=threading.Event(),
         histories=_Empty(),
         newest=_Empty(),
     )

@@ -124,6 +124,56 @@ def test_a_body_may_take_longer_than_a_head_and_an_answer_as_long_as_it_takes(
     assert served.call("POST", "/rec/insert_data") == (200, len(IDS))
 
 
+def test_a_connection_whose_request_was_answered_before_its_body_came_serves_the_next_one(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "BODY_S", 0.3)
+    with served.connect(HEAD.replace(b"/rec/recall", b"/nowhere")) as connection:
+        answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 404")
+        while not answer.endswith(b"}"):
+            answer += connection.recv(65536)
+        connection.sendall(b"x" * 20)
+        time.sleep(0.6)
+        connection.sendall(PROBE)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_a_body_that_no_route_reads_does_not_cut_off_the_answer(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "BODY_S", 0.2)
+    monkeypatch.setattr(served.world.items, "on_ask", lambda: time.sleep(0.6))
+    head = b"POST /rec/insert_data HTTP/1.1\r\nHost: localhost\r\nContent-Length: 200000\r\n"
+    token = f"Authorization: {ADMIN['Authorization']}\r\n\r\n".encode()
+    with served.connect(head + token, b"x" * 200_000) as connection:
+        answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+
+
+def test_a_body_that_never_arrives_is_no_defect_of_the_service(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "BODY_S", 0.2)
+    assert _read_all(served.connect(HEAD, b'{"hist_it')) == b""
+    served.connect(HEAD, b'{"hist_it').close()
+    wait_for(lambda: _requests(served, "/rec/recall", 400) == 2, "both to be counted")
+    assert "a request failed" not in caplog.text
+
+
+def _requests(served: Served, route: str, status: int) -> float:
+    labels = {"route": route, "status": str(status)}
+    return served.world.registry.get_sample_value("mindstream_service_requests_total", labels) or 0.0
+
+
+def test_browsers_leave_when_the_service_stops(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    with served.connect(b"GET /page/live HTTP/1.1\r\nHost: localhost\r\n\r\n") as browser:
+        assert browser.recv(65536).startswith(b"HTTP/1.1 200")
+        served.ending.on_signal("SIGTERM")
+        served.thread.join(20)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_insert_data_that_waits_when_the_service_stops_says_what_is_left(served: Served) -> None:
     served.world.items.step = 0  # no item worker runs
     answers: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()

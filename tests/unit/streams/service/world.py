@@ -105,6 +105,7 @@ class ServiceWorld:
             newest=self.newest,
             writes=memory_writes(config, model, observed, milvus, self.clicks, self.items),
             health=self.health,
+            stopping=self.items.stopping,
             registry=self.registry,
         )
         self.app = service_app(config.service, [router(self.parts) for router in ROUTERS], metrics)
