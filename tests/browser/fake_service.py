@@ -16,8 +16,6 @@ from streams.service.page import FILES, HEADERS
 
 TOKEN = "the-right-token"  # noqa: S105 - of nothing
 _TYPES = {".html": "text/html; charset=utf-8", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-_LAG = {"messages": 0, "age_s": 0.5, "caught_up": True}
-_REPLICAS = {"histories": _LAG, "recommendations": _LAG}
 _FIGURES = {
     "clicks_per_s": 3.0,
     "recommendations_per_s": 3.0,
@@ -36,7 +34,7 @@ class FakeService:
         titles: of the items that are found; users' items are named after them.
         clicks: user → number of clicks in the worker's history; others are unknown.
         offset: of each history's newest click.
-        age_s, fault: of the figures. silent: the stream is open, and nothing comes.
+        has_copied: the service has copied all histories. age_s, fault: of the figures. silent: the stream is open, and nothing comes.
         events: of the stream that wait.
         asked: method and path of each request. most_at_once: of requests for one user.
         written: bodies that were sent with the right token.
@@ -48,6 +46,7 @@ class FakeService:
         self.titles: Sequence[str] = ["Comets", "Moons", "Tides"]
         self.clicks = {"anna": 3, "bob": 2}
         self.offset = 0
+        self.has_copied = True
         self.age_s = 0.2
         self.fault = ""
         self.silent = False
@@ -88,9 +87,9 @@ class FakeService:
 
     def states(self) -> Iterator[bytes]:
         """Yield the events of the stream."""
-        state = {"figures": _FIGURES, "age_s": self.age_s, "lag": 0, "fault": self.fault, "replicas": _REPLICAS}
         while not self.silent:
-            yield b"event: state\ndata: " + orjson.dumps(state | {"age_s": self.age_s, "fault": self.fault}) + b"\n\n"
+            known = {"age_s": self.age_s, "fault": self.fault, "replicas": self._replicas()}
+            yield b"event: state\ndata: " + orjson.dumps({"figures": _FIGURES, "lag": 0} | known) + b"\n\n"
             for _ in range(10):
                 while self.events:
                     yield b"event: user\ndata: " + orjson.dumps(self.events.pop(0)) + b"\n\n"
@@ -118,7 +117,11 @@ class FakeService:
         stored = None if n is None else {"partition": 0, "offset": self.offset, "updated_at": time.time()}
         explained = _explained(user, list(map(str, range(1, (n or 0) + 1))))
         newest = None if n is None else {"items": explained["merged"], "ts": time.time()}
-        return explained | {"stored": stored, "newest": newest, "replicas": _REPLICAS}
+        return explained | {"stored": stored, "newest": newest, "replicas": self._replicas()}
+
+    def _replicas(self) -> dict[str, Any]:
+        lag = {"messages": 0, "age_s": 0.5, "caught_up": self.has_copied}
+        return {"histories": lag, "recommendations": lag}
 
 
 def _explained(user: str, history: Sequence[str]) -> dict[str, Any]:

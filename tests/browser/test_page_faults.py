@@ -191,13 +191,40 @@ def test_a_wrong_token_to_write_is_no_question_for_one_to_read(page: _Shown, ser
     assert service.written == [{"user_id": "anna", "item_id": 1}]
 
 
-def test_a_token_to_read_is_asked_for(page: _Shown, service: FakeService) -> None:
-    service.failing["/page"] = 401
+def test_a_failed_click_stays_in_the_log_when_a_later_one_succeeds(page: _Shown, service: FakeService) -> None:
+    page.open()
+    page.type("#token", TOKEN)
+    page.type("#as-user", "anna")
+    page.click("#send")
+    page.until(page.lists, "anna")
+    service.failing["/v1/clicks"] = 503
+    page.click("#found button")
+    page.until(lambda: page.is_shown("#problem"), "the problem")
+    service.failing.clear()
+    page.click("#found button")
+    page.until(lambda: "acknowledged by Kafka after" in page.text("#written"), "the second one")
+    assert not page.is_shown("#problem")
+    assert "not acknowledged" in page.text("#written")
+
+
+def test_a_user_is_read_again_when_the_service_has_copied_all_histories(page: _Shown, service: FakeService) -> None:
+    service.has_copied, clicks = False, service.clicks.pop("anna")
+    page.open("anna")
+    page.until(lambda: "still reads the histories" in page.text("#subject-note"), "the note")
+    service.has_copied, service.clicks["anna"] = True, clicks
+    page.until(lambda: len(page.names("#history")) == clicks, "the history")
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_to_read_is_asked_for(page: _Shown, service: FakeService, status: int) -> None:
+    service.failing["/page"] = status
     page.driver.get(page.address)
     page.until(lambda: page.is_shown("#credentials"), "the question")
     assert not page.is_shown("#problem")
     page.type("#read-token", "wrong" + Keys.ENTER)
     page.until(lambda: "does not accept" in page.text("#credentials"), "the wrong token to be named")
+    page.type("#read-token", "wröng" + Keys.ENTER)
+    page.until(lambda: "ASCII" in page.text("#credentials"), "the wrong letter to be named")
     service.failing.clear()
     page.type("#read-token", "right" + Keys.ENTER)
     page.until(lambda: page.names("#found") and page.text("#connection") == "Live", "the page")

@@ -34,7 +34,7 @@ export async function attempt(kind, action, again, signal) {
 export function setProblem(kind, error, again = null) {
   failed.delete(kind);
   const isRefused = error?.status === 401 || error?.status === 403;
-  const text = isRefused && kind === "write" ? `Nothing was written: ${error.message}` : error?.message;
+  const text = isRefused && kind === "write" ? `Nothing was written: ${error.message.replace(/\.?$/, ".")}` : error?.message;
   if (error) failed.set(kind, { text, again, asksToken: isRefused && kind !== "write" });
   const all = [...failed.values()];
   $("credentials").hidden = !all.some(({ asksToken }) => asksToken);
