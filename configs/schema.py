@@ -366,6 +366,7 @@ class FusionNetwork(Section):
 
 class FusionLoss(Section):
     id_penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    attribute_penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class FusionTraining(Section):

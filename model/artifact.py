@@ -120,7 +120,7 @@ class Artifact:
         return rows
 
 
-# Longer than 50 lines: thirteen parameters and fourteen keys of the manifest, one on each line.
+# Longer than 50 lines: thirteen parameters and eleven keys of the manifest, one on each line.
 def save_artifact(
     path: Path | str,
     *,

@@ -8,7 +8,7 @@ import numpy as np
 
 from configs.schema import FusionConfig
 from model.arrays import FloatArray, FloatVector, IdMatrix, IntVector, Mask
-from model.fusion.net import film_vectors, initial_ids, initial_weights, user_vectors
+from model.fusion.net import attribute_length, film_vectors, initial_ids, initial_weights, user_vectors
 from model.fusion.towers import SCALE
 from model.fusion.vocabulary import FilmInputs, Vocabulary
 from model.training.backend import F, Tensor, paddle
@@ -39,7 +39,7 @@ class Learner:
             attributes: (U, 3), of all users, positions as in `Profile`; films: all N films.
         """
         rng = np.random.default_rng(config.training.seed)
-        self._penalty = config.loss.id_penalty
+        self._loss = config.loss
         self._attributes, self._films = attributes, films
         start = initial_weights(config.network, vocabulary, rng)
         self._weights = {name: paddle.to_tensor(value, stop_gradient=False) for name, value in start.items()}
@@ -56,7 +56,9 @@ class Learner:
         cosine = (users.for_each(u) * films.for_each(v)).sum(axis=1)
         error = SCALE * cosine - paddle.to_tensor(batch.rating)
         squared = (error * error).mean()
-        (squared + self._penalty * (user_length + film_length)).backward()
+        penalty = self._loss.id_penalty * (user_length + film_length)
+        penalty = penalty + self._loss.attribute_penalty * attribute_length(self._weights)
+        (squared + penalty).backward()
         self._users.table.update(rate)
         self._film_ids.table.update(rate)
         self._adam.update(rate)

@@ -70,6 +70,12 @@ def user_vectors(weights: dict[str, Tensor], ids: Tensor, attributes: IdMatrix) 
     return _unit(total)
 
 
+def attribute_length(weights: dict[str, Tensor]) -> Tensor:
+    """Return the squared length of what users' attributes add to vectors, summed over all of them, ()."""
+    mapped = [paddle.matmul(weights[name], weights[f"{name}_map"]) for name in ATTRIBUTES]
+    return sum((vectors * vectors).sum() for vectors in mapped)
+
+
 def film_vectors(weights: dict[str, Tensor], ids: Tensor, films: FilmInputs) -> Tensor:
     """Return films' vectors, (n, D), of length 1; ids: (n, I) embeddings of their ids."""
     total = paddle.matmul(ids, weights["film_map"]) + weights["film_bias"]

@@ -60,3 +60,14 @@ def test_the_penalty_keeps_ids_short() -> None:
             one.step(batch([True] * 3, [True] * 3), 0.01)
         lengths.append(np.linalg.norm(one.weights()["user"][[1, 6]]))
     assert lengths[1] < 0.5 * lengths[0]
+
+
+def test_the_penalty_on_attributes_keeps_what_they_add_short() -> None:
+    lengths = []
+    for penalty in (0, 1):
+        one = learner(f"loss.attribute_penalty={penalty}", "loss.id_penalty=0")
+        for _ in range(50):
+            one.step(batch([False] * 3, [True] * 3), 0.01)
+        weights = one.weights()
+        lengths.append(np.linalg.norm(weights["age"] @ weights["age_map"]))
+    assert lengths[1] < 0.5 * lengths[0]
