@@ -103,7 +103,7 @@ def main(
 def measure(config: FusionConfig, data: MovieLens, name: SplitName, seeds: int) -> SplitFigures:
     """Measure all methods on one split, the fusion model with `seeds` trainings."""
     console = Console(highlight=False, stderr=True)
-    console.print(f"{name}: {SPLITS[name]}")
+    console.print(f"{name}: {SPLITS[name]}", soft_wrap=True)
     parts = split(data, np.arange(len(data.rating)), name, TEST_SHARE, SPLIT_SEED)
     predicted = _simple(data, parts, name, console)
     user, rating = data.user[parts.test], data.rating[parts.test]
@@ -126,6 +126,8 @@ def measure(config: FusionConfig, data: MovieLens, name: SplitName, seeds: int) 
         first = first or found
         for group, errors in found.items():
             by_seed[group].append(errors.rmse[FUSION].value)
+            shown = ", ".join(f"{method} {one.value:.4f}" for method, one in errors.rmse.items())
+            console.print(f"seed {seed}, {group}: RMSE {shown}", soft_wrap=True)
         recalls += [cold_recall(data, parts, model)] if name == "user" else []
     recall_by_seed = [one.recall[FUSION].value for one in recalls]
     return SplitFigures(name, first, by_seed, recalls[0] if recalls else None, recall_by_seed, seconds)
