@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from configs.errors import EXIT_CONFIG, EXIT_FAILURE
+from configs.errors import EXIT_CONFIG, EXIT_FAILURE, EXIT_INTERRUPTED
 from model.fusion.artifact import FusionArtifact
 from model.fusion.train import main
 from producers.ratings import write_movielens
@@ -63,3 +63,14 @@ def test_a_folder_with_something_else_is_not_replaced(tmp_path: Path, data: Path
     result = run(tmp_path, "--data", str(data))
     assert result.exit_code == EXIT_FAILURE
     assert "exists, is not an artifact" in result.output
+
+
+def test_a_stopped_run_writes_no_artifact(tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("model.fusion.train.fit", stopped)
+    result = run(tmp_path, "--data", str(data))
+    assert result.exit_code == EXIT_INTERRUPTED
+    assert "Stopped; no artifact was written." in result.output
+    assert not (tmp_path / "fusion").exists()
