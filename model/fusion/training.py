@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from configs.errors import MindstreamError
 from configs.schema import FusionConfig
 from model.arrays import FloatArray, FloatVector, IdMatrix, IntVector
 from model.fusion.learner import Learner, RatingBatch
@@ -17,12 +16,9 @@ from model.fusion.towers import SCALE, film_vectors, user_vectors
 from model.fusion.vocabulary import FilmInputs, Vocabulary
 from model.training.checkpoint import EpochTally
 from model.training.progress import TrainingProgress
+from model.training.trainer import DivergenceError
 
 Weights = Mapping[str, FloatArray]
-
-
-class DivergenceError(MindstreamError):
-    """The loss is NaN or infinite. The message says what to change."""
 
 
 class Model:

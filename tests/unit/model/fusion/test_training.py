@@ -7,7 +7,8 @@ import pytest
 
 from model.arrays import FloatVector, IntVector
 from model.fusion.baselines import item_mean
-from model.fusion.training import DivergenceError, errors
+from model.fusion.training import errors
+from model.training.trainer import DivergenceError
 from tests.unit.model.fusion.small import config, divided, ratings, train, trained
 
 
