@@ -94,6 +94,7 @@ def main(
         if infer:
             load_films(index, model, films)
             click.echo(f"{count(len(films.ids), 'film')} of model {model.model_version} in Milvus", err=True)
+        index.search(model.new_users([Profile(gender, age, job)]), TOP)  # the first one takes long: it is the start's
         console = Console(highlight=False)
         if batch is None:
             answer(Profile(gender, age, job), model, films, index, console)
@@ -112,6 +113,7 @@ def load_films(index: MilvusIndex, model: FusionArtifact, films: FilmList) -> No
         index.upsert(films.ids[chunk], model.films(films.ids[chunk], films.inputs.take(chunk)))
     for ids, _ in index.rows(-1):
         index.delete(np.setdiff1d(ids, films.ids))
+    index.seal()
     deadline = time.monotonic() + SHOWN_WITHIN_S
     while (shown := index.describe().count) != len(films.ids):
         if time.monotonic() > deadline:
