@@ -29,7 +29,7 @@ from rich.progress import (
 )
 
 from configs.errors import EXIT_INTERRUPTED, FatalError, MindstreamError, TransientError
-from configs.loader import load_replay, load_service, load_train, load_worker
+from configs.loader import load_fusion, load_replay, load_service, load_train, load_worker
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -39,6 +39,7 @@ _SHIPPED: dict[Callable[..., Any], tuple[str, str]] = {
     load_service: ("configs/kafka.yaml, configs/worker.yaml and configs/service.yaml", "service.port=8081"),
     load_replay: ("configs/kafka.yaml and configs/replay.yaml", "producer.linger=0.05"),
     load_train: ("configs/mind.yaml", "training.epochs=5"),
+    load_fusion: ("configs/fusion.yaml", "training.epochs=2"),
 }
 #: System of a `TransientError` → the key of its address.
 _ADDRESS_KEYS = {"Kafka": "kafka.bootstrap_servers", "Milvus": "milvus.uri"}
@@ -101,7 +102,7 @@ def config_options(load: Callable[..., Any]) -> Callable[[Decorated], Decorated]
     """Add -c/--config and --set, passed as `config_path` and `overrides`: the first arguments of `load`.
 
     Args:
-        load: `load_worker`, `load_service`, `load_replay` or `load_train`; its files are named in the help.
+        load: `load_worker` or another function of `configs.loader`; its files are named in the help.
     """
     files, example = _SHIPPED[load]
 

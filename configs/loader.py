@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.errors import ConfigError
-from configs.schema import ReplayConfig, ServiceConfig, TrainConfig, WorkerConfig
+from configs.schema import FusionConfig, ReplayConfig, ServiceConfig, TrainConfig, WorkerConfig
 
 FOLDER = Path(__file__).parent
 
@@ -71,6 +71,13 @@ def load_train(
 ) -> TrainConfig:
     """Load the settings of training."""
     return _load(TrainConfig, ("mind.yaml",), path, overrides, environ)
+
+
+def load_fusion(
+    path: Path | None = None, overrides: Iterable[str] = (), environ: Mapping[str, str] = os.environ
+) -> FusionConfig:
+    """Load the settings of the fusion model."""
+    return _load(FusionConfig, ("fusion.yaml",), path, overrides, environ)
 
 
 def _load(

@@ -347,3 +347,48 @@ class TrainConfig(Section):
                 f"{' and '.join(remedies)}, or another loss.readout"
             )
         return self
+
+
+class FusionData(Section):
+    path: Path | None
+    malformed: Literal["fail", "skip"]
+    valid_fraction: Annotated[float, Field(ge=0, lt=1)]
+
+
+class FusionNetwork(Section):
+    dim: Annotated[int, Field(ge=2, le=4096)]
+    id_dim: Annotated[int, Field(ge=1, le=4096)]
+    attribute_dim: Annotated[int, Field(ge=1, le=4096)]
+    word_dim: Annotated[int, Field(ge=1, le=4096)]
+    filters: Annotated[int, Field(ge=1, le=4096)]
+    windows: Annotated[tuple[Annotated[int, Field(ge=1, le=16)], ...], Field(min_length=1)]
+
+
+class FusionLoss(Section):
+    id_penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    attribute_penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class FusionTraining(Section):
+    epochs: Count
+    batch_size: Count
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    decay: Literal["linear", "none"]
+    drop_users: Annotated[float, Field(ge=0, lt=1)]
+    drop_films: Annotated[float, Field(ge=0, lt=1)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class FusionOutput(Section):
+    folder: Path
+    movies: Path
+
+
+class FusionConfig(Section):
+    """The settings of the fusion model (`model.fusion`)."""
+
+    data: FusionData
+    network: FusionNetwork
+    loss: FusionLoss
+    training: FusionTraining
+    output: FusionOutput

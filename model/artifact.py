@@ -12,38 +12,28 @@ can replace the artifact's, and the inner product is the score: higher = nearer.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import shutil
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from configs.errors import InputError
 from model.arrays import FloatArray, IdVector
+from model.artifact_folder import ArtifactError, Layout, check_target
 
-#: Version of this layout; readers refuse all others.
-FORMAT = 1
-MANIFEST = "manifest.json"
 FILES = ("weights.npz", "item_ids.npy", "item_vectors.npy", "item_counts.npy")
 METRIC = "IP"
-#: Manifest keys that decide how the files are used. The model version is a hash of them, checksums included.
-IDENTITY = ("format", "metric", "dim", "interests", "history_length", "items", "encoder", "sha256")
+LAYOUT = Layout(
+    format=1,
+    files=FILES,
+    identity=("format", "metric", "dim", "interests", "history_length", "items", "encoder", "sha256"),
+    remedy="train again: python -m model.train -c configs/mind.yaml",
+)
 #: Rows are looked up in a table indexed by id if the range of the ids is less than this many times the number of items.
 _MAX_IDS_PER_ITEM = 4
-_RETRAIN = "train again: python -m model.train -c configs/mind.yaml"
-
-
-class ArtifactError(InputError):
-    """An artifact that cannot be loaded or written. The message names the remedy."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,9 +71,7 @@ class Artifact:
             ArtifactError: the artifact is missing, damaged, of another format, or its parts do not fit together.
         """
         folder = Path(path).resolve()
-        manifest = _read_manifest(folder)
-        if verify:
-            _verify(folder, manifest)
+        manifest = LAYOUT.read(folder, verify=verify)
         try:
             ids = np.load(folder / "item_ids.npy", allow_pickle=False)
             vectors = np.load(folder / "item_vectors.npy", mmap_mode="r", allow_pickle=False)
@@ -91,7 +79,7 @@ class Artifact:
             with (folder / "weights.npz").open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 weights = dict(stored)
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise ArtifactError(f"{folder}: damaged ({error}); copy it again, or {_RETRAIN}") from None
+            raise ArtifactError(f"{folder}: damaged ({error}); copy it again, or {LAYOUT.remedy}") from None
         artifact = cls(
             folder,
             manifest["model_version"],
@@ -132,7 +120,7 @@ class Artifact:
         return rows
 
 
-# Longer than 50 lines: thirteen parameters and fourteen keys of the manifest, one on each line.
+# Longer than 50 lines: thirteen parameters and eleven keys of the manifest, one on each line.
 def save_artifact(
     path: Path | str,
     *,
@@ -165,65 +153,30 @@ def save_artifact(
     _check_arrays(folder, item_ids, item_vectors, item_counts, (len(item_ids), item_vectors.shape[-1]))
     if not all(np.isfinite(array).all() for array in (item_vectors, *weights.values())):
         raise ArtifactError(f"{folder}: not written: training diverged (NaN or infinity); lower training.learning_rate")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with _temporary_draft(folder) as draft:
+
+    def write_files(draft: Path) -> None:
         np.savez(draft / "weights.npz", **{name: weights[name] for name in sorted(weights)})  # type: ignore[arg-type]
         np.save(draft / "item_ids.npy", item_ids)
         np.save(draft / "item_vectors.npy", item_vectors)
         np.save(draft / "item_counts.npy", item_counts)
-        manifest: dict[str, Any] = {
-            "format": FORMAT,
-            "metric": METRIC,
-            "dim": item_vectors.shape[1],
-            "interests": interests,
-            "history_length": history_length,
-            "items": len(item_ids),
-            "encoder": dict(encoder),
-            "sha256": {name: _sha256(draft / name) for name in FILES},
-            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "users": users,
-            "clicks": clicks,
-            "config": dict(config),
-            "metrics": dict(metrics or {}),
-            "skipped": list(skipped),
-        }
-        manifest["model_version"] = _model_version_of(manifest)
-        (draft / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        _replace_folder(draft, folder)
+
+    described = {
+        "metric": METRIC,
+        "dim": item_vectors.shape[1],
+        "interests": interests,
+        "history_length": history_length,
+        "items": len(item_ids),
+        "encoder": dict(encoder),
+    }
+    recorded = {
+        "users": users,
+        "clicks": clicks,
+        "config": dict(config),
+        "metrics": dict(metrics or {}),
+        "skipped": list(skipped),
+    }
+    LAYOUT.write(folder, write_files, described, recorded)
     return Artifact.load(folder, verify=False)
-
-
-def check_target(path: Path | str) -> None:
-    """Raise ArtifactError if `path` holds anything but an artifact or an empty folder."""
-    folder = Path(path).resolve()
-    if not folder.exists() or (folder.is_dir() and ((folder / MANIFEST).is_file() or not any(folder.iterdir()))):
-        return
-    raise ArtifactError(f"{folder}: exists, is not an artifact, and is not replaced; choose another folder (--out)")
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    if not (folder / MANIFEST).is_file():
-        raise ArtifactError(f"{folder}: no artifact here ({MANIFEST} is missing); check the path, or {_RETRAIN}")
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        found = manifest["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{folder}: {MANIFEST} is damaged ({error!r}); copy it again, or {_RETRAIN}") from None
-    if found != FORMAT:
-        raise ArtifactError(f"{folder}: format {found}, this version reads format {FORMAT}; {_RETRAIN}")
-    if not {*IDENTITY, "model_version"} <= manifest.keys() or manifest["model_version"] != _model_version_of(manifest):
-        raise ArtifactError(f"{folder}: {MANIFEST} was changed after training; copy it again, or {_RETRAIN}")
-    return dict(manifest)
-
-
-def _verify(folder: Path, manifest: Mapping[str, Any]) -> None:
-    for name in FILES:
-        try:
-            intact = _sha256(folder / name) == manifest["sha256"].get(name)
-        except OSError as error:
-            raise ArtifactError(f"{folder}: {name} cannot be read ({error.strerror}); copy it again") from None
-        if not intact:
-            raise ArtifactError(f"{folder}: {name} does not match its checksum; copy it again, or {_RETRAIN}")
 
 
 def _check_arrays(folder: Path, ids: IdVector, vectors: FloatArray, counts: IdVector, shape: tuple[int, int]) -> None:
@@ -236,40 +189,4 @@ def _check_arrays(folder: Path, ids: IdVector, vectors: FloatArray, counts: IdVe
     )
     if not fits:
         expected = "ids (N,) int64 ascending and not 0, vectors (N, D) float32, counts (N,) int64, N and D at least 1"
-        raise ArtifactError(f"{folder}: the item arrays do not fit together; expected {expected}; {_RETRAIN}")
-
-
-def _model_version_of(manifest: Mapping[str, Any]) -> str:
-    content = json.dumps({key: manifest[key] for key in IDENTITY}, sort_keys=True)
-    return "m" + hashlib.sha256(content.encode()).hexdigest()[:12]
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _temporary_draft(folder: Path) -> Iterator[Path]:
-    """Yield a draft folder beside `folder`, so that the rename stays on one file system; it is removed afterwards."""
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        (work / "draft").mkdir()  # mkdtemp's folder is closed to other users; the artifact must follow the umask
-        yield work / "draft"
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _replace_folder(draft: Path, folder: Path) -> None:
-    old = draft.parent / "old"
-    try:
-        if folder.exists():
-            folder.replace(old)
-        draft.replace(folder)
-    except BaseException:  # Ctrl-C too
-        if old.exists() and not folder.exists():
-            old.replace(folder)
-        raise
+        raise ArtifactError(f"{folder}: the item arrays do not fit together; expected {expected}; {LAYOUT.remedy}")

@@ -18,7 +18,8 @@ from configs.errors import ConfigError
 from configs.loader import load_train
 from configs.schema import TrainConfig
 from configs.text import count
-from model.artifact import Artifact, check_target, save_artifact
+from model.artifact import Artifact, save_artifact
+from model.artifact_folder import check_target
 from model.data.clicks import Holdout
 from model.data.files import DataError
 from model.evaluation.measure import measure_encoder

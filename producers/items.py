@@ -15,7 +15,8 @@ from configs.cli import Command, configured, progress_bar
 from configs.errors import FatalError, InputError
 from configs.loader import load_replay
 from configs.schema import ReplayConfig
-from model.artifact import Artifact, ArtifactError
+from model.artifact import Artifact
+from model.artifact_folder import ArtifactError
 from model.serving.norms import Norms, normalised
 from producers.cli import print_counts_and_exit, stop_on_signals
 from producers.sender import Sender, send_all

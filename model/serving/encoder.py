@@ -15,7 +15,8 @@ import numpy as np
 
 from configs.schema import Network
 from model.arrays import FloatArray, IntVector
-from model.artifact import Artifact, ArtifactError
+from model.artifact import Artifact
+from model.artifact_folder import ArtifactError
 
 #: Added to squared lengths before a root or a division, so that vectors of length 0 stay 0 instead of becoming NaN.
 EPSILON = 1e-12

@@ -66,12 +66,17 @@ class Adam:
 
 
 class ItemTable:
-    """N + 1 rows of D numbers, row 0 = padding, with the moments of a lazy Adam: unused rows keep their moments.
+    """N + 1 rows of D numbers, with the moments of a lazy Adam: unused rows keep their moments.
 
     The table is on Paddle's device. For each batch: look up, differentiate, `update`. No step touches the whole table.
     """
 
-    def __init__(self, values: FloatArray) -> None:
+    def __init__(self, values: FloatArray, *, padding: bool = True) -> None:
+        """
+        Args:
+            padding: row 0 is padding, which never changes.
+        """
+        self._padding = padding
         self._values = paddle.to_tensor(values)
         self._first = paddle.zeros_like(self._values)
         self._second = paddle.zeros_like(self._values)
@@ -80,7 +85,7 @@ class ItemTable:
     def look_up(self, rows: IdVector) -> Tensor:
         """Return the values of (R,) ascending distinct rows as a leaf tensor, (R, D) float32."""
         self._used = paddle.to_tensor(rows)
-        self._padded = int(rows[0] == 0)
+        self._padded = int(self._padding and rows[0] == 0)
         self._leaf = paddle.gather(self._values, self._used)
         self._leaf.stop_gradient = False
         return self._leaf

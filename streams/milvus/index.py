@@ -36,6 +36,11 @@ from streams.recall.ports import IndexInfo, no_sources
 _MAX_ROWS_PER_REQUEST = 16_384
 #: Most hits in the answer to one search request: about 20 MB, below gRPC's usual limit of 64 MB.
 _MAX_HITS_PER_REQUEST = 1_000_000
+#: What fills a collection of the worker.
+_REMEDY = (
+    "start an item worker, which creates it (python -m streams worker --agents items), and publish the model's items "
+    "(python -m producers.items --artifact DIR)"
+)
 #: Candidates examined beyond the hits asked for. Removed items where the search enters the graph count as candidates:
 #: without a surplus, some queries in a hundred yield a hit or two fewer when most items were removed.
 _EF_SURPLUS = 16
@@ -54,6 +59,7 @@ class MilvusIndex:
         model_version: names the collection.
         dim: dimension of the vectors.
         create: create the collection if it does not exist; if False, a missing collection is an error.
+        remedy: how to create and fill the collection, for error texts.
 
     Attributes:
         identity: tells this collection from one of the same name that is dropped before or created later.
@@ -64,8 +70,9 @@ class MilvusIndex:
             names the remedy.
     """
 
-    def __init__(self, settings: Milvus, model_version: str, dim: int, *, create: bool) -> None:
+    def __init__(self, settings: Milvus, model_version: str, dim: int, *, create: bool, remedy: str = _REMEDY) -> None:
         self._settings = settings
+        self._remedy = remedy
         self._version = model_version
         self._dim = dim
         self._name = collection_name(model_version)
@@ -75,9 +82,7 @@ class MilvusIndex:
                 ensure_collection(self._client, self._name, dim, *self._index_params())
             elif not self._client.has_collection(self._name, timeout=settings.timeout):
                 raise FatalError(
-                    f"Milvus at {settings.uri} has no collection {self._name} for model {model_version}; start an "
-                    "item worker, which creates it (python -m streams worker --agents items), and publish the "
-                    "model's items (python -m producers.items --artifact DIR)"
+                    f"Milvus at {settings.uri} has no collection {self._name} for model {model_version}; {remedy}"
                 )
             self._client.load_collection(self._name, timeout=SLOW_TIMEOUT_S)
         self.identity = identity_of(self._description())
@@ -281,7 +286,7 @@ class MilvusIndex:
             raise FatalError(
                 f"Milvus collection {self._name} has {info.dim} dimensions and metric {info.metric}; model "
                 f"{self._version} has {self._dim} dimensions and metric {METRIC}. Another program created it: "
-                "drop it, start an item worker and publish the items (python -m producers.items --artifact DIR)"
+                f"drop it; then {self._remedy}"
             )
 
 

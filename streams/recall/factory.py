@@ -8,7 +8,8 @@ import numpy as np
 
 from configs.errors import FatalError
 from configs.schema import Recall, WorkerConfig
-from model.artifact import Artifact, ArtifactError
+from model.artifact import Artifact
+from model.artifact_folder import ArtifactError
 from model.serving.encoder import Encoder
 from model.serving.norms import Norms
 from streams.recall.embeddings import HistoryEmbeddings

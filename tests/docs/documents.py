@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = (
     "",
     "model",
+    "model/fusion",
     "configs",
     "configs/observability",
     "streams",

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from configs.errors import EXIT_CONFIG, EXIT_FAILURE
 from configs.loader import ENVIRONMENT
-from configs.schema import ReplayConfig, ServiceConfig, TrainConfig
+from configs.schema import FusionConfig, ReplayConfig, ServiceConfig, TrainConfig
 from embedded.__main__ import NOTHING_RUNS
 from tests.docs.documents import ROOT, Command, anchors, commands, documents, links, module_of, spans, split
 
@@ -33,9 +33,14 @@ PROGRAMS = (
     "producers.generate",
     "producers.replay",
     "producers.items",
+    "producers.ratings",
     "model.train",
     "model.evaluate",
     "model.explain",
+    "model.fusion.train",
+    "model.fusion.movies",
+    "model.fusion.recommend",
+    "model.fusion.evaluate",
     "benchmarks.quality",
     "benchmarks.distinctness",
     "benchmarks",
@@ -78,7 +83,7 @@ def _paths(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...]
 def _keys() -> dict[str, set[str]]:
     """Return section → keys of all configurations."""
     found: dict[str, set[str]] = {}
-    for config in (ServiceConfig, ReplayConfig, TrainConfig):
+    for config in (ServiceConfig, ReplayConfig, TrainConfig, FusionConfig):
         for section, field in config.model_fields.items():
             assert isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
             found.setdefault(section, set()).update(field.annotation.model_fields)
@@ -227,6 +232,7 @@ REQUIRED = {
     ("producers.replay",): [str(ROOT / "README.md")],
     ("producers.items",): ["--artifact", "missing"],
     ("model.explain",): ["--user", "1"],
+    ("model.fusion.movies",): ["-f", "missing"],
     ("streams", "deadletters", "show"): ["clicks/0/0"],
 }
 CONFIGURED = [

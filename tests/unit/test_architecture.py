@@ -42,12 +42,14 @@ INSIDE_STREAMS = {
 INSIDE_MODEL = {
     "arrays": set(),
     "figures": set(),
-    "artifact": {"arrays"},
+    "artifact_folder": set(),
+    "artifact": {"arrays", "artifact_folder"},
     "data": {"arrays"},
-    "serving": {"arrays", "artifact"},
+    "serving": {"arrays", "artifact", "artifact_folder"},
     "evaluation": {"arrays", "artifact", "data", "figures", "serving"},
     "explanation": {"arrays", "artifact", "data", "evaluation", "figures", "serving"},
     "training": {"arrays", "artifact", "data", "figures", "serving"},
+    "fusion": {"arrays", "artifact_folder", "data", "evaluation", "training"},
 }
 MODEL_COMMANDS = {"model/train.py", "model/evaluate.py", "model/explain.py"}
 #: Rooms without I/O and without frameworks.
@@ -85,7 +87,10 @@ ONLY_IN = {
     "uvicorn": ("streams/service/server.py", "benchmarks/yardsticks/hand_wired.py"),
 }
 #: Command files are composition roots. Module → what it may import from rooms that otherwise import its own.
-COMMANDS = {"model/evaluate.py": {"streams.tools.served_index"}}
+COMMANDS = {
+    "model/evaluate.py": {"streams.tools.served_index"},
+    "model/fusion/recommend.py": {"streams.milvus.index"},
+}
 #: Command files inside streams/, which may import all of its rooms.
 STREAMS_COMMANDS = {"streams/__main__.py", "streams/tools/commands.py"}
 

@@ -11,10 +11,16 @@ import yaml
 from pydantic import BaseModel
 
 from configs.errors import ConfigError
-from configs.loader import ENVIRONMENT, FOLDER, load_replay, load_service, load_train, load_worker
-from configs.schema import ReplayConfig, ServiceConfig, TrainConfig, WorkerConfig
+from configs.loader import ENVIRONMENT, FOLDER, load_fusion, load_replay, load_service, load_train, load_worker
+from configs.schema import FusionConfig, ReplayConfig, ServiceConfig, TrainConfig, WorkerConfig
 
-LOADERS = {"worker": load_worker, "service": load_service, "replay": load_replay, "mind": load_train}
+LOADERS = {
+    "worker": load_worker,
+    "service": load_service,
+    "replay": load_replay,
+    "mind": load_train,
+    "fusion": load_fusion,
+}
 
 
 def _file(tmp_path: Path, text: str) -> Path:
@@ -127,6 +133,7 @@ def test_every_environment_variable_sets_an_existing_key_and_is_documented() -> 
         (ServiceConfig, ["kafka.yaml", "worker.yaml", "service.yaml"]),
         (ReplayConfig, ["kafka.yaml", "replay.yaml"]),
         (TrainConfig, ["mind.yaml"]),
+        (FusionConfig, ["fusion.yaml"]),
     ],
 )
 def test_every_key_is_in_the_shipped_files_with_a_comment(schema: type[BaseModel], files: list[str]) -> None:

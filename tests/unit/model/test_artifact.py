@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.artifact import FILES, Artifact, ArtifactError, check_target, save_artifact
+from model.artifact import FILES, Artifact, save_artifact
+from model.artifact_folder import ArtifactError, check_target
 from model.serving.encoder import Encoder
 
 D, K, L, N = 4, 2, 3, 5
