@@ -34,7 +34,8 @@ class FakeService:
         titles: of the items that are found; users' items are named after them.
         clicks: user → number of clicks in the worker's history; others are unknown.
         offset: of each history's newest click.
-        has_copied: the service has copied all histories. age_s, fault: of the figures. silent: the stream is open, and nothing comes.
+        has_copied: the service has copied all histories.
+        age_s, fault: of the figures. silent: the stream is open, and nothing comes.
         events: of the stream that wait.
         asked: method and path of each request. most_at_once: of requests for one user.
         written: bodies that were sent with the right token.
