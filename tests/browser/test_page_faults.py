@@ -224,7 +224,7 @@ def test_a_token_to_read_is_asked_for(page: _Shown, service: FakeService, status
     page.type("#read-token", "wrong" + Keys.ENTER)
     page.until(lambda: "does not accept" in page.text("#credentials"), "the wrong token to be named")
     page.type("#read-token", "wröng" + Keys.ENTER)
-    page.until(lambda: "ASCII" in page.text("#credentials"), "the wrong letter to be named")
+    page.until(lambda: "ASCII" in page.text("#credentials"), "the wrong character to be named")
     service.failing.clear()
     page.type("#read-token", "right" + Keys.ENTER)
     page.until(lambda: page.names("#found") and page.text("#connection") == "Live", "the page")
