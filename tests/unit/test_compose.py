@@ -325,6 +325,12 @@ def test_the_service_is_reached_from_this_machine_under_its_names_only() -> None
     assert SERVICES["service"]["environment"]["MINDSTREAM_SERVICE_DATA_DIR"] in SERVICES["service"]["volumes"]
 
 
+def test_all_variables_of_the_service_reach_it() -> None:
+    """A token that Compose leaves out would leave reads open."""
+    ours = {name for name in ENVIRONMENT if name.startswith("MINDSTREAM_SERVICE_")}
+    assert ours <= SERVICES["service"]["environment"].keys()
+
+
 def test_prometheus_scrapes_every_worker_container_inside_the_network_only() -> None:
     text = (ROOT / "configs" / "observability" / "prometheus.yml").read_text(encoding="utf-8")
     jobs = {job["job_name"]: job["dns_sd_configs"] for job in yaml.safe_load(text)["scrape_configs"]}
