@@ -250,6 +250,13 @@ def test_the_code_in_the_images_is_readable_whatever_the_umask_of_the_checkout_w
     assert len(re.findall(r"^COPY (?!--from=source)", DOCKERFILE, re.MULTILINE)) == 1
 
 
+def test_the_images_have_the_bytecode_that_read_only_containers_cannot_keep() -> None:
+    _, base, *ours = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]
+    assert re.search(r"^RUN python -m compileall -q .* /usr/local/lib/python3\.11$", base, re.MULTILINE)
+    for stage in ours:
+        assert "COPY --from=source /source .\nRUN python -m compileall -q .\n" in stage
+
+
 def test_both_images_end_with_the_user_that_compose_names() -> None:
     for stage in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[3:]:
         assert re.findall(r"^USER (\S+)", stage, re.MULTILINE)[-1] == "10001:10001"
