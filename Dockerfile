@@ -19,6 +19,9 @@ ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_
 RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin mindstream \
     && install -d -o 10001 -g 10001 /artifacts /var/lib/mindstream /volumes/milvus \
     && install -o 10001 -g 10001 /dev/null /volumes/milvus/.keep
+# The image has no bytecode of the standard library, and containers, whose root is read-only, cannot keep any: each health
+# check would compile what it imports, 0.4 s of CPU time instead of 0.07.
+RUN python -m compileall -q -x '/(site-packages|tests?)/' /usr/local/lib/python3.11
 WORKDIR /app
 # Exact versions with checksums, written by `make lock`. Installed before the code is copied, so only when they change.
 COPY --from=source /source/requirements-worker.txt ./
@@ -32,10 +35,12 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && pip install --require-hashes --only-binary :all: -r requirements-train.txt
 COPY --from=source /source .
+RUN python -m compileall -q .
 USER 10001:10001
 CMD ["python", "-m", "model.train", "--help"]
 
 FROM base AS worker
 COPY --from=source /source .
+RUN python -m compileall -q .
 USER 10001:10001
 CMD ["python", "-m", "streams", "--help"]

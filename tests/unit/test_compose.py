@@ -250,6 +250,13 @@ def test_the_code_in_the_images_is_readable_whatever_the_umask_of_the_checkout_w
     assert len(re.findall(r"^COPY (?!--from=source)", DOCKERFILE, re.MULTILINE)) == 1
 
 
+def test_the_images_have_the_bytecode_that_read_only_containers_cannot_keep() -> None:
+    _, base, *ours = re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[1:]
+    assert re.search(r"^RUN python -m compileall -q .* /usr/local/lib/python3\.11$", base, re.MULTILINE)
+    for stage in ours:
+        assert "COPY --from=source /source .\nRUN python -m compileall -q .\n" in stage
+
+
 def test_both_images_end_with_the_user_that_compose_names() -> None:
     for stage in re.split(r"^FROM ", DOCKERFILE, flags=re.MULTILINE)[3:]:
         assert re.findall(r"^USER (\S+)", stage, re.MULTILINE)[-1] == "10001:10001"
@@ -323,6 +330,12 @@ def test_the_service_is_reached_from_this_machine_under_its_names_only() -> None
     } <= set(COMMANDS["service"])
     assert SERVICES["service"]["healthcheck"]["test"][-1].count("http://127.0.0.1:8080/healthz") == 1
     assert SERVICES["service"]["environment"]["MINDSTREAM_SERVICE_DATA_DIR"] in SERVICES["service"]["volumes"]
+
+
+def test_all_variables_of_the_service_reach_it() -> None:
+    """A token that Compose leaves out would leave reads open."""
+    ours = {name for name in ENVIRONMENT if name.startswith("MINDSTREAM_SERVICE_")}
+    assert ours <= SERVICES["service"]["environment"].keys()
 
 
 def test_prometheus_scrapes_every_worker_container_inside_the_network_only() -> None:
