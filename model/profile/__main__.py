@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from configs.text import count
 from model.artifact import Artifact
 from model.data.files import DataError
 from model.data.malformed import SETTING, MalformedLines
-from model.profile.data import known_users, learn_attributes, read_groups, read_profiles
+from model.profile.data import known_users, learn_attributes, read_groups, read_profiles, settings_of
 from model.profile.measure import AFTER, choose_pseudo_clicks, cold_quality
 from model.profile.training import Examples, Weights, fit
 from model.serving.attributes import AttributeTable
@@ -67,19 +66,6 @@ def main(
             sys.exit(stop.status)
 
 
-def settings_of(
-    artifact: str | None, clicks: tuple[str, ...], valid: tuple[str, ...], profiles: tuple[str, ...]
-) -> list[str]:
-    """Return the options of the command line as settings."""
-    values = {
-        "model.artifact": artifact,
-        "data.clicks": clicks,
-        "data.valid_clicks": valid,
-        "data.profiles": profiles,
-    }
-    return [f"{key}={json.dumps(value)}" for key, value in values.items() if value]
-
-
 def train(config: ProfileConfig, console: Console) -> ProfileTower:
     """Run one training, from the files to the stored tower.
 
@@ -120,8 +106,8 @@ def train(config: ProfileConfig, console: Console) -> ProfileTower:
     seconds = time.monotonic() - start
     figures = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     console.print(
-        f"{figures} of valid users without clicks\n{blend_text(tower)}\n"
-        f"tower {tower.manifest['model_version']} of model {artifact.model_version}: {seconds:.0f} s, in {artifact.path}",
+        f"{figures} of valid users without clicks\n{blend_text(tower)}\ntower {tower.manifest['model_version']} of "
+        f"model {artifact.model_version}: {seconds:.0f} s, in {artifact.path}",
         soft_wrap=True,
     )
     return tower

@@ -32,6 +32,19 @@ class ProfiledUsers(NamedTuple):
         return ProfiledUsers([self.profiles[user] for user in index], self.clicks.take(np.asarray(index, np.int64)))
 
 
+def settings_of(
+    artifact: str | None, clicks: tuple[str, ...], valid: tuple[str, ...], profiles: tuple[str, ...]
+) -> list[str]:
+    """Return the options of the command line as settings."""
+    values = {
+        "model.artifact": artifact,
+        "data.clicks": clicks,
+        "data.valid_clicks": valid,
+        "data.profiles": profiles,
+    }
+    return [f"{key}={json.dumps(value)}" for key, value in values.items() if value]
+
+
 class UserGroups(NamedTuple):
     """Users to train on, users on whom choices are made, and the lines that were left out."""
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from configs.schema import Loss, ProfileConfig
-from model.arrays import FloatArray, FloatVector, IdMatrix, IdVector, IntVector
+from model.arrays import DoubleArray, FloatArray, FloatVector, IdMatrix, IdVector, IntVector
 from model.artifact import Artifact
 from model.data.clicks import Clicks
 from model.profile.data import ProfiledUsers
@@ -203,12 +203,11 @@ def _dropped(
     return EncodedProfiles(rows, weights, attribute)
 
 
-def _target_shares(targets: IdMatrix, items: int) -> FloatVector:
+def _target_shares(targets: IdMatrix, items: int) -> DoubleArray:
     """Return the share of each row, 0 to N, in the targets of an average user, (N + 1,) float64."""
     given = targets > 0
     weights = given / (given.sum(axis=1, keepdims=True) * len(targets))
-    shares: FloatVector = np.bincount(targets[given], weights[given], minlength=items + 1)
-    return shares
+    return np.bincount(targets[given], weights[given], minlength=items + 1)
 
 
 def _unit(vectors: Tensor) -> Tensor:
