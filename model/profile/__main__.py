@@ -81,7 +81,7 @@ def train(config: ProfileConfig, console: Console) -> ProfileTower:
         )
     artifact, malformed = Artifact.load(config.model.artifact), MalformedLines(config.data.malformed, SETTING)
     profiles = read_profiles(config.data.profiles, config.data.attributes, malformed)
-    users, valid, _ = read_groups(config, profiles, malformed)
+    users, valid = read_groups(config, profiles, malformed)
     users = known_users(users, artifact)
     if not users.profiles:
         raise DataError(f"no item of the click files is known to the model in {artifact.path}: compare the item ids")

@@ -11,6 +11,7 @@ import numpy as np
 
 from configs.errors import ConfigError
 from configs.schema import ProfileAttribute, ProfileConfig
+from model.arrays import IntVector
 from model.artifact import Artifact
 from model.data.clicks import Clicks, read_clicks, split_users
 from model.data.files import UNDECODED, DataError, PathName, lines, user_id
@@ -27,9 +28,9 @@ class ProfiledUsers(NamedTuple):
     profiles: list[Profile]
     clicks: Clicks
 
-    def take(self, index: Sequence[int] | Any) -> ProfiledUsers:
+    def take(self, index: IntVector) -> ProfiledUsers:
         """Return the users at these indices, in this order."""
-        return ProfiledUsers([self.profiles[user] for user in index], self.clicks.take(np.asarray(index, np.int64)))
+        return ProfiledUsers([self.profiles[user] for user in index.tolist()], self.clicks.take(index))
 
 
 def settings_of(
@@ -46,11 +47,10 @@ def settings_of(
 
 
 class UserGroups(NamedTuple):
-    """Users to train on, users on whom choices are made, and the lines that were left out."""
+    """Users to train on, and users on whom choices are made."""
 
     train: ProfiledUsers
     valid: ProfiledUsers
-    malformed: MalformedLines
 
 
 def read_groups(config: ProfileConfig, profiles: Mapping[str, Profile], malformed: MalformedLines) -> UserGroups:
@@ -67,7 +67,7 @@ def read_groups(config: ProfileConfig, profiles: Mapping[str, Profile], malforme
         valid = read_clicks(data.valid_clicks, malformed, data.order)
     else:
         train, valid = split_users(train, data.valid_fraction, np.random.default_rng(config.training.seed))
-    return UserGroups(with_profiles(train, profiles), with_profiles(valid, profiles), malformed)
+    return UserGroups(with_profiles(train, profiles), with_profiles(valid, profiles))
 
 
 def read_profiles(

@@ -111,6 +111,8 @@ def measure(config: ProfileConfig, tests: Sequence[str], names: Sequence[str]) -
     profiles = read_profiles(config.data.profiles, tower.table.attributes, malformed)
     groups = read_groups(config, profiles, malformed)
     test = with_profiles(read_clicks(tests, malformed, config.data.order), profiles)
+    for line in malformed.skipped:
+        click.echo(str(line), err=True)
     singles = [one.name for one in tower.table.attributes if one.kind != "categories"]
     cold, shrinkage = _cold(tower, artifact, groups, test, names or singles[:2])
     early = {n: EarlyUsers.after(n, tower, artifact, test) for n in AFTER if (test.clicks.lengths > n).any()}

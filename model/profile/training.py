@@ -207,7 +207,7 @@ def _target_shares(targets: IdMatrix, items: int) -> DoubleArray:
     """Return the share of each row, 0 to N, in the targets of an average user, (N + 1,) float64."""
     given = targets > 0
     weights = given / (given.sum(axis=1, keepdims=True) * len(targets))
-    return np.bincount(targets[given], weights[given], minlength=items + 1)
+    return np.asarray(np.bincount(targets[given], weights[given], minlength=items + 1), np.float64)
 
 
 def _unit(vectors: Tensor) -> Tensor:
