@@ -23,7 +23,7 @@ LENGTH, TARGETS = 50, 10
 #: Numbers of first clicks after which users are measured.
 AFTER = (1, 3, 10)
 #: Clicks that the profile may count as; one of them is chosen on valid users.
-PSEUDO_CLICKS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
+PSEUDO_CLICKS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0, 40.0)
 #: Seed of the resamples.
 _SEED = 0
 
@@ -124,7 +124,7 @@ class EarlyUsers(NamedTuple):
 
 
 class BlendChoice(NamedTuple):
-    """How much the profile counts beside clicks.
+    """Choice of how much the profile counts beside clicks.
 
     Attributes:
         pseudo_clicks: the profile counts as so many clicks. recall: choice → mean recall over the numbers of clicks.
