@@ -29,7 +29,7 @@ from rich.progress import (
 )
 
 from configs.errors import EXIT_INTERRUPTED, FatalError, MindstreamError, TransientError
-from configs.loader import load_fusion, load_replay, load_service, load_train, load_worker
+from configs.loader import load_fusion, load_profile, load_replay, load_service, load_train, load_worker
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -40,6 +40,7 @@ _SHIPPED: dict[Callable[..., Any], tuple[str, str]] = {
     load_replay: ("configs/kafka.yaml and configs/replay.yaml", "producer.linger=0.05"),
     load_train: ("configs/mind.yaml", "training.epochs=5"),
     load_fusion: ("configs/fusion.yaml", "training.epochs=2"),
+    load_profile: ("configs/profile.yaml", "training.epochs=20"),
 }
 #: System of a `TransientError` → the key of its address.
 _ADDRESS_KEYS = {"Kafka": "kafka.bootstrap_servers", "Milvus": "milvus.uri"}

@@ -17,7 +17,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from configs.errors import ConfigError
-from configs.schema import FusionConfig, ReplayConfig, ServiceConfig, TrainConfig, WorkerConfig
+from configs.schema import FusionConfig, ProfileConfig, ReplayConfig, ServiceConfig, TrainConfig, WorkerConfig
 
 FOLDER = Path(__file__).parent
 
@@ -78,6 +78,13 @@ def load_fusion(
 ) -> FusionConfig:
     """Load the settings of the fusion model."""
     return _load(FusionConfig, ("fusion.yaml",), path, overrides, environ)
+
+
+def load_profile(
+    path: Path | None = None, overrides: Iterable[str] = (), environ: Mapping[str, str] = os.environ
+) -> ProfileConfig:
+    """Load the settings of the profile tower."""
+    return _load(ProfileConfig, ("profile.yaml",), path, overrides, environ)
 
 
 def _load(
@@ -165,8 +172,15 @@ def _explain(error: ValidationError, origin: dict[str, str]) -> str:
     lines = []
     for fault in error.errors(include_url=False, include_input=False, include_context=False):
         key = ".".join(str(part) for part in fault["loc"])
-        source = origin.get(key) or origin.get(key.rpartition(".")[0]) or "configuration"
+        source = _source_of(key, origin)
         # An error that concerns several sections has no single key; its message names the keys.
         subject = f"{source}: '{key}'" if key else source
         lines.append(f"{subject}: {fault['msg']}; see the comments of the keys in {FOLDER}")
     return "\n".join(lines)
+
+
+def _source_of(key: str, origin: dict[str, str]) -> str:
+    """Return the layer of a key, or of the list that it is part of."""
+    while key and key not in origin:
+        key = key.rpartition(".")[0]
+    return origin.get(key, "configuration")

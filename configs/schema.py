@@ -392,3 +392,70 @@ class FusionConfig(Section):
     loss: FusionLoss
     training: FusionTraining
     output: FusionOutput
+
+
+class ProfileAttribute(Section):
+    """One attribute of users; `model.serving.attributes` has the meaning of the kinds."""
+
+    name: Annotated[str, Field(min_length=1)]
+    kind: Literal["category", "categories", "number"]
+    #: Only for numbers: how many bins, of equally many users, or the lower ends of all bins but the first.
+    bins: Annotated[int, Field(ge=2)] | tuple[Annotated[float, Field(allow_inf_nan=False)], ...] | None = None
+
+    @model_validator(mode="after")
+    def _check_bins(self) -> ProfileAttribute:
+        if (self.kind == "number") != (self.bins is not None):
+            raise ValueError(
+                f"{self.name}: kind number needs bins, a number of bins or their edges; no other kind does"
+            )
+        if isinstance(self.bins, tuple) and list(self.bins) != sorted({*self.bins}):
+            raise ValueError(f"{self.name}: the edges of bins ascend, and are different")
+        return self
+
+
+class ProfileData(Section):
+    clicks: tuple[Path, ...]
+    valid_clicks: tuple[Path, ...]
+    profiles: tuple[Path, ...]
+    order: Literal["auto", "rank", "time"]
+    malformed: Literal["fail", "skip"]
+    valid_fraction: Annotated[float, Field(gt=0, lt=1)]
+    attributes: tuple[ProfileAttribute, ...]
+    min_users: Count
+
+    @model_validator(mode="after")
+    def _check_names(self) -> ProfileData:
+        names = [attribute.name for attribute in self.attributes]
+        if len({*names}) < len(names):
+            raise ValueError(f"an attribute is named twice in {', '.join(names)}")
+        return self
+
+
+class ProfileNetwork(Section):
+    hidden: Annotated[int, Field(ge=0, le=4096)]
+
+
+class ProfileLoss(Section):
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    targets: Count | None
+    negatives: Count
+    penalty: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class ProfileTraining(Section):
+    epochs: Count
+    patience: Count
+    batch_size: Count
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    drop_attributes: Annotated[float, Field(ge=0, lt=1)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class ProfileConfig(Section):
+    """The settings of the profile tower (`model.profile`)."""
+
+    model: Model
+    data: ProfileData
+    network: ProfileNetwork
+    loss: ProfileLoss
+    training: ProfileTraining

@@ -10,6 +10,7 @@ if __name__ == "__main__":
 
   python -m producers.generate   generate clicks with known tastes, in AmazonBook's train format
   python -m producers.ratings    generate ratings in the format of MovieLens-1M, for the fusion model
+  python -m producers.movielens  write clicks and profiles out of MovieLens-1M, or out of generated ratings
   python -m producers.replay     send clicks from files to the topic `clicks`
   python -m producers.items      publish, change and remove items on the topic `items`"""
     )

@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 from configs.errors import EXIT_CONFIG, EXIT_FAILURE
 from configs.loader import ENVIRONMENT
-from configs.schema import FusionConfig, ReplayConfig, ServiceConfig, TrainConfig
+from configs.schema import FusionConfig, ProfileConfig, ReplayConfig, ServiceConfig, TrainConfig
 from embedded.__main__ import NOTHING_RUNS
 from tests.docs.documents import ROOT, Command, anchors, commands, documents, links, module_of, spans, split
 
@@ -34,6 +34,7 @@ PROGRAMS = (
     "producers.replay",
     "producers.items",
     "producers.ratings",
+    "producers.movielens",
     "model.train",
     "model.evaluate",
     "model.explain",
@@ -41,6 +42,8 @@ PROGRAMS = (
     "model.fusion.movies",
     "model.fusion.recommend",
     "model.fusion.evaluate",
+    "model.profile",
+    "model.profile.evaluate",
     "benchmarks.quality",
     "benchmarks.distinctness",
     "benchmarks",
@@ -83,7 +86,7 @@ def _paths(command: click.Command, *path: str) -> Iterator[tuple[tuple[str, ...]
 def _keys() -> dict[str, set[str]]:
     """Return section → keys of all configurations."""
     found: dict[str, set[str]] = {}
-    for config in (ServiceConfig, ReplayConfig, TrainConfig, FusionConfig):
+    for config in (ServiceConfig, ReplayConfig, TrainConfig, FusionConfig, ProfileConfig):
         for section, field in config.model_fields.items():
             assert isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
             found.setdefault(section, set()).update(field.annotation.model_fields)
@@ -233,6 +236,7 @@ REQUIRED = {
     ("producers.items",): ["--artifact", "missing"],
     ("model.explain",): ["--user", "1"],
     ("model.fusion.movies",): ["-f", "missing"],
+    ("model.profile.evaluate",): ["--test", "missing"],
     ("streams", "deadletters", "show"): ["clicks/0/0"],
 }
 CONFIGURED = [
@@ -262,6 +266,10 @@ def test_wrong_settings_end_every_program_with_78(names: tuple[str, ...], option
         ("model.train", ["--resume", "missing"], EXIT_CONFIG),
         ("model.evaluate", ["--test", "missing.csv"], EXIT_FAILURE),
         ("model.explain", ["--user", "1", "--artifact", "missing"], EXIT_FAILURE),
+        ("model.profile", [], EXIT_CONFIG),
+        ("model.profile", ["-c", str(ROOT / "configs/profile-movielens.yaml"), "--artifact", "missing"], EXIT_FAILURE),
+        ("model.profile.evaluate", ["--test", "missing.csv", "--artifact", "missing"], EXIT_FAILURE),
+        ("producers.movielens", ["--data", "missing", "--out", "missing"], EXIT_FAILURE),
         ("benchmarks.distinctness", ["--artifact", "missing", "--test", "missing.csv"], EXIT_FAILURE),
         ("benchmarks", ["encoder", "--json", "missing/figures.json"], EXIT_FAILURE),
         ("embedded", ["status", "--dir", "missing"], NOTHING_RUNS),

@@ -50,6 +50,7 @@ INSIDE_MODEL = {
     "explanation": {"arrays", "artifact", "data", "evaluation", "figures", "serving"},
     "training": {"arrays", "artifact", "data", "figures", "serving"},
     "fusion": {"arrays", "artifact_folder", "data", "evaluation", "training"},
+    "profile": {"arrays", "artifact", "data", "evaluation", "serving", "training"},
 }
 MODEL_COMMANDS = {"model/train.py", "model/evaluate.py", "model/explain.py"}
 #: Rooms without I/O and without frameworks.

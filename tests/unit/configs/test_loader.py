@@ -11,8 +11,17 @@ import yaml
 from pydantic import BaseModel
 
 from configs.errors import ConfigError
-from configs.loader import ENVIRONMENT, FOLDER, load_fusion, load_replay, load_service, load_train, load_worker
-from configs.schema import FusionConfig, ReplayConfig, ServiceConfig, TrainConfig, WorkerConfig
+from configs.loader import (
+    ENVIRONMENT,
+    FOLDER,
+    load_fusion,
+    load_profile,
+    load_replay,
+    load_service,
+    load_train,
+    load_worker,
+)
+from configs.schema import FusionConfig, ProfileConfig, ReplayConfig, ServiceConfig, TrainConfig, WorkerConfig
 
 LOADERS = {
     "worker": load_worker,
@@ -20,6 +29,7 @@ LOADERS = {
     "replay": load_replay,
     "mind": load_train,
     "fusion": load_fusion,
+    "profile": load_profile,
 }
 
 
@@ -134,6 +144,7 @@ def test_every_environment_variable_sets_an_existing_key_and_is_documented() -> 
         (ReplayConfig, ["kafka.yaml", "replay.yaml"]),
         (TrainConfig, ["mind.yaml"]),
         (FusionConfig, ["fusion.yaml"]),
+        (ProfileConfig, ["profile.yaml"]),
     ],
 )
 def test_every_key_is_in_the_shipped_files_with_a_comment(schema: type[BaseModel], files: list[str]) -> None:
