@@ -14,9 +14,9 @@ import pytest
 
 from embedded import ports
 from embedded.program import Program
-from model.arrays import IdArray
 from streams.messages.recommendations import Recommendation
 from streams.milvus.index import MilvusIndex
+from streams.recall.factory import build_engine
 from tests.chaos.proxy import Proxy
 from tests.site import Site, wait_for
 
@@ -101,15 +101,15 @@ def test_worker_and_service_give_the_same_answers_from_a_graph_of_the_standalone
     try:
         service.await_http(port, "/readyz")
         for attempt in range(4):
-            before = _found(index, site)
             histories = _histories(20_000, f"{attempt}-")
+            before = _found(index, site, histories)
             published = _answered_by_a_worker(site, histories)
             try:
                 _compare(port, site, histories, published)
                 break
             except AssertionError:
                 # Milvus merges segments when it likes, and then finds other items: to both, from then on.
-                if np.array_equal(_found(index, site), before):
+                if _found(index, site, histories) == before:
                     raise
         else:
             pytest.fail("Milvus has rebuilt its graph in each attempt")
@@ -119,10 +119,13 @@ def test_worker_and_service_give_the_same_answers_from_a_graph_of_the_standalone
         site.drop_index()
 
 
-def _found(index: MilvusIndex, site: Site) -> IdArray:
-    """Return what searches for many queries find, which another graph would hardly find."""
-    queries = np.asarray(site.artifact.item_vectors[:4000]) + np.float32(0.1)
-    return index.search(queries, 70)[0]
+def _found(index: MilvusIndex, site: Site, histories: dict[str, list[int]]) -> list[list[float]]:
+    """Return what the same searches find now, in this process."""
+    engine = build_engine(site.config.recall, site.artifact, index)
+    newest = [np.array(items[-site.config.history.length :], dtype=np.int64) for items in histories.values()]
+    return [
+        [] if found is None else [*found.item_ids.tolist(), *found.scores.tolist()] for found in engine.recall(newest)
+    ]
 
 
 def _histories(items: int, prefix: str = "u") -> dict[str, list[int]]:
