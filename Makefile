@@ -9,6 +9,8 @@ UV := $(VENV)/bin/uv pip compile --quiet --upgrade --python-version 3.11 --pytho
 	--generate-hashes --no-annotate --custom-compile-command 'make lock' pyproject.toml
 # Tests mostly wait for servers: three files at once, each process with servers of its own.
 PYTEST := $(PY) -m pytest -n 3 --dist loadfile
+# Matplotlib's cache of fonts, which it would keep in the home folder.
+export MPLCONFIGDIR := $(CURDIR)/.mindstream/cache/matplotlib
 
 .DEFAULT_GOAL := help
 .PHONY: help demo page test test-fast chaos check bench quality lock clean purge

@@ -86,6 +86,7 @@ def test_worker_and_service_give_the_same_answers_and_an_outage_of_milvus_ends_b
 
 
 @pytest.mark.standalone
+@pytest.mark.timeout(600)
 def test_worker_and_service_give_the_same_answers_from_a_graph_of_the_standalone_milvus(
     tmp_path: Path, kafka: str, milvus_standalone: str
 ) -> None:
@@ -100,7 +101,7 @@ def test_worker_and_service_give_the_same_answers_from_a_graph_of_the_standalone
     service = _start(site, port, int(milvus_standalone.rsplit(":", 1)[1]))
     try:
         service.await_http(port, "/readyz")
-        for attempt in range(4):
+        for attempt in range(6):
             histories = _histories(20_000, f"{attempt}-")
             before = _found(index, site, histories)
             published = _answered_by_a_worker(site, histories)
