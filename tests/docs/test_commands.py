@@ -97,7 +97,7 @@ KEYS = _keys()
 TARGETS = set(re.findall(r"^([A-Za-z][\w-]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
 MAKE_VARIABLES = set(re.findall(r"\$\((?:if \$\()?([A-Z]+)\)", (ROOT / "Makefile").read_text()))
 #: Variables of the Makefile that users do not set.
-INTERNAL_VARIABLES = {"PY", "PYTEST", "STAMP", "UV", "VENV"}
+INTERNAL_VARIABLES = {"CURDIR", "PY", "PYTEST", "STAMP", "UV", "VENV"}
 
 
 def test_commands_are_found_in_the_documents() -> None:
